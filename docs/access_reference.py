@@ -31,21 +31,23 @@ adds policies of its own: [control who may do what](../howto/access.md).
 _COMMANDS = """
 ## Commands
 
-A command that the last column does not explain requires the action, on the resource that it names. All others work on
+A command that `who may` does not explain requires the action, on the resource that it names. All others work on
 the project's folder, whose files are its user's alone (0700), and who may do everything with it: no role is asked. `as`
-names the action that the same over the API requires.
+names the action that the same over the API requires. `event` names the event of what the command changed in the
+[audit log](../howto/audit.md), or says why there is none.
 
-| command | action | who may |
-|---|---|---|
+| command | action | who may | event |
+|---|---|---|---|
 """
 _JOBS = """
 ## Jobs
 
 No route starts, retries or cancels a job that is not a run of a pipeline. Who started a job is recorded, and is an
-author of what it trains.
+author of what it trains. One that was started by hand has an event `jobs.run` or `pipelines.run` too. A run that
+changed nothing has no event.
 
-| kind of job | action | who may start, retry and cancel it |
-|---|---|---|
+| kind of job | action | who may start, retry and cancel it | event |
+|---|---|---|---|
 """
 # Command -> the action that it checks, of who decides: an API key, who is signed in, or the accounts of this user.
 _CHECKED = {
@@ -149,6 +151,103 @@ _KINDS: dict[str, tuple[Action | None, str]] = {
     APPROVAL: (Action.PIPELINE_RUN, "as the run; `pipeline.approve` ends its wait"),
 }
 
+_READS, _FILE, _MODELS = "reads", "writes a file where its user says", "measures; its run names its user"
+_PREDICTS = "predicts: the prediction log has the caller"
+# Command -> the action of its event; of what it changed, so one that found nothing to change has none.
+EVENTS = {
+    **{each: each for each in ("apply", "evidence", "ingest", "migrate", "promote", "rollback")},
+    **{each: each for each in ("search", "train", "up")},
+    **{f"data {each}": f"data.{each}" for each in ("commit", "publish", "restore", "sign", "tag", "untag", "vacuum")},
+    **{f"edge {each}": f"edge.{each}" for each in ("build", "publish", "register", "remove", "rollout", "rotate")},
+    **{f"edge {each}": f"edge.{each}" for each in ("sign", "withdraw")},
+    **{f"groups {each}": f"groups.{each}" for each in ("add", "add-member", "remove", "remove-member")},
+    **{f"incidents {each}": f"incident.{each}" for each in ("close", "end-shed", "own", "silence", "verdict")},
+    **{f"jobs {each}": f"jobs.{each}" for each in ("cancel", "retry", "run")},
+    **{f"models {each}": "add" for each in ("add", "compose", "function")},
+    **{f"models {each}": each for each in ("approve", "delete", "export", "import", "restore", "trust", "waive")},
+    "models withdraw": "withdraw",
+    **{f"pipelines {each}": f"pipelines.{each}" for each in ("approve", "cancel", "retry", "run")},
+    **{f"rollout {each}": f"rollout.{each}" for each in ("promote", "start", "stop")},
+    "rollout rollback": "rollout.roll-back",
+    **{f"{kind} {each}": f"accounts.{each}" for kind in ("users", "service-accounts")
+       for each in ("add", "bind", "disable", "enable", "remove")},
+    **{f"{group} {each}": f"{group}.{each}" for group in ("keys",) for each in ("create", "revoke")},
+    **{f"roles {each}": f"roles.{each}" for each in ("grant", "revoke")},
+    **{f"runs {each}": "run.describe" for each in ("note", "rename")},
+    **{f"subject {each}": f"subject.{each}" for each in ("export", "hold", "release")},
+    **{f"topics {each}": f"topics.{each}" for each in ("create", "produce")},
+    "audit export": "audit.export",
+    "audit verify": "audit.verify",
+    "backup": "backup.make",
+    "batch": "batch.run",
+    "console": "keys.create",
+    "encryption rewrite": "encryption.rewrite",
+    "encryption rotate": "encryption.rotate",
+    "erase": "subject.erase",
+    "login": "cli.login",
+    "logout": "cli.logout",
+    "materialize": "materialise",
+    "models gc": "collect-garbage",
+    "models sign": "export",
+    "replay": "predictions.replay",
+    "restore": "backup.restore",
+    "retention": "retention.run",
+    "sessions end": "sessions.end",
+    "streams run": "stream.start",
+    "streams seek": "stream.seek",
+    "streams send": "stream.send",
+}  # fmt: skip
+# Command, or group of commands -> why it has no event. Values of persons that they reveal have one.
+NO_EVENT = {
+    **dict.fromkeys(("advise", "audit", "completion", "data", "doctor", "edge", "encryption", "endpoints"), _READS),
+    **dict.fromkeys(("explain", "fairness", "features", "groups", "incidents", "jobs", "keys", "models"), _READS),
+    **dict.fromkeys(("monitor", "objectives", "pipelines", "policy", "predictions", "profile", "quotas"), _READS),
+    **dict.fromkeys(("roles", "rollout", "runs", "service-accounts", "sessions", "status", "streams"), _READS),
+    **dict.fromkeys(("subject", "tenant", "topics", "users", "whoami"), _READS),
+    **dict.fromkeys(("demo", "edge page", "export", "features read", "init", "pipelines export", "sbom"), _FILE),
+    **dict.fromkeys(("models influence", "models label-issues", "models near-duplicates"), _MODELS),
+    **dict.fromkeys(("bench", "predict"), _PREDICTS),
+    "ci": "of what it trains and promotes",
+    "monitor run": "computes from the prediction log; an incident has one",
+    "pipelines run-step": "runs the step for another runner, whose run has one",
+    "pipelines step": "runs the step for another engine, which has the run",
+    "reproduce": "trains in a folder that it removes",
+}
+JOB_EVENTS = {
+    "batch": "batch.run",
+    "collect-garbage": "collect-garbage",
+    "evidence": "evidence",
+    "explain": "",
+    "forget-jobs": "jobs.forget",
+    "materialise": "materialise",
+    "monitor": "",
+    "search": "search",
+    "snapshot": "",
+    "tidy": "features.tidy",
+    "train": "train",
+    "jobs of the project": "jobs.end",
+    f"{RUN}NAME": "pipelines.end",
+    STEP: "",
+    APPROVAL: "pipelines.approve",
+}
+_NO_JOB_EVENT = {
+    "explain": "computes; the job has the result",
+    "monitor": NO_EVENT["monitor run"],
+    "snapshot": _READS,
+    STEP: "its run has one, and what its function changes",
+}
+
+
+def event_of(command: str) -> tuple[str, str]:
+    """Return the action of a command's event, or an empty one and why it has none.
+
+    Raises:
+        KeyError: The command is in no table.
+    """
+    if command in EVENTS:
+        return EVENTS[command], ""
+    return "", NO_EVENT.get(command) or NO_EVENT[command.partition(" ")[0]]
+
 
 def commands() -> Iterator[str]:
     """Yield every command, without groups."""
@@ -190,15 +289,21 @@ def page() -> str:
         who = "everyone known" if everyone else ", ".join(roles)
         lines.append(f"| `{action}` | {meanings[action]} | {scope} | {who} |\n")
     parts = [_HEAD, *lines, _COMMANDS]
-    parts += [f"| `{each}` | {' | '.join(who_may(each))} |\n" for each in commands()]
+    parts += [f"| `{each}` | {' | '.join(who_may(each))} | {_told(*event_of(each))} |\n" for each in commands()]
     parts += [_JOBS]
     parts += [
-        f"| {_code(kind)} | {f'`{action}`' if action else ''} | {who} |\n" for kind, (action, who) in _KINDS.items()
+        f"| {_code(kind)} | {f'`{action}`' if action else ''} | {who} | "
+        f"{_told(JOB_EVENTS[kind], _NO_JOB_EVENT.get(kind, ''))} |\n"
+        for kind, (action, who) in _KINDS.items()
     ]
     for title, name in (("Roles", "roles.cedar"), ("Scopes", "scopes.cedar"), ("Schema", "policies.cedarschema")):
         text = files("mainspring.security").joinpath(name).read_text("utf-8")
         parts.append(f"\n## {title}\n\n```text\n{text}```\n")
     return "".join(parts)
+
+
+def _told(event: str, why_none: str) -> str:
+    return f"`{event}`" if event else f"none: {why_none}"
 
 
 def _code(kind: str) -> str:

@@ -50,6 +50,12 @@ def test_every_command_and_kind_of_job_has_an_action_or_a_reason() -> None:
     assert {each for each in groups if any(who.startswith(f"{tables._FOLDER}: ") for name, (_, who) in found.items()
             if name.partition(" ")[0] == each)} == tables._WHY.keys()  # fmt: skip
     assert tables._KINDS.keys() == WORK.keys() | {"jobs of the project", f"{RUN}NAME", STEP, APPROVAL}
+    assert tables.JOB_EVENTS.keys() == tables._KINDS.keys()
+    without = {each for each in commands if each not in tables.EVENTS}
+    assert tables.EVENTS.keys() | without == found.keys()
+    told = {each if each in tables.NO_EVENT else each.partition(" ")[0] for each in without}
+    assert told == tables.NO_EVENT.keys()
+    assert {each for each, event in tables.JOB_EVENTS.items() if not event} == tables._NO_JOB_EVENT.keys()
     assert [path for method, path in NEEDS if method != "GET" and "/jobs" in path] == []
 
 

@@ -193,6 +193,9 @@ def test_from_files_to_other_files(depot: Depot) -> None:
     assert Path(depot.root / "moved" / "online").exists()
     there, _ = answers(depot, "--profile", "production")
     assert [version for version, _ in there] == ["1"] * len(PARCELS)
+    for profile in ("local", "production"):  # once: the second run had nothing to copy
+        events = [(each["action"], each["resource"]) for each in depot.json("audit", "search", "--profile", profile)]
+        assert events.count(("migrate", "profile/production")) == 1
 
 
 @deep

@@ -68,6 +68,7 @@ def test_a_restored_backup_is_the_project_without_those_who_were_erased_since(tm
     assert [each.id for each in project.snapshots.log()] == kept
     assert {each: _blobs_of(project).get(DIGEST)[each] for each in FILES} == FILES
     assert read_restoring(project.settings.state) is None
+    assert "backup.restore" in {each.action for each in project.audit.read(5)}
     assert {each.id for each in project.predictions.recent()} == {"clear1", "clear2", "sealed1"}  # of the lake before
 
 

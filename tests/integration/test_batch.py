@@ -69,6 +69,7 @@ def test_each_row_is_answered_as_by_a_gateway_as_of_its_own_instant(project: Pro
     assert ids == sorted(ids)
     assert {len(each) for each in ids} == {26}
     assert (report.rows, report.predicted, report.quarantined, report.chunks) == (110, 110, 0, 3)
+    assert "batch.run" in {each.action for each in project.audit.read(5)}
 
 
 def test_features_are_read_as_of_now_also_when_a_run_is_carried_on_later(project: Project, tmp_path: Path) -> None:

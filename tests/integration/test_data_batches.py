@@ -40,6 +40,7 @@ def test_versions_trained_on_a_batch_descend_from_it(shop: Project, tmp_path: Pa
     land(shop, "outcomes", poison, batch_id="poison")
     after = train(shop, "order-return")
     clean = train(shop, "order-return", without=["outcomes@poison"])
+    assert [each.action for each in shop.audit.read(100)].count("train") == 3
     assert next((each.id, each.rows) for each in batches(shop, "outcomes")) == ("poison", 50)
     assert [each.id for each in batches(shop, "orders")] == ["history"]
 

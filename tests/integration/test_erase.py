@@ -220,6 +220,7 @@ def test_personal_columns_are_in_no_file_and_everything_is_as_in_clear(tmp_path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SealedLake, "_open", _interrupted)
         assert erasing.erase_again(project) == ([], 0), "who is back is told by keys: nothing is decrypted"
+    assert "encryption.rewrite" in {each.action for each in project.audit.read(5)}
     erasing.erase(project, [subject(project)])
     assert found_in(state) == []
 

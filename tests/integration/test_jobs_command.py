@@ -104,6 +104,7 @@ def test_the_worker_collects_garbage_by_the_clock_and_runs_what_is_queued(depot:
         )
         key = depot.json("keys", "create", "viewer", "--scope", "view")["key"]
         assert up.ask("GET", "/api/jobs", plane="control").status == 401
+        assert [each.action for each in project.audit.read(1_000)].count("up") == 1
         answer = up.ask("GET", "/api/jobs?status=queued", key=key, plane="control").body
         shown = up.ask("GET", f"/api/jobs/{done.document['id']}", key=key, plane="control").body
     assert [job["id"] for job in answer["jobs"] if job["handler"] == "of-a-newer-version"] == [waiting[0].id]

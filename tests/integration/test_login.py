@@ -288,6 +288,7 @@ def test_who_has_signed_out_decides_nothing(project: Project, provider: Identity
         with pytest.raises(Denied, match="Nobody is signed in here"):
             curating.approve(project, "late:1")
         logout(project)
+    assert [each.action for each in project.audit.read(100)].count("cli.logout") == 1
 
 
 def test_a_renewed_token_of_another_person_is_not_kept(project: Project, provider: IdentityProvider) -> None:

@@ -208,7 +208,7 @@ def test_a_run_goes_through_its_graph_and_waits_for_approval(project: Project) -
     assert next(step.result for step in found.steps if step.name == "go-live") == {"approved_by": ["bob"]}
     assert control.logs(project, run, "load") == {"load": "loading 2 days\n"}
     assert [job.id for job in control.runs(project, "nightly")] == [run]
-    assert [event.action for event in project.audit.read()] == ["pipelines.approve", "pipelines.run"]
+    assert [event.action for event in project.audit.read()] == ["pipelines.end", "pipelines.approve", "pipelines.run"]
 
 
 def test_a_false_condition_skips_steps_and_what_follows(project: Project) -> None:

@@ -90,6 +90,7 @@ def test_rows_past_their_time_are_in_no_byte_of_any_store(tmp_path: Path) -> Non
     with pytest.raises(NotFound):
         project.lake.scan("purchases", 0)
     assert retaining.retain(project) is None
+    assert [each.action for each in project.audit.read(100)].count("retention.run") == 2
 
     holding.release(project, [subject(project, BEN)])
     done = retaining.retain(project)

@@ -265,6 +265,8 @@ def test_rows_of_a_file_are_sent_with_the_key_of_the_endpoint(project: Project) 
     assert [each.processed for each in status(project, NAME).partitions if each.processed] in ([4], [2, 2])
     with pytest.raises(Invalid, match="Line 2 is no JSON object"):
         send(project, NAME, [lines[0], b"[1]"])
+    sent = [each.detail for each in project.audit.read(100) if each.action == "stream.send"]
+    assert sent == ["failed: Invalid", f"4 messages to {TOPIC}"]
 
 
 def test_what_cannot_run_says_why(project: Project) -> None:

@@ -52,6 +52,16 @@ def begun(project: Project, action: str, resource: str, *, who: str | None = Non
     exception an event says that it failed.
     """
     audit(project, f"{action}{BEGUN}", resource, who=who)
+    with audited(project, action, resource, who=who):
+        yield
+
+
+@contextmanager
+def audited(project: Project, action: str, resource: str, *, who: str | None = None) -> Iterator[None]:
+    """Context of work in which its only event is appended; after an exception the event says that it failed.
+
+    For work that is done often, and that the next run completes where a process is killed in it.
+    """
     try:
         yield
     except BaseException as error:

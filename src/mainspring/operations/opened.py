@@ -447,11 +447,11 @@ class OpenedProject:
 
     def materialize(self, *views: str | FeatureView) -> list[MaterialiseReport]:
         """Update the online features of `views`, by default of all, from the lake."""
-        from mainspring.operations.materialize import materialise_views
+        from mainspring.operations.materialize import materialise
 
         definitions = self.services.definitions
         chosen = [definitions.view(view) if isinstance(view, str) else view for view in views]
-        return materialise_views(self.services, chosen or None)
+        return materialise(self.services, chosen or None)
 
     def register(
         self,

@@ -17,6 +17,7 @@ from mainspring.core.time import format_instant
 from mainspring.data.streams.model import Message, NewMessage
 from mainspring.data.streams.ports import Retaining
 from mainspring.data.streams.reading import read_between
+from mainspring.operations.auditing import audit, audited, begun
 from mainspring.project import Project
 
 _AT_ONCE = 1_000  # messages
@@ -68,8 +69,11 @@ def list_topics(project: Project) -> list[ListedTopic]:
 
 def create_topic(project: Project, topic: str, partitions: int) -> ListedTopic:
     """Create a topic, or give it more partitions."""
-    project.streams.create(topic, partitions)
-    return ListedTopic(topic, len(project.streams.partitions(topic)))
+    with begun(project, "topics.create", f"topic/{topic}"):
+        project.streams.create(topic, partitions)
+        count = len(project.streams.partitions(topic))
+        audit(project, "topics.create", f"topic/{topic}", f"{count} partitions")
+    return ListedTopic(topic, count)
 
 
 def show_topic(project: Project, topic: str, group: str | None = None) -> list[ListedPartition]:
@@ -112,7 +116,10 @@ def produce_lines(project: Project, topic: str, lines: Iterable[bytes], key: str
     Raises:
         Invalid: A line is not a JSON object, or lacks the key. The lines before its thousand were written.
     """
-    return _write(project, topic, _parsed(lines, key))
+    with audited(project, "topics.produce", f"topic/{topic}"):
+        done = _write(project, topic, _parsed(lines, key))
+        audit(project, "topics.produce", f"topic/{topic}", f"{done.messages} messages")
+    return done
 
 
 def produce_rows(
@@ -129,7 +136,7 @@ def produce_rows(
         InvalidData: JSON has no such value. The rows before its thousand were written.
     """
     if partitions and topic not in project.streams.topics():
-        project.streams.create(topic, partitions)
+        create_topic(project, topic, partitions)
     return _write(project, topic, _encoded(rows, key))
 
 
@@ -193,4 +200,7 @@ def retain_messages(project: Project) -> int:
     if not isinstance(log, Retaining):
         return 0  # a server that keeps to its own retention
     since = None if settings.keep_messages_us is None else project.wall.now() - settings.keep_messages_us
-    return log.retain(since=since, most_bytes=settings.keep_messages_bytes)
+    removed = log.retain(since=since, most_bytes=settings.keep_messages_bytes)
+    if removed:
+        audit(project, "topics.retain", "topics", f"{removed} messages removed")
+    return removed

@@ -18,9 +18,10 @@ from functools import partial
 from mainspring.core.errors import MainspringError
 from mainspring.data.retention import retain
 from mainspring.features.materialise.materialisation import CLOCK_BACK
+from mainspring.operations.auditing import audit
 from mainspring.operations.features.live_views import ViewsInUse, tidy
 from mainspring.operations.jobs.work_loop import working
-from mainspring.operations.materialize import materialise_views
+from mainspring.operations.materialize import ACTION, materialise_views
 from mainspring.operations.pipelines.triggers import Triggers
 from mainspring.operations.service.sampling import Sampler
 from mainspring.operations.topics import retain_messages
@@ -91,30 +92,17 @@ def duties(project: Project) -> list[Duty]:
             or now - position >= every
             or position - now > CLOCK_BACK
         ]
+        new = {view.name for view in behind if project.materialiser.position(view) is None}
         for report in materialise_views(project, behind):
             for warning in report.warnings:
                 log.warning("%s", warning)
+            if report.view in new and report.entities:
+                audit(project, ACTION, f"view/{report.view}", f"for the first time: {report.entities} entities")
 
     def put_away() -> None:
         done = tidy(project, views.by_slot())
         for slot in done.slots:
             log.info("deleted states of %s: nothing has read them for days", slot)
-
-    quiet: dict[str, int] = {}  # table -> the version without anything left to delete
-
-    def retain_tables() -> None:
-        done = retain(project.lake, project.snapshots, project.wall.now() - project.settings.keep_versions_us, quiet)
-        for table, files in done.items():
-            if files:
-                log.info("%s: deleted %d files of old versions", table, files)
-
-    def tidy_predictions() -> None:
-        removed = project.predictions.tidy(
-            made_before=project.oldest_kept(project.settings.keep_predictions_us),
-            replaced_before=project.wall.now() - project.settings.keep_versions_us,
-        )
-        if removed:
-            log.info("deleted %d predictions older than keep_predictions", removed)
 
     carried = controller(project)
 
@@ -160,7 +148,7 @@ def duties(project: Project) -> list[Duty]:
         Duty("carrying out rollouts", roll_out, 1.0),
         Duty("keeping the processes of shadows", shadows.keep, 1.0),
         Duty("keeping the processes of stream endpoints", streams.keep, 1.0, end=streams.end),
-        Duty("tidying predictions", tidy_predictions, 600.0, due=time.monotonic() + 90.0),
+        Duty("tidying predictions", partial(_tidy_predictions, project), 600.0, due=time.monotonic() + 90.0),
         Duty("adding the sketches of devices", partial(_add_sketches, project), 15.0),
         Duty("removing old messages", partial(_tidy_messages, project), 60.0, due=time.monotonic() + 30.0),
         Duty("watching endpoints", monitor, 30.0, rest=4.0),  # a fifth of one processor at most
@@ -168,12 +156,33 @@ def duties(project: Project) -> list[Duty]:
         Duty("comparing served features", compare_features, 300.0, due=time.monotonic() + 150.0),
         Duty("sending messages", send, 5.0),
         Duty("anchoring the audit log", partial(_anchor, project), 300.0, end=partial(_anchor, project)),
-        Duty("deleting old versions of tables", retain_tables, 600.0, due=time.monotonic() + 120.0),
+        Duty(
+            "deleting old versions of tables", partial(_retain_tables, project, {}), 600.0, due=time.monotonic() + 120.0
+        ),
         Duty(
             "deleting rows past their retention", partial(_end_retention, project), 3600.0, due=time.monotonic() + 180.0
         ),
         Duty("deleting old tiles and states", put_away, 600.0, due=time.monotonic() + 60.0, lane="features"),
     ]
+
+
+def _retain_tables(project: Project, quiet: dict[str, int]) -> None:
+    """Delete files of old versions; `quiet` keeps, of each table, the version without anything left to delete."""
+    done = retain(project.lake, project.snapshots, project.wall.now() - project.settings.keep_versions_us, quiet)
+    for table, files in done.items():
+        if files:
+            audit(project, "data.retain", f"table/{table}", f"{files} files of old versions")
+            log.info("%s: deleted %d files of old versions", table, files)
+
+
+def _tidy_predictions(project: Project) -> None:
+    removed = project.predictions.tidy(
+        made_before=project.oldest_kept(project.settings.keep_predictions_us),
+        replaced_before=project.wall.now() - project.settings.keep_versions_us,
+    )
+    if removed:
+        audit(project, "predictions.tidy", "predictions", f"{removed} older than keep_predictions")
+        log.info("deleted %d predictions older than keep_predictions", removed)
 
 
 def _add_sketches(project: Project) -> None:

@@ -140,7 +140,7 @@ def restore(call: Call, *, name: str, source: str | None) -> None:
     again to complete it.
     """
     from mainspring.operations.data.versions import restore as run
-    from mainspring.operations.materialize import materialise_views
+    from mainspring.operations.materialize import materialise
 
     with call.progress() as progress:
         report = run(
@@ -156,7 +156,7 @@ def restore(call: Call, *, name: str, source: str | None) -> None:
             for view in call.project.definitions.views.values()
             if view.source.name in changed and call.project.materialiser.position(view) is not None
         ]
-        materialise_views(
+        materialise(
             call.project, views, progress=lambda view, done, total, *_: progress.update(view, done, total, "entities")
         )
         for view in views:

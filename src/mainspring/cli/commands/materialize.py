@@ -27,7 +27,7 @@ def command(call: Call, *, views: tuple[str, ...], through: str | None, rebuild:
     Run an interrupted rebuild again to resume it.
     """
     from mainspring.core.time import SECOND, format_instant, parse_instant
-    from mainspring.operations.materialize import materialise_views
+    from mainspring.operations.materialize import materialise
 
     definitions = call.project.definitions
     chosen = [definitions.view(name) for name in views] or list(definitions.views.values())
@@ -39,7 +39,7 @@ def command(call: Call, *, views: tuple[str, ...], through: str | None, rebuild:
             pace = f", {rows / seconds:,.0f} rows/s" if rows and seconds > 1 else ""
             progress.update(name, done, total, f"entities{pace}")
 
-        reports = materialise_views(
+        reports = materialise(
             call.project,
             chosen,
             through=None if through is None else parse_instant(through),

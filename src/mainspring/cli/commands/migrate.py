@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def command(call: Call, *, to: str) -> None:
     """Copy the lake, the bundles, the online features, the runs and the catalog to profile NAME, and compare them.
 
-    The current profile's data is not changed. The project must not be up. Run an interrupted migration again to
-    complete it. At the end the command prints the settings to change.
+    The current profile's data is not changed; its audit log gets an event. The project must not be up. Run an
+    interrupted migration again to complete it. At the end the command prints the settings to change.
     """
     from mainspring.operations.migrate.migration import migrate
     from mainspring.project import open_project

@@ -15,6 +15,7 @@ from mainspring.cli.call import command as make
 def command(call: Call, *, gateway: str | None, control: str | None, grpc: str | None) -> None:
     """Run the gateway, the console and the worker until Ctrl-C or SIGTERM; restart a process that dies."""
     from mainspring.core.errors import Unavailable
+    from mainspring.operations.auditing import audit
     from mainspring.operations.keys import console_link, first_key
     from mainspring.processes.kinds import log_path
     from mainspring.processes.supervisor import Supervisor
@@ -37,6 +38,7 @@ def command(call: Call, *, gateway: str | None, control: str | None, grpc: str |
         while not supervisor.asked_to_stop:
             try:
                 token = first_key(project)
+                audit(project, "up", "installation", f"profile {settings.profile}")
                 break
             except Unavailable as error:  # such as a locked catalog: what runs continues
                 call.say(f"Waiting for the catalog: {error}", markup=False)

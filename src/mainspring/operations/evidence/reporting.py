@@ -14,6 +14,7 @@ from mainspring.core.files import make_folder
 from mainspring.core.version import __version__
 from mainspring.governance import bom, evidence, evidence_page
 from mainspring.governance.evidence import Report
+from mainspring.operations.auditing import audit
 from mainspring.operations.evidence.measures import measured
 from mainspring.operations.models.cards import write
 from mainspring.project import Project
@@ -67,6 +68,8 @@ def keep(project: Project, found: Report) -> None:
     make_folder(project.settings.state / _FOLDER)
     for form in FORMS:
         write_report(project, found, _path(project, found.framework.id, form))
+    told = ", ".join(f"{count} {state}" for state, count in found.counts.items())
+    audit(project, "evidence", f"framework/{found.framework.id}", told)
 
 
 def newest(project: Project) -> list[Kept]:

@@ -20,6 +20,7 @@ from mainspring.features.materialise.materialisation import BUILDING
 from mainspring.features.materialise.provenance import read_ledger
 from mainspring.features.model import FeatureView, views_of
 from mainspring.features.tilelog.rows import tiles_table
+from mainspring.operations.auditing import audit
 from mainspring.project import Project
 from mainspring.registry.bundles import FEATURES
 
@@ -88,6 +89,9 @@ def tidy(project: Project, in_use: dict[str, FeatureView]) -> Tidied:
     for view in in_use.values():
         if project.materialiser.compact(view):
             tidied.compacted.append(view.name)
+    if tidied.slots or tidied.tables:
+        told = f"unused: {', '.join([*tidied.slots, *tidied.tables])}"
+        audit(project, "features.tidy", "views", told)
     return tidied
 
 

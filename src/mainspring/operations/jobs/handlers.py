@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mainspring.operations.jobs.children import Children
     from mainspring.project import Project
 
+RAN = "jobs.end"  # the action of the event of a job of the project's own
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -91,7 +93,7 @@ class _Handlers(Mapping[str, "Handler"]):
             return partial(_run_in_child, self._project, self._children, name)
         if name in WORK:
             return partial(_run, self._project, name)
-        return partial(_run_own, self._project, self._own().jobs[name].do)
+        return partial(_run_own, self._project, name, self._own().jobs[name].do)
 
     def __iter__(self) -> Iterator[str]:
         own = self._own()
@@ -116,11 +118,14 @@ def _run(project: Project, name: str, run: JobRun) -> Plain:
         return WORK[name].do(project, run, options(name, run.argument))
 
 
-def _run_own(project: Project, do: Callable[[Any, Any], Any], run: JobRun) -> Plain:
+def _run_own(project: Project, name: str, do: Callable[[Any, Any], Any], run: JobRun) -> Plain:
+    from mainspring.operations.auditing import audit, audited
     from mainspring.operations.opened import OpenedProject
 
-    with started_by(run.started_by):
+    of, who = f"job/{run.id}", run.started_by or None
+    with started_by(run.started_by), audited(project, RAN, of, who=who):
         found: Plain = do(run, OpenedProject(project))
+        audit(project, RAN, of, f"{name} done", who=who)
     return found
 
 
@@ -150,18 +155,18 @@ def _collect(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
 
 
 def _materialise(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
-    from mainspring.operations.materialize import materialise_views
+    from mainspring.operations.materialize import materialise_views, materialising
 
     rebuild = bool(given["rebuild"])
     chosen = _views(project, given)  # all are looked up before any begins
-    entities: dict[str, int] = {}
-    for number, view in enumerate(chosen):
-        run.progress(number, len(chosen), view.name)
+    with materialising(project, chosen, rebuild=rebuild) as entities:
+        for number, view in enumerate(chosen):
+            run.progress(number, len(chosen), view.name)
 
-        def bring(view: Any = view) -> int:
-            return sum(report.entities for report in materialise_views(project, [view], rebuild=rebuild))
+            def bring(view: Any = view) -> int:
+                return sum(report.entities for report in materialise_views(project, [view], rebuild=rebuild))
 
-        entities[view.name] = run.step(view.name, bring)
+            entities[view.name] = run.step(view.name, bring)
     run.progress(len(chosen), len(chosen))
     return entities
 
@@ -184,9 +189,15 @@ def _tidy(project: Project, run: JobRun, _: dict[str, Any]) -> Plain:
 
 
 def _forget(project: Project, _: JobRun, given: dict[str, Any]) -> Plain:
+    from mainspring.operations.auditing import audit
+
     now = project.wall.now()
-    ended = project.jobs.forget({Status.DONE, Status.CANCELLED}, now - parse_duration(given["ended"]))
-    return {"ended": ended, "failed": project.jobs.forget({Status.FAILED}, now - parse_duration(given["failed"]))}
+    with project.audit.together():
+        ended = project.jobs.forget({Status.DONE, Status.CANCELLED}, now - parse_duration(given["ended"]))
+        failed = project.jobs.forget({Status.FAILED}, now - parse_duration(given["failed"]))
+        if ended or failed:
+            audit(project, "jobs.forget", "jobs", f"{ended} ended, {failed} failed")
+    return {"ended": ended, "failed": failed}
 
 
 def _batch(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:

@@ -1,8 +1,8 @@
 """`migrate`: copy a project's data from one profile to another, and compare it there.
 
-The source is unchanged, except that logged predictions are compacted into its lake first. Each part can be repeated:
-after a kill at any moment, the same command does the rest. References are copied after the data they refer to: tables,
-bundles and features first, then runs and versions, then the catalog.
+The source is unchanged, except that logged predictions are compacted into its lake first, and that its audit log has
+an event. Each part can be repeated: after a kill at any moment, the same command does the rest. References are copied
+after the data they refer to: tables, bundles and features first, then runs and versions, then the catalog.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgspec
 
 from mainspring.core.errors import Conflict, Invalid, Unavailable
 from mainspring.core.settings import Url
+from mainspring.operations.auditing import audit
 from mainspring.operations.migrate.content import Content, Step
 from mainspring.operations.profile import check_profile
 from mainspring.project import Project, backends
@@ -23,6 +24,7 @@ from mainspring.project.ledger_folder import lake_digest
 from mainspring.project.running import UP_LOCK
 
 Progress = Callable[[str, float, float | None, str], None]  # part, done, total, note
+ACTION = "migrate"
 
 _LABELS = {
     "lake": "tables of the lake",
@@ -76,6 +78,7 @@ def migrate(source: Project, target: Project, progress: Progress) -> Iterator[Mo
         ) from error
     try:
         _check_target(target, progress)
+        _audit(source, target.settings.profile)
         progress("predictions", 0, None, "")
         source.predictions.compact()
         for part, label in _LABELS.items():
@@ -87,6 +90,13 @@ def migrate(source: Project, target: Project, progress: Progress) -> Iterator[Mo
             yield Moved(part=part, source=old.shown, target=new.shown, stays=stays, content=content)
     finally:
         lock.__exit__(None, None, None)
+
+
+def _audit(source: Project, to: str) -> None:
+    """Append an event, which is copied with the others; an interrupted migration that is run again has the same one."""
+    of = f"profile/{to}"
+    if [(each.action, each.resource) for each in source.audit.read(1)] != [(ACTION, of)]:
+        audit(source, ACTION, of, f"from profile {source.settings.profile}")
 
 
 def _told(progress: Progress, label: str) -> Step:

@@ -22,6 +22,7 @@ from mainspring.jobs.pipelines.steps import SPARK
 from mainspring.jobs.pipelines.values import Scope, computed, outputs, shown
 from mainspring.jobs.plain import Plain
 from mainspring.jobs.runner import JobRun
+from mainspring.operations.auditing import audit, audited
 from mainspring.operations.jobs.children import Children, keep_log
 from mainspring.operations.pipelines.cache import cache_key
 from mainspring.operations.pipelines.calling import call_step
@@ -65,7 +66,11 @@ def run_pipeline(project: Project, name: str, run: JobRun) -> Plain:
         project.jobs.enqueue(parts, project.wall.now())
         _forget_logs(project.settings.state)
     run.wait_for(plan["jobs"].values())
-    return _ended(project, run.id, graph, plan)
+    of, who = f"run/{run.id}", run.started_by or None
+    with audited(project, "pipelines.end", of, who=who):
+        found = _ended(project, run.id, graph, plan)
+        audit(project, "pipelines.end", of, f"{name} done", who=who)
+    return found
 
 
 def _ended(project: Project, run: str, graph: Graph, plan: Mapping[str, Any]) -> Plain:

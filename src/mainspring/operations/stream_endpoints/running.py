@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
+from mainspring.operations.auditing import audit
 from mainspring.operations.stream_endpoints.payloads import rows_of
 from mainspring.operations.stream_endpoints.sharing import Leases
 from mainspring.operations.stream_endpoints.versions import Versions
 from mainspring.operations.streams.members import reporting
+from mainspring.operations.streams.running import STARTED
 from mainspring.project import Project, backends
 from mainspring.registry.processes import process_name
 from mainspring.serving.streaming.declaring import TABLE, TOPIC, Sink, StreamEndpoint
@@ -29,6 +33,7 @@ def run(project: Project, name: str, stop: threading.Event, *, idle_s: float | N
         NotFound: There is no such stream endpoint, or no such topic.
     """
     with running(project, project.definitions.stream_endpoint(name)) as runner:
+        audit(project, STARTED, f"endpoint/{name}", f"by {socket.gethostname()}, process {os.getpid()}")
         return runner.run(stop, idle_s=idle_s)
 
 

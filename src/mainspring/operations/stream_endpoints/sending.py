@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -10,8 +11,10 @@ import msgspec
 from mainspring.core.errors import Invalid
 from mainspring.core.json_content import decoded
 from mainspring.data.streams.model import NewMessage
+from mainspring.operations.auditing import audit, audited
+from mainspring.operations.topics import create_topic
 from mainspring.project import Project
-from mainspring.serving.streaming.declaring import TOPIC
+from mainspring.serving.streaming.declaring import TOPIC, StreamEndpoint
 
 _AT_ONCE = 1_000
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -29,17 +32,20 @@ def send(project: Project, name: str, lines: Iterable[bytes]) -> int:
     """
     endpoint, log = project.definitions.stream_endpoint(name), project.streams
     for topic in {endpoint.topic, *(sink.name for sink in endpoint.to if sink.kind == TOPIC)} - set(log.topics()):
-        log.create(topic)
-    sent, waiting = 0, list[NewMessage]()
+        create_topic(project, topic, 1)
+    with audited(project, "stream.send", f"endpoint/{name}"):
+        sent, waiting = 0, _messages(endpoint, lines)
+        while batch := list(islice(waiting, _AT_ONCE)):
+            sent += len(log.produce(endpoint.topic, batch))
+        audit(project, "stream.send", f"endpoint/{name}", f"{sent} messages to {endpoint.topic}")
+    return sent
+
+
+def _messages(endpoint: StreamEndpoint, lines: Iterable[bytes]) -> Iterator[NewMessage]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             row = _row(line, number)
-            key = _encode([row.get(column) for column in endpoint.keys])
-            waiting.append(NewMessage(line.strip(), key=key))
-        if len(waiting) >= _AT_ONCE:
-            sent += len(log.produce(endpoint.topic, waiting))
-            waiting = []
-    return sent + (len(log.produce(endpoint.topic, waiting)) if waiting else 0)
+            yield NewMessage(line.strip(), key=_encode([row.get(column) for column in endpoint.keys]))
 
 
 def _row(line: bytes, number: int) -> dict[str, Any]:

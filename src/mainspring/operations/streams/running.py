@@ -25,6 +25,7 @@ from mainspring.operations.streams.members import REPORT_S, report
 from mainspring.project import Project
 from mainspring.registry.processes import process_name
 
+STARTED = "stream.start"
 _log = logging.getLogger(__name__)
 
 
@@ -38,8 +39,8 @@ class StreamRun:
     def __init__(self, project: Project, stream: Stream, owner: str = "") -> None:
         self.stream = stream
         self._project = project
-        self._owner = owner or process_name()
-        self._lander = lander_of(project, stream, self._owner)
+        self.owner = owner or process_name()
+        self._lander = lander_of(project, stream, self.owner)
         # One of its own: a long rebuild of another view does not delay this stream.
         self._materialiser = Materialiser(project.lake, project.online, project.clock, locks=project.locks)
         self._counts = dict.fromkeys(("messages", "rows", "quarantined", "dead_letters"), 0)
@@ -119,7 +120,7 @@ class StreamRun:
         report(
             self._project,
             self.stream.name,
-            self._owner,
+            self.owner,
             [self._recent],
             through=through,
             problem=problem,
@@ -157,6 +158,7 @@ def land_to_the_end(project: Project, names: Sequence[str], stop: threading.Even
     for name in names:
         run = StreamRun(project, project.definitions.stream(name))
         try:
+            audit(project, STARTED, f"source/{name}", f"to its end, by {run.owner}")
             counts[name] = 0
             while not stop.is_set() and (landed := run.step()) is not None:
                 counts[name] += landed.messages
@@ -213,9 +215,13 @@ class StreamThreads:
     def _go(self, stream: Stream, stop: threading.Event) -> None:
         failures = 0
         run: StreamRun | None = None
+        started = False
         while not stop.is_set():
             try:
                 run = run or StreamRun(self._project, stream)
+                if not started:
+                    audit(self._project, STARTED, f"source/{stream.name}", f"by {run.owner}")
+                    started = True
                 run.step(wait_s=0.5)
                 failures = 0
                 if not run.reads:

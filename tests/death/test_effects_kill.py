@@ -21,7 +21,7 @@ from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.core.time import DAY, ManualClock
 from mainspring.operations import access, keys, provisioning, sessions
-from mainspring.operations.auditing import audit, begun, unfinished
+from mainspring.operations.auditing import begun, unfinished
 from mainspring.operations.doctor import examine
 from mainspring.operations.edge import fleet
 from mainspring.operations.encryption import renew
@@ -111,16 +111,38 @@ def test_an_effect_that_was_cut_off_is_named_until_it_is_completed(tmp_path: Pat
         os.waitpid(child, 0)
     with pytest.raises(KeyError), begun(here, "train", "model/late"):
         raise KeyError("data")
-    with begun(here, "ingest", "source/b"):
+    later = here.having(wall=ManualClock(here.wall.now() + 2 * DAY))
+    with begun(later, "ingest", "source/b") as done:
         assert [each.resource for each in unfinished(here)] == ["source/a", "source/b", "source/b"]
-        audit(here, "ingest", "source/b", "9 rows")
+        done("9 rows")
     [left] = unfinished(here)
     assert (left.number, left.action, left.resource) == (0, "ingest", "source/a")
     assert verify_log(here.audit, KEY.public).unfinished == (left,)
     [young] = [each for each in examine(here, "audit log") if "no completion" in each.detail]
-    later = here.having(wall=ManualClock(here.wall.now() + 2 * DAY))
     [old] = [each for each in examine(later, "audit log") if "no completion" in each.detail]
     assert (young.ok, old.ok) == (True, False)
+    engine.dispose()
+
+
+def test_another_process_of_the_same_actor_hides_none_that_was_killed(tmp_path: Path) -> None:
+    engine = open_catalog(Url(f"sqlite:///{tmp_path / 'catalog.db'}"), MemoryLocks())
+    here = Project(engine=engine, signing_key=KEY)
+    engine.dispose()
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        with begun(here, "ingest", "source/a"):
+            os.write(write, b"begun")
+            signal.pause()
+    assert os.read(read, 5) == b"begun"
+    with begun(here, "ingest", "source/a") as done:
+        done("9 rows")
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(read)
+    os.close(write)
+    assert [each.number for each in unfinished(here)] == [0]
+    assert [each.number for each in verify_log(here.audit, KEY.public).unfinished] == [0]
     engine.dispose()
 
 
@@ -157,12 +179,13 @@ class Dying(CatalogAuditLog):
             yield
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def append(self, events: Sequence[AuditEvent], *, unless_among: int = 0) -> None:
+    def append(self, events: Sequence[AuditEvent], *, unless_among: int = 0) -> int | None:
         if self._moment == "between":
             os.kill(os.getpid(), signal.SIGKILL)
-        super().append(events, unless_among=unless_among)
+        number = super().append(events, unless_among=unless_among)
         if self._moment == "before the commit":
             os.kill(os.getpid(), signal.SIGKILL)
+        return number
 
 
 def killed(effects: Effects, name: str, moment: str) -> None:

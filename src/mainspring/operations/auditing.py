@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from mainspring.core.errors import Corrupt, MainspringError, NotFound
 from mainspring.project import Project
 from mainspring.registry.processes import local_user
-from mainspring.security.intents import BEGUN, Intent, Intents
+from mainspring.security.intents import BEGUN, Intent, Intents, completing
 from mainspring.security.model import AuditEntry, AuditEvent, AuditFilter
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mainspring.security.ports import Anchors
     from mainspring.security.tree_heads import Head
     from mainspring.security.verification import Verdict
+
+Done = Callable[[str], None]  # appends the event of an effect with its detail
 
 _NEWEST = 1_000  # events in which `doctor` looks for effects without completion
 VERIFIED, EXPORTED, REVEALED = "audit.verify", "audit.export", "audit.reveal"
@@ -45,28 +47,38 @@ def audit(
 
 
 @contextmanager
-def begun(project: Project, action: str, resource: str, *, who: str | None = None) -> Iterator[None]:
-    """Context of an effect outside the catalog, in which its event is appended: an event before it names the intent.
+def begun(project: Project, action: str, resource: str, *, who: str | None = None) -> Iterator[Done]:
+    """Context of an effect outside the catalog, which yields what appends its event: one before it names the intent.
 
     Where the process is killed in it, the intent has no completion, which `audit verify` and `doctor` name. After an
     exception an event says that it failed.
     """
-    audit(project, f"{action}{BEGUN}", resource, who=who)
-    with audited(project, action, resource, who=who):
-        yield
+    actor = local_user() if who is None else who
+    number = project.audit.append([AuditEvent(project.wall.now(), actor, f"{action}{BEGUN}", resource)])
+    with audited(project, action, resource, who=who, since=number) as done:
+        yield done
 
 
 @contextmanager
-def audited(project: Project, action: str, resource: str, *, who: str | None = None) -> Iterator[None]:
-    """Context of work in which its only event is appended; after an exception the event says that it failed.
+def audited(
+    project: Project, action: str, resource: str, *, who: str | None = None, since: int | None = None
+) -> Iterator[Done]:
+    """Context of work that yields what appends its event; after an exception the event says that it failed.
 
-    For work that is done often, and that the next run completes where a process is killed in it.
+    Alone it is for work that is done often, and that the next run completes where a process is killed in it.
+
+    Args:
+        since: Number of the event before it.
     """
+
+    def done(detail: str) -> None:
+        audit(project, action, resource, detail if since is None else completing(detail, since), who=who)
+
     try:
-        yield
+        yield done
     except BaseException as error:
         with suppress(MainspringError):  # an unavailable catalog must not hide the original error
-            audit(project, action, resource, f"failed: {type(error).__name__}", who=who)
+            done(f"failed: {type(error).__name__}")
         raise
 
 
@@ -74,7 +86,8 @@ def unfinished(project: Project) -> tuple[Intent, ...]:
     """Return effects outside the catalog that began among the newest events and have no completion."""
     found = Intents()
     for each in reversed(project.audit.search(AuditFilter(), limit=_NEWEST)):
-        found.note(each.number, each.event.at, each.event.actor, each.event.action, each.event.resource)
+        event = each.event
+        found.note(each.number, event.at, event.actor, event.action, event.resource, event.detail)
     return found.open
 
 

@@ -54,13 +54,13 @@ def land(
         )
     if isinstance(data, str):
         data = _rows(project, data) if _FUNCTION.fullmatch(data) else Path(data)
-    with begun(project, "ingest", f"source/{source}"):
+    with begun(project, "ingest", f"source/{source}") as done:
         report = project.ingestor.ingest(
             chosen, data, keyings=definitions.keyings(source), batch_id=batch_id, nulls=nulls, progress=progress
         )
         report = _derived(project, report)
         counts = f"{report.rows} ingested, {report.quarantined} quarantined, {report.already} already there"
-        audit(project, "ingest", f"source/{source}", f"{counts}; version {report.version}")
+        done(f"{counts}; version {report.version}")
     return report
 
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from mainspring.core.errors import NotFound
 from mainspring.features.model import FeatureView, MaterialiseReport
-from mainspring.operations.auditing import audit, audited, begun
+from mainspring.operations.auditing import audited, begun
 from mainspring.operations.features.deriving import derive
 from mainspring.project import Project
 
@@ -40,11 +40,11 @@ def materialising(project: Project, views: Sequence[FeatureView], *, rebuild: bo
     """
     of = f"view/{views[0].name}" if len(views) == 1 else "views"
     counts: dict[str, int] = {}
-    with (begun if rebuild else audited)(project, ACTION, of):
+    with (begun if rebuild else audited)(project, ACTION, of) as done:
         yield counts
         if rebuild or any(counts.values()):
             told = ", ".join(f"{count} entities of {name}" for name, count in counts.items() if count)
-            audit(project, ACTION, of, ("rebuilt: " if rebuild else "") + (told or "nothing"))
+            done(("rebuilt: " if rebuild else "") + (told or "nothing"))
 
 
 def materialise_views(

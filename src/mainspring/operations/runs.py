@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mainspring.core.errors import Invalid, NotFound
-from mainspring.operations.auditing import audit, begun
+from mainspring.operations.auditing import begun
 from mainspring.project import Project
 from mainspring.registry.run_filters import parse_filter, parse_order
 from mainspring.registry.runs import NAME, NOTE, sweep
@@ -150,9 +150,9 @@ def describe_run(project: Project, run_id: str, *, name: str | None = None, note
     changed = {tag: text for tag, text in tags.items() if run.tags.get(tag, "") != text}
     if changed:
         what = ", ".join({NAME: f"name {tags.get(NAME)!r}", NOTE: "note"}[tag] for tag in changed)
-        with begun(project, "run.describe", f"run/{run_id}", who=by):
+        with begun(project, "run.describe", f"run/{run_id}", who=by) as done:
             project.tracking.log(run_id, tags=changed)
-            audit(project, "run.describe", f"run/{run_id}", what, who=by)
+            done(what)
 
 
 def note_of(run: RunRow) -> str:

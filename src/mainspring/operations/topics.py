@@ -69,10 +69,10 @@ def list_topics(project: Project) -> list[ListedTopic]:
 
 def create_topic(project: Project, topic: str, partitions: int) -> ListedTopic:
     """Create a topic, or give it more partitions."""
-    with begun(project, "topics.create", f"topic/{topic}"):
+    with begun(project, "topics.create", f"topic/{topic}") as done:
         project.streams.create(topic, partitions)
         count = len(project.streams.partitions(topic))
-        audit(project, "topics.create", f"topic/{topic}", f"{count} partitions")
+        done(f"{count} partitions")
     return ListedTopic(topic, count)
 
 
@@ -116,10 +116,10 @@ def produce_lines(project: Project, topic: str, lines: Iterable[bytes], key: str
     Raises:
         Invalid: A line is not a JSON object, or lacks the key. The lines before its thousand were written.
     """
-    with audited(project, "topics.produce", f"topic/{topic}"):
-        done = _write(project, topic, _parsed(lines, key))
-        audit(project, "topics.produce", f"topic/{topic}", f"{done.messages} messages")
-    return done
+    with audited(project, "topics.produce", f"topic/{topic}") as done:
+        produced = _write(project, topic, _parsed(lines, key))
+        done(f"{produced.messages} messages")
+    return produced
 
 
 def produce_rows(

@@ -8,7 +8,7 @@ from mainspring.core.environment import set_variable
 from mainspring.data.without import read
 from mainspring.features.model import views_of
 from mainspring.operations.apply import apply
-from mainspring.operations.auditing import audit, begun
+from mainspring.operations.auditing import begun
 from mainspring.operations.features.deriving import derive
 from mainspring.project import Project
 from mainspring.registry.runs import sweep
@@ -45,10 +45,10 @@ def train(
     left_out = [read(each) for each in without]
     chosen, search_run = prepared(project, model)
     until = project.clock.now() if until is None else until
-    with begun(project, "train", f"model/{model}"):
+    with begun(project, "train", f"model/{model}") as done:
         report = project.trainer.train(chosen, since=since, until=until, without=left_out, progress=progress)
         less = f", without {', '.join(without)}" if without else ""
-        audit(project, "train", f"model/{model}", f"version {report.version}, run {report.run_id}{less}")
+        done(f"version {report.version}, run {report.run_id}{less}")
     if search_run:
         from mainspring.operations.search.searching import SEARCH_RUN
 

@@ -309,8 +309,9 @@ class AuditLog(Protocol):
         """
         ...
 
-    def append(self, events: Sequence[AuditEvent], *, unless_among: int = 0) -> None:
-        """Add events, in order, durably, with their places in the tree and its new head, or nothing of it.
+    def append(self, events: Sequence[AuditEvent], *, unless_among: int = 0) -> int | None:
+        """Add events, in order, durably, with their places in the tree and its new head, or nothing of it; return the
+        number of the last one, `None` if none was added.
 
         A head that this installation's key did not sign is taken over, and the first event added says so.
 

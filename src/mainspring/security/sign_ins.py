@@ -79,7 +79,7 @@ class SignIns:
         *,
         keys: Keys,
         redirect: str,
-        record: Callable[[str, str, str, str], None],
+        record: Callable[[str, str, str, str], object],
     ) -> None:
         self.redirect = redirect
         self._record = record
@@ -237,7 +237,7 @@ def _sealed(key: DataKey, session_id: str, tokens: Tokens) -> bytes:
 
 
 def account_of(
-    accounts: Accounts, identity: Identity, now: int, record: Callable[[str, str, str, str], None]
+    accounts: Accounts, identity: Identity, now: int, record: Callable[[str, str, str, str], object]
 ) -> tuple[Account, bool]:
     """Return the account of a person, with the provider's newest words on it, and whether it was made now.
 

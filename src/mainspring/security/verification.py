@@ -221,7 +221,7 @@ class _Verification:
     def _note(self, records: Sequence[AuditRecord]) -> None:
         """Count events without their subject and those that took over a head; check the other subjects."""
         for number, at, actor, action, resource, detail, sealed, _, salt, subject in records:
-            self.intents.note(number, at, actor, action, resource)
+            self.intents.note(number, at, actor, action, resource, str(detail))
             if action == ADOPTED and actor == ITSELF:
                 self.adopted.append(number)
             elif action == ERASED:

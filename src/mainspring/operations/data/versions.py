@@ -63,9 +63,9 @@ def untag(project: Project, name: str) -> None:
 
 def commit_now(project: Project, message: str) -> DatasetCommit:
     """Record the current version of every table in one dataset commit."""
-    with begun(project, "data.commit", "data"):
+    with begun(project, "data.commit", "data") as done:
         made = make_commit(project.lake, project.snapshots, project.wall, message)
-        audit(project, "data.commit", "data", f"{made.id} {message}".strip())
+        done(f"{made.id} {message}".strip())
     return made
 
 
@@ -75,9 +75,9 @@ def vacuum(project: Project, *, dry_run: bool) -> dict[str, int]:
 
     if dry_run:
         return run(project.lake, project.snapshots, dry_run)
-    with begun(project, "data.vacuum", "data"):
+    with begun(project, "data.vacuum", "data") as done:
         deleted = run(project.lake, project.snapshots, dry_run)
-        audit(project, "data.vacuum", "data", f"{sum(deleted.values())} files")
+        done(f"{sum(deleted.values())} files")
     return deleted
 
 
@@ -158,7 +158,7 @@ def restore(
                 conform(project, source_name)
 
     of = f"source/{source or '*'}"
-    with begun(project, "data.restore", of):
+    with begun(project, "data.restore", of) as done:
         report = restored(
             project.lake,
             project.snapshots,
@@ -169,7 +169,7 @@ def restore(
             settle=settle,
             progress=progress,
         )
-        audit(project, "data.restore", of, f"to {commit.id}")
+        done(f"to {commit.id}")
     return report
 
 

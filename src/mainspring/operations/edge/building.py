@@ -10,7 +10,7 @@ from mainspring.deploy.edge.building import FP32, INT8, Content, content_of
 from mainspring.deploy.edge.converting import in_onnx
 from mainspring.deploy.edge.package import SKETCH, expect_new, write_package
 from mainspring.monitoring.served import served
-from mainspring.operations.auditing import audit, begun
+from mainspring.operations.auditing import begun
 from mainspring.operations.edge.int8 import Int8, judge_int8
 from mainspring.operations.edge.sketches import sketch_file
 from mainspring.operations.models.curating import expect_kept, find
@@ -94,9 +94,9 @@ def build_package(
         "created_at": project.wall.now(),
     }
     of, detail = f"model/{version.model}", f"version {version.version}, {content.about['precision']}"
-    with begun(project, "edge.build", of):
+    with begun(project, "edge.build", of) as done:
         index = write_package(folder, about, content.files, project.signing_key)
-        audit(project, "edge.build", of, detail)
+        done(detail)
     return BuiltPackage(
         folder=str(folder),
         model=version.model,

@@ -12,7 +12,7 @@ from typing import Any
 from mainspring.core.errors import Corrupt, Invalid, NotFound
 from mainspring.deploy.edge.package import INDEX, SIGNATURE
 from mainspring.deploy.edge.repository import Release, RoleKey
-from mainspring.operations.auditing import audit, begun
+from mainspring.operations.auditing import begun
 from mainspring.project import Project
 from mainspring.security.signing import verify
 
@@ -38,18 +38,18 @@ def publish(project: Project, package: Path) -> Published:
     """
     index = check_package(project, package)
     named = f"package/{index['name']}:{index['version']}"
-    with begun(project, "edge.publish", named):
+    with begun(project, "edge.publish", named) as done:
         release = project.packages.publish(package)
-        audit(project, "edge.publish", named)
+        done("")
     return Published(release, str(project.packages.folder), dict(project.packages.expires()))
 
 
 def withdraw(project: Project, name: str, version: int) -> Release:
     """Remove a version from the repository. Raises `NotFound`."""
     release = project.packages.release(name, version)
-    with begun(project, "edge.withdraw", f"package/{name}:{version}"):
+    with begun(project, "edge.withdraw", f"package/{name}:{version}") as done:
         project.packages.withdraw(name, version)
-        audit(project, "edge.withdraw", f"package/{name}:{version}")
+        done("")
     return release
 
 
@@ -60,9 +60,9 @@ def rotate(project: Project, role: str) -> RoleKey:
         Invalid: There is no such role.
         NotFound: Nothing was published yet, or the root's key is not there.
     """
-    with begun(project, "edge.rotate", f"key/{role}"):
+    with begun(project, "edge.rotate", f"key/{role}") as done:
         id = project.packages.rotate(role)
-        audit(project, "edge.rotate", f"key/{role}", id)
+        done(id)
     return next(each for each in project.packages.role_keys() if each.role == role)
 
 
@@ -72,10 +72,10 @@ def sign(project: Project) -> dict[str, int]:
     Raises:
         NotFound: Nothing was published yet.
     """
-    with begun(project, "edge.sign", "repository"):
+    with begun(project, "edge.sign", "repository") as done:
         if not project.packages.refresh(force=True):
             raise NotFound("The repository of packages is empty.", fix="publish one: `mainspring edge publish FOLDER`.")
-        audit(project, "edge.sign", "repository")
+        done("")
     return dict(project.packages.expires())
 
 

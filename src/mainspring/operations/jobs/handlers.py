@@ -119,13 +119,13 @@ def _run(project: Project, name: str, run: JobRun) -> Plain:
 
 
 def _run_own(project: Project, name: str, do: Callable[[Any, Any], Any], run: JobRun) -> Plain:
-    from mainspring.operations.auditing import audit, audited
+    from mainspring.operations.auditing import audited
     from mainspring.operations.opened import OpenedProject
 
     of, who = f"job/{run.id}", run.started_by or None
-    with started_by(run.started_by), audited(project, RAN, of, who=who):
+    with started_by(run.started_by), audited(project, RAN, of, who=who) as done:
         found: Plain = do(run, OpenedProject(project))
-        audit(project, RAN, of, f"{name} done", who=who)
+        done(f"{name} done")
     return found
 
 

@@ -210,10 +210,10 @@ def _version(
     for known in project.versions.all(manifest.model):
         if known.tags.get(_CONTENT) == content:
             return known, False
-    from mainspring.operations.auditing import audit, begun
+    from mainspring.operations.auditing import begun
 
     now = project.wall.now
-    with begun(project, "add", f"model/{manifest.model}"):
+    with begun(project, "add", f"model/{manifest.model}") as done:
         run_id = project.tracking.start(manifest.model, {**process_tags(), "made_by": "models"}, now())
         try:
             project.tracking.log(run_id, params={**origin, "flavour": manifest.flavour})
@@ -228,7 +228,7 @@ def _version(
         project.tracking.finish(run_id, "FINISHED", now())
         version = project.versions.register(manifest.model, bundle.digest, run_id, {_CONTENT: content, **origin}, now())
         project.tracking.log(run_id, tags={"version": version.version})
-        audit(project, "add", f"model/{manifest.model}", f"version {version.version}, bundle {version.digest[:12]}")
+        done(f"version {version.version}, bundle {version.digest[:12]}")
     return version, True
 
 

@@ -325,7 +325,7 @@ def garbage(project: Project, *, grace_us: int, dry_run: bool = False) -> Collec
         Invalid: The grace period is too short.
         Corrupt: A bundle that is needed is damaged; nothing was removed.
     """
-    with nullcontext() if dry_run else begun(project, _COLLECTION, "bundles"):
+    with nullcontext() if dry_run else begun(project, _COLLECTION, "bundles") as completed:
         done = collect(
             blobs=project.blobs,
             versions=project.versions,
@@ -336,7 +336,7 @@ def garbage(project: Project, *, grace_us: int, dry_run: bool = False) -> Collec
             grace_us=grace_us,
             dry_run=dry_run,
         )
-        if dry_run:
+        if completed is None:
             return done
         actor, now = local_user(), project.wall.now()
         events = [
@@ -347,7 +347,9 @@ def garbage(project: Project, *, grace_us: int, dry_run: bool = False) -> Collec
         ]
         events += [AuditEvent(now, actor, "remove", f"bundle/{digest}") for digest in done.bundles]
         counted = f"{len(done.versions)} versions and {len(done.bundles)} bundles removed"
-        project.audit.append([*events, AuditEvent(now, actor, _COLLECTION, "bundles", counted)])
+        with project.audit.together():
+            project.audit.append(events)
+            completed(counted)
     return done
 
 

@@ -10,7 +10,7 @@ from tempfile import mkdtemp
 from mainspring.core.errors import Conflict
 from mainspring.core.files import disk_errors, make_folder, sync_folder, write_atomic
 from mainspring.core.time import SystemClock
-from mainspring.operations.auditing import audit, begun
+from mainspring.operations.auditing import begun
 from mainspring.operations.models.curating import find
 from mainspring.operations.models.transferring import with_members
 from mainspring.project import Project
@@ -45,7 +45,7 @@ def sign_version(project: Project, reference: str, folder: Path, signer: oms.Sig
     if folder.exists():
         raise Conflict(f"The folder {folder} exists.", fix="name another, or remove it.")
     signature = oms.sign(folder.name, {name: sha256(content) for name, content in files.items()}, signer)
-    with begun(project, "export", f"model/{version.model}"):
+    with begun(project, "export", f"model/{version.model}") as done:
         with disk_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             part = Path(mkdtemp(prefix=f"{folder.name}.partial-", dir=folder.parent))
@@ -58,8 +58,7 @@ def sign_version(project: Project, reference: str, folder: Path, signer: oms.Sig
                 rmtree(part, ignore_errors=True)
                 raise
             sync_folder(folder.parent)
-        detail = f"version {version.version}, bundle {version.digest[:12]}, to {folder.name}, signed by {signer.name}"
-        audit(project, "export", f"model/{version.model}", detail)
+        done(f"version {version.version}, bundle {version.digest[:12]}, to {folder.name}, signed by {signer.name}")
     return SignedModel(str(folder), str(folder / oms.SIGNATURE), signer.name, len(files))
 
 

@@ -63,7 +63,7 @@ def export_version(project: Project, reference: str, path: Path) -> Moved:
         tags=dict(version.tags),
         run=None if run is None else _exported(run),
     )
-    with begun(project, "export", f"model/{version.model}"):
+    with begun(project, "export", f"model/{version.model}") as done:
         with disk_errors(path):
             try:
                 descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -77,7 +77,7 @@ def export_version(project: Project, reference: str, path: Path) -> Moved:
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise
-        _audit(project, "export", version, f"to {path.name}")
+        done(f"{_named(version)}, to {path.name}")
     return Moved(version.model, version.version, version.digest, len(bundles), _OWN)
 
 
@@ -122,7 +122,7 @@ def import_version(project: Project, path: Path) -> Moved:
         if known.digest == export.digest:
             expect_kept(project, known)
             return Moved(known.model, known.version, known.digest, len(bundles), signer, new=False)
-    with begun(project, "import", f"model/{export.model}"):
+    with begun(project, "import", f"model/{export.model}") as done:
         for digest in sorted(bundles, key=lambda each: each == export.digest):  # nodes before their graph
             bundle = bundles[digest]
             project.bundles.save(replace(bundle, signature=project.signing_key.sign(encode_manifest(bundle.manifest))))
@@ -141,7 +141,7 @@ def import_version(project: Project, path: Path) -> Moved:
             project.versions, project.deletions, export.model, export.digest, run_id, tags, project.wall.now()
         )
         project.tracking.log(run_id, tags={"version": version.version})
-        _audit(project, "import", version, f"signed by {signer}")
+        done(f"{_named(version)}, signed by {signer}")
     return Moved(version.model, version.version, version.digest, len(bundles), signer)
 
 
@@ -203,6 +203,5 @@ def forget(project: Project, name: str) -> None:
         audit(project, "forget", f"trusted-key/{name}")
 
 
-def _audit(project: Project, action: str, version: ModelVersion, detail: str) -> None:
-    text = f"version {version.version}, bundle {version.digest[:12]}, {detail}"
-    audit(project, action, f"model/{version.model}", text)
+def _named(version: ModelVersion) -> str:
+    return f"version {version.version}, bundle {version.digest[:12]}"

@@ -22,7 +22,7 @@ from mainspring.jobs.pipelines.steps import SPARK
 from mainspring.jobs.pipelines.values import Scope, computed, outputs, shown
 from mainspring.jobs.plain import Plain
 from mainspring.jobs.runner import JobRun
-from mainspring.operations.auditing import audit, audited
+from mainspring.operations.auditing import audited
 from mainspring.operations.jobs.children import Children, keep_log
 from mainspring.operations.pipelines.cache import cache_key
 from mainspring.operations.pipelines.calling import call_step
@@ -67,9 +67,9 @@ def run_pipeline(project: Project, name: str, run: JobRun) -> Plain:
         _forget_logs(project.settings.state)
     run.wait_for(plan["jobs"].values())
     of, who = f"run/{run.id}", run.started_by or None
-    with audited(project, "pipelines.end", of, who=who):
+    with audited(project, "pipelines.end", of, who=who) as done:
         found = _ended(project, run.id, graph, plan)
-        audit(project, "pipelines.end", of, f"{name} done", who=who)
+        done(f"{name} done")
     return found
 
 

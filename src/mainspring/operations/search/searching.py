@@ -15,7 +15,7 @@ from mainspring.core.errors import Invalid, MainspringError, MissingExtra, NotFo
 from mainspring.core.files import write_atomic
 from mainspring.features.model import views_of
 from mainspring.operations.apply import apply
-from mainspring.operations.auditing import audit, begun
+from mainspring.operations.auditing import begun
 from mainspring.operations.features.deriving import derive
 from mainspring.operations.runs import find_runs
 from mainspring.operations.search.study import STUDY, opened_study
@@ -113,9 +113,9 @@ def search(
             tell(stage, share)
 
         sweep(project.tracking, project.wall)
-        with begun(project, "search", f"model/{model}"):
+        with begun(project, "search", f"model/{model}") as done:
             report = _search(project, chosen, count, workers, (since, until), heard, interrupts)
-            audit(project, "search", f"model/{model}", f"run {report.run_id}")
+            done(f"run {report.run_id}")
         return report
 
 

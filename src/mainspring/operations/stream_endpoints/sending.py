@@ -11,7 +11,7 @@ import msgspec
 from mainspring.core.errors import Invalid
 from mainspring.core.json_content import decoded
 from mainspring.data.streams.model import NewMessage
-from mainspring.operations.auditing import audit, audited
+from mainspring.operations.auditing import audited
 from mainspring.operations.topics import create_topic
 from mainspring.project import Project
 from mainspring.serving.streaming.declaring import TOPIC, StreamEndpoint
@@ -33,11 +33,11 @@ def send(project: Project, name: str, lines: Iterable[bytes]) -> int:
     endpoint, log = project.definitions.stream_endpoint(name), project.streams
     for topic in {endpoint.topic, *(sink.name for sink in endpoint.to if sink.kind == TOPIC)} - set(log.topics()):
         create_topic(project, topic, 1)
-    with audited(project, "stream.send", f"endpoint/{name}"):
+    with audited(project, "stream.send", f"endpoint/{name}") as done:
         sent, waiting = 0, _messages(endpoint, lines)
         while batch := list(islice(waiting, _AT_ONCE)):
             sent += len(log.produce(endpoint.topic, batch))
-        audit(project, "stream.send", f"endpoint/{name}", f"{sent} messages to {endpoint.topic}")
+        done(f"{sent} messages to {endpoint.topic}")
     return sent
 
 

@@ -253,9 +253,9 @@ def seek(project: Project, source: str, to: str) -> dict[int, int]:
     log = project.streams
     spans = log.spans(stream.topic, log.partitions(stream.topic))
     offsets = {each: span.first if to == FIRST else span.next for each, span in spans.items()}
-    with begun(project, "stream.seek", f"source/{source}"):
+    with begun(project, "stream.seek", f"source/{source}") as done:
         lander_of(project, stream, f"seek.{os.getpid()}").seek(offsets)
-        audit(project, "stream.seek", f"source/{source}", f"to the {to} messages of {stream.topic}")
+        done(f"to the {to} messages of {stream.topic}")
     return offsets
 
 

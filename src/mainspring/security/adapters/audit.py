@@ -110,18 +110,19 @@ class CatalogAuditLog:
     def together(self) -> AbstractContextManager[None]:
         return together(self._engine)
 
-    def append(self, events: Sequence[AuditEvent], *, unless_among: int = 0) -> None:
+    def append(self, events: Sequence[AuditEvent], *, unless_among: int = 0) -> int | None:
         added = [_storable(event) for event in events]
         if not added:
-            return
+            return None
         with catalog_errors(self._name), self._writing() as connection:
             if unless_among:
                 there = set(_newest(connection, unless_among))
                 added = [event for event in added if event not in there]
-            if added:
-                last = self._add(connection, added)
-        if added:
-            after_commit(self._engine, lambda: self._keep(last))
+            if not added:
+                return None
+            last = self._add(connection, added)
+        after_commit(self._engine, lambda: self._keep(last))
+        return int(last["size"]) - 1
 
     def _keep(self, last: Row) -> None:
         self._last = last

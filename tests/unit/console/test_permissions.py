@@ -101,11 +101,20 @@ def test_a_viewer_of_one_model_meets_no_other_name_in_any_list(here: Here) -> No
     for path in lists:
         answer = viewer.get(path)
         assert answer.status_code in (200, 403), (path, answer.text)
-        others = {VIEW, "Weather", f"/data/{TABLE}", here.names["prediction_id"]}
-        if path != "/models":  # where a model serves is said of the model
-            others.add(f"/endpoints/{MODEL}")
+        others = {VIEW, "Weather", f"/data/{TABLE}", here.names["prediction_id"], f"/endpoints/{MODEL}"}
         assert [each for each in others if each in answer.text] == [], path
-    assert MODEL in viewer.get("/api/models").text
+    [of_it] = viewer.get("/api/models").json()["models"]
+    assert (of_it["name"], of_it["serving"]) == (MODEL, [])
+    version = f"/models/{MODEL}/versions/{here.names['number']}"
+    for path in (f"/models/{MODEL}", version):
+        answer = viewer.get(path)
+        assert (answer.status_code, f"/endpoints/{MODEL}" in answer.text, "?endpoint=" in answer.text) == (
+            200, False, False
+        ), path  # fmt: skip
+    both = here.caller(*(Binding(Role.VIEWER, f"{kind}/{MODEL}") for kind in ("model", "endpoint")))
+    assert f"/endpoints/{MODEL}" in both.get("/models").text
+    assert both.get(f"/api{version}").json()["endpoints"] == [MODEL]
+    assert viewer.get(f"/api{version}").json()["endpoints"] == []
 
 
 def test_who_may_see_one_resource_sees_it_in_lists_and_by_its_routes(here: Here) -> None:

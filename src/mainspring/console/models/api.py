@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -19,7 +20,7 @@ from mainspring.console.models.listing import ModelRow, model_list
 from mainspring.console.models.model_page import known_versions, model_page
 from mainspring.console.models.reading import carded, evaluated
 from mainspring.console.models.version_page import find_version, version_page
-from mainspring.console.permissions import seen_models
+from mainspring.console.permissions import seen_endpoints, seen_models
 from mainspring.core.errors import Unavailable
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.operations.models.cards import document
@@ -42,13 +43,14 @@ def add_model_api(router: APIRouter, project: Project, looking: Looking) -> None
     @answers(models=list[ModelRow], found=int, of=int)
     def list_models(request: Request, q: Words = "") -> Answer:
         """Every model, declared or registered, with its aliases, champion, and serving endpoints."""
-        found = model_list(project, q, seen_models(request, project))
+        found = model_list(project, q, seen_models(request, project), partial(seen_endpoints, request, project))
         return Answer({"models": found.rows, "found": found.found, "of": found.of})
 
     @router.get("/models/{model}")
-    def show_model(model: Id, before: Before = None, limit: Limit = 20) -> Answer:
+    def show_model(request: Request, model: Id, before: Before = None, limit: Limit = 20) -> Answer:
         """One model with its versions, newest first; `next` is the `before` of the next page."""
-        view = model_page(project, check_id(model, "model"), before=before, limit=limit)
+        seen = partial(seen_endpoints, request, project)
+        view = model_page(project, check_id(model, "model"), seen, before=before, limit=limit)
         rows = [{**_fields(row), "state": row.state} for row in view.rows]
         return Answer({**_fields(view), "rows": rows, "chart": None})
 
@@ -68,11 +70,12 @@ def add_model_api(router: APIRouter, project: Project, looking: Looking) -> None
         return Answer({"model": model, "history": found.rows, "of": found.of, "next": found.next})
 
     @router.get("/models/{model}/versions/{number}")
-    def show_version(model: Id, number: Number) -> Answer:
+    def show_version(request: Request, model: Id, number: Number) -> Answer:
         """One version: lineage, files, signature, approvals, mark, metrics. Parts that are still being read are not
         `ready`.
         """
-        view = version_page(project, looking, check_id(model, "model"), number)
+        seen = partial(seen_endpoints, request, project)
+        view = version_page(project, looking, check_id(model, "model"), number, seen)
         return Answer({**_fields(view), "state": view.state, "goes_at": view.goes_at})
 
     @router.get("/models/{model}/versions/{number}/card", responses=LATER)

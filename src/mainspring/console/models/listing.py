@@ -10,6 +10,7 @@ from mainspring.project import Project
 from mainspring.registry.model import Deletion, ModelVersion
 
 LISTED = 100
+Choose = Callable[[Iterable[str]], list[str]]
 # State -> the stylesheet's class, and the text for people.
 STATES: Mapping[str, tuple[str, str]] = {
     "live": ("live", "Live"),
@@ -54,11 +55,15 @@ class Serving:
     versions: dict[str, float]
 
 
-def serving(project: Project) -> dict[str, tuple[Serving, ...]]:
-    """Return the endpoints of each model, declared or routed, by name."""
+def serving(project: Project, seen: Choose = list) -> dict[str, tuple[Serving, ...]]:
+    """Return the endpoints of each model, declared or routed, by name.
+
+    Args:
+        seen: Returns those of some endpoints that the caller may see.
+    """
     declared, routes = project.definitions.endpoints, project.routes.current()
     found: dict[str, list[Serving]] = {}
-    for name in sorted({*declared, *routes}):
+    for name in seen(sorted({*declared, *routes})):
         route, endpoint = routes.get(name), declared.get(name)
         model = route.model if route else endpoint.model_name if endpoint else ""
         weights: dict[str, float] = {}
@@ -74,11 +79,11 @@ def shares(of: tuple[Serving, ...], version: str) -> dict[str, float]:
     return {each.endpoint: each.versions[version] for each in of if each.versions.get(version)}
 
 
-def model_list(project: Project, words: str = "", seen: Callable[[Iterable[str]], list[str]] = list) -> ModelList:
+def model_list(project: Project, words: str = "", seen: Choose = list, seen_endpoints: Choose = list) -> ModelList:
     """Return every model, declared or registered, by name.
 
     Args:
-        seen: Returns those of some names that the caller may see.
+        seen: Returns those of some models that the caller may see, as `seen_endpoints` does of endpoints.
     """
     versions: dict[str, list[ModelVersion]] = {name: [] for name in project.definitions.models}
     for version in project.versions.all():
@@ -86,7 +91,7 @@ def model_list(project: Project, words: str = "", seen: Callable[[Iterable[str]]
     marks: dict[str, int] = {}
     for mark in project.deletions.all():
         marks[mark.model] = marks.get(mark.model, 0) + 1
-    served = serving(project)
+    served = serving(project, seen_endpoints)
     known = seen(sorted(versions))
     wanted = [name for name in known if words.lower() in name.lower()]
     rows = [_row(project, name, versions[name], marks.get(name, 0), served.get(name, ())) for name in wanted[:LISTED]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mainspring.console.charts import Chart
 from mainspring.console.models.decision_history import History, history
 from mainspring.console.models.figures import Figures, columns, figures_of, over_versions, record_of, runs_of
-from mainspring.console.models.listing import Serving, serving, shares, state_of
+from mainspring.console.models.listing import Choose, Serving, serving, shares, state_of
 from mainspring.core.errors import NotFound
 from mainspring.delivery.approving import counted
 from mainspring.delivery.routing import CHAMPION
@@ -76,10 +76,13 @@ def known_versions(project: Project, model: str) -> list[ModelVersion]:
     return sorted(versions, key=lambda version: -int(version.version))
 
 
-def model_page(project: Project, model: str, *, before: int | None = None, limit: int = PAGE) -> ModelPage:
+def model_page(
+    project: Project, model: str, seen: Choose = list, *, before: int | None = None, limit: int = PAGE
+) -> ModelPage:
     """Return the page of a model.
 
     Args:
+        seen: Returns those of some endpoints that the caller may see.
         before: Only versions with a smaller number.
 
     Raises:
@@ -90,7 +93,7 @@ def model_page(project: Project, model: str, *, before: int | None = None, limit
     shown, drawn = wanted[:limit], versions[:DRAWN]
     runs = runs_of(project, [*shown, *drawn])
     figures = {run_id: figures_of(run) for run_id, run in runs.items()}
-    declared, served = project.definitions.models.get(model), serving(project).get(model, ())
+    declared, served = project.definitions.models.get(model), serving(project, seen).get(model, ())
     aliases = {alias: version.version for version in reversed(versions) for alias in version.aliases}
     metrics = columns(project, model, list(figures.values()))
     champion, own = aliases.get(CHAMPION), declared.metrics if declared else ()

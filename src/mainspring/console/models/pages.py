@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -28,7 +29,7 @@ from mainspring.console.models.listing import STATES, model_list
 from mainspring.console.models.model_page import known_versions, model_page
 from mainspring.console.models.reading import carded, evaluated
 from mainspring.console.models.version_page import find_version, version_page
-from mainspring.console.permissions import may, seen_models
+from mainspring.console.permissions import may, seen_endpoints, seen_models
 from mainspring.console.render import page
 from mainspring.console.runs.table import state_of
 from mainspring.core.errors import Unavailable
@@ -65,13 +66,12 @@ def add_model_pages(router: APIRouter, project: Project, looking: Looking, frame
     @router.get("/models")
     def show_models(request: Request, q: str = "") -> Response:
         words = q.strip()[:200]
-        return page(
-            "models.html", framed(request, found=model_list(project, words, seen_models(request, project)), words=words)
-        )
+        found = model_list(project, words, seen_models(request, project), partial(seen_endpoints, request, project))
+        return page("models.html", framed(request, found=found, words=words))
 
     @router.get("/models/{model}")
     def show_model(request: Request, model: str, before: Before = None) -> Response:
-        view = model_page(project, check_id(model, "model"), before=before)
+        view = model_page(project, check_id(model, "model"), partial(seen_endpoints, request, project), before=before)
         return page("model.html", framed(request, view=view))
 
     @router.get("/models/{model}/history")
@@ -83,7 +83,8 @@ def add_model_pages(router: APIRouter, project: Project, looking: Looking, frame
 
     @router.get("/models/{model}/versions/{number}")
     def show_version(request: Request, model: str, number: str) -> Response:
-        view = version_page(project, looking, check_id(model, "model"), number)
+        seen = partial(seen_endpoints, request, project)
+        view = version_page(project, looking, check_id(model, "model"), number, seen)
         return page("version.html", framed(request, view=view, interval_picture=interval_picture))
 
     @router.get("/models/{model}/versions/{number}/evaluation")

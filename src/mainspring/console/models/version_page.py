@@ -9,7 +9,7 @@ from mainspring.console.background_cache import Looking
 from mainspring.console.features.values import Seen
 from mainspring.console.models.decision_history import Happening, happenings
 from mainspring.console.models.figures import record_of, runs_of
-from mainspring.console.models.listing import serving, shares, state_of
+from mainspring.console.models.listing import Choose, serving, shares, state_of
 from mainspring.console.models.reading import Verified, carded, verified
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.time import DAY
@@ -97,8 +97,11 @@ def find_version(project: Project, model: str, number: str) -> ModelVersion:
     return project.versions.get(model, str(int(number)))
 
 
-def version_page(project: Project, looking: Looking, model: str, number: str) -> VersionPage:
+def version_page(project: Project, looking: Looking, model: str, number: str, seen: Choose = list) -> VersionPage:
     """Return the page of a version.
+
+    Args:
+        seen: Returns those of some endpoints that the caller may see.
 
     Raises:
         NotFound: There is none.
@@ -133,11 +136,11 @@ def version_page(project: Project, looking: Looking, model: str, number: str) ->
         needed=needed(declared.gates if declared else (), project.settings.approvals),
         evaluation=next(iter(project.evaluations.newest(model, version.version)), None),
         mark=next((mark for mark in project.deletions.all() if _is(mark, version)), None),
-        serves=shares(serving(project).get(model, ()), version.version),
+        serves=shares(serving(project, seen).get(model, ()), version.version),
         children=tuple(children[:LISTED]),
         of_children=len(children),
         decided=_decided(project, version)[:LISTED],
-        endpoints=tuple(name for name, of in project.definitions.endpoints.items() if of.model_name == model),
+        endpoints=tuple(seen(name for name, of in project.definitions.endpoints.items() if of.model_name == model)),
     )
 
 

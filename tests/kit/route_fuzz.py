@@ -6,11 +6,12 @@ requests made is among it.
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -79,6 +80,28 @@ HOSTILE = (
 _FIELDS = sorted(
     {name for page in TEMPLATES.glob("*.html") for name in re.findall(r'name="([\w.-]+)"', page.read_text())}
 )
+_SCIM = "urn:ietf:params:scim:"
+_BODIES: dict[str, list[Any]] = {  # where a schema alone says too little of a valid one
+    "/scim/v2/Users": [{"schemas": [f"{_SCIM}schemas:core:2.0:User"], "userName": "ann", "active": True}],
+    "/scim/v2/Users/{user_id}": [
+        {"schemas": [f"{_SCIM}schemas:core:2.0:User"], "userName": "bea", "active": False},
+        {
+            "schemas": [f"{_SCIM}api:messages:2.0:PatchOp"],
+            "Operations": [{"op": "replace", "path": "active", "value": False}],
+        },
+    ],
+    "/scim/v2/Groups": [{"schemas": [f"{_SCIM}schemas:core:2.0:Group"], "displayName": "team", "members": []}],
+    "/scim/v2/Groups/{group_id}": [
+        {"schemas": [f"{_SCIM}schemas:core:2.0:Group"], "displayName": "others", "members": []},
+        {
+            "schemas": [f"{_SCIM}api:messages:2.0:PatchOp"],
+            "Operations": [{"op": "add", "path": "members", "value": [{"value": "x"}]}],
+        },
+    ],
+    "/api/keys": [{"name": "till", "scopes": ["view", "predict"], "lifetime": "1d"}],
+    "/api/audit/heads": [{"head": "audit\n1\nAAAA\n", "proof": ["AAAA"], "size": 1}],
+}
+_WRONG = (*HOSTILE, None, True, 0, -1, 0.5, 2**63, -(2**63) - 1, 1e308, [], [[]], {}, {"a": 1})
 _LEAKS = re.compile(r"Traceback \(most recent|site-packages|/src/mainspring/|\.py\", line| object at 0x")
 
 
@@ -100,6 +123,7 @@ class Plane:
     faults: dict[str, str] = field(default_factory=dict)  # what is wrong -> the first request of which
     statuses: dict[str, dict[int, int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
     known: dict[str, list[str]] = field(default_factory=dict)
+    listed: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # the same by the path of the list
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
@@ -125,6 +149,7 @@ class Plane:
                 _named(self._described(document, path), listed)
                 for name, values in listed.items():
                     found[name] |= values
+                self.listed[path] = {name: sorted(values - self.own) for name, values in listed.items()}
                 for below, parameter in re.findall(rf"^({path}/{{(\w+)}}[^{{\n]*)$", gets, re.MULTILINE):
                     names = listed[parameter] | listed["name"] | listed["id"]
                     for one in sorted(names)[:_TRIES]:
@@ -165,16 +190,17 @@ class Plane:
             operation = found.ok()
             if operation.path in ENDLESS:
                 continue
+            bodies = _example_bodies(document, operation.path, operation.method)
             for mode in modes if both else [modes[number % 2]]:
                 if time.monotonic() > until:
                     return
-                self._ask(operation, mode, examples, pages=pages)
+                self._ask(operation, mode, examples, pages=pages, bodies=bodies)
             for _ in range(_TRIES):  # what cannot be wrong, or was text that no client can send
                 if not self.statuses[f"{operation.method.upper()} {operation.path}"]:
                     self._ask(operation, schemathesis.GenerationMode.POSITIVE, examples, pages=pages)
 
-    def _ask(self, operation: Any, mode: Any, examples: int, *, pages: bool) -> None:
-        callers = list(self.keys)
+    def _ask(self, operation: Any, mode: Any, examples: int, *, pages: bool, bodies: Sequence[Any] = ()) -> None:
+        callers = [*self.keys, "administrator"]  # who gets behind refusals asks more
         self.seed += 1
 
         @seed(self.seed)
@@ -192,6 +218,8 @@ class Plane:
             form = pages and operation.method.upper() == "POST"
             if form:
                 case.body, case.media_type = self._form(), "application/x-www-form-urlencoded"
+            elif bodies and self.chance.random() < 0.5:
+                case.body = self._nearly(self.chance.choice(bodies))
             label = f"{operation.method.upper()} {operation.path}"
             try:
                 reply = case.call(base_url=self.url, headers=self.header(who), timeout=60, allow_redirects=False)
@@ -210,16 +238,31 @@ class Plane:
                 raise  # an operation without parameters has nothing that could be wrong
 
     def _name(self, case: Any) -> None:
-        """Put known names into the path, and into half of the queries."""
-        for place, share in ((case.path_parameters, 0.8), (case.query, 0.4)):
-            for name in place or {}:
-                if self.chance.random() < share:
-                    options = self._options(name) if share == 0.8 else [*self._options(name), *HOSTILE]
-                    place[name] = self.chance.choice(options or ["x"])
+        """Put known names into the path, and known and hostile ones into some of the queries."""
+        for name in case.path_parameters or {}:
+            if self.chance.random() < 0.9:
+                case.path_parameters[name] = self.chance.choice(self._below(case.operation.path, name) or ["x"])
+        for name in case.query or {}:
+            if self.chance.random() < 0.2:
+                case.query[name] = self.chance.choice([*_named_so(self.known, name), *HOSTILE])
 
-    def _options(self, name: str) -> list[str]:
-        names = {name, name.removesuffix("_id"), "id" if name.endswith("_id") else "name"}
-        return [each for one in sorted(names) for each in self.known.get(one, ())]
+    def _below(self, path: str, parameter: str) -> list[str]:
+        """Return names that the nearest list above a parameter shows; a page's list is that of the API."""
+        above = path.partition(f"/{{{parameter}}}")[0]
+        while above:
+            for place in (above, f"/api{above}"):
+                if names := _named_so(self.listed.get(place, {}), parameter):
+                    return names
+            above = above.rpartition("/")[0]
+        return _named_so(self.known, parameter)
+
+    def _nearly(self, body: Any) -> Any:
+        """Return a valid body, of which in half of the cases one part is wrong."""
+        made = json.loads(json.dumps(body))
+        if self.chance.random() < 0.5:
+            holder, key = self.chance.choice(list(_places(made)))
+            holder[key] = self.chance.choice(_WRONG)
+        return made
 
     def _form(self) -> dict[str, str]:
         chosen = self.chance.sample(_FIELDS, self.chance.randrange(1, 8))
@@ -260,6 +303,28 @@ def pages_document(routes: Sequence[Any]) -> dict[str, Any]:
     for route in shown:
         route.include_in_schema = False
     return made
+
+
+def _example_bodies(document: Mapping[str, Any], path: str, method: str) -> list[Any]:
+    """Return valid bodies of an operation: those of its schema's examples, or of this module."""
+    content = document["paths"][path][method].get("requestBody", {}).get("content", {})
+    reference = content.get("application/json", {}).get("schema", {}).get("$ref", "").rpartition("/")[2]
+    schema = document.get("components", {}).get("schemas", {}).get(reference, {})
+    return schema.get("examples") or (_BODIES.get(path, []) if content else [])
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield each part of a document as what holds it, and its name or number there."""
+    if isinstance(value, (dict, list)):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from _places(value[key])
+
+
+def _named_so(known: Mapping[str, Sequence[str]], parameter: str) -> list[str]:
+    """Return known values of a parameter: of its own name, or else those that rows have as an id or a name."""
+    names = [parameter, parameter.removesuffix("_id"), "version" if parameter == "number" else "id", "name"]
+    return [each for one in dict.fromkeys(names) for each in known.get(one, ())]
 
 
 def _named(value: Any, found: dict[str, set[str]], key: str = "") -> None:

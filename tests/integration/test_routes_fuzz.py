@@ -77,10 +77,17 @@ def test_what_is_refused_before_it_is_read_is_described_too() -> None:
     project = anywhere(populated())
     described = create_app(project).openapi()
     with served(project) as url:
-        for method, path in (("POST", "/api/keys"), ("POST", "/scim/v2/Users")):
-            answer = httpx.request(method, url + path, content=b" " * 70_000, trust_env=False)
-            assert answer.status_code == 413
-            said = described["paths"][path][method.lower()]["responses"]["413"]["content"]
+        for method, path, status in (
+            ("POST", "/api/keys", 413),
+            ("POST", "/scim/v2/Users", 413),
+            ("GET", "/api/runs", 431),
+            ("GET", "/scim/v2/Users", 431),
+            ("GET", "/health/live", 431),
+        ):
+            large = {"headers": {"x-large": "x" * 70_000}} if status == 431 else {"content": b" " * 70_000}
+            answer = httpx.request(method, url + path, trust_env=False, **large)
+            assert answer.status_code == status
+            said = described["paths"][path][method.lower()]["responses"][str(status)]["content"]
             schema = said[answer.headers["content-type"].partition(";")[0]]["schema"]
             known = described["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
             assert set(known["required"]) <= answer.json().keys() <= known["properties"].keys()

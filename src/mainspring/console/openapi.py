@@ -28,7 +28,7 @@ _REF = "#/components/schemas/{name}"
 _JSON, _TEXT = "application/json", {"type": "string"}
 _NEVER = (Corrupt, MissingExtra, NotConvertible, TooSlow, WrongEncoding)  # a fault here, or of the gateway alone
 _REFUSED = sorted({codes.http for kind, codes in CODES.items() if kind not in _NEVER} | {401, 403})
-_WITH_BODY = {413}
+_BODY, _HEAD = 413, 431  # too large: refused before it is read
 _OPEN = (400, 403, 405)
 _SCHEMAS: dict[str, Any] = {
     "Answer": {
@@ -132,8 +132,8 @@ def _responses(
         schema = _answer(kind, {}) if status == "202" else answer
         holds = {} if status == "204" else {"content": {media: {"schema": schema}}}
         found[status] = {"description": says["description"], **holds}
-    for code in _OPEN if open_ and method == "GET" else _REFUSED:
-        if code not in _WITH_BODY or method != "GET":
-            said = unread if code in _WITH_BODY else content
+    for code in (*(_OPEN if open_ and method == "GET" else _REFUSED), _HEAD):
+        if code != _BODY or method != "GET":
+            said = unread if code in (_BODY, _HEAD) else content
             found.setdefault(str(code), {"description": HTTPStatus(code).phrase, "content": said})
     return found

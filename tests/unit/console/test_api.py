@@ -206,6 +206,16 @@ def test_a_wrong_parameter_is_named_and_not_repeated(administrator) -> None:
     assert answer.json()["error"] == "These fields are not valid: query.limit."
 
 
+def test_an_evaluation_without_held_out_rows_is_404_with_a_fix(administrator) -> None:
+    answer = administrator.get("/api/models/late-arrival/versions/1/evaluation")
+    said = {
+        "error": "The bundle contains no held-out rows.",
+        "fix": "train the model with a label.",
+        "retryable": False,
+    }
+    assert (answer.status_code, answer.json()) == (404, said)
+
+
 def test_another_method_is_405(administrator) -> None:
     assert administrator("PUT", "/api/status").status_code == 405
 

@@ -502,10 +502,16 @@ class TestApi:
         assert (table["table"], table["removed"]) == ("orders", 0)
         assert client.get(f"/api/data/commits/{first.id}/difference").json() is None
 
-    def test_a_lake_that_is_damaged_is_503_where_it_was_asked_for(self, here) -> None:
+    def test_a_lake_that_is_damaged_is_500_where_it_was_asked_for(self, here) -> None:
         client = Client(create_app(here.having(lake=DamagedLake())), here.key())
         answer = client.get("/api/features/Orders/distributions")
-        assert (answer.status_code, answer.json()["error"]) == (503, "The log of the table is damaged.")
+        assert (answer.status_code, answer.json()["error"]) == (500, "The log of the table is damaged.")
+
+    def test_a_table_that_is_too_large_is_400_and_not_to_be_asked_for_again(self, here, monkeypatch) -> None:
+        monkeypatch.setattr("mainspring.console.data.tables.PROFILED_ROWS", 1)
+        answer = Client(create_app(here), here.key()).get("/api/data/tables/orders/profile")
+        assert (answer.status_code, answer.json()["retryable"]) == (400, False)
+        assert answer.json()["error"].endswith("at most 1 are counted here.")
 
 
 def test_the_overview_leads_on() -> None:

@@ -441,8 +441,8 @@ class TestCard:
         project.blobs._store._blobs[version.digest][1]["holdout.parquet"] = b"changed"
         client = Client(create_app(project), project.key())
         assert "The card cannot be computed" in text_of(shown(client, f"/models/{MODEL}/versions/9/card"))
-        assert client.get(f"/models/{MODEL}/versions/9/card.md").status_code == 503
-        assert client.get(f"/api/models/{MODEL}/versions/9/card").status_code == 503
+        assert client.get(f"/models/{MODEL}/versions/9/card.md").status_code == 500
+        assert client.get(f"/api/models/{MODEL}/versions/9/card").status_code == 500
 
     def test_a_model_that_cannot_be_scored_takes_nothing_with_it(self, tmp_path: Path, monkeypatch) -> None:
         project = registered(tmp_path, versions=10)

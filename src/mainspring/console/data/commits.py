@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mainspring.console.background_cache import Looking
 from mainspring.console.features.values import Seen
-from mainspring.core.errors import MainspringError
+from mainspring.core.errors import Invalid, MainspringError
 from mainspring.data.model import DatasetCommit
 from mainspring.project import Project
 from mainspring.registry.model import ModelVersion
@@ -106,7 +106,7 @@ def differences(project: Project, looking: Looking, view: CommitPage) -> Seen[li
     names = {table.name for table in changed}
     rows = sum((table.rows or 0) + (table.rows_before or 0) for table in changed)
     if rows > PROFILED_ROWS:
-        return Seen(True, None, f"The tables have {rows:,} rows; a page compares at most {PROFILED_ROWS:,}.")
+        return Seen.failed(Invalid(f"The tables have {rows:,} rows; at most {PROFILED_ROWS:,} are compared here."))
     key = ("difference", before.id, after.id)
     try:
         ready, found = looking.at(
@@ -116,7 +116,7 @@ def differences(project: Project, looking: Looking, view: CommitPage) -> Seen[li
             ),
         )
     except MainspringError as error:
-        return Seen(True, None, str(error))
+        return Seen.failed(error)
     return Seen(ready, found, None)
 
 

@@ -24,7 +24,7 @@ from mainspring.console.features.values import (
 )
 from mainspring.console.guard import caller
 from mainspring.console.permissions import seen
-from mainspring.core.errors import NotFound, Unavailable
+from mainspring.core.errors import NotFound
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.project import Project
 from mainspring.security.model import Action
@@ -122,8 +122,7 @@ def add_explore_api(router: APIRouter, project: Project, looking: Looking) -> No
 
 
 def _seen(seen: Seen[Any]) -> Json:
-    if seen.problem is not None:
-        raise Unavailable(seen.problem)
+    seen.raise_failure()
     if not seen.ready:
         response = Json({"ready": False}, 202)
         response.headers["retry-after"] = "2"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mainspring.console.background_cache import Looking
 from mainspring.console.data.commits import PROFILED_ROWS, SHOWN_COMMITS, tags_of
 from mainspring.console.features.values import Seen, project_lineage
-from mainspring.core.errors import MainspringError, NotFound
+from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.core.time import from_datetime
 from mainspring.data.model import DERIVED_PREFIXES, QUARANTINE_SUFFIX, Check, Source
 from mainspring.operations.data import lineage as graph
@@ -189,14 +189,15 @@ def profiled(project: Project, looking: Looking, source: Source) -> Seen[TablePr
         scan = project.lake.scan(source.name)
         rows = extent(scan).rows
         if rows > PROFILED_ROWS:
-            return Seen(True, None, f"The table has {rows:,} rows; a page counts at most {PROFILED_ROWS:,}.")
+            error = Invalid(f"The table has {rows:,} rows; at most {PROFILED_ROWS:,} are counted here.")
+            return Seen.failed(error)
         ready, found = looking.at(
             ("profile", source.name, scan.version), lambda: profile(scan, source, memory_limit="512MB")
         )
     except NotFound:
         return Seen(True, None, None)
     except MainspringError as error:
-        return Seen(True, None, str(error))
+        return Seen.failed(error)
     return Seen(ready, found, None)
 
 

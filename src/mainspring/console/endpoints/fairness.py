@@ -141,7 +141,7 @@ def _looked(
             lambda: live_fairness(project, endpoint, since=since, until=until, least_rows=least_rows, step_us=step),
         )
     except MainspringError as error:
-        return Seen(True, None, str(error))
+        return Seen.failed(error)
     return Seen(ready, found, None)
 
 

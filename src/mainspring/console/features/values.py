@@ -119,6 +119,16 @@ class Seen(Generic[_T]):
     ready: bool
     found: _T | None
     problem: str | None
+    _error: MainspringError | None = None  # behind the problem; msgspec leaves it out of documents
+
+    @classmethod
+    def failed(cls, error: MainspringError) -> Seen[_T]:
+        return cls(True, None, str(error), error)
+
+    def raise_failure(self) -> None:
+        """Raise if it failed."""
+        if self._error is not None:
+            raise self._error
 
 
 def feature_list(project: Project, words: str = "", owner: str | None = None) -> FeatureList:
@@ -245,7 +255,7 @@ def over_time(project: Project, looking: Looking, view: FeatureView) -> Seen[Dis
     except NotFound:
         return Seen(True, None, None)
     except MainspringError as error:
-        return Seen(True, None, str(error))
+        return Seen.failed(error)
     return Seen(ready, found, None)
 
 

@@ -21,7 +21,6 @@ from mainspring.console.models.model_page import known_versions, model_page
 from mainspring.console.models.reading import carded, evaluated
 from mainspring.console.models.version_page import find_version, version_page
 from mainspring.console.permissions import seen_endpoints, seen_models
-from mainspring.core.errors import Unavailable
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.operations.models.cards import document
 from mainspring.operations.models.evaluation import evaluation_document
@@ -118,8 +117,7 @@ def _fields(of: Any) -> dict[str, Any]:
 
 
 def _seen(seen: Seen[Any], written: Callable[[Any], dict[str, Any]]) -> Json:
-    if seen.problem is not None:
-        raise Unavailable(seen.problem)
+    seen.raise_failure()
     if seen.found is None:
         response = Json({"ready": False}, 202)
         response.headers["retry-after"] = "2"

@@ -65,7 +65,7 @@ def _explained(project: Project, looking: Looking, version: ModelVersion) -> See
     except Overloaded:
         return Seen(False, None, None)
     except MainspringError as error:
-        return Seen(True, None, str(error))
+        return Seen.failed(error)
     return Seen(ready, found, None)
 
 

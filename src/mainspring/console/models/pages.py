@@ -188,8 +188,10 @@ def card_now(project: Project, looking: Looking, version: ModelVersion) -> Card:
     """
     seen = carded(project, looking, version, _PATIENCE_S)
     if seen.found is None:
-        why = seen.problem or "The card is being computed: its held-out rows are being scored."
-        raise Unavailable(why, fix="try again in a moment." if seen.problem is None else None)
+        seen.raise_failure()
+        raise Unavailable(
+            "The card is being computed: its held-out rows are being scored.", fix="try again in a moment."
+        )
     return seen.found
 
 

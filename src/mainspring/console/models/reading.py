@@ -95,5 +95,5 @@ def _seen(looking: Looking, key: Hashable, make: Callable[[], _T], wait_s: float
     except Overloaded:
         return Seen(False, None, None)
     except MainspringError as error:
-        return Seen(True, None, str(error))
+        return Seen.failed(error)
     return Seen(ready, found, None)

@@ -92,7 +92,7 @@ def seen(project: Project, looking: Looking, prediction_id: str, asked: Asked) -
     except Overloaded:
         return Seen(False, None, None)
     except MainspringError as error:
-        return Seen(True, None, str(error))
+        return Seen.failed(error)
     return Seen(found is not None, found, None)
 
 

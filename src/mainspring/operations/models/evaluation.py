@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mainspring.core.errors import MainspringError, NotFound, Unavailable
+from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.time import DAY
 from mainspring.delivery.compare import compare
 from mainspring.delivery.evidence import values_by_block
@@ -111,12 +111,12 @@ def evaluate_version(project: Project, version: ModelVersion) -> VersionEvaluati
     Scores the held-out rows, which takes seconds.
 
     Raises:
-        Unavailable: The bundle has no held-out rows.
+        NotFound: The bundle has no held-out rows.
         Corrupt: The bundle is damaged.
     """
     bundle = project.bundles.load(version.digest)
     if HOLDOUT not in bundle.files:
-        raise Unavailable("The bundle contains no held-out rows.", fix="train the model with a label.")
+        raise NotFound("The bundle contains no held-out rows.", fix="train the model with a label.")
     declared = project.definitions.models.get(version.model)
     more = () if declared is None else declared.measured
     costs = None if declared is None else declared.threshold

@@ -141,7 +141,9 @@ _WAIVER = ("at", "until", "ended_at")
 _RECEIPT_CONTENT = _object(
     "ErasureContent", format=str, id=str, project=str, entity=str, subjects=list[str], reason=str, by=str,
     began_at=str, done_at=str, stores=list[Held], rebuilt=list[str], commits_no_longer_readable=list[str],
-    models_to_decide_on=list[str], not_reached=list[str], files_searched=bool, still_in=list[str],
+    models_to_decide_on=list[str], not_reached=list[str],
+    artefacts=list[_object("DecidedArtefact", artefact=str, decision=Literal["keep", "delete"])],
+    files_searched=bool, still_in=list[str],
 )  # fmt: skip
 _RECEIPT = _object("ErasureReceipt", receipt=_RECEIPT_CONTENT, key=str, signature=str)
 _HOLD = _object("Hold", subject=str, entity=str, reason=str, held_at=int, held_by=str)

@@ -7,9 +7,12 @@ import sqlite3
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from kit.erased_shop import (
@@ -45,7 +48,13 @@ from mainspring.operations.subjects.naming import find_subjects
 from mainspring.operations.subjects.receipts import verified
 from mainspring.operations.subjects.remains import remains
 from mainspring.project import Project
+from mainspring.registry.runs import PURPOSE
 from mainspring.security.model import Binding, Erasure, KeyScope, Principal, Role
+from mainspring.training import label_issues as labels
+from mainspring.training import near_duplicates as copies
+from mainspring.training.label_issues import Suspect, Suspects
+from mainspring.training.near_duplicates import NearDuplicate, NearDuplicates, Row
+from mainspring.training.row_table import csv_table
 
 
 def test_after_an_erasure_no_byte_of_any_store_is_the_subjects(tmp_path: Path) -> None:
@@ -138,6 +147,66 @@ def test_a_key_beside_other_text_in_a_database_is_found(tmp_path: Path) -> None:
     for name in ("data.mdb", "words.txt"):
         (path.parent / name).write_text(f"email{ANA}x")
     assert remains(project, [subject(project)]) == ["data.mdb", "other.db"]
+
+
+def test_tables_of_runs_lose_rows_and_other_files_of_runs_are_decided_on(tmp_path: Path) -> None:
+    state = tmp_path / ".mainspring"
+    write(tmp_path)
+    project = opened(tmp_path, tracking=f"sqlite:///{state / 'tracking.db'}")
+    ana, of_ana, of_ben = subject(project), {"customer": ANA}, {"customer": BEN}
+    suspects = tuple(Suspect(keys, 1, "late", "in time", 0.9, repeats=False) for keys in (of_ana, of_ben))
+    rows_ = [Row(keys, 1, "training", "late") for keys in (of_ben, of_ana, of_ben)]
+    repeats = tuple(NearDuplicate(*pair, 0.99) for pair in pairwise([*rows_, rows_[0]]))
+    groups = csv_table(("group", "gain"), [(f"purchases.customer={each}", 0.1) for each in (ANA, BEN)])
+    own = {
+        "label issues": labels.table_of(Suspects(2, (), (), suspects)),
+        "near duplicates": copies.table_of(NearDuplicates({}, {}, {}, (), repeats)),
+        "influence": groups,
+    }
+    names = {}
+    for purpose, content in own.items():
+        names[purpose] = project.tracking.start("late", {PURPOSE: purpose}, 1), f"{purpose.replace(' ', '_')}.csv"
+        project.tracking.log_artefact(*names[purpose], content)
+    theirs = project.tracking.start("late", {}, 1)
+    pq.write_table(pa.table({"who": [ANA] * 100}), tmp_path / "sample.parquet")
+    for name, kept in {
+        "errors/worst.txt": f"worst: {ANA}".encode(),
+        "label_issues.csv": own["label issues"],
+        "others.txt": b"ana-7f3e9c21x",
+        "sample.parquet": tmp_path / "sample.parquet",
+    }.items():
+        project.tracking.log_artefact(theirs, name, kept)
+    left = [f"{theirs}/{name}" for name in ("errors/worst.txt", "label_issues.csv", "sample.parquet")]
+    assert erasing.plan(project, [ana]).artefacts == left
+
+    receipt = verified(erasing.erase(project, [ana]).receipt.encode())
+    assert receipt["artefacts"] == [{"artefact": each, "decision": "keep"} for each in left]
+    assert {each["store"]: each["rows"] for each in receipt["stores"]} == {
+        "runs/" + "/".join(name): 2 if name[1].startswith("near") else 1 for name in names.values()
+    } | {"keys": 1}
+    found = found_in(state)
+    assert found == receipt["still_in"] == sorted(each for each in found if f"/{theirs}/" in each)
+    assert len(found) == len(left)
+    assert project.tracking.artefact(*names["influence"]).decode().split() == [
+        "group,gain",
+        f"purchases.customer={BEN},0.1",
+    ]
+    assert [project.tracking.artefact(*names[each]).count(BEN.encode()) for each in names] == [1, 2, 1]
+
+    receipt = verified(erasing.erase(project, [ana], decision="delete").receipt.encode())
+    assert receipt["artefacts"] == [{"artefact": each, "decision": "delete"} for each in left]
+    assert (found_in(state), receipt["still_in"]) == ([], [])
+    assert list(project.tracking.artefacts(theirs)) == ["others.txt"]
+
+
+def test_runs_whose_tags_name_a_subject_are_told(tmp_path: Path) -> None:
+    write(tmp_path)
+    project = opened(tmp_path)
+    run = project.tracking.start("late", {"about": ANA}, 1)
+    project.tracking.log_artefact(run, "worst.txt", ANA.encode())
+    planned = erasing.plan(project, [subject(project)])
+    assert planned.outside[0] == f"parameters or tags of run {run}"
+    assert planned.artefacts == [f"{run}/worst.txt"]
 
 
 def test_hostile_names_erase_only_themselves_also_at_once(tmp_path: Path) -> None:

@@ -78,6 +78,19 @@ class Tracking(Protocol):
         """
         ...
 
+    def artefact_file(self, run_id: str, name: str) -> AbstractContextManager[Path]:
+        """Return an artefact as a file that is there inside the block, to be read.
+
+        Raises:
+            Invalid: `name` is not a valid file name.
+            NotFound: The run or the file is unknown.
+        """
+        ...
+
+    def delete_artefact(self, run_id: str, name: str) -> None:
+        """Delete an artefact. Raises as `artefact_file` does."""
+        ...
+
     def artefacts(self, run_id: str) -> dict[str, int]:
         """Return name -> size in bytes of the artefacts, sorted by name.
 

@@ -25,6 +25,7 @@ from mainspring.registry.bundles import Bundles
 from mainspring.registry.model import Bundle
 from mainspring.registry.ports import ModelVersions, Tracking
 from mainspring.registry.processes import process_tags
+from mainspring.registry.runs import PURPOSE
 from mainspring.security.signing import SigningKey
 from mainspring.stats.thresholds import THRESHOLD
 from mainspring.training.bundling import convert, pack
@@ -48,7 +49,6 @@ from mainspring.training.sets.assemble import WITHOUT, labelled_observations, tr
 from mainspring.training.sets.leakage import refuse_leaks
 from mainspring.training.stages import Converted, Fitted, Observed
 
-PURPOSE = "mainspring.purpose"  # tag of a run that is no training: what it is for
 _SYSTEM_EVERY_S = 5.0
 _LONGEST_CHANGED = 1000  # characters
 

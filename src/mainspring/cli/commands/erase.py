@@ -23,8 +23,17 @@ if TYPE_CHECKING:
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
 @click.option("--plan", "plan_", is_flag=True, help="Show what would be erased, and change nothing.")
 @click.option("--reason", default="", help="Why, for the receipt and the audit log.")
+@click.option(
+    "--artefacts",
+    type=click.Choice(["keep", "delete"]),
+    default="keep",
+    help="What becomes of files that your code logged with runs and that have the key.",
+    show_default=True,
+)
 @click.option("--again", is_flag=True, help="After a restore: erase those who were erased before and are back.")
-def command(call: Call, *, entity: str | None, keys: tuple[str, ...], plan_: bool, reason: str, again: bool) -> None:
+def command(
+    call: Call, *, entity: str | None, keys: tuple[str, ...], plan_: bool, reason: str, artefacts: str, again: bool
+) -> None:
     """Erase subjects, such as a customer, from every store, with a signed receipt.
 
     KEYs are values of the entity's key, each a subject; of an entity with several keys KEY=VALUE of one subject. The
@@ -49,7 +58,7 @@ def command(call: Call, *, entity: str | None, keys: tuple[str, ...], plan_: boo
         call.result(_answer(planned, ()), lambda console: show_plan(console, planned))
         return
     with call.progress() as progress:
-        erasure = erasing.erase(project, subjects, reason=reason, told=progress.say)
+        erasure = erasing.erase(project, subjects, reason=reason, decision=artefacts, told=progress.say)
     document = _answer(None, [erasure])
     call.result(document, lambda console: show_receipt(console, document["receipts"][0]["receipt"]))
 
@@ -80,6 +89,7 @@ def show_plan(console: Console, planned: Plan) -> None:
             "computed again": planned.rebuilt,
             "commits that can no longer be read": planned.commits,
             "models to decide on": planned.models,
+            "artefacts to decide on": planned.artefacts,
             "not reached": planned.outside,
         },
     )
@@ -95,6 +105,7 @@ def show_receipt(console: Console, receipt: dict[str, Any]) -> None:
             "computed again": receipt["rebuilt"],
             "commits that can no longer be read": receipt["commits_no_longer_readable"],
             "models to decide on": receipt["models_to_decide_on"],
+            "artefacts": [f"{each['artefact']}: {each['decision']}" for each in receipt.get("artefacts", ())],
             "not reached": receipt["not_reached"],
             "still in": receipt["still_in"],
         },

@@ -27,7 +27,8 @@ from mainspring.features.tilelog.rows import tiles_table
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.auditing import audit
 from mainspring.operations.materialize import materialise_views
-from mainspring.operations.subjects import messages
+from mainspring.operations.subjects import artefacts, messages
+from mainspring.operations.subjects.artefacts import Artefact
 from mainspring.operations.subjects.naming import Subject, former_names, key_values
 from mainspring.operations.subjects.receipts import signed
 from mainspring.operations.subjects.remains import remains, searchable
@@ -71,6 +72,7 @@ class Plan:
         commits: Dataset commits, with their tags, of which a table can no longer be restored or trained on.
         models: Versions of models that read these tables, or features of them: to keep, or to train again.
         outside: What no erasure here reaches.
+        artefacts: Files of runs that have key values, apart from such rows: to keep or to delete.
     """
 
     held: list[Held] = field(default_factory=list)
@@ -78,6 +80,7 @@ class Plan:
     commits: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
+    artefacts: list[str] = field(default_factory=list)
 
 
 def plan(project: Project, subjects: Sequence[Subject]) -> Plan:
@@ -86,9 +89,17 @@ def plan(project: Project, subjects: Sequence[Subject]) -> Plan:
     Raises:
         Conflict: A subject is held.
     """
+    return _planned(project, subjects, *artefacts.find(project, subjects))
+
+
+def _planned(
+    project: Project, subjects: Sequence[Subject], files: Sequence[Artefact] = (), runs: Sequence[str] = ()
+) -> Plan:
+    """Return the plan for the stores, and for what was found of runs."""
     _expect_free(project, subjects)
     tables = {table: _erase_table(project, table, subjects, dry_run=True) for table in project.lake.tables()}
-    held = [Held(f"lake/{table}", each.rows, each.past) for table, each in tables.items() if each]
+    held = [Held(f"runs/{each.path}", each.rows, how="rows deleted") for each in files if each.rows]
+    held += [Held(f"lake/{table}", each.rows, each.past) for table, each in tables.items() if each]
     touched = {source_of(table) for table, each in tables.items() if each and not table.startswith(DERIVED_PREFIXES)}
     found = {stream.name: messages.find(project, stream, subjects) for stream in messages.erasable(project)}
     held += [Held(f"stream/{name}", len(each.places)) for name, each in found.items() if each.places]
@@ -111,14 +122,24 @@ def plan(project: Project, subjects: Sequence[Subject]) -> Plan:
         [view.name for view in _others(project, touched, subjects)],
         commits_of(project, {table for table, each in tables.items() if each}),
         models_of(project, touched),
-        _outside(project, {name: each.waiting for name, each in found.items()}),
-    )
+        [*(f"parameters or tags of run {each}" for each in runs),
+         *_outside(project, {name: each.waiting for name, each in found.items()})],
+        [each.path for each in files if each.quoted],
+    )  # fmt: skip
 
 
-def erase(project: Project, subjects: Sequence[Subject], *, reason: str = "", told: Told = lambda _: None) -> Erasure:
+def erase(
+    project: Project,
+    subjects: Sequence[Subject],
+    *,
+    reason: str = "",
+    decision: str = artefacts.KEEP,
+    told: Told = lambda _: None,
+) -> Erasure:
     """Erase subjects from every store, and return the record with its signed receipt.
 
     Args:
+        decision: What becomes of the plan's `artefacts`: `keep` or `delete`.
         told: Called before each store.
 
     Raises:
@@ -126,7 +147,8 @@ def erase(project: Project, subjects: Sequence[Subject], *, reason: str = "", to
     """
     with project.locks.hold(LOCK, wait_s=WAIT_S):
         project.audit.check()
-        planned = plan(project, subjects)
+        files, runs = artefacts.find(project, subjects)
+        planned = _planned(project, subjects, files, runs)
         digests = tuple(project.subject_keys.digests([each.name for each in subjects]))
         entity = subjects[0].entity.name
         begun = Erasure(new_id(), entity, digests, project.wall.now())
@@ -134,15 +156,17 @@ def erase(project: Project, subjects: Sequence[Subject], *, reason: str = "", to
             project.erasures.begin(begun)
             audit(project, ACTION, f"erasure/{begun.id}", f"{len(subjects)} of {entity} begun {reason}".rstrip())
         held = {each.store: each for each in planned.held}
+        told("runs")
+        artefacts.erase(project, subjects, files, decision)
         _carry_out(project, subjects, planned, told)
-        again = plan(project, subjects).held  # what was written meanwhile
+        again = _planned(project, subjects).held  # what was written meanwhile
         if any(each.store != "keys" for each in again):
             _carry_out(project, subjects, planned, told)
             held |= {each.store: each for each in again if each.store not in held}
         told("files")
         left = remains(project, subjects) if searchable(subjects) else None
         done = project.wall.now()
-        receipt = signed(project, begun, planned, [*held.values()], left, reason, done)
+        receipt = signed(project, begun, planned, [*held.values()], left, reason, done, decision)
         with project.audit.together():
             project.erasures.finish(begun.id, receipt, done)
             audit(project, ACTION, f"erasure/{begun.id}", f"{len(subjects)} of {entity} done")

@@ -28,10 +28,12 @@ def signed(
     left: Sequence[str] | None,
     reason: str,
     done_at: int,
+    decision: str = "",
 ) -> str:
     """Return the signed receipt of an erasure, JSON. Subjects are in it as digests alone.
 
     Args:
+        decision: On the plan's `artefacts`.
         left: Files in which key values were found afterwards; `None` if they are too short to be searched for.
     """
     receipt = {
@@ -49,6 +51,7 @@ def signed(
         "commits_no_longer_readable": planned.commits,
         "models_to_decide_on": planned.models,
         "not_reached": planned.outside,
+        "artefacts": [{"artefact": each, "decision": decision} for each in planned.artefacts],
         "files_searched": left is not None,
         "still_in": list(left or ()),
     }

@@ -36,12 +36,16 @@ def remains(project: Project, subjects: Sequence[Subject]) -> list[str]:
     those of LMDB a value is also found as a part of a longer one. Values that are compressed or encrypted otherwise
     are not found.
     """
-    values = [value for each in subjects if (value := _longest(each)) is not None]
-    words, parts = [quoted(each) for each in values], [quoted(each, word=False) for each in values]
+    words, parts = patterns_of(subjects), patterns_of(subjects, word=False)
     folder = project.settings.state
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     return [str(path.relative_to(folder)) for path in files
-            if _has(path, parts if path.suffix == ".mdb" else words)]  # fmt: skip
+            if has(path, parts if path.suffix == ".mdb" else words)]  # fmt: skip
+
+
+def patterns_of(subjects: Sequence[Subject], *, word: bool = True) -> list[re.Pattern[bytes]]:
+    """Return patterns of the subjects' longest key values, of those that are long enough to be searched for."""
+    return [quoted(value, word=word) for each in subjects if (value := _longest(each)) is not None]
 
 
 def _longest(subject: Subject) -> Any:
@@ -49,7 +53,8 @@ def _longest(subject: Subject) -> Any:
     return value if len(key_text(value)) >= SHORTEST else None
 
 
-def _has(path: Path, patterns: Sequence[re.Pattern[bytes]]) -> bool:
+def has(path: Path, patterns: Sequence[re.Pattern[bytes]]) -> bool:
+    """Return whether a file has one of the patterns; Parquet and SQLite are read."""
     try:
         parts = _decoded(path) if path.suffix == ".parquet" else chain(_raw(path), _cells(path))
         return any(pattern.search(part) for part in parts for pattern in patterns)

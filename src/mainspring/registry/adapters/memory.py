@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -94,6 +95,19 @@ class MemoryTracking:
             if name not in artefacts:
                 raise NotFound(f"Run {run_id} has no file {name!r}; it has {sorted(artefacts)}.")
             return artefacts[name]
+
+    @contextmanager
+    def artefact_file(self, run_id: str, name: str) -> Iterator[Path]:
+        content = self.artefact(run_id, check_artefact(name))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name.rpartition("/")[2]
+            path.write_bytes(content)
+            yield path
+
+    def delete_artefact(self, run_id: str, name: str) -> None:
+        self.artefact(run_id, check_artefact(name))
+        with self._lock:
+            self._run(run_id).artefacts.pop(name, None)
 
     def artefacts(self, run_id: str) -> dict[str, int]:
         with self._lock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -143,6 +143,12 @@ class MlflowTracking:
 
     def artefact(self, run_id: str, name: str) -> bytes:
         return self._files(run_id).get(name)
+
+    def artefact_file(self, run_id: str, name: str) -> AbstractContextManager[Path]:
+        return nullcontext(self._files(run_id).path(name))
+
+    def delete_artefact(self, run_id: str, name: str) -> None:
+        self._files(run_id).path(name).unlink(missing_ok=True)
 
     def artefacts(self, run_id: str) -> dict[str, int]:
         return self._files(run_id).all()
@@ -302,7 +308,11 @@ class _RunFiles:
             write_atomic(path, content)
 
     def get(self, name: str) -> bytes:
-        """Return the content of a file.
+        """Return the content of a file. Raises as `path` does."""
+        return self.path(name).read_bytes()
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file.
 
         Raises:
             NotFound: The file does not exist, or is a link.
@@ -310,7 +320,7 @@ class _RunFiles:
         path = self._path(name)
         if any(folder.is_symlink() for folder in (*self._folders(path), path)) or not path.is_file():
             raise NotFound(f"Run {self._run_id} has no file {name!r}; it has {sorted(self.all())}.")
-        return path.read_bytes()
+        return path
 
     def all(self) -> dict[str, int]:
         """Return name -> size in bytes of every file, sorted by name."""

@@ -150,6 +150,20 @@ class TrackingConformance:
         tracking.log_artefact(run_id, "environment.json", b"{}")
         tracking.log_artefact(run_id, "environment.json", b"\x00\xff\n")
         assert tracking.artefact(run_id, "environment.json") == b"\x00\xff\n"
+        with tracking.artefact_file(run_id, "environment.json") as path:
+            assert (path.read_bytes(), path.suffix) == (b"\x00\xff\n", ".json")
+
+    def test_a_deleted_artefact_is_gone(self, tracking: Tracking) -> None:
+        run_id = tracking.start("late", {}, SECOND)
+        for name in ("plots/roc.png", "plots/pr.png"):
+            tracking.log_artefact(run_id, name, b"png")
+        tracking.delete_artefact(run_id, "plots/roc.png")
+        assert tracking.artefacts(run_id) == {"plots/pr.png": 3}
+        for name in ("plots/roc.png", "plots/other.png"):
+            with pytest.raises(NotFound):
+                tracking.delete_artefact(run_id, name)
+            with pytest.raises(NotFound), tracking.artefact_file(run_id, name):
+                pass
 
     def test_artefacts_may_have_folders_and_are_listed_with_their_bytes(
         self, tracking: Tracking, tmp_path: Path

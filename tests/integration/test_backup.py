@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kit.depth import DEEP
 from kit.erased_shop import ANA, BEN, HOSTILE, customers, found_in, ingest, opened, planted, rows, subject, write
 from kit.servers import PostgresServer
 from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
@@ -21,7 +24,7 @@ from mainspring.project import Project
 from mainspring.project.restoring import read_restoring
 from mainspring.security.model import AuditFilter
 
-DIGEST = "a" * 64
+DIGEST, OTHER = "a" * 64, "b" * 64
 FILES = {"manifest.json": b"{}", "model.onnx": b"weights" * 300_000}
 
 
@@ -86,12 +89,12 @@ def test_whoever_is_the_first_to_be_erased_after_a_backup_stays_erased(tmp_path:
     assert customers(project) == [BEN]
 
 
-def _without_catalog(project: Project) -> Project:
+def _without_catalog(project: Project, **settings: Any) -> Project:
     """Return the project opened again, whose catalog is lost and whose lake is not."""
     project.close()
     for path in project.settings.state.glob("catalog.db*"):
         path.unlink()
-    return opened(project.settings.root)
+    return opened(project.settings.root, **settings)
 
 
 def test_a_catalog_restored_beside_its_lake_has_no_byte_of_who_was_erased_since(tmp_path: Path) -> None:
@@ -130,6 +133,60 @@ def test_a_hold_keeps_its_subject_alone_from_being_erased_again(tmp_path: Path) 
     assert (done.erased, done.held) == (1, 1)
     assert customers(project) == [ANA]
     assert [each.event.subject for each in project.audit.search(AuditFilter(action="subject.hold"))] == [ana.name]
+
+
+def test_what_is_in_the_way_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    write(tmp_path)
+    project, path, runs = opened(tmp_path), tmp_path / "monday.backup", tmp_path / "runs.db"
+    for digest in (DIGEST, OTHER):
+        _blobs_of(project).put(digest, {"model.onnx": b"weights"})
+    audit(project, "train", "model/late")
+    backup(project, path)
+    state = project.settings.state
+    project = _without_catalog(project, tracking=f"sqlite:///{runs}")
+    (state / "bundles" / DIGEST / "model.onnx").write_bytes(b"changed")
+    shutil.rmtree(state / "bundles" / OTHER)
+    with closing(sqlite3.connect(runs)) as connection, connection:
+        connection.execute("CREATE TABLE runs AS SELECT 1 AS run_uuid")
+    with pytest.raises(Conflict, match=rf"{DIGEST[:12]}.*runs\.db has other runs and versions, in runs\."):
+        restore(project, path)
+    assert (read_restoring(state), _blobs_of(project).all(), project.audit.read()) == (None, [DIGEST], [])
+    runs.unlink()
+    shutil.rmtree(state / "bundles" / DIGEST)
+    assert restore(project, path).bundles == 2
+    assert "train" in {each.action for each in project.audit.read()}
+
+
+@pytest.mark.skipif(not DEEP, reason="MLflow's tables are made twice")
+def test_runs_that_survived_are_the_backups_or_in_the_way(tmp_path: Path) -> None:
+    write(tmp_path)
+    settings = {"tracking": f"sqlite:///{tmp_path}/runs.db"}
+    project, path = opened(tmp_path, **settings), tmp_path / "monday.backup"
+    audit(project, "train", "model/late")
+    run = project.tracking.start("late", {}, project.wall.now())
+    backup(project, path)
+    project = _without_catalog(project, **settings)
+    restore(project, path)
+    project.tracking.start("late", {}, project.wall.now())
+    project = _without_catalog(project, **settings)
+    with pytest.raises(Conflict, match=r"runs\.db has other runs and versions, in runs\."):
+        restore(project, path)
+    project.close()
+    (tmp_path / "runs.db").unlink()
+    project = opened(tmp_path, **settings)
+    with pytest.raises(RuntimeError, match="killed"):
+        restore(project, path, _killed_before_the_catalog)
+    project.tracking.finish(run, "KILLED", project.wall.now())  # as `doctor` does
+    restore(project, path)
+    assert project.tracking.get(run).status == "KILLED"
+    project = _without_catalog(project)
+    with pytest.raises(Conflict, match="in memory"):
+        restore(project, path)
+
+
+def _killed_before_the_catalog(part: str) -> None:
+    if part == "catalog.db":
+        raise RuntimeError("killed")
 
 
 def test_what_is_no_whole_backup_of_the_project_changes_nothing(tmp_path: Path) -> None:

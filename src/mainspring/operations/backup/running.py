@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from mainspring.core.settings import Url
 from mainspring.operations.auditing import audit
 from mainspring.operations.backup import archive
 from mainspring.operations.endpoint_checks import Finding
-from mainspring.operations.migrate.sql import move_tables, opened
+from mainspring.operations.migrate.sql import move_tables, opened, others
 from mainspring.operations.subjects.erasing import erase_again
 from mainspring.project import Project, backends
 from mainspring.project.catalog import open_catalog
@@ -44,7 +44,9 @@ from mainspring.security.data_keys import SUBJECT_NAMES
 
 _MANIFEST, _CATALOG, _TRACKING, _BLOBS = "manifest.json", "catalog.db", "tracking.db", "blobs/"
 _AT_ONCE = 1 << 20
+_DECISIVE = ("runs", "registered_models", "metrics")
 Told = Callable[[str], None]  # gets the part that follows
+Files = dict[str, bytes]  # of a bundle, by name
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -90,8 +92,7 @@ def backup(project: Project, path: Path, told: Told = lambda _: None) -> Made:
         Invalid: The catalog is in memory.
         Unavailable: The key service does not answer.
     """
-    if project.settings.catalog.scheme == "memory":
-        raise Invalid("The catalog is in memory, and ends with its process.", fix="name a catalog in the profile.")
+    _expect_kept(project)
     stored = project.data_keys.stored(archive.BACKUPS)
     project.data_keys.stored(SUBJECT_NAMES)  # by which a restore knows who was erased since
     head = archive.Head(project.settings.project, new_id(), project.wall.now(), stored)
@@ -132,10 +133,11 @@ def restore(project: Project, path: Path, told: Told = lambda _: None) -> Restor
     Who was erased since is erased again, by the state folder's `keys/erased`. Killed, it is finished by a repetition.
 
     Raises:
-        Conflict: The project is up, the catalog has rows, or another restore is unfinished.
+        Conflict: The project is up, there is something that would be replaced, or another restore is unfinished.
         Corrupt: The file was changed or cut; nothing was restored.
-        Invalid: It is of another project.
+        Invalid: It is of another project, or the catalog is in memory.
     """
+    _expect_kept(project)
     head = archive.read_head(path)
     if head.project != project.settings.project:
         raise Invalid(f"{path} is a backup of project {head.project!r}.", fix="restore it there.")
@@ -144,9 +146,16 @@ def restore(project: Project, path: Path, told: Told = lambda _: None) -> Restor
         if mark is not None and mark.id != head.id:
             raise Conflict(f"Another backup is not restored yet: {mark.what}.", fix=f"{mark.fix}.")
         told("the file")
-        manifest = _verified(project, path, head)
+        blobs, differing = _blobs_of(project), list[str]()
+        there = {*blobs.all()}
+
+        def compare(digest: str, files: Files) -> None:
+            if digest in there and blobs.get(digest) != files:
+                differing.append(digest)
+
+        manifest = _read(project, path, head, scratch, compare)
         if mark is None:
-            _expect_empty(project)
+            _expect_room(project, scratch, differing)
         if mark is None or not mark.copied:
             mark = Restoring(str(path.absolute()), head.id, copied=False)
             write_restoring(state, mark)
@@ -168,6 +177,11 @@ def restore(project: Project, path: Path, told: Told = lambda _: None) -> Restor
     )
 
 
+def _expect_kept(project: Project) -> None:
+    if project.settings.catalog.scheme == "memory":
+        raise Invalid("The catalog is in memory, and ends with its process.", fix="name a catalog in the profile.")
+
+
 def check_restore(project: Project) -> Iterator[Finding]:
     """Check that no restore was interrupted, and that no killed backup left databases in clear."""
     mark, scratch = read_restoring(project.settings.state), project.settings.state / SCRATCH
@@ -181,51 +195,100 @@ def check_restore(project: Project) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _verified(project: Project, path: Path, head: archive.Head) -> Manifest:
-    """Read all of a backup, and return its manifest."""
+def _read(
+    project: Project, path: Path, head: archive.Head, databases: Path | None, bundle: Callable[[str, Files], None]
+) -> Manifest:
+    """Read all of a backup, and return its manifest.
+
+    Args:
+        databases: Folder that gets the databases.
+        bundle: Called with the digest and the files of each bundle.
+    """
     found: Manifest | None = None
+    digest, files = "", Files()
     for name, content in archive.read(path, head, project.data_keys.opened(head.key)):
-        if name == _MANIFEST:
+        of, _, file = name.removeprefix(_BLOBS).partition("/") if name.startswith(_BLOBS) else ("", "", "")
+        if of != digest:
+            if digest:
+                bundle(digest, files)
+            digest, files = of, Files()
+        if of:
+            files[file] = b"".join(content)
+        elif name == _MANIFEST:
             found = msgspec.json.decode(b"".join(content), type=Manifest)
+        elif databases is not None and name in (_CATALOG, _TRACKING):
+            with (databases / name).open("wb") as to:
+                to.writelines(content)
         else:
             for _ in content:
                 pass
+    if digest:
+        bundle(digest, files)
     if found is None:
         raise Corrupt(f"{path} has no manifest.", fix="name another backup.")
     return found
 
 
-def _expect_empty(project: Project) -> None:
+def _expect_room(project: Project, scratch: Path, differing: Sequence[str]) -> None:
+    """Raise if a restore would have to replace something. A lake may be there, and equal bundles and runs.
+
+    Args:
+        scratch: Folder with the databases of the backup.
+        differing: Digests of bundles that are there with other files.
+
+    Raises:
+        Conflict: It would.
+    """
+    settings = project.settings
+    found = [f"the bundle {each[:12]} in {settings.blobs.shown} has other files" for each in differing]
     with project.engine.connect() as connection:
-        for name in sa.inspect(connection).get_table_names():
-            some = sa.select(sa.literal(1)).select_from(sa.table(name, schema=None)).limit(1)
-            if name != "alembic_version" and connection.execute(some).first() is not None:
-                raise Conflict(
-                    f"The catalog {project.settings.catalog.shown} has rows, in {name}: nothing was restored.",
-                    fix="move it away, or name an empty one in the profile.",
-                )
+        names = [each for each in sa.inspect(connection).get_table_names() if each != "alembic_version"]
+        if used := _used(connection, names):
+            found.append(f"the catalog {settings.catalog.shown} has rows, in {used[0]}")
+    if settings.tracking.scheme == "memory" and (scratch / _TRACKING).exists():
+        found.append("the profile keeps runs and versions in memory, where they end with the process")
+    if used := _other_runs(project, scratch / _TRACKING):
+        found.append(f"{settings.tracking.shown} has other runs and versions, in {', '.join(used)}")
+    if found:
+        raise Conflict(
+            f"Nothing was restored: {'; '.join(found)}.", fix="move it away, or name another place in the profile."
+        )
+
+
+def _other_runs(project: Project, stored: Path) -> list[str]:
+    """Return the tables in which there are runs or versions, unless they equal those of the backup."""
+    at = project.settings.tracking
+    if at.scheme == "memory" or (at.scheme == "sqlite" and not at.path.exists()):
+        return []
+    with opened(at) as target:
+        with target.connect() as connection:
+            used = _used(connection, [each for each in _DECISIVE if sa.inspect(connection).has_table(each)])
+        if not used or not stored.exists():
+            return used
+        for url in (_sqlite(stored), at):
+            backends.make_tracking_tables(url)
+        with opened(_sqlite(stored)) as source:
+            return others(source, target, decisive=_DECISIVE)
+
+
+def _used(connection: sa.Connection, tables: Sequence[str]) -> list[str]:
+    """Return the tables that have rows."""
+    some = {each: sa.select(sa.literal(1)).select_from(sa.table(each)).limit(1) for each in tables}
+    return [each for each, query in some.items() if connection.execute(query).first() is not None]
 
 
 def _restore_all(
     project: Project, path: Path, head: archive.Head, manifest: Manifest, scratch: Path, told: Told
 ) -> None:
-    blobs, bundle = _blobs_of(project), _Bundle("", {})
+    blobs = _blobs_of(project)
     there = {*blobs.all()}
-    for name, content in archive.read(path, head, project.data_keys.opened(head.key)):
-        if name.startswith(_BLOBS):
-            digest, _, file = name.removeprefix(_BLOBS).partition("/")
-            if digest != bundle.digest:
-                bundle.put(blobs, there)
-                bundle = _Bundle(digest, {})
-                told(f"bundle {digest[:12]}")
-            bundle.files[file] = b"".join(content)
-        elif name in (_CATALOG, _TRACKING):
-            with (scratch / name).open("wb") as to:
-                to.writelines(content)
-        else:
-            for _ in content:
-                pass
-    bundle.put(blobs, there)
+
+    def put(digest: str, files: Files) -> None:
+        told(f"bundle {digest[:12]}")
+        if digest not in there:
+            blobs.put(digest, files)
+
+    _read(project, path, head, None, put)
     if (scratch / _TRACKING).exists():
         told(_TRACKING)
         _fill_tracking(project, scratch / _TRACKING)
@@ -251,17 +314,6 @@ def _forget(stored: Project) -> None:
                 stored.erasures.release(each.subject)
                 audit(stored, "subject.release", f"subject/{each.subject.hex()[:16]}", "erased since this backup")
     stored.subject_keys.erased([])
-
-
-class _Bundle(msgspec.Struct):
-    """Files of a bundle that is being read."""
-
-    digest: str
-    files: dict[str, bytes]
-
-    def put(self, blobs: Any, there: set[str]) -> None:
-        if self.files and self.digest not in there:
-            blobs.put(self.digest, self.files)
 
 
 def _copy_catalog(project: Project, to: Path) -> None:
@@ -294,10 +346,16 @@ def _fill_tracking(project: Project, stored: Path) -> None:
     for url in (_sqlite(stored), at):
         backends.make_tracking_tables(url)
     with opened(_sqlite(stored)) as source, opened(at) as target:
-        move_tables(source, target, "the runs and versions", decisive=_DECISIVE, step=_quiet)
+        if not _has_all_runs(source, target):
+            move_tables(source, target, "the runs and versions", decisive=_DECISIVE, step=_quiet)
 
 
-_DECISIVE = ("runs", "registered_models", "metrics")
+def _has_all_runs(source: sa.Engine, target: sa.Engine) -> bool:
+    """Return whether a restore was killed after it had moved the runs; `doctor` may have closed some since."""
+    runs: sa.Select[str] = sa.select(sa.column("run_uuid", sa.Text)).select_from(sa.table("runs"))
+    with source.connect() as reading, target.connect() as connection:
+        stored = {*reading.execute(runs).scalars()}
+        return bool(stored) and stored <= {*connection.execute(runs).scalars()}
 
 
 def _copy_sqlite(path: Path, to: Path) -> None:

@@ -53,14 +53,10 @@ def move_tables(
     """
     with catalog_errors(str(source.url.database)), source.connect() as reading:
         tables = _tables(target, source)
-        expected = [_content(reading, table, as_there) for table in tables]
-        with target.connect() as connection:
-            actual = [_content(connection, table) for table in tables]
-            connection.rollback()
+        expected, actual = _compared(reading, target, tables, as_there)
         if expected == actual:
             return actual
-        taken = [content.name for content in actual if content.rows and (not decisive or content.name in decisive)]
-        if taken:
+        if taken := _taken(actual, decisive):
             raise Conflict(
                 f"{name[0].upper()}{name[1:]} of the target profile already has different rows, in {taken}.",
                 fix="name an empty database in that profile, or empty this one.",
@@ -82,6 +78,27 @@ def move_tables(
         if left != right:
             raise Corrupt(f"In {name}, the table {left.name} was written as {left} but is read as {right}.")
     return actual
+
+
+def others(source: sa.Engine, target: sa.Engine, *, decisive: Sequence[str]) -> list[str]:
+    """Return the tables for which `move_tables` would refuse the target."""
+    with catalog_errors(str(source.url.database)), source.connect() as reading:
+        expected, actual = _compared(reading, target, _tables(target, source), lambda row: row)
+    return [] if expected == actual else _taken(actual, decisive)
+
+
+def _compared(
+    reading: sa.Connection, target: sa.Engine, tables: Sequence[sa.Table], as_there: Callable[[Row], Row]
+) -> tuple[list[Content], list[Content]]:
+    expected = [_content(reading, table, as_there) for table in tables]
+    with target.connect() as connection:
+        actual = [_content(connection, table) for table in tables]
+        connection.rollback()
+    return expected, actual
+
+
+def _taken(actual: Sequence[Content], decisive: Sequence[str]) -> list[str]:
+    return [content.name for content in actual if content.rows and (not decisive or content.name in decisive)]
 
 
 @contextmanager

@@ -6,35 +6,10 @@ import pytest
 
 from kit.console.client import Client
 from kit.console.crawl import pages_of, reprs, unordered, unparsed, visible
-from kit.console.flights import Project, populated
-from kit.console.pipelined import pipelined
-from kit.console.queued import queued
+from kit.console.projects import PROJECTS
 from kit.console.registered import registered, searched
-from kit.console.rolled import rolled
-from kit.console.shop import shop
-from kit.console.streaming import streaming
-from kit.console.trials import tried
-from kit.console.troubled import troubled
 from kit.depth import examples
 from mainspring.console.app import create_app
-
-
-def _queued(_: Path) -> Project:
-    queued(project := populated())
-    return project
-
-
-PROJECTS = {
-    "flights": lambda _: populated(),
-    "shop": lambda _: shop(),
-    "registered": registered,
-    "tried": lambda _: tried(),
-    "queued": _queued,
-    "troubled": lambda _: troubled().project,
-    "rolled": lambda _: rolled().project,
-    "streaming": lambda _: streaming(),
-    "pipelined": lambda folder: pipelined(folder).project,
-}
 
 
 @pytest.mark.parametrize(

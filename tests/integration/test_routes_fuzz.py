@@ -17,8 +17,9 @@ import pytest
 
 from kit.console.flights import populated
 from kit.console.looks import anywhere, served
+from kit.console.projects import PROJECTS
 from kit.depot import Up, copied, keyed, opened
-from kit.depth import deep
+from kit.depth import DEEP, deep, examples
 from kit.route_fuzz import ENDLESS, Plane, pages_document
 from mainspring.console.app import create_app
 from mainspring.core.time import DAY
@@ -60,8 +61,9 @@ def asked_all(plane: Plane, document: dict[str, Any]) -> None:
     assert plane.faults == {}, "\n\n".join(f"{name}\n{told}" for name, told in plane.faults.items())
 
 
-def test_every_route_of_the_console() -> None:
-    project = anywhere(populated())
+@pytest.mark.parametrize("name", examples(gate=["flights"], deep=list(PROJECTS)))
+def test_every_route_of_the_console(name: str, tmp_path: Path) -> None:
+    project = anywhere(PROJECTS[name](tmp_path))
     app = create_app(project)
     callers, own = keys(project)
     with served(project) as url:
@@ -69,7 +71,7 @@ def test_every_route_of_the_console() -> None:
         document, pages = app.openapi(), pages_document(app.routes)
         plane.look_around(document)
         for each, of_pages in ((document, False), (pages, True)):
-            plane.fuzz(each, examples=1, pages=of_pages, both=False)
+            plane.fuzz(each, examples=examples(gate=1, deep=4), pages=of_pages, both=DEEP)
             asked_all(plane, each)
 
 

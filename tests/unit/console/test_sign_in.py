@@ -77,13 +77,18 @@ class Console:
         self.project.authenticator._people.clear()  # its cache is by the machine's time
 
 
-@pytest.fixture
-def console(shared) -> Console:
-    project, provider, app = shared
-    provider.people = {"ana": Person("ana", "Ana"), "ben": Person("ben", "Ben")}
+def begin_anew(project: Project, provider: IdentityProvider, *people: Person) -> None:
+    """Leave nobody and no answer of an earlier test."""
+    provider.people = {each.sub: each for each in people}
     provider.answers, provider.change = {}, dict
     for account in project.accounts.all():
         project.accounts.remove(account.id)
+
+
+@pytest.fixture
+def console(shared) -> Console:
+    project, provider, app = shared
+    begin_anew(project, provider, Person("ana", "Ana"), Person("ben", "Ben"))
     found = Console(project, provider, app)
     found.sign_in()
     found.grant()
@@ -324,8 +329,7 @@ def test_userinfo_brings_the_newest_groups_and_no_other_person(console, left_out
 @pytest.mark.parametrize("limits", [{"allowed_groups": ("ml",)}, {"allowed_domains": ("example.org",)}])
 def test_a_person_who_is_not_admitted_any_more_is_out_also_without_an_id_token(shared, left_out, limits) -> None:
     project, provider, _ = shared
-    provider.people = {"ana": Person("ana", "Ana", groups=["ml"])}
-    provider.answers, provider.change = {}, dict
+    begin_anew(project, provider, Person("ana", "Ana", groups=["ml"]))
     only = replace(project.settings.sign_in, **limits)
     console = Console(project.having(replace(project.settings, sign_in=only)), provider)
     if left_out == "refresh_token":
@@ -425,7 +429,7 @@ def test_tokens_of_the_provider_are_not_readable_in_the_catalog(console) -> None
 
 def test_people_of_other_groups_and_domains_are_not_admitted(shared) -> None:
     project, provider, _ = shared
-    provider.people = {"ana": Person("ana", "Ana", groups=["sales"], email="ana@elsewhere.org")}
+    begin_anew(project, provider, Person("ana", "Ana", groups=["sales"], email="ana@elsewhere.org"))
     for limits in ({"allowed_groups": ("ml",)}, {"allowed_domains": ("example.org",)}):
         only = replace(project.settings.sign_in, **limits)
         console = Console(project.having(replace(project.settings, sign_in=only)), provider)

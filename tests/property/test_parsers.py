@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import tracemalloc
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,9 +26,11 @@ from kit.auditing import KEY as AUDIT_KEY
 from kit.auditing import audit_log, event
 from kit.depth import examples
 from kit.edge_packages import package
+from kit.model_signers import MADE, write_certificates, write_signer
 from kit.models import mlp
 from kit.serving import bundle
 from mainspring.core.errors import MainspringError
+from mainspring.core.time import DAY, from_datetime
 from mainspring.deploy.fleet.envelopes import read_report
 from mainspring.deploy.fleet.records import read_delivery
 from mainspring.features import definitions
@@ -33,6 +39,7 @@ from mainspring.operations.models.adding import read_golden
 from mainspring.operations.models.composing import read_plan as read_graph
 from mainspring.operations.models.tensor_specs import parse_spec
 from mainspring.operations.pipelines.outside import read_scope
+from mainspring.registry import oms
 from mainspring.registry.bundles import FEATURES, MANIFEST, SIGNATURE, encode_manifest, open_blob, seal
 from mainspring.registry.model import Bundle
 from mainspring.registry.onnx_file import check_onnx
@@ -163,6 +170,49 @@ unless { principal in Group::"risk" };
 """
 
 
+@cache
+def signer() -> tuple[oms.Signer, oms.Trusted]:
+    """Return a signer with certificates, and who trusts both its key and its authority."""
+    with TemporaryDirectory() as folder:
+        place = Path(folder)
+        write_certificates(place, write_signer(place))
+        made = oms.read_signer(place / "signer.pem", place / "signer.chain.pem")
+        keys, authorities = oms.read_trusted(place / "signer.pub.pem"), oms.read_trusted(place / "authority.pem")
+        return made, oms.Trusted(keys.keys, authorities.authorities)
+
+
+@in_file
+def signature(path: Path) -> object:
+    return oms.open_signature(path, signer()[1], from_datetime(MADE) + DAY)
+
+
+def signed_model(by: oms.Signer) -> bytes:
+    return oms.sign("model", {"model.onnx": "0" * 64, "golden.json": "1" * 64}, by)
+
+
+def certified(certificate: bytes) -> object:
+    """Open a signature with a certificate that may be anything."""
+    made = json.loads(signed_model(signer()[0]))
+    made["verificationMaterial"]["x509CertificateChain"]["certificates"][0]["rawBytes"] = b64encode(
+        certificate
+    ).decode()
+    return signature(json.dumps(made).encode())
+
+
+def stated(payload: bytes) -> object:
+    """Open the signature of whatever a trusted key has signed."""
+    key = signer()[0].key
+    made = json.loads(signed_model(oms.Signer(key)))
+    envelope = made["dsseEnvelope"]
+    envelope["payload"] = b64encode(payload).decode()
+    envelope["signatures"][0]["sig"] = b64encode(key.sign(oms.encoded(payload), ECDSA(SHA256()))).decode()
+    return signature(json.dumps(made).encode())
+
+
+def statement() -> bytes:
+    return b64decode(json.loads(signed_model(signer()[0]))["dsseEnvelope"]["payload"])
+
+
 def plain(value: Any) -> Callable[[], bytes]:
     return lambda: json.dumps(value).encode()
 
@@ -198,6 +248,12 @@ PARSERS = {
     "golden rows": Parser(in_file(read_golden), plain(GOLDEN)),
     "scope of a step": Parser(read_scope, plain({"parameters": {"day": "x"}, "outcomes": {"a": {"value": 1}}})),
     "tensor": Parser(texts(parse_spec), lambda: b"x:FP32:-1,4", is_json=False),
+    "signature of a model": Parser(signature, lambda: signed_model(oms.Signer(signer()[0].key))),
+    "signature by a certificate": Parser(signature, lambda: signed_model(signer()[0])),
+    "certificate of a signature": Parser(
+        certified, lambda: signer()[0].certificates[0].public_bytes(Encoding.DER), is_json=False
+    ),
+    "statement of a signature": Parser(stated, statement),
     "wanted answer": Parser(
         texts(lambda text: read_target(text, ("probability",))), lambda: b"probability < 0.3", is_json=False
     ),

@@ -41,6 +41,9 @@ _LARGEST = 64 * 1024**2  # bytes of a signature: some hundred thousand files
 _HASHES: Mapping[str, type[hashes.HashAlgorithm]] = {
     "secp256r1": hashes.SHA256, "secp384r1": hashes.SHA384, "secp521r1": hashes.SHA512,
 }  # fmt: skip
+_UNREADABLE = (
+    ValueError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType,
+)  # fmt: skip
 _Kind = TypeVar("_Kind")
 _PUBLIC = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", re.DOTALL)
 _AGAIN = "get the model again from its signer."
@@ -168,7 +171,11 @@ def read_signer(key: Path, certificates: Path | None = None) -> Signer:
     if certificates is None:
         return Signer(private)
     chain = _certificates(certificates)
-    if chain[0].public_key() != private.public_key() or not _may_sign(chain[0]):
+    try:
+        fits = chain[0].public_key() == private.public_key() and _may_sign(chain[0])
+    except _UNREADABLE:
+        fits = False
+    if not fits:
         raise Invalid(
             f"The first certificate in {certificates} is not one for signatures by {key}.",
             fix="give the key's certificate first, with the usage digitalSignature or codeSigning.",
@@ -214,7 +221,7 @@ def sign(name: str, files: Mapping[str, str], signer: Signer) -> bytes:
         ),
     )
     payload = msgspec.json.encode(statement)
-    signature = signer.key.sign(_encoded(payload), _ecdsa(signer.key.public_key()))
+    signature = signer.key.sign(encoded(payload), _ecdsa(signer.key.public_key()))
     if signer.certificates:
         raw = [base64.b64encode(each.public_bytes(serialization.Encoding.DER)) for each in signer.certificates]
         material: dict[str, Any] = {
@@ -258,7 +265,7 @@ def open_signature(path: Path, trusted: Trusted, now: int) -> Signed:
         raise _no_signature(path, "it is a bundle of another kind")
     key, signer = _key_of(bundle.verification_material, trusted, now, path)
     try:
-        key.verify(envelope.signatures[0].sig, _encoded(envelope.payload), _ecdsa(key))
+        key.verify(envelope.signatures[0].sig, encoded(envelope.payload), _ecdsa(key))
     except InvalidSignature:
         raise Denied(
             f"The signature {path} does not match: it was changed, or made with another key.",
@@ -365,26 +372,20 @@ def _certified(
         key = leaf.public_key()
         if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _HASHES or not _may_sign(leaf):
             raise ValueError("it is not for signatures")
-    except (ValueError, UnsupportedAlgorithm, verification.VerificationError) as error:
+        return key, leaf.subject.rfc4514_string()
+    except (*_UNREADABLE, verification.VerificationError) as error:
         raise Denied(
             f"The certificate in {path} is not trusted: {error}.",
             authenticated=True,
             fix="name the file with its authority's certificate; one that has expired signs again.",
         ) from None
-    return key, leaf.subject.rfc4514_string()
 
 
 def _may_sign(certificate: x509.Certificate) -> bool:
-    extensions = certificate.extensions
-    try:
-        if extensions.get_extension_for_class(x509.KeyUsage).value.digital_signature:
-            return True
-    except x509.ExtensionNotFound:
-        pass
-    try:
-        return ExtendedKeyUsageOID.CODE_SIGNING in extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return False
+    uses = [each.value for each in certificate.extensions]
+    return any(isinstance(each, x509.KeyUsage) and each.digital_signature for each in uses) or any(
+        isinstance(each, x509.ExtendedKeyUsage) and ExtendedKeyUsageOID.CODE_SIGNING in each for each in uses
+    )
 
 
 def _opened(statement: _Statement, signer: str, path: Path) -> Signed:
@@ -415,7 +416,7 @@ def _read(content: bytes, kind: type[_Kind], path: Path) -> _Kind:
 def _certificates(path: Path) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, *_UNREADABLE):
         raise Invalid(f"{path} has no public key or certificate in PEM.", fix="name a file with one or more.") from None
 
 
@@ -428,7 +429,7 @@ def _hint(key: ec.EllipticCurvePublicKey) -> str:
     return hashlib.sha256(pem).hexdigest()
 
 
-def _encoded(payload: bytes) -> bytes:
+def encoded(payload: bytes) -> bytes:
     """Return what an envelope's signature is over (DSSE 1.0, PAE)."""
     return b"DSSEv1 %d %s %d %s" % (len(_PAYLOAD_TYPE), _PAYLOAD_TYPE.encode(), len(payload), payload)
 

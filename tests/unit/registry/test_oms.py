@@ -152,6 +152,7 @@ def test_a_signature_that_was_changed_or_is_missing_is_refused(tmp_path: Path) -
         (("verificationMaterial",), {"certificate": {"rawBytes": "AAAA"}, "tlogEntries": []}, Corrupt),
         (("verificationMaterial",), {"x509CertificateChain": {"certificates": [{"rawBytes": "AAAA"}]}}, Denied),
         (("verificationMaterial",), {"publicKey": {"hint": "0" * 64}}, Denied),
+        (("verificationMaterial",), _of_version(5), Denied),
     ]
     for names, value, error in changes:
         made = json.loads(json.dumps(good))
@@ -169,6 +170,16 @@ def test_a_signature_that_was_changed_or_is_missing_is_refused(tmp_path: Path) -
     signature.unlink()
     with pytest.raises(Denied, match="cannot be read"):
         verify(path, signature, trusted)
+
+
+def _of_version(version: int) -> dict[str, Any]:
+    """Return a chain with a certificate of another version of X.509."""
+    material: dict[str, Any] = RECORDED["signatures"]["certificate"]["signature"]["verificationMaterial"]
+    first, *rest = material["x509CertificateChain"]["certificates"]
+    der = base64.b64decode(first["rawBytes"])
+    other = der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01" + bytes([version]), 1)
+    assert other != der
+    return {"x509CertificateChain": {"certificates": [{"rawBytes": base64.b64encode(other).decode()}, *rest]}}
 
 
 def test_statements_that_say_two_things_are_refused(tmp_path: Path) -> None:
@@ -193,7 +204,7 @@ def test_statements_that_say_two_things_are_refused(tmp_path: Path) -> None:
         change(payload)
         content = json.dumps(payload).encode()
         made = json.loads(json.dumps(good))
-        signed = key.sign(oms._encoded(content), oms._ecdsa(key.public_key()))
+        signed = key.sign(oms.encoded(content), oms._ecdsa(key.public_key()))
         made["dsseEnvelope"]["payload"] = base64.b64encode(content).decode()
         made["dsseEnvelope"]["signatures"][0]["sig"] = base64.b64encode(signed).decode()
         signature.write_text(json.dumps(made))

@@ -25,7 +25,8 @@ from mainspring.governance.evidence_page import check_page, page
 from mainspring.operations.auditing import audit
 from mainspring.operations.evidence.measures import measured, names
 from mainspring.operations.evidence.reporting import report, signed, write_report
-from mainspring.security import signing
+from mainspring.security import envelopes, signing
+from mainspring.security.model import UserSession
 from mainspring.security.signing import SigningKey
 
 
@@ -92,6 +93,18 @@ def test_a_setting_is_what_the_measure_says_it_is(project: Project, name: str) -
     assert of(project, name, **off)[0] is State.OFF
     if on:
         assert of(project, name, **on)[0] is State.HOLDS
+
+
+def test_a_data_key_of_sessions_says_nothing_of_personal_values_and_tokens_have_to_be_envelopes() -> None:
+    project = populated()
+    sessions = envelopes.seal(project.data_keys.newest("sessions"), "sessions", "1", b"{}")
+    assert of(project, "encryption-of-personal-values")[0] is State.IDLE
+    project.data_keys.newest("predictions")
+    assert of(project, "encryption-of-personal-values")[0] is State.PARTLY
+    project.user_sessions.add(UserSession("1", "ana", 1, 2**60, 1, sessions), 1)
+    assert of(project, "secrets-of-the-catalog")[0] is State.HOLDS
+    project.user_sessions.add(UserSession("2", "ana", 1, 2**60, 1, b"{}"), 1)
+    assert of(project, "secrets-of-the-catalog")[0] is State.FAILS
 
 
 def test_states_are_encrypted_where_none_is_left_in_clear() -> None:

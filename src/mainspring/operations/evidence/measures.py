@@ -15,12 +15,14 @@ from mainspring.data.model import Source
 from mainspring.delivery import approving, routing
 from mainspring.features.model import SEALED
 from mainspring.governance.evidence import Measure, Measured, State
+from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.auditing import anchored, verdict_of
 from mainspring.operations.doctor import examine
 from mainspring.operations.encryption import not_as_set
 from mainspring.operations.encryption import state as keys_of_data
 from mainspring.project import Project
 from mainspring.registry.model import ModelVersion
+from mainspring.security.envelopes import MAGIC
 from mainspring.security.model import Role
 from mainspring.training.gate_kinds import Gate
 
@@ -421,14 +423,25 @@ def _in_transit(project: Project) -> Outcome:
 )
 def _personal_values(project: Project) -> Outcome:
     found = keys_of_data(project)
-    if not found.keys:
+    keys = [each for each in found.keys if each.purpose == PREDICTIONS]
+    if not keys:
         return State.IDLE, "No value was encrypted yet."
     if project.settings.encryption.text == "file:":
-        return (
-            State.PARTLY,
-            f"{_count(found.keys, 'data key')}, which open; the master key is in the same state folder.",
-        )
-    return State.HOLDS, f"{_count(found.keys, 'data key')}, which open; the master key: {found.service}."
+        return State.PARTLY, f"{_count(keys, 'data key')}, which open; the master key is in the same state folder."
+    return State.HOLDS, f"{_count(keys, 'data key')}, which open; the master key: {found.service}."
+
+
+@_measure(
+    "secrets-of-the-catalog",
+    "API keys are in the catalog as keyed hashes, and tokens of identity providers encrypted.",
+    test="integration/test_catalog_secrets.py::test_no_secret_is_in_a_byte_of_the_catalog",
+)
+def _catalog_secrets(project: Project) -> Outcome:
+    keys, sessions = project.key_store.all(), project.user_sessions.all()
+    clear = [each for each in sessions if not each.sealed.startswith(MAGIC)]
+    if clear:
+        return State.FAILS, f"Tokens of {_count(clear, 'session')} are no envelopes: end these sessions."
+    return State.HOLDS, f"{_count(keys, 'key')} as hashes, tokens of {_count(sessions, 'session')} in envelopes."
 
 
 @_measure(

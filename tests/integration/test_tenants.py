@@ -27,6 +27,7 @@ from kit.mosquitto import broker
 from kit.object_store import ENVIRONMENT, new_bucket
 from kit.policy_store import Gate, gated_store
 from kit.servers import NatsServer, PostgresServer, Server, running
+from kit.transit_server import TOKEN, transit
 from kit.waiting import wait_until
 from mainspring.core.errors import Conflict, Corrupt, Denied, MainspringError, NotFound
 from mainspring.core.object_store_url import Bucket
@@ -43,7 +44,8 @@ from mainspring.project import Project, backends, open_project
 from mainspring.project.catalog import schema_of
 from mainspring.project.settings import load_settings
 from mainspring.registry.bundles import seal
-from mainspring.security.model import AuditEvent
+from mainspring.security.adapters.key_vault import VaultKeys
+from mainspring.security.model import AuditEvent, Wrapped
 from mainspring.security.sessions import Sessions, session_secret
 
 TENANTS = ("acme", "beta")
@@ -52,10 +54,23 @@ DATABASE = {"sqlite", "postgresql", "postgres", "memory"}  # in schemas: `test_a
 STATE = {"PREDICTION_LOGS", "PREDICTIONS", "SKETCHES"}  # files there, and tables of the lake
 OWN = {"LAKES", "ONLINE_STORES", "EVENT_LOGS", "BLOBS", "KEY_SERVICES", "ANCHORS", "BROKERS"}
 # Each kind of server, and the test here that crosses it with credentials; of the others the plan has a test.
-CROSSED = {"postgresql", "postgres", "redis", "rediss", "valkey", "valkeys", "s3", "nats", "tls", "mqtt", "mqtts"}
+CROSSED = {
+    "postgresql",
+    "postgres",
+    "redis",
+    "rediss",
+    "valkey",
+    "valkeys",
+    "s3",
+    "nats",
+    "tls",
+    "mqtt",
+    "mqtts",
+    "vault",
+}
 FILES = {"file", "sqlite", "lmdb", "memory"}  # in the state folder: `test_a_tenant_s_files_are_in_its_state_folder`
 # No server of these has rights in tests; the plan has a test.
-PLANNED = {"gs", "az", "kafka", "kinesis", "vault", "awskms", "pkcs11", "keyring", "http", "https"}
+PLANNED = {"gs", "az", "kafka", "kinesis", "awskms", "pkcs11", "keyring", "http", "https"}
 
 
 @dataclass
@@ -362,6 +377,40 @@ def test_doctor_says_what_is_open(world: World) -> None:
     assert "reads keys of others; deletes keys of others" in wrong[0]
     assert "lists objects of others; reads objects of others; writes objects beside its prefix" in wrong[1]
     assert all(each.ok for each in examine(acme, "tenant"))
+
+
+def test_a_token_of_vault_reaches_no_key_of_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with transit() as engine:
+        projects, address = {}, engine.url.replace(TOKEN, "TOKEN")
+        for tenant in TENANTS:
+            [engine.policies[tenant]] = _statements(
+                _planned(tmp_path / tenant, tenant, {"encryption": address}), "vault"
+            )
+            engine.add(f"mainspring..{tenant}..shop")
+            settings = {"tenant": tenant, "encryption": address.replace("TOKEN", tenant)}
+            projects[tenant] = open_project(load_settings(tmp_path / tenant, None, settings, environment={}))
+        a, b = projects.values()
+        for project in (a, b):
+            key = project.data_keys.newest("lake")
+            assert project.data_keys.secrets([key.id])
+        whole = a.settings.encryption.text
+        for other in (whole.replace("..acme..", "..beta.."), address.replace("TOKEN", "acme")):
+            keys = VaultKeys(Url(other))
+            for call in (keys.version, lambda keys=keys: keys.wrap([b"k" * 32], ["c"]), keys.rotate,
+                         lambda keys=keys: keys.unwrap([Wrapped(b"k" * 32, "1")], ["c"])):  # fmt: skip
+                with pytest.raises(Denied):
+                    call()
+
+        def told() -> str:
+            return " ".join(each.detail for each in examine(a, "tenant") if each.detail.startswith("encryption"))
+
+        assert "nothing beyond" in told()
+        engine.policies["acme"] += '\npath "transit/keys/mainspring" { capabilities = ["read"] }'
+        assert "reads keys of others" in told()
+        del engine.keys["mainspring"]
+        assert "reads keys of others" in told()
+        a.close()
+        b.close()
 
 
 def test_users_of_mqtt_reach_no_topic_of_the_other(tmp_path: Path) -> None:

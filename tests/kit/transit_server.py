@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,6 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 TOKEN = "hvs.s3cret"
 NAME = "mainspring"
+_RIGHT = re.compile(r'path "([^"*+]+)" \{ capabilities = \["(\w+)"\] \}')
 
 
 class Refused(Exception):
@@ -29,32 +32,49 @@ class Refused(Exception):
 
 
 class Transit:
-    """The engine at `transit/`, with one key."""
+    """The engine at `transit/`, with one key, or several that `add` makes.
+
+    `policies` are by token, in the form that `vault policy write` takes, without patterns: what they do not name is
+    denied, whether it is there or not.
+    """
 
     def __init__(self, port: int) -> None:
         self.url = f"vault://:{TOKEN}@127.0.0.1:{port}/transit/{NAME}?in_clear=true"
         self.kind, self.derived, self.sealed = "aes256-gcm96", False, False
-        self.versions = [AESGCM(os.urandom(32))]
+        self.keys: dict[str, list[AESGCM]] = {}
+        self.policies: dict[str, str] = {}
         self.calls: list[str] = []
+        self.add(NAME)
+
+    def add(self, name: str) -> None:
+        self.keys[name] = [AESGCM(os.urandom(32))]
 
     def answer(self, method: str, path: str, headers: Any, body: bytes) -> dict[str, Any] | None:
         self.calls.append(f"{method} {path}")
         if self.sealed:
             raise Refused(503, "Vault is sealed")
-        if headers.get("X-Vault-Token") != TOKEN or headers.get("X-Vault-Request") != "true":
+        if not self._allows(headers.get("X-Vault-Token"), method, path) or headers.get("X-Vault-Request") != "true":
             raise Refused(403, "permission denied")
+        what, name, *more = [*path.removeprefix("/v1/transit/").split("/"), ""]
+        versions = self.keys.get(name, [])
         routes = {
-            ("POST", f"/v1/transit/encrypt/{NAME}"): lambda: self._batch(body, "plaintext", self._encrypted),
-            ("POST", f"/v1/transit/decrypt/{NAME}"): lambda: self._batch(body, "ciphertext", self._decrypted),
-            ("POST", f"/v1/transit/keys/{NAME}/rotate"): lambda: self.versions.append(AESGCM(os.urandom(32))),
-            ("GET", f"/v1/transit/keys/{NAME}"): lambda: {
-                "type": self.kind, "derived": self.derived, "latest_version": len(self.versions), "name": NAME,
+            ("POST", "encrypt", ""): lambda: self._batch(body, "plaintext", partial(_encrypted, versions)),
+            ("POST", "decrypt", ""): lambda: self._batch(body, "ciphertext", partial(_decrypted, versions)),
+            ("POST", "keys", "rotate"): lambda: versions.append(AESGCM(os.urandom(32))),
+            ("GET", "keys", ""): lambda: {
+                "type": self.kind, "derived": self.derived, "latest_version": len(versions), "name": name,
             },
         }  # fmt: skip
-        if (method, path) not in routes:
+        if not versions or (method, what, more[0]) not in routes:
             raise Refused(404)
-        found: dict[str, Any] | None = routes[method, path]()
+        found: dict[str, Any] | None = routes[method, what, more[0]]()
         return found
+
+    def _allows(self, token: str | None, method: str, path: str) -> bool:
+        if token not in self.policies:
+            return token == TOKEN
+        rights = dict(_RIGHT.findall(self.policies[token]))
+        return rights.get(path.removeprefix("/v1/")) == {"POST": "update", "GET": "read"}[method]
 
     def _batch(self, body: bytes, needs: str, do: Any) -> dict[str, Any]:
         try:
@@ -76,23 +96,25 @@ class Transit:
             raise Refused(400, json.dumps(results))
         return {"batch_results": results}
 
-    def _encrypted(self, plain: bytes, about: bytes) -> dict[str, Any]:
-        nonce, version = os.urandom(12), len(self.versions)
-        content = base64.b64encode(nonce + self.versions[-1].encrypt(nonce, plain, about)).decode()
-        return {"ciphertext": f"vault:v{version}:{content}", "key_version": version}
 
-    def _decrypted(self, text: str, about: bytes) -> dict[str, Any]:
-        prefix, version, content = [*text.split(":"), "", ""][:3]
-        if prefix != "vault" or not version.startswith("v") or not version[1:].isdigit():
-            raise Refused(400, "invalid ciphertext: no prefix")
-        number, sealed = int(version[1:]), _decoded(content)
-        if not 1 <= number <= len(self.versions):
-            raise Refused(400, "invalid ciphertext: version is too new")
-        try:
-            plain = self.versions[number - 1].decrypt(sealed[:12], sealed[12:], about)
-        except (InvalidTag, ValueError):
-            raise Refused(400, "cipher: message authentication failed") from None
-        return {"plaintext": base64.b64encode(plain).decode()}
+def _encrypted(versions: Sequence[AESGCM], plain: bytes, about: bytes) -> dict[str, Any]:
+    nonce, version = os.urandom(12), len(versions)
+    content = base64.b64encode(nonce + versions[-1].encrypt(nonce, plain, about)).decode()
+    return {"ciphertext": f"vault:v{version}:{content}", "key_version": version}
+
+
+def _decrypted(versions: Sequence[AESGCM], text: str, about: bytes) -> dict[str, Any]:
+    prefix, version, content = [*text.split(":"), "", ""][:3]
+    if prefix != "vault" or not version.startswith("v") or not version[1:].isdigit():
+        raise Refused(400, "invalid ciphertext: no prefix")
+    number, sealed = int(version[1:]), _decoded(content)
+    if not 1 <= number <= len(versions):
+        raise Refused(400, "invalid ciphertext: version is too new")
+    try:
+        plain = versions[number - 1].decrypt(sealed[:12], sealed[12:], about)
+    except (InvalidTag, ValueError):
+        raise Refused(400, "cipher: message authentication failed") from None
+    return {"plaintext": base64.b64encode(plain).decode()}
 
 
 def _decoded(text: str) -> bytes:

@@ -218,8 +218,10 @@ def test_who_is_bound_to_nobody_is_told_apart_from_nobody(tmp_path: Path) -> Non
         connection.exec_driver_sql("DELETE FROM account_names WHERE name LIKE 'local:%'")
     registrar(project)
     ben = desk.person("ben")
-    with pytest.raises(Denied, match=rf"{ME} is bound to no account, so user:{ben.id} may be the one"):
+    with pytest.raises(Denied, match=rf"{ME} is bound to no account, so user:{ben.id} may be the one") as denied:
         desk.approve(by=desk.signed_in(ben))
+    for group in ("users", "service-accounts"):
+        assert f"`mainspring {group} bind ACCOUNT {ME}`" in str(denied.value)
     stranger = add_account(project, Kind.USER, "stranger")
     bind_name(project, stranger, ME)
     with pytest.raises(Denied, match=f"{ME} was bound by nobody but itself"):
@@ -389,7 +391,7 @@ def test_an_author_of_another_installation_is_nobody_here_until_bound(desk: Desk
     ]
     with pytest.raises(Denied, match="is bound to no account") as denied:
         curating.approve(desk.project, "far:3", by=desk.signed_in(desk.ben))
-    assert "users bind" in str(denied.value)
+    assert "users bind ACCOUNT 'from:theirs:key:k1:ben, too'`" in str(denied.value)
     cem = desk.person("cem")
     for name in names[2][1:]:
         bind_name(desk.project, plain(desk, "one of theirs"), name, by=f"user:{cem.id}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from mainspring.core.errors import Denied, Invalid
@@ -65,8 +66,10 @@ def check_apart(who: str, others: Sequence[str], people: People, role: str, act:
         )
     elif trouble is not None:
         what = f"{trouble[0]} {trouble[1]}, so {who} may be the one who {role}, and cannot {act}."
+        bind = f"bind ACCOUNT {shlex.quote(trouble[0])}"
         fix = (
-            "train again, signed in with `mainspring login`, or let another administrator run `mainspring users bind`."
+            f"let another administrator run `mainspring users {bind}` once, or `mainspring service-accounts {bind}` "
+            "where only programs are that user, such as workers; or start again, signed in with `mainspring login`."
         )
         if trouble[0].startswith(KEY):
             fix = "use a key that was made by `mainspring keys create`."

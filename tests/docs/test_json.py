@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import click
-import jsonschema
+import jsonschema_rs
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -66,7 +66,7 @@ def test_every_command_has_its_document(reference: ModuleType) -> None:
 
 
 def test_the_schema_refuses_a_document_that_lacks_a_field() -> None:
-    with pytest.raises(jsonschema.ValidationError, match="'findings' is a required property"):
+    with pytest.raises(jsonschema_rs.ValidationError, match='"findings" is a required property'):
         documents.check(["doctor"], {"well": True})
 
 

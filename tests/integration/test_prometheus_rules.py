@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema_rs
 import pytest
 
 import mainspring as ms
@@ -210,7 +210,7 @@ def test_a_tenant_s_queries_read_no_metric_of_another() -> None:
         after = re.findall(r"mainspring_[\w:]+(?![\w:])(.{0,8})", re.sub('"[^"]*"', '""', each))
         assert set(after) == {"{tenant="}, each
     assert 'view="mainspring_view"' in "".join(found)
-    jsonschema.validate(dashboard(tenant="a" * 31), SCHEMA)
+    jsonschema_rs.validate(SCHEMA, dashboard(tenant="a" * 31))
 
 
 def series(availability: bool, before: tuple[int, int], minutes: int, since: tuple[int, int]) -> list[dict[str, str]]:
@@ -323,7 +323,7 @@ def test_the_queries_of_the_dashboard_are_promql(tmp_path: Path) -> None:
 
 def test_the_dashboard_is_one_that_grafana_takes() -> None:
     made = dashboard()
-    jsonschema.validate(made, SCHEMA)
+    jsonschema_rs.validate(SCHEMA, made)
     assert json.loads(json.dumps(made)) == made
     ids = [panel["id"] for panel in made["panels"]]
     assert len(set(ids)) == len(ids)

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-import jsonschema
+import jsonschema_rs
 
 SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "assets" / "json-output.schema.json"
 
 
 def check(words: Sequence[str], document: Any) -> None:
-    """Raise `jsonschema.ValidationError` unless a command's document is as the schema says.
+    """Raise `jsonschema_rs.ValidationError` unless a command's document is as the schema says.
 
     Args:
         words: The command with its arguments.
@@ -35,5 +36,5 @@ def _definitions() -> dict[str, Any]:
 
 @cache
 def _validator(command: str) -> Any:
-    schema = {"$ref": f"#/$defs/{command}", "$defs": _definitions()}
-    return jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
+    schema = {"$ref": f"#/$defs/{quote(command)}", "$defs": _definitions()}
+    return jsonschema_rs.Draft202012Validator(schema, validate_formats=True)

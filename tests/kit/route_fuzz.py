@@ -24,7 +24,7 @@ import schemathesis
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from jsonschema import Draft202012Validator
+from jsonschema_rs import Draft202012Validator
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -167,7 +167,8 @@ class Plane:
         schema = said[reply.headers["content-type"].partition(";")[0]]["schema"]
         validator = Draft202012Validator({**schema, "components": document["components"]})
         for error in validator.iter_errors(reply.json()):
-            self.faults.setdefault(f"GET {path}: not as described", f"{names}: {error.json_path} {error.message[:500]}")
+            found = f"{names}: {error.instance_path} {error.message[:500]}"
+            self.faults.setdefault(f"GET {path}: not as described", found)
         return reply.json()
 
     def fuzz(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class Planes:
 @pytest.fixture(scope="module")
 def planes(trained: tuple[Path, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planes]:
     depot = copied(trained[0], tmp_path_factory.mktemp("planes") / "depot")
-    with depot.up(real=True) as up:
+    with depot.up() as up:
         up.until_serving()
         project = opened(depot)
 
@@ -183,25 +184,25 @@ def test_what_is_there_is_found_with_the_key(planes: Planes) -> None:
     assert planes.up.ask("GET", "/static/console.css", key=planes.admin, plane="control").status == 200
 
 
-def listening(pids: set[int]) -> set[tuple[str, str]]:
-    """Return (table, local address in hexadecimal) of every TCP socket on which one of the processes listens."""
+def listening(root: Path) -> set[tuple[str, str]]:
+    """Return (table, local address in hexadecimal) of every TCP socket on which a process in a folder listens."""
     mine = set()
-    for pid in pids:
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            found = re.fullmatch(r"socket:\[(\d+)\]", str(link.readlink()) if link.is_symlink() else "")
-            mine |= {found[1]} if found else set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            for link in (process / "fd").iterdir() if (process / "cwd").readlink() == root else ():
+                with suppress(OSError):  # it is closed
+                    mine.add(str(link.readlink()))
     sockets = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             fields = line.split()
-            if fields[3] == "0A" and fields[9] in mine:
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in mine:
                 sockets.add((table, fields[1]))
     return sockets
 
 
 def test_both_planes_listen_on_loopback_only(planes: Planes) -> None:
-    running = planes.up.running
-    sockets = listening({running["pid"], *running["children"].values()})
+    sockets = listening(planes.up.depot.root)
     ports = {planes.up.depot.gateway, planes.up.depot.control}
     assert {int(address.partition(":")[2], 16) for _, address in sockets} == ports
     assert {(table, address.partition(":")[0]) for table, address in sockets} == {("tcp", "0100007F")}

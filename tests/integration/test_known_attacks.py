@@ -15,7 +15,6 @@ import pickle
 import re
 import socket
 import subprocess
-import sys
 import tarfile
 import threading
 import zipfile
@@ -30,6 +29,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from kit import prefork
 from kit.depot import ENDPOINT, MODEL, Answer, Up, copied, inputs, keyed, opened
 from kit.depth import DEEP
 from kit.models import mlp
@@ -106,7 +106,7 @@ class Target:
         """Run commands in one process in this mode; return the exit code of each, and what it said of an error."""
         depot = self.up.depot
         done = subprocess.run(
-            [sys.executable, "-c", COMMANDS], input=json.dumps(commands), capture_output=True, text=True,
+            [prefork.programs() / "python", "-c", COMMANDS], input=json.dumps(commands), capture_output=True, text=True,
             cwd=depot.root, env=depot.environment | mode(self.optimised), timeout=120, check=True,
         )  # fmt: skip
         optimised, ended = json.loads(done.stdout)
@@ -149,7 +149,7 @@ def target(
     depot = copied(trained[0], tmp_path_factory.mktemp("attacked") / "depot")
     (depot.root / "private.txt").write_text(CANARY)
     environment = mode(request.param) | {"MAINSPRING_WEBHOOK_SECRET": CANARY}
-    with depot.up(environment=environment, real=True) as up:
+    with depot.up(environment=environment, real=request.param) as up:
         up.until_serving()
         project = opened(depot)
         project.accounts.add(Account("viewer", Kind.USER, "viewer"))

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from kit.depth import DEEP
 from kit.erased_shop import ANA, BEN, HOSTILE, customers, found_in, ingest, opened, planted, rows, subject, write
+from kit.full_disk import room
 from kit.servers import PostgresServer
-from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
+from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound, StorageFull
 from mainspring.operations.auditing import audit, verify_audit
 from mainspring.operations.backup.archive import UNFINISHED
 from mainspring.operations.backup.running import _blobs_of, backup, restore
@@ -141,7 +143,9 @@ def test_what_is_in_the_way_is_named_before_anything_is_written(tmp_path: Path) 
     for digest in (DIGEST, OTHER):
         _blobs_of(project).put(digest, {"model.onnx": b"weights"})
     audit(project, "train", "model/late")
-    backup(project, path)
+    parts = list[str]()
+    backup(project, path, parts.append)
+    assert parts[:2] == ["catalog.db", "tracking.db"], "a version that the catalog names was registered before"
     state = project.settings.state
     project = _without_catalog(project, tracking=f"sqlite:///{runs}")
     (state / "bundles" / DIGEST / "model.onnx").write_bytes(b"changed")
@@ -155,6 +159,41 @@ def test_what_is_in_the_way_is_named_before_anything_is_written(tmp_path: Path) 
     shutil.rmtree(state / "bundles" / DIGEST)
     assert restore(project, path).bundles == 2
     assert "train" in {each.action for each in project.audit.read()}
+
+
+def test_a_full_disk_leaves_neither_a_part_nor_a_database_in_clear(tmp_path: Path) -> None:
+    write(tmp_path)
+    project, path = opened(tmp_path), tmp_path / "monday.backup"
+    audit(project, "train", "model/late", "x" * 1_000_000)
+    _blobs_of(project).put(DIGEST, FILES)
+    project.close()
+    size = (tmp_path / ".mainspring" / "catalog.db").stat().st_size
+    project = opened(tmp_path)
+    for limit in (size - 100_000, size + 100_000):  # the copy, the file of the backup
+        with room(limit), pytest.raises(StorageFull):
+            backup(project, path)
+        assert [*tmp_path.glob("monday*"), *(tmp_path / ".mainspring").glob("backup.tmp")] == []
+    backup(project, path)
+    project = _without_catalog(project)
+    for limit in (size - 100_000, size + 100_000):  # the copy, the bundle
+        shutil.rmtree(tmp_path / ".mainspring" / "bundles", ignore_errors=True)
+        with room(limit), pytest.raises(StorageFull):
+            restore(project, path)
+    assert restore(project, path).bundles == 1
+    assert _blobs_of(project).get(DIGEST) == FILES
+
+
+def test_a_backup_of_a_newer_version_changes_nothing(tmp_path: Path) -> None:
+    write(tmp_path)
+    project, path = opened(tmp_path), tmp_path / "monday.backup"
+    audit(project, "train", "model/late")
+    with project.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    backup(project, path)
+    project = _without_catalog(project)
+    with pytest.raises(Conflict, match="9999"):
+        restore(project, path)
+    assert (read_restoring(project.settings.state), project.audit.read()) == (None, [])
 
 
 @pytest.mark.skipif(not DEEP, reason="MLflow's tables are made twice")

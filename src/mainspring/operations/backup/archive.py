@@ -47,15 +47,19 @@ def write(path: Path, head: Head, key: DataKey, entries: Entries) -> None:
     if path.exists():
         raise Conflict(f"{path} exists.", fix="give the backup another name.")
     part = path.with_name(path.name + UNFINISHED)
-    with disk_errors(path):
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(_MAGIC + msgspec.json.encode(head) + b"\n")
-            for piece in envelopes.seal_parts(key, BACKUPS, head.id, _framed(entries)):
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(path)
+    try:
+        with disk_errors(path):
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(_MAGIC + msgspec.json.encode(head) + b"\n")
+                for piece in envelopes.seal_parts(key, BACKUPS, head.id, _framed(entries)):
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            part.rename(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 

@@ -19,10 +19,11 @@ import msgspec
 import sqlalchemy as sa
 
 from mainspring.core.errors import Conflict, Corrupt, Invalid
-from mainspring.core.files import make_folder
+from mainspring.core.files import disk_errors, make_folder
 from mainspring.core.ids import new_id
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
+from mainspring.core.sqlite_file import SqliteFile
 from mainspring.operations.auditing import audit
 from mainspring.operations.backup import archive
 from mainspring.operations.endpoint_checks import Finding
@@ -97,7 +98,8 @@ def backup(project: Project, path: Path, told: Told = lambda _: None) -> Made:
     project.data_keys.stored(SUBJECT_NAMES)  # by which a restore knows who was erased since
     head = archive.Head(project.settings.project, new_id(), project.wall.now(), stored)
     with _scratch(project) as scratch:
-        databases = {_TRACKING: _copy_tracking, _CATALOG: _copy_catalog}
+        # What the catalog names is among the runs that are copied later, and their bundles are read after that.
+        databases = {_CATALOG: _copy_catalog, _TRACKING: _copy_tracking}
         for name, copy in databases.items():
             told(name)
             copy(project, scratch / name)
@@ -154,8 +156,9 @@ def restore(project: Project, path: Path, told: Told = lambda _: None) -> Restor
                 differing.append(digest)
 
         manifest = _read(project, path, head, scratch, compare)
+        _migrate(project, scratch)
         if mark is None:
-            _expect_room(project, scratch, differing)
+            _expect_room(project, manifest, scratch, differing)
         if mark is None or not mark.copied:
             mark = Restoring(str(path.absolute()), head.id, copied=False)
             write_restoring(state, mark)
@@ -217,7 +220,7 @@ def _read(
         elif name == _MANIFEST:
             found = msgspec.json.decode(b"".join(content), type=Manifest)
         elif databases is not None and name in (_CATALOG, _TRACKING):
-            with (databases / name).open("wb") as to:
+            with disk_errors(databases / name), (databases / name).open("wb") as to:
                 to.writelines(content)
         else:
             for _ in content:
@@ -229,7 +232,24 @@ def _read(
     return found
 
 
-def _expect_room(project: Project, scratch: Path, differing: Sequence[str]) -> None:
+def _migrate(project: Project, scratch: Path) -> None:
+    """Migrate the databases of a backup to this version.
+
+    Raises:
+        Conflict: A newer version made it.
+    """
+    with closing(_catalog_in(scratch, project)) as stored:
+        _ = stored.engine
+    if (scratch / _TRACKING).exists():
+        backends.make_tracking_tables(_sqlite(scratch / _TRACKING))
+
+
+def _catalog_in(scratch: Path, project: Project) -> Project:
+    """Return a project whose catalog is that of a backup."""
+    return Project(replace(project.settings, catalog=_sqlite(scratch / _CATALOG)))
+
+
+def _expect_room(project: Project, manifest: Manifest, scratch: Path, differing: Sequence[str]) -> None:
     """Raise if a restore would have to replace something. A lake may be there, and equal bundles and runs.
 
     Args:
@@ -247,6 +267,8 @@ def _expect_room(project: Project, scratch: Path, differing: Sequence[str]) -> N
             found.append(f"the catalog {settings.catalog.shown} has rows, in {used[0]}")
     if settings.tracking.scheme == "memory" and (scratch / _TRACKING).exists():
         found.append("the profile keeps runs and versions in memory, where they end with the process")
+    if settings.blobs.scheme == "memory" and manifest.bundles:
+        found.append("the profile keeps bundles in memory, where they end with the process")
     if used := _other_runs(project, scratch / _TRACKING):
         found.append(f"{settings.tracking.shown} has other runs and versions, in {', '.join(used)}")
     if found:
@@ -265,8 +287,7 @@ def _other_runs(project: Project, stored: Path) -> list[str]:
             used = _used(connection, [each for each in _DECISIVE if sa.inspect(connection).has_table(each)])
         if not used or not stored.exists():
             return used
-        for url in (_sqlite(stored), at):
-            backends.make_tracking_tables(url)
+        backends.make_tracking_tables(at)
         with opened(_sqlite(stored)) as source:
             return others(source, target, decisive=_DECISIVE)
 
@@ -298,7 +319,7 @@ def _restore_all(
     def as_here(row: dict[str, Any]) -> dict[str, Any]:
         return {**row, "lake": here} if row.get("lake") == manifest.lake else row
 
-    with closing(Project(replace(project.settings, catalog=_sqlite(scratch / _CATALOG)))) as stored:
+    with closing(_catalog_in(scratch, project)) as stored:
         tree, copied = stored.audit.tree(), project.audit.tree()
         if tree is None or copied is None or tree.origin != copied.origin:  # else it was killed after this
             _forget(stored)
@@ -343,8 +364,7 @@ def _copy_tracking(project: Project, to: Path) -> None:
 
 def _fill_tracking(project: Project, stored: Path) -> None:
     at = project.settings.tracking
-    for url in (_sqlite(stored), at):
-        backends.make_tracking_tables(url)
+    backends.make_tracking_tables(at)
     with opened(_sqlite(stored)) as source, opened(at) as target:
         if not _has_all_runs(source, target):
             move_tables(source, target, "the runs and versions", decisive=_DECISIVE, step=_quiet)
@@ -359,7 +379,8 @@ def _has_all_runs(source: sa.Engine, target: sa.Engine) -> bool:
 
 
 def _copy_sqlite(path: Path, to: Path) -> None:
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(to)) as target:
+    errors = SqliteFile(path, what="database", damaged="restore it from a backup.").errors()
+    with errors, closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(to)) as target:
         source.backup(target)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import onnx
 import pyarrow as pa
 
+from kit.key_holders import MemoryKeyring
 from mainspring.core.expr import col, hours
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Boolean, DType, Float32, String
@@ -28,6 +30,7 @@ from mainspring.project import Project as MainspringProject
 from mainspring.project.definitions.loading import Definitions
 from mainspring.registry.bundles import seal
 from mainspring.registry.model import AliasMove, Input, Manifest
+from mainspring.security.adapters.key_keyring import KeyringKeys
 from mainspring.security.keys import issue
 from mainspring.security.model import KeyScope
 from mainspring.security.signing import SigningKey
@@ -124,7 +127,11 @@ class Project(MainspringProject):
 
     def __init__(self, settings: Settings | None = None, **parts: Any) -> None:
         still = {name: ManualClock(NOW) for name in ("clock", "wall")}
-        secrets = {"pepper": PEPPER, "signing_key": SigningKey(bytes(32))}
+        secrets = {
+            "pepper": PEPPER,
+            "signing_key": SigningKey(bytes(32)),
+            "key_service": KeyringKeys(MemoryKeyring(), "flights", nullcontext),
+        }
         self._given = {**still, **secrets, "own_locks": MemoryLocks(), "definitions": declared(), **parts}
         super().__init__(settings or _settings(), **self._given)
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from kit.depth import deep
+from kit.depth import deep, examples
 from kit.once import made_once
 from kit.pages import DOCS, Reader, blocks, name_of, pages
 from kit.waiting import free_port
 
-pytestmark = pytest.mark.timeout(300)  # a page is many commands, each a process
+# A page is many commands, each a process; in the deep run also a new interpreter.
+pytestmark = pytest.mark.timeout(examples(gate=300, deep=900))
 TUTORIAL = DOCS / "tutorial" / "first-model.md"
 RUN = {"bash", "python", "toml"}
 # Pages of ten commands and more, or of libraries that are slow to start; other tests of the gate run what they show.

@@ -31,7 +31,7 @@ FUZZ_S = float(os.environ.get("MAINSPRING_FUZZ_S", "3600"))
 MOST_GROWTH_MB = 200
 ROOT = str(Path(__file__).parents[2])
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(examples(gate=300, deep=1800))
 
 
 def keys(project: Project) -> tuple[dict[str, str | None], frozenset[str]]:

@@ -285,7 +285,7 @@ def _models(project: Project) -> Iterator[Finding]:
             fix = f"restore {place} from a backup, or train and promote the model again"
             yield Finding(check="models", ok=False, detail=told, fix=fix)
             return
-    yield well("models", f"{len(versions)} versions, with intact and signed bundles")
+    yield well("models", f"versions with intact and signed bundles: {len(versions)}")
 
 
 def _isolation(project: Project) -> Iterator[Finding]:

@@ -58,7 +58,7 @@ def check_endpoints(project: Project) -> Iterator[Finding]:
     yield from findings
     if all(finding.ok for finding in findings):
         count = len(project.definitions.endpoints) - len(findings)
-        yield well(_CHECK, f"{count} serve a version whose features are materialised")
+        yield well(_CHECK, f"serving a version whose features are materialised: {count}")
 
 
 def _of_endpoint(project: Project, endpoint: Endpoint, served: str | None) -> Iterator[Finding]:

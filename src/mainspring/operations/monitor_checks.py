@@ -43,7 +43,7 @@ def check_monitor(project: Project) -> Iterator[Finding]:
     yield from findings
     if not findings:
         watched = {each.endpoint for each in parts if each.endpoint}
-        yield well(_CHECK, f"{len(watched)} endpoints are watched")
+        yield well(_CHECK, f"watched endpoints: {len(watched)}")
 
 
 def _quiet(project: Project) -> dict[str, int]:

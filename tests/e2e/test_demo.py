@@ -1,6 +1,6 @@
 """The main job: `mainspring demo --json`, run once under strace, for all workers, on a copy of the example.
 
-The gate takes the flights of three months, and asks for three weeks; the deep run has all of 2013.
+The gate takes the flights of three months, and asks for ten days; the deep run has all of 2013.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ FEWER = (
     SORTED
     + """.filter(
         (pc.field("scheduled_departure") >= pa.scalar(datetime(2013, 4, 1, tzinfo=UTC)))
-        & (pc.field("scheduled_departure") < pa.scalar(datetime(2013, 7, 22, tzinfo=UTC)))
+        & (pc.field("scheduled_departure") < pa.scalar(datetime(2013, 7, 11, tzinfo=UTC)))
     )"""
 )
-ASKED = examples(gate=19_583, deep=58_752)
+ASKED = examples(gate=9_100, deep=58_752)
 PROMISED = {
     "rows_ingested", "training_rows", "auc", "baseline_auc", "gate", "model_version", "bundle_digest", "predictions",
     "p50_ms", "p99_ms", "errors", "labels_joined", "live_auc", "drifted_columns", "seconds",

@@ -59,7 +59,7 @@ class TestLocalRunner(StepRunnerConformance):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), forked=True)
     yield cluster
     cluster.close()
 

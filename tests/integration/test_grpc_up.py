@@ -25,6 +25,7 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from kit import prefork
 from kit.certificates import Authority
 from kit.depot import ENDPOINT, Depot, opened
 from kit.depth import deep
@@ -98,7 +99,7 @@ def test_a_port_that_is_taken_is_said_and_nothing_starts(depot: Depot) -> None:
     assert ran.code != 0
     assert "The gateway and gRPC have the same address" in ran.stderr
     ran = subprocess.run(
-        [sys.executable, "-m", "mainspring.processes.grpc", "--project", str(depot.root)],
+        [prefork.programs() / "python", "-m", "mainspring.processes.grpc", "--project", str(depot.root)],
         env=depot.environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert ran.returncode == 1

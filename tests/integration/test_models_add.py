@@ -10,7 +10,6 @@ import os
 import pickle
 import re
 import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -141,7 +140,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     token = create_key(project, "test", ["predict"], DAY)
     with (root.parent / "gateway.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mainspring.processes.gateway", "--project", str(root)],
+            [prefork.programs() / "python", "-m", "mainspring.processes.gateway", "--project", str(root)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

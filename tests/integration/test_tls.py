@@ -7,7 +7,6 @@ import re
 import socket
 import ssl
 import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from kit import prefork
 from kit.certificates import DAY, Authority
 from kit.fleet import BODY, INFER, Fleet
 from kit.waiting import free_port, wait_until
@@ -138,7 +138,7 @@ def test_the_console_over_mutual_tls(tmp_path: Path, authority: Authority) -> No
         f'tls_cert = "{tls.cert}"\ntls_key = "{tls.key}"\ntls_client_ca = "{authority.certificate}"\n'
     )
     settings = load_settings(root, environment={})
-    process = subprocess.Popen([sys.executable, "-m", "mainspring.console", "--project", str(root)])
+    process = subprocess.Popen([prefork.programs() / "python", "-m", "mainspring.console", "--project", str(root)])
     try:
         wait_until(lambda: answers(settings.control, "/health/live"), "the console")
         for shown in (authority.issue("browser"), None):

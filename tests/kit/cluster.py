@@ -20,6 +20,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
+from kit import prefork
+
 TOKEN = "t0ken"
 _JOBS = re.compile(r"/apis/batch/v1/namespaces/([a-z0-9-]+)/jobs(?:/([a-z0-9-]+))?")
 _PODS = re.compile(r"/api/v1/namespaces/([a-z0-9-]+)/pods(?:/([a-z0-9-]+)/log)?")
@@ -28,7 +30,7 @@ _PODS = re.compile(r"/api/v1/namespaces/([a-z0-9-]+)/pods(?:/([a-z0-9-]+)/log)?"
 class Pod:
     """A Job with its pod."""
 
-    def __init__(self, job: dict[str, Any], logs: Path) -> None:
+    def __init__(self, job: dict[str, Any], logs: Path, python: Path) -> None:
         self.job = job
         self.uid = str(uuid4())
         self.name = f"{job['metadata']['name']}-x7k2p"
@@ -38,7 +40,7 @@ class Pod:
         assert container["command"][0] == "python"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *container["command"][1:], *container["args"]],
+                [python, *container["command"][1:], *container["args"]],
                 cwd=container["workingDir"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -65,13 +67,18 @@ class Pod:
 
 
 class Cluster(ThreadingHTTPServer):
-    """The API. `asked` lists the requests, `waiting` replaces the state of every pod, `away` requests get 503."""
+    """The API. `asked` lists the requests, `waiting` replaces the state of every pod, `away` requests get 503.
+
+    Args:
+        forked: Pods are forked (`prefork`): for tests that kill none.
+    """
 
     daemon_threads = True
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, *, forked: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), _Asked)
         self.logs = logs
+        self.python = prefork.programs() / "python" if forked else Path(sys.executable)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.asked: list[tuple[str, str]] = []
         self.jobs: list[dict[str, Any]] = []
@@ -127,7 +134,7 @@ class _Asked(BaseHTTPRequestHandler):
             if pod is not None:
                 return self._answer(409, {"message": f"{name} exists"})
             self.server.jobs.append(body)
-            pod = self.server.pods[name] = Pod(body, self.server.logs)
+            pod = self.server.pods[name] = Pod(body, self.server.logs, self.server.python)
             return self._answer(201, pod.as_job())
         if pod is None:
             return self._answer(404, {"message": f"no {name}"})

@@ -37,7 +37,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from kit import prefork_client
 from kit.prefork_client import COUNT, exactly, number, umask
 from mainspring.core.locks import FileLocks
 
@@ -383,7 +382,7 @@ def _place(files: Sequence[int], places: Sequence[int]) -> None:
 
 
 def _command(arguments: list[str], cwd: str, environment: dict[str, str]) -> int:
-    """Be `python -c ...`, `python -m mainspring ...` or its child in a folder; return the exit code.
+    """Be `python -c ...` or `python -m ...` with a module of `mainspring` in a folder; return the exit code.
 
     All of an interpreter's end is done but to take the modules apart, which would copy the memory of all of them.
     """
@@ -397,7 +396,7 @@ def _command(arguments: list[str], cwd: str, environment: dict[str, str]) -> int
             sys.argv, sys.path[0] = ["-c", *others], ""
             space = sys.modules["__main__"] = types.ModuleType("__main__")
             exec(what, vars(space))
-        elif what == prefork_client.CHILD:
+        elif what != "mainspring":
             sys.argv, sys.path[0] = ["-m", *others], cwd
             warnings.filterwarnings("ignore", message=".* found in sys.modules", module="runpy")
             runpy.run_module(what, run_name="__main__", alter_sys=True)

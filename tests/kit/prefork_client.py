@@ -13,7 +13,6 @@ import socket
 import struct
 import sys
 
-CHILD = "mainspring.processes.child"
 COUNT = struct.Struct("!i")
 
 
@@ -22,7 +21,7 @@ def main(address: str) -> None:
     arguments = sys.argv[1:]
     if sys.argv[0].rpartition("/")[2] == "mainspring":
         arguments = ["-m", "mainspring", *arguments]
-    elif arguments[:1] != ["-c"] and arguments[:2] not in (["-m", "mainspring"], ["-m", CHILD]):
+    elif arguments[:1] != ["-c"] and not (arguments[:1] == ["-m"] and arguments[1].split(".")[0] == "mainspring"):
         _become(arguments)
     files = _open()
     with socket.socket(socket.AF_UNIX) as line:

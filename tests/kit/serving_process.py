@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kit import prefork
 from kit.waiting import free_port
 
 TENSORS = ("late-arrival", "echo", "sums", "ragged")
@@ -27,7 +28,8 @@ class ServingProcess:
     port: int
     key: str
     folder: Path
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes]  # which is signalled
+    pid: int  # which serves
 
     @property
     def address(self) -> str:
@@ -47,7 +49,7 @@ class ServingProcess:
 
     def megabytes(self, of: str = "VmRSS") -> float:
         """Return what the process holds in memory; with `VmHWM`, the most that it held."""
-        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(f"{of}:")) / 1e3
 
 
@@ -69,25 +71,23 @@ def grpc_process(folder: Path, **settings: Any) -> Iterator[ServingProcess]:
 
 @contextmanager
 def _process(plane: str, folder: Path, settings: dict[str, Any]) -> Iterator[ServingProcess]:
-    tests = str(Path(__file__).parents[1])
+    command = prefork.program(sys.modules[__name__], plane, folder, json.dumps(settings))
+    if plane == "grpc":  # which is not imported before `refuse_tls_1_2`
+        command[0] = sys.executable
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "kit.serving_process", plane, str(folder), json.dumps(settings)],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "PYTHONPATH": os.pathsep.join(filter(None, (tests, os.environ.get("PYTHONPATH")))),
-            },
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
     assert process.stdout is not None
     assert process.stdin is not None
     try:
         told = json.loads(process.stdout.readline() or "{}")
         assert told, (folder / "log").read_text()
-        yield ServingProcess(told["port"], told["key"], folder, process)
+        yield ServingProcess(told["port"], told["key"], folder, process, told["pid"])
     finally:
         process.kill()
         process.wait()
@@ -196,7 +196,7 @@ async def _run(plane: str, folder: Path, settings: dict[str, Any]) -> None:
     served["models"] = settings.pop("models", MODELS)
 
     def tell(port: int, key: str) -> None:
-        print(json.dumps({"port": port, "key": key}), flush=True)
+        print(json.dumps({"port": port, "key": key, "pid": os.getpid()}), flush=True)
 
     await {"gateway": _gateway, "grpc": _grpc}[plane](folder, settings, served, tell, stop)
 

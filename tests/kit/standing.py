@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kit import prefork
 from kit.depot import Answer, ask
 from kit.serving import bundle, full_request, route
 from kit.waiting import free_port, wait_until
@@ -73,7 +73,7 @@ class Standing:
         """Run the gateway inside the block; with `ready`, from when it serves."""
         with (self.root / "log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "mainspring.processes.gateway", "--project", str(self.root)],
+                [prefork.programs() / "python", "-m", "mainspring.processes.gateway", "--project", str(self.root)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
             )  # fmt: skip

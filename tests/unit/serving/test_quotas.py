@@ -346,12 +346,17 @@ def test_keys_that_share_counts_use_them_up_exactly_in_one_process(steps: Sequen
                 requests_of[owner] += 1
 
 
-def test_a_request_like_the_last_one_looks_at_no_meter(monkeypatch: pytest.MonkeyPatch) -> None:
-    of = quotas(Quota("q", rows=10**6, requests=10**6))
-    first = of.charge(caller(), 3)
-    monkeypatch.setattr(metering.Account, "_charge", None)
-    assert of.charge(caller(), 3) is of.charge(caller(), 3) is first
-    assert of.charge(caller(), 1).rows == 1
+def test_a_request_like_the_last_one_looks_at_no_meter_and_no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ManualClock(NOW + MINUTE - SECOND // 2)
+    of = quotas(Quota("rows", per="minute", rows=102_400), clock=clock)
+    first = of.charge(caller(), 3, 7)
+    clock.advance(SECOND // 2)
+    with monkeypatch.context() as patched:
+        patched.setattr(metering.Account, "charge", None)
+        patched.setattr(clock, "now", None)
+        assert of.charge(caller(), 3, 7) is of.charge(caller(), 3, 6 + SECOND // 2) is first
+        assert of.charge(caller(), 1, 7).rows == 1
+    assert '"rows";r=102397;' in of.charge(caller(), 3, 7 + SECOND // 2).fields[0][1]  # of the next minute
 
 
 def test_one_quota_on_several_endpoints_counts_together() -> None:

@@ -160,10 +160,10 @@ class Lane:
             self._metrics.rejections["shed"] += 1
             raise
 
-    def charge(self, quotas: Quotas, caller: Principal, rows: int) -> Charge:
+    def charge(self, quotas: Quotas, caller: Principal, rows: int, arrived: int) -> Charge:
         """Charge a request to its caller; arguments and errors as of `Quotas.charge`."""
         try:
-            return quotas.charge(caller, rows)
+            return quotas.charge(caller, rows, arrived)
         except MainspringError:
             self._metrics.rejections["quota"] += 1
             raise

@@ -160,51 +160,48 @@ class Account:
     """Meters of one caller.
 
     It takes permits of all its meters ahead, for as many requests like the last one as they have: a request that fits
-    costs no look at a meter. Each meter has them back before it leases, refunds or refuses.
+    costs no look at a meter or at the clock. Each meter has them back before it leases, refunds or refuses.
+
+    Attributes:
+        rows, requests: Taken ahead.
+        usual: The last charge, for requests like it.
+        since, until: Arrivals between which the fields hold and no period ends, by the clock of the arrivals.
     """
 
-    __slots__ = ("_fields", "_from", "_requests", "_rows", "_until", "_usual", "caller", "meters")
+    __slots__ = ("_at", "_fields", "caller", "meters", "requests", "rows", "since", "until", "usual")
 
     def __init__(self, caller: Principal, meters: Sequence[Meter]) -> None:
         self.caller = caller
         self.meters = meters
-        self._from = self._until = 0  # within, the fields hold and no period ends
-        self._rows = self._requests = 0  # taken ahead
+        self._at = 0
         self._fields: Fields = ()
-        self._usual = Charge(0, 0, meters, False, ())
+        self.since = self.until = 0
+        self.rows = self.requests = 0
+        self.usual = Charge(0, 0, meters, False, ())
 
-    def charge(self, rows: int, now: int) -> Charge:
-        """Count a request.
+    def settle(self) -> None:
+        """Give what was taken ahead back to the meters."""
+        if self.requests or self.rows:
+            for meter in self.meters:
+                meter.holders.discard(self)
+                if meter.begin <= self._at < meter.end:
+                    meter.permits += meter.cost(self.rows, self.requests)
+            self.rows = self.requests = 0
+
+    def charge(self, rows: int, now: int, arrived: int) -> Charge:
+        """Count a request by the meters.
 
         Raises:
             QuotaExceeded: A quota is spent; nothing was counted.
             Invalid: The request alone is more than a quota.
             As of `Counts.row`: It cannot be counted.
         """
-        if self._requests and rows <= self._rows and self._from <= now < self._until:
-            self._requests -= 1
-            self._rows -= rows
-            if rows != self._usual.rows:
-                self._usual = self._usual._replace(rows=rows)
-            return self._usual
-        return self._charge(rows, now)
-
-    def settle(self) -> None:
-        """Give what was taken ahead back to the meters."""
-        if self._requests or self._rows:
-            for meter in self.meters:
-                meter.holders.discard(self)
-                if meter.begin <= self._from < meter.end:
-                    meter.permits += meter.cost(self._rows, self._requests)
-            self._rows = self._requests = 0
-
-    def _charge(self, rows: int, now: int) -> Charge:
         self.settle()
         charged, labels = self.meters, False
-        leased = not self._from <= now < self._until
+        leased = not self.since <= arrived < self.until
         for number, meter in enumerate(self.meters):
             amount = meter.cost(rows)
-            if meter.permits < amount or (leased and not meter.begin <= now < meter.end):
+            if meter.permits < amount or not meter.begin <= now < meter.end:
                 leased = True
                 try:
                     meter.lease(amount, now)
@@ -216,7 +213,8 @@ class Account:
                     raise
             meter.permits -= amount
         if leased and self.meters:
-            self._from, self._until = now, min(now + SECOND, *(meter.end for meter in self.meters))
+            self._at, self.since = now, arrived
+            self.until = arrived + min(SECOND, *(meter.end - now for meter in self.meters))
             self._fields = (("ratelimit", ", ".join([meter.state(now) for meter in self.meters])),)
         made = Charge(now, rows, charged, labels, self._fields)
         if not labels:
@@ -226,9 +224,9 @@ class Account:
     def _take_ahead(self, charge: Charge) -> None:
         requests = min((meter.room(charge.rows) for meter in self.meters), default=0)
         if requests:
-            self._rows, self._requests, self._usual = charge.rows * requests, requests, charge
+            self.rows, self.requests, self.usual = charge.rows * requests, requests, charge
             for meter in self.meters:
-                meter.permits -= meter.cost(self._rows, requests)
+                meter.permits -= meter.cost(self.rows, requests)
                 meter.holders.add(self)
 
 
@@ -248,12 +246,24 @@ class Quotas:
         """Return whether a route has the same quotas and price."""
         return self.of == _of(route)
 
-    def charge(self, caller: Principal, rows: int) -> Charge:
-        """Count a request; errors as of `Account.charge`."""
+    def charge(self, caller: Principal, rows: int, arrived: int | None = None) -> Charge:
+        """Count a request; errors as of `Account.charge`.
+
+        Args:
+            arrived: Arrival of the request, µs of a clock that is never set; by default of `clock`.
+        """
+        if arrived is None:
+            arrived = self._clock.now()
         account = self._accounts.get(caller.id)
         if account is None or account.caller is not caller:
             account = self._account(caller, account)
-        return account.charge(rows, self._clock.now())
+        if account.requests and rows <= account.rows and account.since <= arrived < account.until:
+            account.requests -= 1
+            account.rows -= rows
+            if rows != account.usual.rows:
+                account.usual = account.usual._replace(rows=rows)
+            return account.usual
+        return account.charge(rows, self._clock.now(), arrived)
 
     def close(self) -> None:
         """Give the leases back, for others to use."""

@@ -243,6 +243,9 @@ class Inference:
         named: The caller's name for the request where the request itself has none.
         caller: Whose quotas it is charged to, and for whom its outputs are shaped.
 
+    Attributes:
+        limits: Header fields of the reply that say what is left of the caller's quotas.
+
     Raises:
         Invalid: The request does not follow the model's schema.
         NotFound: `version` is not served.
@@ -261,6 +264,7 @@ class Inference:
         "assigned",
         "job",
         "lane",
+        "limits",
         "served",
     )
 
@@ -282,8 +286,9 @@ class Inference:
         rows = lane.runtime.schema.read(asked.inputs)
         charge: Charge | None = None
         if served.quotas is not None and caller is not None:  # before a rollout assigns it, likewise
-            charge = lane.charge(served.quotas, caller, rows.count)
+            charge = lane.charge(served.quotas, caller, rows.count, received_us)
         self._charge = charge
+        self.limits: Fields = () if charge is None else charge.fields
         self._shape = LABELS if charge is not None and charge.labels else served.policies.of(caller)
         self.asked = asked
         self.served = served
@@ -312,11 +317,6 @@ class Inference:
     def shaped(self) -> bool:
         """Whether its caller gets less than the model's outputs."""
         return self._shape is not None
-
-    @property
-    def limits(self) -> Fields:
-        """Header fields of the reply that say what is left of the caller's quotas."""
-        return () if self._charge is None else self._charge.fields
 
     @property
     def rows(self) -> int:

@@ -14,12 +14,12 @@ import pytest
 from integration.test_grpc_workers import message
 from kit import documents
 from kit.fleet import BODY, INFER, Fleet, answer_of
-from kit.waiting import free_port
+from kit.waiting import free_port, wait_until
 from mainspring.ledger.adapters.unread import unread
 from mainspring.operations.quotas import use
 from mainspring.processes.supervisor import Supervisor
 from mainspring.serving.grpc import wire
-from mainspring.serving.model import Route
+from mainspring.serving.model import Restriction, Route
 from mainspring.serving.outputs import Outputs
 from mainspring.serving.quota import Quota
 
@@ -72,6 +72,15 @@ def test_a_quota_holds_over_protocols_processes_and_restarts(tmp_path: Path) -> 
         assert int(trailers["retry-after"]) > 0
         assert '"trial";r=0;t=' in trailers["ratelimit"]
         metrics = fleet.scrape()
+        given: dict[str, Any] = {"quotas": (QUOTA,), "outputs": (Outputs(digits=1),)}
+        refused = Restriction(caller=fleet.key.split("_")[1], to="refuse")
+        fleet.publish("1", **given, restricted=(refused,))
+        wait_until(lambda: all(fleet.ask("POST", INFER, BODY).status == 403 for _ in range(4)), "the refusal")
+        with pytest.raises(grpc.RpcError) as caught:
+            over_grpc()
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        fleet.until_replaced("gateway", fleet.kill("gateway"))
+        assert {fleet.ask("POST", INFER, BODY).status for _ in range(4)} == {403}
         assert 'cause="quota",endpoint="late-arrival"} 1.0' in metrics
         assert 'endpoint="late-arrival",status="430"} 1.0' in metrics
     kept = {round(float(each.outputs["probability"]), 6) for each in unread(fleet.project.settings.state / "ledger")}
@@ -80,6 +89,8 @@ def test_a_quota_holds_over_protocols_processes_and_restarts(tmp_path: Path) -> 
     documents.check(["quotas"], msgspec.to_builtins([used]))
     assert (used.who, used.spent, used.left, used.endpoints) == ("test", REQUESTS, 0, ["late-arrival"])
     with fleet.up():
-        assert fleet.ask("POST", INFER, BODY).status == 429
+        assert fleet.ask("POST", INFER, BODY).status == 403
+        fleet.publish("1", **given)
+        wait_until(lambda: fleet.ask("POST", INFER, BODY).status == 429, "the end of the refusal")
         routes = fleet.project.routes.current().values()
         assert all(isinstance(each, Route) and each.quotas == (QUOTA,) for each in routes)

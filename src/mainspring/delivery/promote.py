@@ -8,7 +8,7 @@ from mainspring.core.errors import Conflict, NotFound
 from mainspring.core.time import Clock
 from mainspring.delivery.compare import Rebuild
 from mainspring.delivery.model import GateResult, Promotion
-from mainspring.delivery.routing import CHAMPION, Rollouts, Sheds, publish
+from mainspring.delivery.routing import CHAMPION, Defences, Rollouts, publish
 from mainspring.delivery.verdicts import verdicts
 from mainspring.registry.model import AliasMove, Bundle, ModelVersion
 from mainspring.registry.ports import Check, ModelVersions
@@ -45,7 +45,7 @@ def promote(
     metrics: Sequence[Metric] = (),
     threshold: Costs | None = None,
     rollouts: Rollouts = tuple,
-    sheds: Sheds = dict,
+    defences: Defences = dict,
     hidden: Callable[[Bundle], Collection[str]] = lambda _: (),
     executors: Loader | None = None,
     memory: Callable[[Bundle, int], int] | None = None,
@@ -71,7 +71,7 @@ def promote(
         metrics: The model's metrics in addition to the task's.
         threshold: The model's costs of wrong decisions.
         rollouts: Returns the live rollouts, for the routes.
-        sheds: Returns the live sheds, for the routes.
+        defences: Returns what live incidents caused, for the routes.
         hidden: Returns the bundle's columns whose values identify a person; results do not show them.
         executors: Makes the executors of the serving engine, for gates on latency.
         memory: See `verdicts.verdicts`.
@@ -88,7 +88,7 @@ def promote(
     for _ in range(_TRIES):
         champion = _champion(versions, model)
         if champion is not None and champion.version == candidate.version:
-            revision = publish(endpoints, versions, routes, gated=gated, rollouts=rollouts, sheds=sheds)
+            revision = publish(endpoints, versions, routes, gated=gated, rollouts=rollouts, defences=defences)
             return _promotion(candidate, champion, promoted=True, revision=revision)
         judged = verdicts(gates, bundle, champion, load, rebuild, metrics, threshold, hidden, executors, memory)
         results = tuple(waive((*judged, *more())))
@@ -103,7 +103,7 @@ def promote(
             _move(versions, audit, clock, domain, actor, _PROMOTE, reason, champion, candidate, check)
         except Conflict:
             continue
-        revision = publish(endpoints, versions, routes, gated=gated, rollouts=rollouts, sheds=sheds)
+        revision = publish(endpoints, versions, routes, gated=gated, rollouts=rollouts, defences=defences)
         return _promotion(candidate, champion, promoted=True, results=results, revision=revision)
     raise Conflict(
         f"The alias {model}@{CHAMPION} moved {_TRIES} times while version {candidate.version} was being evaluated.",
@@ -125,7 +125,7 @@ def rollback(
     actor: str,
     reason: str = "",
     rollouts: Rollouts = tuple,
-    sheds: Sheds = dict,
+    defences: Defences = dict,
 ) -> Promotion:
     """Move `champion` back to its previous version, and publish the routes.
 
@@ -149,7 +149,7 @@ def rollback(
     target = versions.get(model, before)
     load(target.digest)
     _move(versions, audit, clock, domain, actor, _ROLLBACK, reason, champion, target)
-    revision = publish(endpoints, versions, routes, gated=gated, rollouts=rollouts, sheds=sheds)
+    revision = publish(endpoints, versions, routes, gated=gated, rollouts=rollouts, defences=defences)
     return _promotion(target, champion, promoted=True, revision=revision)
 
 

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from mainspring.core.errors import Conflict, NotFound
 from mainspring.delivery.rollout.model import RolloutState
 from mainspring.delivery.rollout.plan import SHADOW
 from mainspring.registry.model import ModelVersion
 from mainspring.registry.ports import ModelVersions
-from mainspring.serving.model import Arm, Endpoint, Route, Shed
+from mainspring.serving.model import Arm, Endpoint, Restriction, Route, Shed
 from mainspring.serving.ports import Routes
 
 CHAMPION = "champion"
 
 
 Rollouts = Callable[[], Sequence[RolloutState]]  # returns the live rollouts
-Sheds = Callable[[], Mapping[str, Shed]]  # returns endpoint -> its live shed
-_NO_SHEDS: Mapping[str, Shed] = {}
+
+
+class Defence(NamedTuple):
+    """Measures at an endpoint that live incidents caused."""
+
+    shed: Shed | None = None
+    restricted: tuple[Restriction, ...] = ()
+
+
+Defences = Callable[[], Mapping[str, Defence]]  # returns endpoint -> what live incidents caused
+NO_DEFENCE = Defence()
+_NO_DEFENCES: Mapping[str, Defence] = {}
 
 
 def routes_for(
@@ -26,7 +37,7 @@ def routes_for(
     *,
     gated: Collection[str],
     rollouts: Sequence[RolloutState] = (),
-    sheds: Mapping[str, Shed] = _NO_SHEDS,
+    defences: Mapping[str, Defence] = _NO_DEFENCES,
 ) -> list[Route]:
     """Return the routes of the endpoints for the current aliases and rollouts, sorted by endpoint name.
 
@@ -36,7 +47,7 @@ def routes_for(
     Args:
         gated: Models whose versions must pass gates, or be approved, before serving.
         rollouts: The live rollouts.
-        sheds: Endpoint -> its live shed.
+        defences: Endpoint -> what live incidents caused.
     """
     routes = []
     live = {rollout.endpoint: rollout for rollout in rollouts}
@@ -45,7 +56,7 @@ def routes_for(
             version = version_of(endpoint, versions, gated=gated)
         except NotFound:
             continue
-        rollout = live.get(endpoint.name)
+        rollout, defence = live.get(endpoint.name), defences.get(endpoint.name, NO_DEFENCE)
         if rollout is not None and (rollout.model, rollout.champion) != (endpoint.model_name, version.version):
             rollout = None
         routes.append(
@@ -62,10 +73,11 @@ def routes_for(
                 log=endpoint.log,
                 without_store=endpoint.without_store,
                 unusual=endpoint.unusual,
-                shed=sheds.get(endpoint.name),
+                shed=defence.shed,
                 quotas=tuple(endpoint.quotas),
                 price=endpoint.price,
                 outputs=tuple(endpoint.outputs),
+                restricted=defence.restricted,
             )
         )
     return routes
@@ -121,22 +133,22 @@ def publish(
     *,
     gated: Collection[str],
     rollouts: Rollouts = tuple,
-    sheds: Sheds = dict,
+    defences: Defences = dict,
 ) -> int:
-    """Publish the routing table for the current aliases, rollouts and sheds, and return its revision.
+    """Publish the routing table for the current aliases, rollouts and incidents, and return its revision.
 
     Called after a move and at every start, which repairs a crash between a move and its publication. If an alias moves
-    or a rollout or a shed changes meanwhile, the table is published again, so the last publication has the newest
+    or a rollout or a defence changes meanwhile, the table is published again, so the last publication has the newest
     state. A state that was read before another's publication is not published: a process that was suspended brings no
     old route back.
     """
     endpoints = list(endpoints)
     while True:
         before = routes.revision()
-        wanted = routes_for(endpoints, versions, gated=gated, rollouts=rollouts(), sheds=sheds())
+        wanted = routes_for(endpoints, versions, gated=gated, rollouts=rollouts(), defences=defences())
         try:
             revision = routes.publish(wanted, after=before)
         except Conflict:
             continue
-        if routes_for(endpoints, versions, gated=gated, rollouts=rollouts(), sheds=sheds()) == wanted:
+        if routes_for(endpoints, versions, gated=gated, rollouts=rollouts(), defences=defences()) == wanted:
             return revision

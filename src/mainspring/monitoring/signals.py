@@ -26,6 +26,7 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
         version: Of the model; empty for all of them.
         segment: Empty for the whole traffic; else `Schedule.carrier=UA`, several parts joined by ` and `.
         column: A feature by its full name or the score; empty for a statistic of no single column.
+        caller: Id of the caller whom it is about; empty where it is about none.
         value: As measured; `None` where there is nothing to measure, as of silence.
         expected: The expectation; `None` without one.
         page: Whether a person should be woken; else the signal is a ticket.
@@ -45,3 +46,4 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
     expected: float | None = None
     page: bool = False
     detail: str = ""
+    caller: str = ""

@@ -1,8 +1,9 @@
-"""Actions that incidents cause: rollback, shedding, a pipeline; once for each incident, within a budget.
+"""Actions that incidents cause: rollback, shedding, a restriction, a pipeline; once for each incident, in a budget.
 
 An action is noted in its incident by compare-and-set before it is done, so two workers never do it twice. What a killed
 worker had begun is done by the next pass: a pipeline's run has the incident as its key, and a rollback looks whether
-the champion has moved. A shed is on as soon as it is noted: the routing table follows from the notes.
+the champion has moved. A shed or a restriction is on as soon as it is noted: the routing table follows from
+the notes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from mainspring.core.errors import Conflict, MainspringError
 from mainspring.core.time import MINUTE, format_duration, format_instant, parse_duration
 from mainspring.delivery.routing import CHAMPION
 from mainspring.monitoring.incidents.actions import (
+    LABELS,
+    RESTRICT,
     ROLL_BACK,
     SHED,
     Action,
@@ -24,9 +27,9 @@ from mainspring.monitoring.incidents.actions import (
 )
 from mainspring.monitoring.incidents.model import BEGUN, DONE, DRY, FAILED, REFUSED, Incident, Taken
 from mainspring.operations.auditing import audit
+from mainspring.operations.defending import publish_defences, sheds
 from mainspring.operations.pipelines import control
 from mainspring.operations.promote import rollback
-from mainspring.operations.shedding import publish_sheds, sheds
 from mainspring.project import Project
 
 MONITOR = "monitor"
@@ -38,7 +41,8 @@ _log = logging.getLogger(__name__)
 
 
 def act(project: Project, incidents: Sequence[Incident]) -> list[Taken]:
-    """Take the actions that open incidents cause, and end the sheds that are over; return the former's outcomes.
+    """Take the actions that open incidents cause, and end the sheds and restrictions that are over; return the
+    former's outcomes.
 
     Args:
         incidents: The open ones.
@@ -54,19 +58,16 @@ def act(project: Project, incidents: Sequence[Incident]) -> list[Taken]:
                 made = _begun(project, incident.id, action, endpoint)
                 if made is not None:
                     taken.append(_do(project, incident.id, action, endpoint) if made.state == BEGUN else made)
-    publish_sheds(project)
+    publish_defences(project)
     return taken
 
 
 def _again(project: Project, incident: Incident, actions: Sequence[Action], endpoint: str) -> list[Action]:
-    """Return the actions that a worker began and did not end. To do a shed twice does no harm, so it never waits."""
+    """Return the actions that a worker began and did not end. To shed or restrict twice does no harm, so these
+    never wait."""
     now = project.wall.now()
     begun = {each.action: now - each.at for each in incident.actions if each.state == BEGUN}
-    return [
-        action
-        for action in actions
-        if begun.get(action.title(endpoint), -1) > (-1 if action.kind == SHED else _AGAIN_US)
-    ]
+    return [action for action in actions if begun.get(action.title(endpoint), -1) > (-1 if action.lasts else _AGAIN_US)]
 
 
 def _begun(project: Project, id: str, action: Action, endpoint: str) -> Taken | None:
@@ -80,10 +81,16 @@ def _begun(project: Project, id: str, action: Action, endpoint: str) -> Taken | 
         why = _too_old(project, action, endpoint, incident)
     if not why and action.kind == SHED and endpoint in sheds(project):
         why = "requests are shed for another incident"
+    caller = next((each.caller for each in incident.symptoms if each.caller and each.endpoint == endpoint), "")
+    if not why and action.kind == RESTRICT and not caller:
+        why = "it is about no caller"
     state = REFUSED if why else DRY if action.dry_run else BEGUN
-    until = now + parse_duration(action.lasts) if action.kind == SHED else 0
+    until = now + parse_duration(action.lasts) if action.lasts else 0
     detail = why or _intended(project, action, endpoint, until)
-    made = Taken(action=title, at=now, state=state, detail=detail, share=action.share, until=until)
+    made = Taken(
+        action=title, at=now, state=state, detail=detail, share=action.share, until=until, to=action.to,
+        caller=caller if action.kind == RESTRICT else "",
+    )  # fmt: skip
     try:
         with project.audit.together():
             project.incidents.save([msgspec.structs.replace(incident, actions=(*incident.actions, made))])
@@ -112,8 +119,8 @@ def _done(project: Project, id: str, action: Action, endpoint: str, noted: Taken
     """Do an action; return what was done."""
     if action.kind == ROLL_BACK:
         return _rolled_back(project, id, endpoint, noted)
-    if action.kind == SHED:
-        publish_sheds(project)
+    if action.kind in (SHED, RESTRICT):
+        publish_defences(project)
         return noted.detail
     return _started(project, id, action)
 
@@ -123,6 +130,9 @@ def _intended(project: Project, action: Action, endpoint: str, until: int) -> st
         return f"from version {_champion(project, endpoint)}"
     if action.kind == SHED:
         return f"{action.share:.0%} of the requests are refused until {format_instant(until)} at the latest"
+    if action.kind == RESTRICT:
+        given = "gets labels alone" if action.to == LABELS else "gets no answers"
+        return f"the caller {given} until {format_instant(until)} at the latest"
     return f"pipeline {action.name}"
 
 

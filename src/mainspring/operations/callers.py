@@ -22,6 +22,7 @@ from mainspring.stats.extraction import MOST_CALLERS, UNLIKE, Likeness, Queries,
 WINDOW_US = DAY
 _MOST_ROWS = 1_000  # of a caller: of these the distinct ones are compared
 _HALF = 0.5
+RESTRICTED = {"labels": "labels alone", "refuse": "no answers"}  # in words
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +35,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         distance: Mean share of other callers' rows that are nearer to their nearest neighbour than its rows to theirs:
             0.5 where they are alike, up to 1; null if too few rows or callers can be compared.
         unlike: Whether its rows are unlike all others', as those of who copies the model without natural rows are.
+        restricted: What an incident restricts it to now: "labels" or "refuse"; empty if none does.
     """
 
     who: str
@@ -43,6 +45,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     distinct: int
     distance: float | None
     unlike: bool
+    restricted: str = ""
 
 
 class _Drawn(NamedTuple):
@@ -80,10 +83,12 @@ def callers(project: Project, endpoint: str, since: int, until: int) -> list[Cal
     asked = {who: _queries([each.prediction for each in sorted(kept[who], key=_id)]) for who in largest}
     compared, names, rows = likeness(asked), names_of(project), sum(counted.values())
     found = {who: compared.get(who, Likeness(0)) for who in counted}
+    route = project.routes.current().get(endpoint)
+    restricted = {} if route is None else {each.caller: each.to for each in route.restricted}
     listed = [
         Caller(
             who=names.get(id, id), id=id, rows=number, share=round(number / rows, 4), distinct=found[id].distinct,
-            distance=found[id].distance, unlike=found[id].unlike,
+            distance=found[id].distance, unlike=found[id].unlike, restricted=restricted.get(id, ""),
         )
         for id, number in counted.items()
     ]  # fmt: skip
@@ -101,8 +106,8 @@ def judged(project: Project, endpoint: str, end: int) -> list[Judged]:
         return []
     signals = tuple(
         Signal(
-            channel=CALLERS, endpoint=endpoint, statistic="unlike others", column=each.who, start=end - length, end=end,
-            severity=each.distance / UNLIKE, value=each.distance, expected=_HALF,
+            channel=CALLERS, endpoint=endpoint, statistic="unlike others", column=each.who, caller=each.id,
+            start=end - length, end=end, severity=each.distance / UNLIKE, value=each.distance, expected=_HALF,
             detail=f"{each.who} asked for {each.rows:,} rows; {each.distinct:,} distinct ones were compared, and are "
             "unlike those of all other callers, as those of somebody who copies the model are.",
         )

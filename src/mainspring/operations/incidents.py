@@ -11,9 +11,9 @@ from mainspring.core.time import DAY, format_instant, parse_duration, parse_inst
 from mainspring.monitoring.incidents.model import CLOSED, REAL, VERDICTS, Incident, Outgoing, Symptom
 from mainspring.monitoring.incidents.updating import Change, closed
 from mainspring.operations.auditing import audit
+from mainspring.operations.defending import ended, live, publish_defences
 from mainspring.operations.models.curating import storable
 from mainspring.operations.notifying import outgoing
-from mainspring.operations.shedding import ended, live_sheds, publish_sheds
 from mainspring.project import Project
 from mainspring.registry.processes import local_user
 
@@ -55,7 +55,7 @@ class ActionReport(msgspec.Struct, frozen=True, kw_only=True):
     action: str
     state: str
     detail: str
-    until: str | None = None  # of a shed that is on: its end at the latest
+    until: str | None = None  # of a shed or a restriction that is on: its end at the latest
 
 
 class MessageReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +120,7 @@ def report(project: Project, incident: Incident, messages: Sequence[Outgoing] | 
     """
     sent = project.incidents.outgoing(incidents=[incident.id]) if messages is None else messages
     silenced = incident.silenced(project.clock.now())
-    live = live_sheds(incident, project.wall.now())
+    holding = live(incident, project.wall.now())
     return IncidentReport(
         id=incident.id,
         cause=str(incident.cause),
@@ -149,7 +149,7 @@ def report(project: Project, incident: Incident, messages: Sequence[Outgoing] | 
                 action=each.action,
                 state=each.state,
                 detail=each.detail,
-                until=format_instant(each.until) if each in live else None,
+                until=format_instant(each.until) if each in holding else None,
             )
             for each in incident.actions
         ),
@@ -245,11 +245,11 @@ def close(project: Project, id: str, *, reason: str = "", by: str | None = None)
 
 
 def end_shed(project: Project, id: str, *, reason: str = "", by: str | None = None) -> Incident:
-    """End the shed that an incident caused: the endpoint's requests are refused no more.
+    """End the shed or the restriction of a caller that an incident caused.
 
     Raises:
         NotFound: There is no such incident.
-        Invalid: It sheds no requests.
+        Invalid: It sheds no requests and restricts no caller.
     """
     who, why = by or local_user(), storable(reason)
     return _changed(
@@ -299,7 +299,7 @@ def _changed(
                 audit(project, f"incident.{action}", f"incident/{id}", text, who=who)
         except Conflict:  # a pass was faster
             continue
-        publish_sheds(project)
+        publish_defences(project)
         return stored
     raise Conflict(f"The incident {id} kept changing.", fix="run the command again.")
 

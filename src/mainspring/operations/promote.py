@@ -14,12 +14,12 @@ from mainspring.delivery.model import Evaluation, GateResult, Promotion
 from mainspring.delivery.verdicts import verdicts
 from mainspring.delivery.waiving import with_waivers
 from mainspring.operations.auditing import audit
+from mainspring.operations.defending import defences
 from mainspring.operations.fallbacks import check_fallbacks
 from mainspring.operations.models import curating
 from mainspring.operations.models.curating import authors, expect_kept, people, storable
 from mainspring.operations.models.serving_memory import serving_memory
 from mainspring.operations.models.waiving import from_others
-from mainspring.operations.shedding import sheds
 from mainspring.project import Project
 from mainspring.project.executors import executors
 from mainspring.registry.model import Bundle, ModelVersion
@@ -87,7 +87,7 @@ def promote(
         waive=lambda results: waived(project, candidate, results),
         more=lambda: [*_carded(project, gates, candidate), *_approved(project, gates, candidate)],
         rollouts=project.rollouts.live,
-        sheds=partial(sheds, project),
+        defences=partial(defences, project),
         check=(lambda _: None) if rollout is None else partial(project.rollouts.expect_live, rollout),
     )
     if promotion.results:
@@ -165,7 +165,7 @@ def _carded(project: Project, gates: Sequence[Gate], version: ModelVersion) -> l
 
 
 def publish_routes(project: Project) -> int:
-    """Update the routing table from the aliases, rollouts and sheds, and return its revision."""
+    """Update the routing table from the aliases, rollouts and incidents, and return its revision."""
     endpoints = list(project.definitions.endpoints.values())
     return routing.publish(
         endpoints,
@@ -173,7 +173,7 @@ def publish_routes(project: Project) -> int:
         project.routes,
         gated=gated(project),
         rollouts=project.rollouts.live,
-        sheds=partial(sheds, project),
+        defences=partial(defences, project),
     )
 
 
@@ -259,7 +259,7 @@ def rollback(
         actor=who,
         reason=storable(reason),
         rollouts=project.rollouts.live,
-        sheds=partial(sheds, project),
+        defences=partial(defences, project),
     )
 
 

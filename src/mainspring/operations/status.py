@@ -8,10 +8,10 @@ from mainspring.core.errors import MainspringError
 from mainspring.core.time import format_instant
 from mainspring.monitoring.model import VersionQuality
 from mainspring.monitoring.service.burning import ObjectiveReport
+from mainspring.operations.defending import in_words
 from mainspring.operations.endpoint_checks import problem_of
 from mainspring.operations.incidents import importance
 from mainspring.operations.service.objectives import objectives
-from mainspring.operations.shedding import in_words
 from mainspring.operations.streams.reports import listed
 from mainspring.project import Project
 from mainspring.project.running import Running, alive, read_running

@@ -21,15 +21,17 @@ from mainspring.monitoring.channels.harm import signals as harm_signals
 from mainspring.monitoring.declaring import ALARMS_PER_WEEK
 from mainspring.monitoring.incidents.causes import LABELS, MONITOR, PREDICTIONS, Lineage, Origin, grouped
 from mainspring.monitoring.incidents.feedback import confirmed, dismissed
-from mainspring.monitoring.incidents.model import WEEKS, Incident, Judged, Part, Policy, scope
+from mainspring.monitoring.incidents.model import OPENED, REOPENED, WEEKS, Incident, Judged, Part, Policy, scope
 from mainspring.monitoring.incidents.silences import Traffic, missing_labels, missing_predictions, monitor_silences
 from mainspring.monitoring.incidents.updating import Change, Evidence, Pair, updated
 from mainspring.monitoring.model import Window
+from mainspring.monitoring.signals import CALLERS, HARM, SILENCE
 from mainspring.monitoring.signals import CHANNELS as CHANNEL_NAMES
-from mainspring.monitoring.signals import HARM, SILENCE
+from mainspring.operations.acting import MONITOR as WORKER
 from mainspring.operations.acting import act
 from mainspring.operations.anchoring import judged as anchors_judged
 from mainspring.operations.attributions import attributions_judged
+from mainspring.operations.auditing import audit
 from mainspring.operations.callers import judged as callers_judged
 from mainspring.operations.distributions import Kept, judged, traffic
 from mainspring.operations.edge.watching import judged as fleet_judged
@@ -233,7 +235,12 @@ def settle(project: Project, judged: Sequence[Judged], now: int) -> list[Change]
         if not changes:
             return []
         try:
-            made = store.save([change.incident for change in changes], outgoing(project, changes))
+            with project.audit.together():
+                made = store.save([change.incident for change in changes], outgoing(project, changes))
+                for incident in [each.incident for each in changes if each.event in (OPENED, REOPENED)]:
+                    if CALLERS in incident.channels:
+                        detail = incident.symptoms[0].detail
+                        audit(project, "incident.open", f"incident/{incident.id}", detail, who=WORKER)
         except Conflict as error:  # another worker, or a person, was faster
             _log.info("%s", error)
             continue

@@ -172,6 +172,20 @@ class Shed(msgspec.Struct, frozen=True, kw_only=True):
     salt: str = ""
 
 
+class Restriction(msgspec.Struct, frozen=True, kw_only=True):
+    """Treatment of a caller that an incident caused.
+
+    Attributes:
+        caller: Id of the key or workload.
+        to: "labels", answers with the class alone; or "refuse", none.
+        incident: Id of the incident.
+    """
+
+    caller: str
+    to: str
+    incident: str = ""
+
+
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Versions that an endpoint serves now.
 
@@ -183,6 +197,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         by: With "key": name of the one key column that is the unit; empty for all key columns together.
         salt: Hashed with each unit: another salt draws all units again, independently.
         shed: The share of requests that is refused on purpose; `None` without one.
+        restricted: Callers whom incidents restrict; these hold before `outputs`.
     """
 
     endpoint: str
@@ -202,6 +217,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     quotas: tuple[Quota, ...] = ()
     price: Price = _FREE
     outputs: tuple[Outputs, ...] = ()
+    restricted: tuple[Restriction, ...] = ()
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,9 +15,9 @@ from kit.incidents import incident
 from mainspring.core.errors import Invalid
 from mainspring.core.time import DAY, HOUR, MINUTE, WEEK, ManualClock
 from mainspring.jobs.pipelines.declaring import Pipeline
-from mainspring.monitoring.incidents.actions import Action, roll_back, shed, start
-from mainspring.monitoring.incidents.model import Incident, Taken
-from mainspring.monitoring.signals import CONTRACT, SURPRISE
+from mainspring.monitoring.incidents.actions import Action, restrict, roll_back, shed, start
+from mainspring.monitoring.incidents.model import Incident, Symptom, Taken
+from mainspring.monitoring.signals import CALLERS, CONTRACT, SURPRISE
 from mainspring.operations.acting import act
 from mainspring.operations.incidents import close, end_shed, report
 from mainspring.operations.promote import rollback
@@ -191,7 +191,7 @@ def test_a_shed_ends_with_its_incident_or_when_a_person_says_so(end: Callable[..
     assert (run(project), shares(project)) == ([], [0.0])
     [action] = report(project, noted_incident(project, there)).actions
     assert (action.state, action.until) == ("done", None)
-    with pytest.raises(Invalid, match="sheds no requests"):
+    with pytest.raises(Invalid, match="sheds no requests and restricts no caller"):
         end_shed(project, there.id)
 
 
@@ -223,3 +223,51 @@ def test_an_action_that_fails_is_noted_and_not_repeated() -> None:
 def test_what_is_wrong_is_named(declare: Any) -> None:
     with pytest.raises(Invalid):
         declare()
+
+
+def unlike(project: flights.Project, id: str, **changes: Any) -> Incident:
+    symptom = Symptom(
+        channel=CALLERS, endpoint=ENDPOINT, statistic="unlike others", column=id, caller=id, first=0, last=HOUR,
+        severity=1.1,
+    )  # fmt: skip
+    return opened(project, source=id, channels=(CALLERS,), symptoms=(symptom,), page=False, **changes)
+
+
+def restricted(project: flights.Project) -> list[tuple[str, str]]:
+    [route] = project.routes.current().values()
+    return [(each.caller, each.to) for each in route.restricted]
+
+
+@pytest.mark.parametrize("end", [close, end_shed])
+def test_a_caller_is_restricted_until_the_incident_is_closed_or_a_person_says_so(
+    end: Callable[..., Incident],
+) -> None:
+    project = made(restrict("refuse", lasts="7d"))
+    one, _ = unlike(project, "k1"), unlike(project, "k2")
+    assert run(project) == ["restrict late-arrival: done", "restrict late-arrival: done"]
+    assert restricted(project) == [("k1", "refuse"), ("k2", "refuse")]
+    assert run(project) == []
+    rollback(project, MODEL, reason="test", by="ana")  # publishes the routes from the start
+    assert restricted(project) == [("k1", "refuse"), ("k2", "refuse")]
+    end(project, one.id, reason="known", by="ana")
+    assert restricted(project) == [("k2", "refuse")]
+    events = [(each.actor, each.action) for each in reversed(project.audit.read())]
+    assert events.count(("monitor", "incident.action")) == 4  # each begun and done
+    assert events[-1] == ("ana", "incident.close" if end is close else "incident.end-shed")
+    assert isinstance(project.wall, ManualClock)
+    project.wall.advance(7 * DAY)
+    assert (run(project), restricted(project)) == ([], [])
+
+
+def test_only_callers_are_restricted_and_a_dry_run_restricts_none() -> None:
+    project = made(restrict(dry_run=True))
+    opened(project)
+    unlike(project, "k1")
+    assert run(project) == ["restrict late-arrival: dry run"]
+    assert restricted(project) == []
+
+
+@pytest.mark.parametrize("wrong", [{"to": "less"}, {"lasts": "1m"}, {"lasts": "400d"}, {"level": "some"}])
+def test_a_restriction_has_a_kind_and_an_end(wrong: dict[str, Any]) -> None:
+    with pytest.raises(Invalid):
+        restrict(**wrong)

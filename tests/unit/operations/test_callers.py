@@ -19,6 +19,7 @@ from mainspring.ledger.model import Prediction
 from mainspring.operations import callers as operations
 from mainspring.operations.callers import _class, callers
 from mainspring.operations.distributions import Kept
+from mainspring.operations.service import exposition
 from mainspring.operations.watching import CHANNELS, watch
 from mainspring.security.model import KeyScope
 from mainspring.stats import extraction
@@ -93,6 +94,11 @@ def test_a_caller_who_is_unlike_all_others_is_one_incident_where_the_monitor_ask
     assert (opened.event, str(opened.incident.cause)) == ("opened", f"caller copier of {ENDPOINT}")
     assert not opened.incident.page
     assert "are unlike those of all other callers" in opened.incident.symptoms[0].detail
+    assert callers(project, ENDPOINT, NOW - DAY, NOW)[0].id == opened.incident.symptoms[0].caller
+    [event] = [each for each in project.audit.read() if each.action == "incident.open"]
+    assert (event.actor, event.resource) == ("monitor", f"incident/{opened.incident.id}")
+    [metric] = [each for each in exposition._of_incidents(project) if each.name == "mainspring_unlike_callers"]
+    assert [each.value for each in metric.samples] == [1.0]
     assert watch(project, windows=False, channels=only, kept=kept) == []
 
 

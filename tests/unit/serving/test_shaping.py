@@ -21,7 +21,7 @@ from mainspring.core.errors import Denied, Invalid
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.registry.model import Manifest, TensorSpec
 from mainspring.security.model import KeyScope, Principal
-from mainspring.serving.model import Arm
+from mainspring.serving.model import Arm, Restriction
 from mainspring.serving.outputs import LABELS, Outputs
 from mainspring.serving.plane.counts import Counts
 from mainspring.serving.plane.lane import monotonic_us
@@ -196,6 +196,22 @@ async def test_callers_get_less_and_the_log_has_all(threads: ThreadPoolExecutor)
     assert isinstance(log, MemoryLedger)
     logged = [round(float(each.outputs["probability"]), 6) for each in log._appended]  # type: ignore[arg-type]
     assert logged == true * 6
+
+
+@on_a_loop
+async def test_a_caller_whom_an_incident_restricts_gets_labels_or_nothing(threads: ThreadPoolExecutor) -> None:
+    behind = served(threads, bundle())
+    true = await answers(behind)
+
+    def restricted(to: str, caller: str = PARTNER.id) -> Served:
+        return shaping(behind, Quota("q", requests=2), restricted=(Restriction(caller=caller, to=to),))
+
+    assert await answers(restricted("labels")) == [float(each >= 0.5) for each in true]
+    assert await answers(restricted("refuse", "another")) == true
+    refusing = restricted("refuse")
+    for _ in range(3):  # which costs nothing of the quota
+        with pytest.raises(Denied, match="are refused"):
+            await answers(refusing)
 
 
 @on_a_loop

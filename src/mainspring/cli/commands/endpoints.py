@@ -97,7 +97,7 @@ def callers_(call: Call, *, endpoint: str, last: str) -> None:
     are alike. From 0.8 on the caller may be copying the model.
     """
     from mainspring.core.time import parse_duration
-    from mainspring.operations.callers import callers
+    from mainspring.operations.callers import RESTRICTED, callers
 
     now = call.project.clock.now()
     found = callers(call.project, endpoint, now - parse_duration(last), now + 1)
@@ -108,10 +108,11 @@ def callers_(call: Call, *, endpoint: str, last: str) -> None:
             return
         rows = [
             (each.who, f"{each.rows:,}", f"{each.share:.0%}", f"{each.distinct:,}",
-             "–" if each.distance is None else f"{each.distance:.2f}", "yes" if each.unlike else "")
+             "–" if each.distance is None else f"{each.distance:.2f}", "yes" if each.unlike else "",
+             RESTRICTED.get(each.restricted, ""))
             for each in found
         ]  # fmt: skip
-        columns = ("caller", "rows", "share", "compared", "distance", "unlike")
+        columns = ("caller", "rows", "share", "compared", "distance", "unlike", "gets")
         show_records(console, columns, rows, right=("rows", "share", "compared", "distance"))
         if all(each.distance is None for each in found):
             console.print("Too few callers with enough distinct rows to compare.", style="dim")

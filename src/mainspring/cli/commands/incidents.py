@@ -118,7 +118,7 @@ def verdict(call: Call, *, incident_id: str, verdict: str, reason: str) -> None:
 @click.argument("incident_id", metavar="ID")
 @_REASON
 def end_shed(call: Call, *, incident_id: str, reason: str) -> None:
-    """End the shed that an incident caused: gateways refuse no request on purpose any more."""
+    """End the shed, or the restriction of a caller, that an incident caused: gateways answer as before."""
     from mainspring.operations.incidents import end_shed
 
     _done(call, end_shed(call.project, _whole(call, incident_id), reason=reason))

@@ -16,8 +16,8 @@ from mainspring.delivery.routing import CHAMPION
 from mainspring.monitoring.incidents.model import Incident, Outgoing, Symptom, Taken
 from mainspring.monitoring.model import ColumnDrift, Window
 from mainspring.monitoring.signals import STREAM
+from mainspring.operations.defending import live
 from mainspring.operations.incidents import find, importance
-from mainspring.operations.shedding import live_sheds
 from mainspring.project import Project
 
 STATES = {"open": ("Open", "alert"), "silenced": ("Silenced", "drifted"), "closed": ("Closed", "plain")}
@@ -127,7 +127,7 @@ def incident_page(project: Project, id: str) -> IncidentPage:
         remedies=remedies(project, incident),
         messages=tuple(project.incidents.outgoing(incidents=[incident.id])),
         now=now,
-        sheds=tuple(live_sheds(incident, project.wall.now())),
+        sheds=tuple(live(incident, project.wall.now())),
     )
 
 

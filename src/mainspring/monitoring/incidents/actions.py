@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from mainspring.core.definition_registry import expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
-from mainspring.core.time import DAY, MINUTE, WEEK, format_duration, parse_duration
+from mainspring.core.time import DAY, HOUR, MINUTE, WEEK, format_duration, parse_duration
 from mainspring.monitoring.incidents.model import BEGUN, DONE, FAILED, LEVELS, PAGE, TICKET, Incident, Taken
-from mainspring.monitoring.signals import CHANNELS, CONTRACT, HARM, JOINT, SERVICE, SURPRISE
+from mainspring.monitoring.signals import CALLERS, CHANNELS, CONTRACT, HARM, JOINT, SERVICE, SURPRISE
 
-__all__ = ["roll_back", "shed", "start"]
+__all__ = ["restrict", "roll_back", "shed", "start"]
 
-ROLL_BACK, START, SHED = "roll back", "start", "shed"
+ROLL_BACK, START, SHED, RESTRICT = "roll back", "start", "shed", "restrict"
+LABELS, REFUSE = "labels", "refuse"
 _SHORTEST, _LONGEST = MINUTE, DAY  # of a shed
+_LONGEST_RESTRICTION = 366 * DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +25,18 @@ class Action:
     """An action that incidents of an endpoint cause, once each.
 
     Attributes:
-        kind: `roll back`, `start` or `shed`.
+        kind: `roll back`, `start`, `shed` or `restrict`.
         name: The pipeline to start; empty for other kinds.
         channels: Incidents of one of these channels cause it.
         level: The least urgent incidents that cause it.
         most_a_week: Budget: the action is refused once it was taken so often within a week.
-        cool_down: Time after it was taken in which it is refused.
+        cool_down: Time after it was taken in which it is refused; empty for none.
         newest: Of a rollback: it is refused if the champion has been champion for longer when the incident began, as
             then its version is hardly the cause.
         dry_run: Whether it is only noted.
         share: Of a shed: the share of requests that is refused.
-        lasts: Of a shed: the longest time that it stays on.
+        lasts: Of a shed or a restriction: the longest time that it stays on.
+        to: Of a restriction: what the caller gets.
     """
 
     kind: str
@@ -46,6 +49,7 @@ class Action:
     dry_run: bool
     share: float = 0.0
     lasts: str = ""
+    to: str = ""
 
     def title(self, endpoint: str) -> str:
         """Return the words under which it is noted: one pipeline is started once, however many endpoints are ill."""
@@ -116,6 +120,26 @@ def shed(
     return _action(made, channels)
 
 
+def restrict(
+    to: str = LABELS, *, lasts: str = "30d", level: str = TICKET, most_a_week: int = 20, dry_run: bool = False
+) -> Action:
+    """Restrict a caller whose rows are unlike all other callers', until the incident is closed.
+
+    Args:
+        to: "labels", answers with the class alone; or "refuse", none.
+        lasts: The longest time that it stays on, a duration from an hour to 366 days.
+
+    Raises:
+        Invalid: An argument is outside its range.
+    """
+    if to not in (LABELS, REFUSE):
+        raise Invalid(f"An action restricts a caller to {to!r}.", fix=f'write "{LABELS}" or "{REFUSE}".')
+    if not HOUR <= parse_duration(lasts) <= _LONGEST_RESTRICTION:
+        raise Invalid(f"A restriction lasts {lasts!r}.", fix="write a duration from 1h to 366d.")
+    made = Action(RESTRICT, "", (CALLERS,), level, most_a_week, "", "", dry_run, lasts=lasts, to=to)
+    return _action(made, made.channels)
+
+
 def _action(made: Action, channels: Sequence[str]) -> Action:
     owner = f"The {{}} of the action {made.kind!r}"
     expect_each(channels, str, owner.format("channels"), fix='write channels=["contract"].')
@@ -126,7 +150,8 @@ def _action(made: Action, channels: Sequence[str]) -> Action:
     expect(made.most_a_week, int, owner.format("most_a_week"), fix="write a whole number.")
     if made.most_a_week < 1:
         raise Invalid(f"An action has most_a_week={made.most_a_week}.", fix="write at least 1.")
-    parse_duration(made.cool_down)
+    if made.cool_down:
+        parse_duration(made.cool_down)
     if made.newest:
         parse_duration(made.newest)
     return made
@@ -156,6 +181,6 @@ def refusal(action: Action, title: str, past: Sequence[Taken], now: int) -> str:
     mine = [each.at for each in past if each.action == title and each.state in (BEGUN, DONE, FAILED)]
     if sum(at > now - WEEK for at in mine) >= action.most_a_week:
         return f"its budget of {action.most_a_week} a week is spent"
-    if any(at > now - parse_duration(action.cool_down) for at in mine):
+    if action.cool_down and any(at > now - parse_duration(action.cool_down) for at in mine):
         return f"it was taken within {action.cool_down}"
     return ""

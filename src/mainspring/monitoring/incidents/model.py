@@ -59,6 +59,7 @@ class Symptom(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expected: float | None = None
     page: bool = False
     detail: str = ""
+    caller: str = ""
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -79,8 +80,10 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         state: `begun`, `done`, `failed`, `refused` or `dry run`.
         share: Of a shed: the share of requests that is refused.
-        until: Of a shed: its end.
-        ended_at: Of a shed: when a person ended it before; 0 if nobody did.
+        until: Of a shed or a restriction: its end.
+        ended_at: Of a shed or a restriction: when a person ended it before; 0 if nobody did.
+        caller: Of a restriction: id of the caller.
+        to: Of a restriction: what the caller gets, see `actions.restrict`.
     """
 
     action: str
@@ -90,9 +93,11 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     share: float = 0.0
     until: int = 0
     ended_at: int = 0
+    caller: str = ""
+    to: str = ""
 
-    def sheds(self, now: int) -> bool:
-        """Return whether it refuses requests at an instant, if its incident is open."""
+    def holds(self, now: int) -> bool:
+        """Return whether it sheds or restricts at an instant, if its incident is open."""
         return self.state in (BEGUN, DONE) and now < self.until and not self.ended_at
 
 

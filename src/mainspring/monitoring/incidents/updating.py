@@ -173,7 +173,7 @@ def _with(incident: Incident, signals: Sequence[Signal], now: int) -> Incident:
             channel=signal.channel, endpoint=signal.endpoint, statistic=signal.statistic, column=signal.column,
             segment=signal.segment, version=signal.version, first=signal.start, last=signal.end,
             severity=signal.severity, value=signal.value, expected=signal.expected, page=signal.page,
-            detail=signal.detail,
+            detail=signal.detail, caller=signal.caller,
         )  # fmt: skip
         old = symptoms.get(new.key)
         if old is not None:

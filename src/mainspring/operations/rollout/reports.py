@@ -14,8 +14,8 @@ from mainspring.delivery.rollout.pairing import DROPPED, SKIPPED
 from mainspring.delivery.rollout.plan import SHADOW
 from mainspring.delivery.rollout.plan_in_words import waits_for
 from mainspring.delivery.routing import CHAMPION
+from mainspring.operations.defending import in_words
 from mainspring.operations.rollout.gateways import GatewayReport, gateways
-from mainspring.operations.shedding import in_words
 from mainspring.project import Project
 
 

@@ -20,6 +20,7 @@ from mainspring.core.errors import MainspringError
 from mainspring.core.gpus import Gpu, gpu_reader
 from mainspring.core.process_usage import of_descendants
 from mainspring.monitoring.incidents.model import PAGE, TICKET
+from mainspring.monitoring.signals import CALLERS
 from mainspring.operations.anchoring import lags as anchor_lags
 from mainspring.operations.data.tables import newest
 from mainspring.operations.edge.fleet import devices as fleet_devices
@@ -258,13 +259,19 @@ def _of_estimates(project: Project) -> Iterator[Metric]:
 def _of_incidents(project: Project) -> Iterator[Metric]:
     opened = _gauge("open_incidents", "Open incidents; an empty endpoint is the installation.", "endpoint", "severity")
     counts = {(name, severity): 0 for name in project.definitions.endpoints for severity in (PAGE, TICKET)}
+    unlike = _gauge("unlike_callers", "Callers with an open incident as their rows are unlike all others'.", "endpoint")
+    callers = dict.fromkeys((name for name, each in project.definitions.monitors.items() if each.extraction), 0)
     for incident in project.incidents.open():
+        if CALLERS in incident.channels:
+            callers |= {name: callers.get(name, 0) + 1 for name in incident.endpoints}
         for name in incident.endpoints or ("",):
             key = name, PAGE if incident.page else TICKET
             counts[key] = counts.get(key, 0) + 1
     for key, count in counts.items():
         opened.add_metric(list(key), float(count))
-    yield opened
+    for name, number in callers.items():
+        unlike.add_metric([name], float(number))
+    yield from (opened, unlike)
 
 
 def _of_features(project: Project) -> Iterator[Metric]:

@@ -34,6 +34,7 @@ from mainspring.serving.plane.metering import Charge, Quotas
 from mainspring.serving.plane.metrics import EndpointMetrics
 from mainspring.serving.plane.runtime import MAX_ROWS, Runtime
 from mainspring.serving.plane.screening import Screen, refusal, screen_of
+from mainspring.serving.plane.shaping import Policies
 from mainspring.serving.plane.shedding import Shedder
 from mainspring.serving.plane.statistics import Statistics
 from mainspring.serving.plane.watch import StoreDamaged
@@ -158,6 +159,14 @@ class Lane:
             shedder.check(priority or LAST, unit)
         except Overloaded:
             self._metrics.rejections["shed"] += 1
+            raise
+
+    def check_caller(self, policies: Policies, caller: Principal) -> None:
+        """Raise if a caller gets no answers; errors as of `Policies.check`."""
+        try:
+            policies.check(caller)
+        except MainspringError:
+            self._metrics.rejections["restricted"] += 1
             raise
 
     def charge(self, quotas: Quotas, caller: Principal, rows: int, arrived: int) -> Charge:

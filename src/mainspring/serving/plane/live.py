@@ -356,7 +356,7 @@ class Live:
             lane.screen = screen_of(route.unusual, lane.runtime, lane.screen)
         kept = msgspec.structs.replace(
             old.route, shed=route.shed, quotas=route.quotas, price=route.price, outputs=route.outputs,
-            unusual=route.unusual,
+            unusual=route.unusual, restricted=route.restricted,
         )  # fmt: skip
         return replace(old, route=kept, shedder=self._shedder(route, old), quotas=self._quotas(route, old))
 

@@ -250,6 +250,7 @@ class Inference:
         Invalid: The request does not follow the model's schema.
         NotFound: `version` is not served.
         QuotaExceeded: A quota of the caller is spent.
+        Denied: An incident had the caller refused.
         Shed: The endpoint refuses it on purpose.
     """
 
@@ -284,6 +285,8 @@ class Inference:
         if served.shedder is not None:  # before a rollout assigns it: an arm loses no request that it was given
             lane.check_shed(served.shedder, asked.parameters.priority, asked.id or named)
         rows = lane.runtime.schema.read(asked.inputs)
+        if served.policies.restricted and caller is not None:
+            lane.check_caller(served.policies, caller)
         charge: Charge | None = None
         if served.quotas is not None and caller is not None:  # before a rollout assigns it, likewise
             charge = lane.charge(served.quotas, caller, rows.count, received_us)

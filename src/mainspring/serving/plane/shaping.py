@@ -10,8 +10,8 @@ import numpy as np
 from mainspring.core.errors import Denied
 from mainspring.registry.model import Manifest, TensorSpec
 from mainspring.security.model import Principal
-from mainspring.serving.model import Route
-from mainspring.serving.outputs import Outputs
+from mainspring.serving.model import REFUSE, Route
+from mainspring.serving.outputs import LABELS, Outputs
 from mainspring.serving.plane.metering import named
 
 _HALF = 0.5
@@ -20,16 +20,21 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
 class Policies:
-    """Policies of one endpoint, by caller."""
+    """Policies of one endpoint, by caller.
+
+    Attributes:
+        restricted: What callers get whom incidents restrict, by their ids.
+    """
 
     def __init__(self, route: Route) -> None:
         self._endpoint = route.endpoint
+        self.restricted = {each.caller: each.to for each in route.restricted}
         self._policies = route.outputs
         self._known: dict[str, tuple[Principal, Outputs | None]] = {}
 
     def of(self, caller: Principal | None) -> Outputs | None:
         """Return the policy that holds for a caller; `None` if the caller gets all."""
-        if not self._policies:
+        if not self._policies and not self.restricted:
             return None
         if caller is None:
             return self._find(None)
@@ -40,7 +45,21 @@ class Policies:
             known = self._known[caller.id] = caller, self._find(caller)
         return known[1]
 
+    def check(self, caller: Principal) -> None:
+        """Raise if a caller gets no answers.
+
+        Raises:
+            Denied: An incident had the caller refused.
+        """
+        if self.restricted.get(caller.id) == REFUSE:
+            raise Denied(
+                f"Your requests to {self._endpoint!r} are refused: they look like an attempt to copy the model.",
+                fix="ask those who run the endpoint.", authenticated=True,
+            )  # fmt: skip
+
     def _find(self, caller: Principal | None) -> Outputs | None:
+        if caller is not None and caller.id in self.restricted:
+            return LABELS
         found = next((each for each in self._policies if named(each.only, caller, self._endpoint)), None)
         return None if found is None or found.whole else found
 

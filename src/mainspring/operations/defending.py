@@ -1,0 +1,101 @@
+"""Sheds of endpoints and restrictions of callers: which are on follows from the stored incidents, and the routing table
+follows from that.
+
+So a worker that is killed between its decision and the table leaves nothing behind: the next publication has the shed,
+or has it no more. Gateways end a shed at its stated time by themselves, whether a worker lives or not.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import msgspec
+
+from mainspring.core.errors import Invalid
+from mainspring.core.time import format_instant
+from mainspring.delivery.routing import NO_DEFENCE, Defence
+from mainspring.monitoring.incidents.actions import REFUSE, RESTRICT, SHED
+from mainspring.monitoring.incidents.model import Incident, Taken
+from mainspring.project import Project
+from mainspring.serving.model import Restriction, Shed
+
+
+def live(incident: Incident, now: int) -> list[Taken]:
+    """Return the sheds and restrictions of an incident that are on, at an instant of the machine's clock."""
+    return [each for each in incident.actions if each.holds(now)] if incident.is_open else []
+
+
+def sheds(project: Project) -> dict[str, Shed]:
+    """Return endpoint -> its live shed, the largest share where incidents have several."""
+    found: dict[str, Shed] = {}
+    now = project.wall.now()
+    for incident in project.incidents.open():
+        for taken in live(incident, now):
+            kind, _, endpoint = taken.action.partition(" ")
+            if kind != SHED:
+                continue
+            if endpoint not in found or taken.share > found[endpoint].share:
+                found[endpoint] = Shed(share=taken.share, until=taken.until, salt=incident.id)
+    return found
+
+
+def restrictions(project: Project) -> dict[str, tuple[Restriction, ...]]:
+    """Return endpoint -> its restricted callers, by their ids; the stricter where incidents have several of one."""
+    found: defaultdict[str, dict[str, Restriction]] = defaultdict(dict)
+    now = project.wall.now()
+    for incident in sorted(project.incidents.open(), key=lambda each: each.id):
+        for taken in live(incident, now):
+            kind, _, endpoint = taken.action.partition(" ")
+            if kind == RESTRICT and (taken.to == REFUSE or taken.caller not in found[endpoint]):
+                made = Restriction(caller=taken.caller, to=taken.to, incident=incident.id)
+                found[endpoint][taken.caller] = made
+    return {endpoint: tuple(of[caller] for caller in sorted(of)) for endpoint, of in found.items()}
+
+
+def defences(project: Project) -> dict[str, Defence]:
+    """Return endpoint -> what live incidents caused."""
+    shed, restricted = sheds(project), restrictions(project)
+    return {name: Defence(shed.get(name), restricted.get(name, ())) for name in {*shed, *restricted}}
+
+
+def in_words(project: Project, endpoint: str) -> str:
+    """Return the live shed of an endpoint in words; empty without one."""
+    shed = sheds(project).get(endpoint)
+    if shed is None:
+        return ""
+    return (
+        f"{shed.share:.0%} of the requests are refused on purpose until {format_instant(shed.until)} at the latest; "
+        f"`mainspring incidents end-shed {shed.salt}` ends it"
+    )
+
+
+def ended(incident: Incident, now: int, by: str, reason: str) -> Incident:
+    """Return an incident whose live sheds and restrictions a person ended.
+
+    Raises:
+        Invalid: There is none.
+    """
+    holding = live(incident, now)
+    if not holding:
+        raise Invalid(
+            f"The incident {incident.id} sheds no requests and restricts no caller.",
+            fix="`mainspring incidents show` has its actions.",
+        )
+    detail = f"ended at {format_instant(now)} by {by}{f': {reason}' if reason else ''}"
+    actions = tuple(
+        msgspec.structs.replace(each, ended_at=now, detail=detail) if each in holding else each
+        for each in incident.actions
+    )
+    return msgspec.structs.replace(incident, actions=actions)
+
+
+def publish_defences(project: Project) -> None:
+    """Bring the routing table up to date if its sheds and restrictions are not the live ones."""
+    from mainspring.operations.promote import publish_routes
+
+    wanted = defences(project)
+    if any(
+        Defence(route.shed, route.restricted) != wanted.get(name, NO_DEFENCE)
+        for name, route in project.routes.current().items()
+    ):
+        publish_routes(project)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import pytest
 
 from integration.test_grpc_workers import message
 from kit import documents
+from kit.depth import deep
 from kit.fleet import BODY, INFER, Fleet, answer_of
+from kit.servers import PostgresServer
 from kit.waiting import free_port, wait_until
 from mainspring.ledger.adapters.unread import unread
 from mainspring.operations.quotas import use
@@ -94,3 +98,24 @@ def test_a_quota_holds_over_protocols_processes_and_restarts(tmp_path: Path) -> 
         wait_until(lambda: fleet.ask("POST", INFER, BODY).status == 429, "the end of the refusal")
         routes = fleet.project.routes.current().values()
         assert all(isinstance(each, Route) and each.quotas == (QUOTA,) for each in routes)
+
+
+@deep
+def test_machines_that_share_a_catalog_count_apart_and_restrict_together(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    shared = {"catalog": postgres_server.fresh().text, "blobs": f"file://{tmp_path / 'bundles'}"}
+    one = Fleet(tmp_path / "one", workers=1, settings=shared)
+    one.publish("1", quotas=(QUOTA,))
+    keys = one.project.settings.state / "keys"
+    shutil.copytree(keys, tmp_path / "two" / keys.relative_to(one.root))
+    two = Fleet(tmp_path / "two", workers=1, settings=shared)
+    two.key = one.key
+    with closing(one.project), closing(two.project), one.up(), two.up():
+        for machine in (one, two):
+            assert sum(machine.ask("POST", INFER, BODY).status == 200 for _ in range(REQUESTS + 2)) == REQUESTS
+            assert [each.spent for each in use(machine.project)] == [REQUESTS]
+        refused = Restriction(caller=one.key.split("_")[1], to="refuse")
+        one.publish("1", quotas=(QUOTA,), restricted=(refused,))
+        for machine in (one, two):
+            wait_until(lambda machine=machine: machine.ask("POST", INFER, BODY).status == 403, "the refusal")

@@ -83,8 +83,7 @@ def callers(project: Project, endpoint: str, since: int, until: int) -> list[Cal
     asked = {who: _queries([each.prediction for each in sorted(kept[who], key=_id)]) for who in largest}
     compared, names, rows = likeness(asked), names_of(project), sum(counted.values())
     found = {who: compared.get(who, Likeness(0)) for who in counted}
-    route = project.routes.current().get(endpoint)
-    restricted = {} if route is None else {each.caller: each.to for each in route.restricted}
+    restricted = restricted_callers(project, endpoint)
     listed = [
         Caller(
             who=names.get(id, id), id=id, rows=number, share=round(number / rows, 4), distinct=found[id].distinct,
@@ -93,6 +92,12 @@ def callers(project: Project, endpoint: str, since: int, until: int) -> list[Cal
         for id, number in counted.items()
     ]  # fmt: skip
     return sorted(listed, key=lambda each: (not each.unlike, -each.rows, each.id))
+
+
+def restricted_callers(project: Project, endpoint: str) -> dict[str, str]:
+    """Return what callers get whom incidents restrict, by their ids, as the gateways have it."""
+    route = project.routes.current().get(endpoint)
+    return {} if route is None else {each.caller: each.to for each in route.restricted}
 
 
 def judged(project: Project, endpoint: str, end: int) -> list[Judged]:

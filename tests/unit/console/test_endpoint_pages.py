@@ -21,6 +21,7 @@ from mainspring.monitoring.quality.table import Key
 from mainspring.monitoring.service.readings import GATEWAY, State
 from mainspring.monitoring.service.samples import Sample
 from mainspring.monitoring.service.skew import subject
+from mainspring.serving.model import Restriction
 from mainspring.serving.plane.counts import FILE, Counts
 from mainspring.serving.plane.metering import name_of
 from mainspring.serving.plane.slots import folder
@@ -346,4 +347,9 @@ def test_callers_are_shown_with_their_shares_and_what_is_left_of_their_quotas(tm
     assert "240 100.0%" in page
     answer = client.get(f"/api{HERE}/callers").json()
     assert (answer["quotas"][0]["left"], answer["callers"][0]["share"]) == (0.0, 1.0)
+    assert "Gets" not in page
+    changed = msgspec.structs.replace(route, restricted=(Restriction(caller=asker, to="labels"),))
+    project.routes.publish([changed])
+    assert "check-in desk Gets labels alone" in text_of(client.page(f"{HERE}/callers").text)
+    assert client.get(f"/api{HERE}/callers").json()["callers"][0]["restricted"] == "labels"
     counts.close()

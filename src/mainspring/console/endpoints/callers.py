@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from mainspring.console.background_cache import Looking
 from mainspring.console.endpoints.period import Period
 from mainspring.console.features.values import Seen
 from mainspring.core.errors import MainspringError
 from mainspring.core.time import DAY, MINUTE, parse_instant
-from mainspring.operations.callers import Caller, callers
+from mainspring.operations.callers import Caller, callers, restricted_callers
 from mainspring.operations.quotas import QuotaUse, refused, use
 from mainspring.project import Project
 from mainspring.serving.quota import Quota
@@ -49,7 +51,10 @@ def callers_page(project: Project, looking: Looking, endpoint: str, period: Peri
     monitor = project.definitions.monitors.get(endpoint)
     try:
         key = ("callers", endpoint, period, now // _KEPT_US)
-        seen = Seen(*looking.at(key, lambda: callers(project, endpoint, since, until)), None)
+        ready, found = looking.at(key, lambda: callers(project, endpoint, since, until))
+        restricted = restricted_callers(project, endpoint)  # since the look
+        shown = [msgspec.structs.replace(each, restricted=restricted.get(each.id, "")) for each in found or ()]
+        seen = Seen(ready, None if found is None else shown, None)
     except MainspringError as error:
         seen = Seen[list[Caller]](True, None, str(error))
     return CallersPage(

@@ -6,6 +6,7 @@ Those that speak no TLS themselves have `kit.mutual` in front of them. Of the ot
 
 from __future__ import annotations
 
+import json
 import ssl
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +46,7 @@ from mainspring.security.conformance import ANCHORED_BY, heads_of_a_log
 from mainspring.security.model import Grant, KeyScope, Kind, Role
 from mainspring.serving.plane.tracing import otlp
 from mainspring_edge.errors import Refused
+from mainspring_edge.fleet_cli import read_setup
 from mainspring_edge.queue import Queue
 from mainspring_edge.updates import HttpsFetcher, Unreachable
 from mainspring_edge.upload import Uploads
@@ -124,7 +126,10 @@ def test_another_installation_that_keeps_anchors(site: Site, tmp_path: Path) -> 
 
 
 def test_what_devices_fetch_and_upload(site: Site, tmp_path: Path) -> None:
-    shown = str(site.shown.cert), str(site.shown.key)
+    told = {"project": "flights", "device": "cam-1", "package": "late", "key": "", "root": "", "repository": "",
+            "broker": "", "ca": site.ca, "certificate": [str(site.shown.cert), str(site.shown.key)]}  # fmt: skip
+    (tmp_path / "cam-1.json").write_text(json.dumps(told))
+    shown = read_setup(tmp_path / "cam-1.json", {}).certificate
     queue, key = Queue(tmp_path / "queue.db"), Ed25519PrivateKey.generate()
     queue.add([{"kind": "row"}])
     with forwarded(create_app(Project())) as address, front(site.authority, urlsplit(address).port or 0) as at:

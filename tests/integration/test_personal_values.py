@@ -113,4 +113,4 @@ def test_what_is_applied_and_landed_is_in_the_audit_log(project: Project, tmp_pa
     assert (first.action, first.resource) == ("apply", "definitions")
     assert "+ source people" in first.detail
     assert (begun.action, begun.detail) == ("ingest.begun", "")
-    assert second.detail == "0 ingested, 3 quarantined, 0 already there; version 0"
+    assert second.detail == "0 ingested, 3 quarantined, 0 already there; version 0 (since event 1)"

@@ -13,6 +13,7 @@ from mainspring.core.errors import NotFound
 from mainspring.core.time import DAY
 from mainspring.operations.apply import apply
 from mainspring.operations.auditing import audit
+from mainspring.operations.encryption import renew
 from mainspring.operations.ingest import land, quarantined, quarantined_rows
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
@@ -102,6 +103,41 @@ def test_who_may_reveal_columns_sees_them_in_the_console_and_others_do_not(proje
         ("rows.reveal", "source/people", "email"), ("quarantine.reveal", "source/people", "email"),
     ]  # fmt: skip
     assert "local:" not in "".join(each.actor for each in made)
+
+
+def test_who_may_tell_people_apart_sees_the_same_pseudonym_of_equal_values(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    rule = 'principal in Role::"analyst", action == Action::"column.pseudonym", resource == Column::"people/email"'
+    (tmp_path / "policies" / "apart.cedar").write_text(f'@id("apart")\npermit ({rule});\n')
+    names = ("eve", "ana", "eve")
+    rows = "".join(
+        f"{number},{name}@example.org,{30 + number},2024-03-20T10:00:00Z\n" for number, name in enumerate(names)
+    )
+    (tmp_path / "good.csv").write_text("number,email,age,at\n" + rows)
+    land(project, "people", str(tmp_path / "good.csv"))
+    land(project, "people", str(tmp_path / "people.csv"))  # a row of ana's fails a check
+
+    def emails(role: Role, of: str = "landed") -> dict[int, str]:
+        if project.accounts.holder(role) is None:
+            project.accounts.add(Account(role, Kind.SERVICE, role))
+            project.accounts.grant(Grant("service", role, role, "project"))
+        token = issue(
+            project.key_store, name=role, scopes=tuple(KeyScope), lifetime_us=DAY, clock=project.wall,
+            pepper=project.pepper, owner=role,
+        )  # fmt: skip
+        answer = Client(create_app(project), token)("GET", f"/api/data/tables/people/rows?of={of}")
+        assert "@" not in answer.text
+        return {int(each["number"]): each["email"] for each in answer.json()["rows"] if each["email"]}
+
+    assert set(emails(Role.ENGINEER).values()) == {"(withheld)"}
+    made = emails(Role.ANALYST)
+    assert all(re.fullmatch("~[0-9a-f]{16}", each) for each in made.values())
+    assert made[0] == made[2] != made[1] == emails(Role.ANALYST, "quarantine")[1]
+    assert emails(Role.ADMINISTRATOR) == emails(Role.ANALYST) == made  # a new caller
+    renew(project)
+    project.close()
+    project = open_project(load_settings(tmp_path, overrides={"tracking": "memory://"}, environment={}))
+    assert not set(emails(Role.ANALYST).values()) & set(made.values())
 
 
 def test_what_is_applied_and_landed_is_in_the_audit_log(project: Project, tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mainspring.core.errors import Invalid, InvalidData, MainspringError, NotFound
@@ -19,6 +20,8 @@ from mainspring.project.definitions.loading import load_function, place_of
 from mainspring.security.signing import SigningKey
 
 WITHHELD = "(withheld)"
+Masks = Mapping[str, Callable[[Any], str]]  # by column
+_NO_MASKS: Masks = MappingProxyType({})
 
 _LINE = re.compile(r"(a line has \d+ fields, not \d+: ).*", re.DOTALL)  # see data.readers
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -125,7 +128,13 @@ def quarantined_rows(project: Project, source: str) -> int:
 
 
 def quarantined(
-    project: Project, source: str, limit: int, *, reveal: bool = False, shown: Collection[str] = ()
+    project: Project,
+    source: str,
+    limit: int,
+    *,
+    reveal: bool = False,
+    shown: Collection[str] = (),
+    masks: Masks = _NO_MASKS,
 ) -> list[dict[str, Any]]:
     """Return rows of `source` that failed a check, newest first, each with its `_reason`.
 
@@ -134,6 +143,7 @@ def quarantined(
     Args:
         reveal: Return these values too, with an event in the audit log.
         shown: Columns with a PII mark whose values the caller has audited; with all of them a line is shown too.
+        masks: What a value of a column is shown as, instead of `WITHHELD`.
 
     Raises:
         NotFound: There is no such source.
@@ -145,18 +155,21 @@ def quarantined(
     found = _newest(project, f"{source}{QUARANTINE_SUFFIX}", limit)
     if personal:
         for row in found:
-            _withhold(row, personal)
+            _withhold(row, personal, masks)
             row[REASON] = _LINE.sub(rf"\1{WITHHELD}", row[REASON])
     return found
 
 
-def landed(project: Project, source: str, limit: int, *, shown: Collection[str] = ()) -> list[dict[str, Any]]:
+def landed(
+    project: Project, source: str, limit: int, *, shown: Collection[str] = (), masks: Masks = _NO_MASKS
+) -> list[dict[str, Any]]:
     """Return rows of `source` as they were ingested, the last first.
 
     Values of columns with a PII mark are `WITHHELD`.
 
     Args:
         shown: Columns with a PII mark whose values the caller has audited.
+        masks: What a value of a column is shown as, instead of `WITHHELD`.
 
     Raises:
         NotFound: There is no such source.
@@ -164,7 +177,7 @@ def landed(project: Project, source: str, limit: int, *, shown: Collection[str] 
     declared = project.definitions.source(source)
     found = _newest(project, source, limit)
     for row in found:
-        _withhold(row, [name for name in declared.pii if name not in shown])
+        _withhold(row, [name for name in declared.pii if name not in shown], masks)
         for name in [name for name in row if name not in declared.columns]:
             del row[name]
     return found
@@ -184,5 +197,7 @@ def _newest(project: Project, table: str, limit: int) -> list[dict[str, Any]]:
     return found
 
 
-def _withhold(row: dict[str, Any], personal: Iterable[str]) -> None:
-    row |= {name: WITHHELD for name in personal if row.get(name) is not None}
+def _withhold(row: dict[str, Any], personal: Iterable[str], masks: Masks) -> None:
+    for name in personal:
+        if (value := row.get(name)) is not None:
+            row[name] = masks[name](value) if name in masks else WITHHELD

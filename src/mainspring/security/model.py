@@ -26,6 +26,7 @@ class Action(StrEnum):
     ACCOUNTS_PROVISION = "accounts.provision"  # create, change and remove users and groups over SCIM
     AUDIT_ANCHOR = "audit.anchor"  # send heads of another installation's audit log, and read them
     AUDIT_READ = "audit.read"  # read and search the audit log
+    COLUMN_PSEUDONYM = "column.pseudonym"  # see which rows are of one person: pseudonyms of values that identify one
     COLUMN_REVEAL = "column.reveal"  # see values that identify a person
     CONSOLE_OPEN = "console.open"  # sign in, and open lists, which show what one may read
     ENDPOINT_DESCRIBE = "endpoint.describe"  # read an endpoint's schema and statistics from the gateway

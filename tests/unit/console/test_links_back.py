@@ -93,7 +93,7 @@ def test_a_source_leads_to_its_rows_without_what_identifies_a_person() -> None:
     rows = client.get("/api/data/tables/orders/rows?limit=50").json()["rows"]
     assert len(rows) == 50
     assert set(rows[0]) <= set(source.columns)
-    assert {row["email"] for row in rows} <= {"(withheld)", None}
+    assert all(re.fullmatch("~[0-9a-f]{16}", row["email"]) for row in rows if row["email"])  # to an administrator
     assert page.count("<tr>") == 51
     assert all(isinstance(row[source.event_time], int) for row in rows)
     assert page.count("<time ") >= 50

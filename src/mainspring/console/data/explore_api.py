@@ -109,10 +109,11 @@ def add_explore_api(router: APIRouter, project: Project, looking: Looking) -> No
     @router.get("/data/tables/{source}/rows")
     def show_rows(request: Request, source: Id, of: Of = "landed", limit: Limit = 20, reveal: Reveal = False) -> Answer:
         """Rows as ingested, or with `of=quarantine` those that failed, with the reason; the last ingested first. Values
-        that identify a person are withheld, with `reveal=true` only those that the caller may not see.
+        that identify a person are withheld, or pseudonyms where the caller may see these; with `reveal=true` they are
+        as they are where the caller may see them.
         """
-        reveal_to = caller(request).principal if reveal else None
-        found = source_rows(project, find_source(project, check_id(source, "source")), of, limit, reveal_to=reveal_to)
+        chosen, principal = find_source(project, check_id(source, "source")), caller(request).principal
+        found = source_rows(project, principal, chosen, of, limit, reveal=reveal)
         return Answer({"source": source, "of": of, "rows": found})
 
     @router.get("/data/tables/{source}/profile", responses=LATER)

@@ -59,8 +59,7 @@ def add_data_pages(router: APIRouter, project: Project, looking: Looking, frame:
         source = find_source(project, check_id(name, "source"))
         rows, problem = [], ""
         try:
-            reveal_to = caller(request).principal if reveal else None
-            rows = source_rows(project, source, of, SHOWN_ROWS, reveal_to=reveal_to)
+            rows = source_rows(project, caller(request).principal, source, of, SHOWN_ROWS, reveal=reveal)
         except Denied:
             raise
         except MainspringError as error:

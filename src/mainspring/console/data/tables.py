@@ -17,7 +17,7 @@ from mainspring.operations.data import lineage as graph
 from mainspring.operations.data.lineage import Lineage
 from mainspring.operations.data.tables import CommitChange, Extent, changes_of, extent, newest, quarantine_reasons
 from mainspring.operations.ingest import landed, quarantined
-from mainspring.operations.revealing import revealed
+from mainspring.operations.revealing import pseudonyms, revealed
 from mainspring.project import Project
 from mainspring.security.model import Principal
 
@@ -123,26 +123,28 @@ def find_source(project: Project, name: str) -> Source:
 
 
 def source_rows(
-    project: Project, source: Source, of: str = "landed", limit: int = 20, *, reveal_to: Principal | None = None
+    project: Project, principal: Principal, source: Source, of: str = "landed", limit: int = 20, *, reveal: bool = False
 ) -> list[dict[str, Any]]:
     """Return rows of a source, the last ingested first; of its quarantine where `of` is "quarantine".
 
-    Instants are UTC epoch microseconds.
+    Instants are UTC epoch microseconds. Personal values are withheld, or pseudonyms where the caller may see these.
 
     Args:
-        reveal_to: Caller to whom the personal values are shown that it may see, with an event in the audit log.
+        principal: The caller.
+        reveal: Show it the personal values that it may see, with an event in the audit log.
 
     Raises:
         Denied: This caller may see no personal value.
     """
     shown: tuple[str, ...] = ()
-    if reveal_to is not None:
+    if reveal:
         action = "quarantine.reveal" if of == "quarantine" else "rows.reveal"
-        shown = revealed(project, reveal_to, source.name, source.pii, action, f"source/{source.name}")
+        shown = revealed(project, principal, source.name, source.pii, action, f"source/{source.name}")
     read = quarantined if of == "quarantine" else landed
+    masks = pseudonyms(project, principal, source.name, source.pii)
     return [
         {name: from_datetime(value) if isinstance(value, datetime) else value for name, value in row.items()}
-        for row in read(project, source.name, limit, shown=shown)
+        for row in read(project, source.name, limit, shown=shown, masks=masks)
     ]
 
 

@@ -22,6 +22,7 @@ from mainspring.core.time import DAY
 from mainspring.operations.access import add_account, add_group, set_disabled
 from mainspring.operations.keys import create_key
 from mainspring.project import Project
+from mainspring.registry.processes import local_user
 from mainspring.security.adapters.directory import CatalogDirectory
 from mainspring.security.model import Account, Grant, Kind, Role, UserSession
 
@@ -340,6 +341,41 @@ def test_a_change_of_a_name_does_not_enable_who_is_disabled_meanwhile(tmp_path: 
     found = project.accounts.find(made["id"])
     assert found is not None
     assert found.disabled_at is not None
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_a_directory_enables_only_what_a_directory_has_disabled(directory: Directory, method: str) -> None:
+    project, made = directory.project, directory.user(externalId="00u1")
+    path = f"/Users/{made['id']}"
+
+    def active(value: bool) -> bool:
+        if method == "PUT":
+            return bool(directory.ask("PUT", path, {**made, "active": value})["active"])
+        return bool(directory.patch(path, {"op": "replace", "path": "active", "value": value})["active"])
+
+    def found() -> Account:
+        account = project.accounts.find(made["id"])
+        assert account is not None
+        return account
+
+    assert (active(False), active(True)) == (False, True)
+    set_disabled(project, found(), True)
+    assert (active(True), found().disabled_by) == (False, local_user())
+    assert (active(False), active(True)) == (False, False)  # its own word does not replace the administrator's
+    set_disabled(project, found(), False)
+    assert (active(False), found().disabled_by.split(":")[0]) == (False, "directory")
+    at = found().disabled_at
+    set_disabled(project, found(), True)  # the administrator's word replaces the directory's
+    assert (found().disabled_at, active(True), found().disabled_by) == (at, False, local_user())
+    set_disabled(project, found(), False)
+    assert (active(False), set_disabled(project, found(), False).disabled_at) == (False, None)
+    events = [each.action.removeprefix("accounts.") for each in reversed(project.audit.read(50))]
+    assert [each for each in events if each.endswith("able")] == [
+        "disable", "enable", "disable", "enable", "disable", "disable", "enable", "disable", "enable"
+    ]  # fmt: skip
+    ben = add_account(project, Kind.USER, "Ben", issuer=ISSUER, subject="00u2")
+    set_disabled(project, ben, True)
+    assert directory.user("ben@example.org", externalId="00u2")["active"] is False  # taken over as it is
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])

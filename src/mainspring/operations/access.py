@@ -18,6 +18,7 @@ from mainspring.security.people import IMPORTED, LOCAL
 
 GROUP = "group"
 GRANTED_ON = ("endpoint", "model", "feature-view", "table", "pipeline")  # kinds of resources with roles of their own
+_DIRECTORY = "directory:"  # begins the name of who disabled an account, where a directory did
 _LISTS = {Kind.USER: "mainspring users list", Kind.SERVICE: "mainspring service-accounts list"}
 
 
@@ -107,18 +108,30 @@ def bind_name(project: Project, account: Account, name: str, *, by: str | None =
     return bound
 
 
-def set_disabled(project: Project, account: Account, disabled: bool, *, who: str | None = None) -> Account:
-    """Disable an account, which voids its keys within two seconds and ends its sessions, or enable it again."""
-    if disabled == (account.disabled_at is not None):
+def set_disabled(
+    project: Project, account: Account, disabled: bool, *, who: str | None = None, directory: bool = False
+) -> Account:
+    """Disable an account, which voids its keys within two seconds and ends its sessions, or enable it again.
+
+    Args:
+        directory: Whether a directory asks for it. It enables only what a directory has disabled.
+    """
+    was, of_directory = account.disabled_at is not None, account.disabled_by.startswith(_DIRECTORY)
+    if disabled == was and not (was and of_directory and not directory):
         return account
-    at = project.wall.now() if disabled else None
+    if was and directory and not of_directory:
+        return account
+    at, by = None, ""
+    if disabled:
+        at = account.disabled_at or project.wall.now()
+        by = (_DIRECTORY if directory else "") + (local_user() if who is None else who)
     with project.audit.together():
-        project.accounts.set_disabled(account.id, at)
+        project.accounts.set_disabled(account.id, at, by)
         if disabled:
             project.user_sessions.remove_all(account.id)
         action = "accounts.disable" if disabled else "accounts.enable"
         audit(project, action, f"{account.kind}/{account.id}", account.name, who=who)
-    return replace(account, disabled_at=at)
+    return replace(account, disabled_at=at, disabled_by=by)
 
 
 def remove_account(project: Project, account: Account, *, who: str | None = None) -> None:

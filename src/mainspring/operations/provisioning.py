@@ -22,7 +22,8 @@ class Person:
 
     Attributes:
         external_id: Subject at the identity provider of the profile. It counts when the user is created.
-        active: Whether the account is enabled; `None` leaves it, whatever changes it at the same time.
+        active: Whether the account is enabled; `None` leaves it, whatever changes it at the same time. An account that
+            an administrator has disabled stays so.
     """
 
     user_name: str
@@ -115,7 +116,7 @@ def _become(project: Project, found: Provisioned, wanted: Person, who: str) -> P
             audit(project, "accounts.describe", f"user/{account.id}", told, who=who)
         account = replace(account, name=wanted.name, email=wanted.email)
     if wanted.active is not None:
-        account = set_disabled(project, account, not wanted.active, who=who)
+        account = set_disabled(project, account, not wanted.active, who=who, directory=True)
     return replace(found, account=account)
 
 

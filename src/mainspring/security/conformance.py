@@ -184,12 +184,12 @@ class AccountsConformance:
     def test_the_providers_words_and_disabling_do_not_overwrite_each_other(self, accounts: Accounts) -> None:
         accounts.add(_PERSON)
         accounts.add(_SERVICE)
-        accounts.set_disabled(_PERSON.id, 3)
+        accounts.set_disabled(_PERSON.id, 3, "local:ben")
         accounts.describe(_PERSON.id, "Ana M", "", ("CN=hr",))
-        described = replace(_PERSON, name="Ana M", email="", provider_groups=("CN=hr",), disabled_at=3)
-        assert accounts.find(_PERSON.id) == described
+        described = replace(_PERSON, name="Ana M", email="", provider_groups=("CN=hr",))
+        assert accounts.find(_PERSON.id) == replace(described, disabled_at=3, disabled_by="local:ben")
         accounts.set_disabled(_PERSON.id, None)
-        assert accounts.find(_PERSON.id) == replace(described, disabled_at=None)
+        assert accounts.find(_PERSON.id) == described
         assert accounts.find(_SERVICE.id) == _SERVICE
         _expect(NotFound, lambda: accounts.set_disabled("nobody", 3))
         _expect(NotFound, lambda: accounts.describe("nobody", "Ana", "", ()))

@@ -116,6 +116,7 @@ class Account:
     provider_groups: tuple[str, ...] = ()
     created_at: int = 0  # UTC epoch microseconds
     disabled_at: int | None = None
+    disabled_by: str = ""  # empty before it was recorded
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,8 +141,8 @@ class Accounts(FindsHolders, Protocol):
         """
         ...
 
-    def set_disabled(self, account_id: str, at: int | None) -> None:
-        """Replace an account's `disabled_at`, and nothing else.
+    def set_disabled(self, account_id: str, at: int | None, by: str = "") -> None:
+        """Replace an account's `disabled_at` and `disabled_by`, and nothing else.
 
         Raises:
             NotFound: There is no such account.

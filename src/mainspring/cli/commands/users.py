@@ -39,6 +39,11 @@ def add(call: Call, *, name: str, email: str, issuer: str, subject: str) -> None
     call.result(shown(account), lambda console: console.print(f"User {name} has the id {account.id}."))
 
 
+def _state(account: Account) -> str:
+    by = f" by {account.disabled_by}" if account.disabled_by else ""
+    return f"disabled{by}" if account.disabled_at else ""
+
+
 def shown(account: Account) -> dict[str, Any]:
     """Return an account as its JSON document."""
     from mainspring.core.time import format_instant
@@ -48,6 +53,7 @@ def shown(account: Account) -> dict[str, Any]:
         "subject": account.subject, "provider_groups": list(account.provider_groups),
         "created_at": format_instant(account.created_at),
         "disabled_at": None if account.disabled_at is None else format_instant(account.disabled_at),
+        "disabled_by": account.disabled_by,
     }  # fmt: skip
 
 
@@ -59,7 +65,7 @@ def add_common(group: click.Group, kind: str, what: str) -> None:
         found = [account for account in call.project.accounts.all() if account.kind == kind]
 
         def show(console: Console) -> None:
-            rows = [(each.id, each.name, each.email, "disabled" if each.disabled_at else "") for each in found]
+            rows = [(each.id, each.name, each.email, _state(each)) for each in found]
             show_records(console, ("id", "name", "e-mail", "state"), rows)
 
         call.result([shown(account) for account in found], show)

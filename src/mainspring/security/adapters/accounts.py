@@ -29,6 +29,7 @@ accounts = sa.Table(
     sa.Column("provider_groups", sa.Text, nullable=False),  # JSON
     sa.Column("created_at", sa.BigInteger, nullable=False),  # UTC epoch microseconds, like every instant
     sa.Column("disabled_at", sa.BigInteger),
+    sa.Column("disabled_by", sa.Text),
     sa.UniqueConstraint("issuer", "subject"),
 )
 
@@ -114,8 +115,8 @@ class CatalogAccounts:
     def describe(self, account_id: str, name: str, email: str, provider_groups: Sequence[str]) -> None:
         self._update(account_id, name=name, email=email, provider_groups=json.dumps(provider_groups))
 
-    def set_disabled(self, account_id: str, at: int | None) -> None:
-        self._update(account_id, disabled_at=at)
+    def set_disabled(self, account_id: str, at: int | None, by: str = "") -> None:
+        self._update(account_id, disabled_at=at, disabled_by=by or None)
 
     def _update(self, account_id: str, **columns: Any) -> None:
         self._change(accounts.update().where(accounts.c.id == account_id).values(columns), _no_account(account_id))
@@ -290,6 +291,7 @@ def account_rows(engine: sa.Engine, account: Account) -> list[Any]:
         "provider_groups": json.dumps(account.provider_groups),
         "created_at": account.created_at,
         "disabled_at": account.disabled_at,
+        "disabled_by": account.disabled_by or None,
     }
     if not account.issuer:
         return [accounts.insert().values(row)]
@@ -369,4 +371,5 @@ def _account(row: Any) -> Account:
         provider_groups=tuple(json.loads(row.provider_groups)),
         created_at=row.created_at,
         disabled_at=row.disabled_at,
+        disabled_by=row.disabled_by or "",
     )

@@ -42,9 +42,9 @@ names the action that the same over the API requires. `event` names the event of
 _JOBS = """
 ## Jobs
 
-No route starts, retries or cancels a job that is not a run of a pipeline. Who started a job is recorded, and is an
-author of what it trains. One that was started by hand has an event `jobs.run` or `pipelines.run` too. A run that
-changed nothing has no event.
+No route starts, retries or cancels a job that is not a run of a pipeline, but one starts `evidence`. Who started a job
+is recorded, and is an author of what it trains. One that was started by hand has an event `jobs.run` or `pipelines.run`
+too. A run that changed nothing has no event.
 
 | kind of job | action | who may start, retry and cancel it | event |
 |---|---|---|---|
@@ -145,6 +145,7 @@ _QUEUED = f"{_FOLDER}, by `mainspring jobs`, or a schedule of the profile"
 # Kind of job -> the action to start, retry and cancel it over the API.
 _KINDS: dict[str, tuple[Action | None, str]] = {
     **dict.fromkeys(WORK, (None, _QUEUED)),
+    "evidence": (Action.EVIDENCE_MEASURE, f"callers over the API start it; {_QUEUED}"),
     "jobs of the project": (None, _QUEUED),
     f"{RUN}NAME": (Action.PIPELINE_RUN, f"callers over the API; {_FOLDER}; what the pipeline declares"),
     STEP: (Action.PIPELINE_RUN, "as the run that it is a part of"),

@@ -161,6 +161,7 @@ NEEDS: Mapping[tuple[str, str], Needs] = {
     **_all(Needs(Action.AUDIT_ANCHOR), "GET /api/audit/heads", "POST /api/audit/heads"),
     **_all(Needs(Action.AUDIT_READ), "GET /audit", "GET /audit.csv", "GET /api/audit"),
     **_all(Needs(Action.AUDIT_READ), "GET /evidence", "GET /api/evidence", "GET /evidence/{framework}/{form}"),
+    **_all(Needs(Action.EVIDENCE_MEASURE), "POST /evidence", "POST /api/evidence"),
     **_all(Needs(Action.KEYS_READ), "GET /keys", "GET /api/keys"),
     **_all(Needs(Action.KEYS_MANAGE), "POST /keys", "POST /keys/{key_id}/revoke", "POST /api/keys"),
     **_all(Needs(Action.KEYS_MANAGE), "DELETE /api/keys/{key_id}"),

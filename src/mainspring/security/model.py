@@ -33,6 +33,7 @@ class Action(StrEnum):
     ENDPOINT_PREDICT = "endpoint.predict"  # request predictions and explanations
     ENDPOINT_READ = "endpoint.read"  # see health, quality, drift, fairness and capacity
     ENDPOINT_ROLLOUT = "endpoint.rollout"  # stop, go on with or end a rollout
+    EVIDENCE_MEASURE = "evidence.measure"  # measure the evidence of all frameworks again
     FEATURES_ENTITY = "features.entity"  # see an entity's feature values
     FEATURES_READ = "features.read"  # see a view's definition, freshness and distributions
     FLEET_READ = "fleet.read"  # see devices and their packages

@@ -40,10 +40,10 @@ class Run:
         self.notes.append(note)
 
 
-def client_of(project: Project, role: Role) -> Client:
+def client_of(project: Project, role: Role, scope: KeyScope = KeyScope.VIEW) -> Client:
     account = add_account(project, Kind.SERVICE, role)
     project.accounts.grant(Grant(Kind.SERVICE, account.id, role))
-    return Client(create_app(project), create_key(project, role, [KeyScope.VIEW], DAY, owner=account.id))
+    return Client(create_app(project), create_key(project, role, [KeyScope.VIEW, scope], DAY, owner=account.id))
 
 
 def test_a_job_measures_and_auditors_see_the_newest_with_its_signature(project: Project) -> None:
@@ -63,6 +63,23 @@ def test_a_job_measures_and_auditors_see_the_newest_with_its_signature(project: 
     assert html.headers["content-disposition"] == 'attachment; filename="gdpr.html"'
     assert auditor.get("/evidence/gdpr/json").json()["signature"]["algorithm"] == "Ed25519"
     assert '<a href="/evidence/sox/json" download>' in auditor.page("/evidence").text
+
+
+def test_auditors_start_the_job_that_measures_again_and_one_is_enough(project: Project) -> None:
+    auditor, viewer = (
+        client_of(project, Role.AUDITOR, KeyScope.MANAGE),
+        client_of(project, Role.VIEWER, KeyScope.MANAGE),
+    )
+    assert 'action="/evidence"' in auditor.page("/evidence").text
+    assert "confirmed" in auditor("POST", "/evidence", data={}).text
+    first = auditor("POST", "/api/evidence").json()["job"]
+    assert auditor("POST", "/evidence", data={"confirm": "yes"}).headers["location"] == "/evidence"
+    [job] = project.jobs.find(handlers={"evidence"})
+    assert (job.id, job.started_by) == (first, project.audit.read(1)[0].actor)
+    page = auditor.page("/evidence").text
+    assert (f"/jobs/{first}" in page, 'action="/evidence"' in page) == (True, False)
+    for path in ("/evidence", "/api/evidence"):
+        assert viewer("POST", path, data={"confirm": "yes"}).status_code == 403, path
 
 
 def test_others_see_no_report_and_no_path_is_taken_from_an_address(project: Project) -> None:

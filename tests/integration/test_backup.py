@@ -23,10 +23,10 @@ from mainspring.operations.backup.running import _blobs_of, backup, restore
 from mainspring.operations.subjects import holding
 from mainspring.operations.subjects.erasing import erase
 from mainspring.project import Project
-from mainspring.project.restoring import read_restoring
+from mainspring.project.restoring import Restoring, end_restoring, read_restoring, write_restoring
 from mainspring.security.model import AuditFilter
 
-DIGEST, OTHER = "a" * 64, "b" * 64
+DIGEST, OTHER, GONE = "a" * 64, "b" * 64, "c" * 64
 FILES = {"manifest.json": b"{}", "model.onnx": b"weights" * 300_000}
 
 
@@ -143,10 +143,21 @@ def test_what_is_in_the_way_is_named_before_anything_is_written(tmp_path: Path) 
     for digest in (DIGEST, OTHER):
         _blobs_of(project).put(digest, {"model.onnx": b"weights"})
     audit(project, "train", "model/late")
+    _blobs_of(project).put(GONE, {"model.onnx": b"weights"})
     parts = list[str]()
-    backup(project, path, parts.append)
+
+    def told(part: str) -> None:
+        parts.append(part)
+        if part.startswith("bundle"):
+            _blobs_of(project).delete(GONE)  # by `models gc`, after it was listed
+
+    made = backup(project, path, told)
     assert parts[:2] == ["catalog.db", "tracking.db"], "a version that the catalog names was registered before"
     state = project.settings.state
+    write_restoring(state, Restoring(str(path), made.id, "prod", copied=True))
+    with pytest.raises(Conflict, match="--profile prod"):
+        restore(project, path)
+    end_restoring(state)
     project = _without_catalog(project, tracking=f"sqlite:///{runs}")
     (state / "bundles" / DIGEST / "model.onnx").write_bytes(b"changed")
     shutil.rmtree(state / "bundles" / OTHER)
@@ -157,7 +168,8 @@ def test_what_is_in_the_way_is_named_before_anything_is_written(tmp_path: Path) 
     assert (read_restoring(state), _blobs_of(project).all(), project.audit.read()) == (None, [DIGEST], [])
     runs.unlink()
     shutil.rmtree(state / "bundles" / DIGEST)
-    assert restore(project, path).bundles == 2
+    restore(project, path)
+    assert _blobs_of(project).all() == [DIGEST, OTHER]
     assert "train" in {each.action for each in project.audit.read()}
 
 

@@ -25,6 +25,7 @@ class Restoring(msgspec.Struct, frozen=True):
 
     path: str
     id: str
+    profile: str
     copied: bool
 
     @property
@@ -36,7 +37,7 @@ class Restoring(msgspec.Struct, frozen=True):
     @property
     def fix(self) -> str:
         """Fix, for the error message."""
-        return f"run `mainspring restore {self.path}`, which finishes it"
+        return f"run `mainspring restore {self.path} --profile {self.profile}`, which finishes it"
 
 
 def read_restoring(state: Path) -> Restoring | None:

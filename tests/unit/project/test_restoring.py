@@ -22,7 +22,7 @@ from mainspring.project.restoring import (
     write_restoring,
 )
 
-MARK = Restoring("/backups/monday", "id", copied=True)
+MARK = Restoring("/backups/monday", "id", "prod", copied=True)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_an_unfinished_restore_refuses_writers_and_warns_readers(
     for command in (["up"], ["data", "commit"], ["erase", "--again"]):
         code, said = _said(capsys, *command, *at)
         assert (code, f"{state / RESTORING} says" in said) == (exits.CONFLICT, True)
-        assert "run `mainspring restore /backups/monday`" in said
+        assert "run `mainspring restore /backups/monday --profile prod`" in said
     for reading in (["subject", "holds"], ["status"]):
         code, said = _said(capsys, *reading, *at)
         assert (code, said.startswith("Warning: the restore of /backups/monday is not finished")) == (exits.OK, True)

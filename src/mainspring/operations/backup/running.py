@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from mainspring.core.errors import Conflict, Corrupt, Invalid
+from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
 from mainspring.core.files import disk_errors, make_folder
 from mainspring.core.ids import new_id
 from mainspring.core.locks import MemoryLocks
@@ -118,8 +118,9 @@ def backup(project: Project, path: Path, told: Told = lambda _: None) -> Made:
                     yield name, _pieces(scratch / name)
             for digest in manifest.bundles:
                 told(f"bundle {digest[:12]}")
-                for name, content in blobs.get(digest).items():
-                    yield f"{_BLOBS}{digest}/{name}", iter([content])
+                with suppress(NotFound):  # `models gc` has removed it meanwhile
+                    for name, content in blobs.get(digest).items():
+                        yield f"{_BLOBS}{digest}/{name}", iter([content])
 
         archive.write(path, head, project.data_keys.opened(stored), entries())
     audit(project, "backup.make", f"backup/{head.id}", path.name)
@@ -145,8 +146,8 @@ def restore(project: Project, path: Path, told: Told = lambda _: None) -> Restor
         raise Invalid(f"{path} is a backup of project {head.project!r}.", fix="restore it there.")
     with project.own_locks.hold(UP_LOCK, wait_s=0), _scratch(project) as scratch:
         state, mark = project.settings.state, read_restoring(project.settings.state)
-        if mark is not None and mark.id != head.id:
-            raise Conflict(f"Another backup is not restored yet: {mark.what}.", fix=f"{mark.fix}.")
+        if mark is not None and (mark.id, mark.profile) != (head.id, project.settings.profile):
+            raise Conflict(f"Another restore comes first: {mark.what}.", fix=f"{mark.fix}.")
         told("the file")
         blobs, differing = _blobs_of(project), list[str]()
         there = {*blobs.all()}
@@ -160,7 +161,7 @@ def restore(project: Project, path: Path, told: Told = lambda _: None) -> Restor
         if mark is None:
             _expect_room(project, manifest, scratch, differing)
         if mark is None or not mark.copied:
-            mark = Restoring(str(path.absolute()), head.id, copied=False)
+            mark = Restoring(str(path.absolute()), head.id, project.settings.profile, copied=False)
             write_restoring(state, mark)
             _restore_all(project, path, head, manifest, scratch, told)
             told("keys")

@@ -9,9 +9,9 @@ import pytest
 
 from kit.servers import KafkaBroker, running
 from kit.waiting import free_port
-from mainspring.core.errors import Invalid, TooLarge, Unavailable
+from mainspring.core.errors import Invalid, NotFound, TooLarge, Unavailable
 from mainspring.core.settings import Url
-from mainspring.data.adapters.log_kafka import KafkaLog
+from mainspring.data.adapters.log_kafka import KafkaLog, kept_for
 from mainspring.data.streams.conformance import messages, read_all, starts
 from mainspring.data.streams.model import NewMessage, OffsetAhead
 
@@ -140,3 +140,35 @@ def test_a_user_means_tls_and_a_password() -> None:
     assert (settings["security.protocol"], settings["sasl.mechanism"]) == ("SASL_SSL", "PLAIN")
     assert (settings["sasl.username"], settings["sasl.password"]) == ("ana", "s3/cret")
     assert "s3" not in log._shown
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({}, ""),
+        (
+            {"retention.ms": "604800000", "segment.ms": "86400000"},
+            "they stay for 7 days, and until their segment is closed, up to 1 days more",
+        ),
+        ({"retention.ms": "-1", "retention.bytes": "-1"}, "they stay for ever"),
+        (
+            {"retention.ms": "-1", "retention.bytes": "1000"},
+            "they stay until their partition has more than 1000 bytes",
+        ),
+        (
+            {"retention.ms": "3600000", "cleanup.policy": "compact"},
+            "the newest of each key stays until a tombstone is written for it",
+        ),
+    ],
+)
+def test_how_long_messages_stay_is_told(config: dict[str, str], told: str) -> None:
+    assert kept_for(config) == told
+
+
+def test_a_broker_that_does_not_say_how_long_messages_stay_is_no_error(kafka_broker: KafkaBroker) -> None:
+    log = KafkaLog(kafka_broker.url)
+    log.create("kept")
+    assert log.retention("kept") == ""
+    with pytest.raises(NotFound):
+        log.retention("absent")
+    log.close()

@@ -44,17 +44,28 @@ from mainspring.operations.features.verifying import verify
 from mainspring.operations.materialize import materialise_views
 from mainspring.operations.streams.running import lander_of
 from mainspring.operations.subjects import erasing, exporting, holding
-from mainspring.operations.subjects.naming import find_subjects
+from mainspring.operations.subjects.naming import Subject, find_subjects
 from mainspring.operations.subjects.receipts import verified
 from mainspring.operations.subjects.remains import remains
 from mainspring.project import Project
 from mainspring.registry.runs import PURPOSE
 from mainspring.security.model import Binding, Erasure, KeyScope, Principal, Role
+from mainspring.serving.streaming.event import DeadLetter, Output
+from mainspring.serving.streaming.progress import BatchRecord, Part, Progress
+from mainspring.serving.streaming.state import Commit, PartitionState, Waiting
 from mainspring.training import label_issues as labels
 from mainspring.training import near_duplicates as copies
 from mainspring.training.label_issues import Suspect, Suspects
 from mainspring.training.near_duplicates import NearDuplicate, NearDuplicates, Row
 from mainspring.training.row_table import csv_table
+
+ENDPOINTS = """
+
+checks = ms.StreamEndpoint(
+    "checks", model="m@champion", topic="asked", source=purchases, key="customer", to=[ms.to_topic("answers")]
+)
+shops = ms.StreamEndpoint("shops", model="m@champion", topic="asked", source=purchases, key="shop")
+"""
 
 
 def test_after_an_erasure_no_byte_of_any_store_is_the_subjects(tmp_path: Path) -> None:
@@ -371,6 +382,60 @@ def test_messages_of_a_stream_are_erased_once_they_are_ingested(tmp_path: Path) 
     spans = project.streams.spans("bought", [0, 1])
     left = list(read_between(project.streams, "bought", {n: (s.first, s.next) for n, s in spans.items()}, 100))
     assert sum(len(each) for each in left) == len(HOSTILE) + 2
+
+
+def test_states_batches_and_waiting_outputs_of_stream_endpoints_are_erased(tmp_path: Path) -> None:
+    write(tmp_path)
+    with (tmp_path / "erased_shop.py").open("a") as module:
+        module.write(ENDPOINTS)
+    project = opened(tmp_path)
+    project.versions.register("m", "d" * 64, "run", {}, 1)
+    ana, ben = subject(project), subject(project, BEN)
+    events = [(ana, ANA, MAIL, AMOUNT), (ben, BEN, "ben@example.org", 10.0)]
+    state = project.stream_states("checks").open(0, 1)
+    state.enlist(["topic:answers"], ["predictions"])
+    for number in (1, 2, 3):  # the third is Ben's alone
+        _commit(state, number, events if number < 3 else events[1:])
+    bens = state.states([ben.encoded])
+    assert "streams/checks/0.db" in " ".join(found_in(tmp_path / ".mainspring"))
+    planned = erasing.plan(project, [ana])
+    assert {each.store: each.rows for each in planned.held} == {"stream endpoint/checks": 1 + 2 + 4, "keys": 1}
+    assert planned.outside[:-1] == [
+        *(f"messages of topic {each} in {project.settings.streams.shown}" for each in ("asked", "answers")),
+        "states of stream endpoint shops by other keys",
+    ]
+
+    receipt = verified(erasing.erase(project, [ana]).receipt.encode())
+    assert (found_in(tmp_path / ".mainspring"), receipt["still_in"]) == ([], [])
+    assert (state.states([ana.encoded]), state.states([ben.encoded])) == ({}, bens)
+    assert [(record.erased, [part.sent for part in record.parts]) for _, record in state.batches()] == [
+        (each < 3, [{"customer": [BEN]}]) for each in (1, 2, 3)
+    ]
+    assert [bool(each.body) for each in state.waiting(0)] == [False, True, False] * 2 + [True, True]
+
+
+def _commit(state: PartitionState, number: int, events: list[tuple[Subject, str, str, float]]) -> None:
+    """Commit a batch with an event of each subject, and a dead letter that quotes the first."""
+    names, mails, amounts = [each[1] for each in events], [each[2] for each in events], [each[3] for each in events]
+    part = Part(
+        model="m", version="1", bundle="d", rows=[*range(len(events))], statuses={}, units=[1] * len(events),
+        features={"email": mails}, sent={"customer": names}, outputs={"score": amounts},
+    )  # fmt: skip
+    before = Progress(str(number), batch=number - 1, seq=3 * number - 3)
+    undo: dict[bytes, bytes | None] = {who.encoded: mail.encode() for who, _, mail, _ in events}
+    record = BatchRecord(before, "9", undo, ["7", "8"], [1, 1], [part], {"7": f"no shop sells to {names[0]}"})
+    outputs: list[Output | DeadLetter] = [
+        Output("checks-0-1", who.encoded, 1, "checks", "m", "1", {"customer": name}, {"to": mail, "score": amount})
+        for who, name, mail, amount in events
+    ]
+    outputs.append(DeadLetter(0, "7", names[0].encode(), f"{{{names[0]}".encode(), 1, "torn"))
+    waiting = [
+        Waiting(before.seq + 1 + place, isinstance(each, DeadLetter), 3, msgspec.msgpack.encode(each))
+        for place, each in enumerate(outputs)
+    ]
+    states = {who.encoded: (number, f"{mail} bought for {amount}".encode()) for who, _, mail, amount in events}
+    progress = msgspec.structs.replace(before, batch=number, seq=3 * number)
+    state.commit(Commit(progress, record, states, waiting))
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ from mainspring.data.streams.declaring import Stream
 from mainspring.data.streams.decoding import Decoding
 from mainspring.data.streams.model import Message, NewMessage, OffsetAhead, OffsetGone, Span
 from mainspring.data.streams.recent import delays
+from mainspring.features.keys import encode_key
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.recording import Recorder
 from mainspring.operations.stream_endpoints.payloads import DecodedRows
@@ -54,10 +55,10 @@ from mainspring.serving.streaming.arms import Arms
 from mainspring.serving.streaming.declaring import to_topic
 from mainspring.serving.streaming.partition import PREDICTIONS
 from mainspring.serving.streaming.predictions import PredictionSink
-from mainspring.serving.streaming.progress import Made
+from mainspring.serving.streaming.progress import BatchRecord, Made
 from mainspring.serving.streaming.replay import Replay
 from mainspring.serving.streaming.scoring import Scored
-from mainspring.serving.streaming.state import PartitionState
+from mainspring.serving.streaming.state import PartitionState, Waiting
 
 event = st.builds(
     message,
@@ -666,3 +667,31 @@ def test_states_are_no_pickles_and_keep_their_type(tmp_path: Path) -> None:
     assert msgspec.msgpack.decode(content)[3] == {"events": 1, "chain": 2.0}
     assert isinstance(runner.partitions[0].processor.states.decode(content).own, Seen)
     runner.close()
+
+
+def test_an_erasure_reaches_what_a_running_endpoint_keeps_in_memory_and_ends_its_replay(tmp_path: Path) -> None:
+    class OfA:
+        def has(self, key: bytes) -> bool:
+            return key == encode_key(["a"])
+
+        def batch(self, record: BatchRecord) -> BatchRecord | None:
+            left = {key: content for key, content in record.undo.items() if not self.has(key)}
+            return msgspec.structs.replace(record, undo=left, erased=True) if len(left) < len(record.undo) else None
+
+        def entry(self, _: Waiting) -> Waiting | None:
+            return None
+
+    stage = Stage(tmp_path)
+    runner = stage.runner()
+    stage.put([message(0, "a", id=1), message(0, "b", id=2)])
+    assert runner.step() == 2
+    stage.states.open(0).erase(OfA())
+    with pytest.raises(Invalid, match="can be replayed"):
+        Replay(stage.endpoint, stage.log, lambda _: Doubling(), JSON_ROWS).run(stage.states.open(0), 0)
+    stage.put([message(1, "a", id=3), message(1, "b", id=4)])
+    assert runner.step() == 2
+    runner.deliver()
+    runner.close()
+    assert [each["outputs"]["state"][0] for each in stage.outputs()] == [1, 1, 1, 2]
+    found = Replay(stage.endpoint, stage.log, lambda _: Doubling(), JSON_ROWS).run(stage.states.open(0), 0)
+    assert (found.since, found.messages, found.different) == (2, 2, [])

@@ -21,7 +21,7 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType
 
 from mainspring.core.errors import Denied, Invalid, TooLarge, Unavailable
 from mainspring.core.settings import Url
@@ -208,6 +208,19 @@ class KafkaLog:
         places = [TopicPartition(topic, number, offset) for number, offset in offsets.items()]
         with self._member(group) as consumer:
             consumer.commit(offsets=places, asynchronous=False)
+
+    def retention(self, topic: str) -> str:
+        self._count(topic)
+        asked = self._client().describe_configs(
+            [ConfigResource(ResourceType.TOPIC, topic)], request_timeout=self._timeout_s
+        )
+        try:
+            (found,) = (each.result(self._timeout_s) for each in asked.values())
+        except KafkaException as error:
+            self._fail(error.args[0], topic)
+        except TimeoutError as error:
+            raise self._silent() from error
+        return kept_for({name: str(each.value) for name, each in found.items()})
 
     def close(self) -> None:
         with self._lock:
@@ -404,6 +417,29 @@ class KafkaLog:
             raise Invalid(f"The log {self._shown} cannot do this: {error.str()}.", fix="use the broker's own tools.")
         said = f" ({self._said})" if self._said and code == KafkaError._TIMED_OUT else ""
         raise Unavailable(f"The log {self._shown} failed: {error.str()}{said}.", fix="check that the broker runs.")
+
+
+def kept_for(config: Mapping[str, str]) -> str:
+    """Return how long a topic with a configuration keeps messages; empty if that does not say so.
+
+    A segment is deleted once its newest message is old enough, and only after it was closed.
+    """
+    if "retention.ms" not in config:
+        return ""
+    age, segment = int(config["retention.ms"]), int(config.get("segment.ms", 0))
+    policy = config.get("cleanup.policy", "delete").split(",")
+    told = ["the newest of each key stays until a tombstone is written for it"] if "compact" in policy else []
+    if "delete" in policy and age >= 0:
+        told.append(f"they stay for {_hours(age)}, and until their segment is closed, up to {_hours(segment)} more")
+    elif "delete" in policy:
+        size = int(config.get("retention.bytes", -1))
+        told.append("they stay for ever" if size < 0 else f"they stay until their partition has more than {size} bytes")
+    return "; ".join(told)
+
+
+def _hours(ms: int) -> str:
+    hours = ms / 3_600_000
+    return f"{hours / 24:g} days" if hours >= 24 else f"{hours:g} hours"
 
 
 @dataclass

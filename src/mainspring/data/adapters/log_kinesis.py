@@ -235,6 +235,10 @@ class KinesisLog:
     def commit(self, topic: str, group: str, offsets: Mapping[int, int]) -> None:
         pass
 
+    def retention(self, topic: str) -> str:
+        told = self._call("describe_stream_summary", topic, StreamName=topic)["StreamDescriptionSummary"]
+        return f"they stay for {told['RetentionPeriodHours']} hours"
+
     def close(self) -> None:
         with self._lock:
             client, pool, self._client, self._pool = self._client, self._pool, None, None

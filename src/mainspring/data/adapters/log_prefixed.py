@@ -9,7 +9,7 @@ from typing import Protocol
 from mainspring.core.errors import MainspringError
 from mainspring.data.streams.limits import check_topic
 from mainspring.data.streams.model import Message, NewMessage, Span
-from mainspring.data.streams.ports import Erasing, EventLog, Splitting
+from mainspring.data.streams.ports import Erasing, EventLog, Expiring, Splitting
 
 
 class PrefixedLog:
@@ -51,6 +51,10 @@ class PrefixedLog:
     def commit(self, topic: str, group: str, offsets: Mapping[int, int]) -> None:
         with self._named():
             self._log.commit(self._prefix + topic, self._prefix + group, offsets)
+
+    def retention(self, topic: str) -> str:
+        with self._named():
+            return self._log.retention(self._prefix + topic) if isinstance(self._log, Expiring) else ""
 
     def close(self) -> None:
         self._log.close()

@@ -127,6 +127,20 @@ class Erasing(Protocol):
 
 
 @runtime_checkable
+class Expiring(Protocol):
+    """A log that removes old messages by itself, and says when."""
+
+    def retention(self, topic: str) -> str:
+        """Return how long messages of a topic stay, for people; empty if the log does not say.
+
+        Raises:
+            NotFound: There is no such topic.
+            Unavailable: The log does not answer.
+        """
+        ...
+
+
+@runtime_checkable
 class Splitting(Protocol):
     """A log whose partitions are split and merged: they end, and others, of larger numbers, follow them."""
 

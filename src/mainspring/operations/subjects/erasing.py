@@ -27,7 +27,7 @@ from mainspring.features.tilelog.rows import tiles_table
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.auditing import audit
 from mainspring.operations.materialize import materialise_views
-from mainspring.operations.subjects import artefacts, messages
+from mainspring.operations.subjects import artefacts, endpoints, messages
 from mainspring.operations.subjects.artefacts import Artefact
 from mainspring.operations.subjects.naming import Subject, former_names, key_values
 from mainspring.operations.subjects.receipts import signed
@@ -103,6 +103,7 @@ def _planned(
     touched = {source_of(table) for table, each in tables.items() if each and not table.startswith(DERIVED_PREFIXES)}
     found = {stream.name: messages.find(project, stream, subjects) for stream in messages.erasable(project)}
     held += [Held(f"stream/{name}", len(each.places)) for name, each in found.items() if each.places]
+    held += [Held(f"stream endpoint/{name}", count) for name, count in endpoints.find(project, subjects).items()]
     states = sum(
         state is not None
         for store in _online_stores(project)
@@ -123,7 +124,7 @@ def _planned(
         commits_of(project, {table for table, each in tables.items() if each}),
         models_of(project, touched),
         [*(f"parameters or tags of run {each}" for each in runs),
-         *_outside(project, {name: each.waiting for name, each in found.items()})],
+         *_outside(project, subjects, {name: each.waiting for name, each in found.items()})],
         [each.path for each in files if each.quoted],
     )  # fmt: skip
 
@@ -260,6 +261,7 @@ def _carry_out(project: Project, subjects: Sequence[Subject], planned: Plan, tol
             _erase_table(project, table, subjects)
     _forget_tiles(project, views)
     messages.erase(project, subjects, told)
+    endpoints.erase(project, subjects, told)
     told("online")
     with ExitStack() as held:
         for view in _views_of(project, subjects):
@@ -366,16 +368,14 @@ def models_of(project: Project, sources: set[str]) -> list[str]:
     return found
 
 
-def _outside(project: Project, waiting: Mapping[str, int]) -> list[str]:
+def _outside(project: Project, subjects: Sequence[Subject], waiting: Mapping[str, int]) -> list[str]:
     """Return what holds rows and is not reached from here.
 
     Args:
         waiting: Stream -> number of the subjects' messages to be ingested; of streams whose log deletes messages.
     """
-    streams = project.definitions.streams
-    shown = project.settings.streams.shown
-    found = [f"messages of topic {each.topic} in {shown}" for name, each in streams.items() if name not in waiting]
+    found = messages.kept(project, waiting)
     found += [f"messages of stream {name} that are not ingested yet: {count}; erase again when they are"
               for name, count in waiting.items() if count]  # fmt: skip
-    found += [f"states and batches of stream endpoint {name}" for name in project.definitions.stream_endpoints]
+    found += [f"states of stream endpoint {name} by other keys" for name in endpoints.of_others(project, subjects)]
     return [*found, "copies of the files elsewhere, such as backups: see `mainspring erase --again`"]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from mainspring.core.errors import NotFound
+from mainspring.core.errors import MainspringError, NotFound
 from mainspring.data.arrow import matching
 from mainspring.data.streams.declaring import Stream, offset_mark
 from mainspring.data.streams.decoding import Decoding
 from mainspring.data.streams.model import Message
-from mainspring.data.streams.ports import Erasing
+from mainspring.data.streams.ports import Erasing, Expiring
 from mainspring.data.streams.reading import read_between
 from mainspring.operations.subjects.naming import Subject
 from mainspring.operations.subjects.tables import on_keys, quoted
 from mainspring.project import Project
+from mainspring.serving.streaming.declaring import TOPIC
 
 _AT_ONCE = 10_000
 
@@ -75,6 +76,36 @@ def erase(project: Project, subjects: Sequence[Subject], told: Callable[[str], N
             places = find(project, stream, subjects).places
             if places and isinstance(project.streams, Erasing):
                 project.streams.erase(stream.topic, places)
+
+
+def kept(project: Project, erased: Collection[str]) -> list[str]:
+    """Return the topics whose messages stay, with the time until when.
+
+    Args:
+        erased: Streams whose messages are deleted.
+    """
+    streams, endpoints = project.definitions.streams, project.definitions.stream_endpoints.values()
+    topics = [each.topic for name, each in streams.items() if name not in erased]
+    topics += [each.topic for each in endpoints]
+    topics += [sink.name for each in endpoints for sink in each.to if sink.kind == TOPIC]
+    gone = {streams[name].topic for name in erased}
+    shown = project.settings.streams.shown
+    return [
+        f"messages of topic {each} in {shown}{_until(project, each)}"
+        for each in dict.fromkeys(topics)
+        if each not in gone
+    ]
+
+
+def _until(project: Project, topic: str) -> str:
+    """Return how long a topic keeps messages, as its log says."""
+    log = project.streams
+    if not isinstance(log, Expiring):
+        return ""
+    try:
+        return f": {log.retention(topic)}"
+    except MainspringError as error:
+        return f": how long they stay is not known: {error.what}"
 
 
 def _of(decoding: Decoding, messages: Sequence[Message], subjects: Sequence[Subject]) -> list[Message]:

@@ -20,7 +20,7 @@ from mainspring.serving.streaming.progress import (
     encode_record,
     encode_starts,
 )
-from mainspring.serving.streaming.state import Commit, Waiting, died, fresh_numbers, lost
+from mainspring.serving.streaming.state import Commit, Erased, Erasure, Waiting, died, fresh_numbers, lost
 
 
 def _table(name: str, *columns: sa.Column[Any]) -> sa.Table:
@@ -69,6 +69,7 @@ _batches = _table(
 )
 _PLACE = ("lake", "endpoint", "partition")
 _STARTS = -1  # the row of `partitions` that has `StateStore.starts` as its progress
+_ERASURES = -2  # less a partition's number: the row that counts its erasures
 _EXPIRED_AT_ONCE = 1000
 _FORGOTTEN_AT_ONCE = 4
 _PAGE = 64  # records that are read at once
@@ -94,7 +95,7 @@ class CatalogStates:
 
     def partitions(self) -> list[int]:
         ours = (_heads.c.lake == self._lake, _heads.c.endpoint == self._endpoint)
-        query = sa.select(_heads.c.partition).where(*ours, _heads.c.partition != _STARTS)
+        query = sa.select(_heads.c.partition).where(*ours, _heads.c.partition >= 0)
         with catalog_errors(self._name), self._engine.connect() as connection:
             return sorted(connection.scalars(query))
 
@@ -175,6 +176,8 @@ class CatalogState:
 
     def commit(self, made: Commit) -> None:
         with self._writing() as connection:
+            if made.erasures not in (None, self._erasures(connection)):
+                raise Erased(self._name)
             if made.expired is not None:
                 self._expire(connection, made, made.expired)
             states = [{**self._where, "key": key, "last": at, "value": of} for key, (at, of) in made.states.items()]
@@ -190,6 +193,50 @@ class CatalogState:
             connection.execute(_batches.insert(), {**self._where, **record, "body": encode_record(made.record)})
             connection.execute(self._update(_heads).values(progress=encode_progress(made.progress)))
             self._forget(connection, made)
+
+    def erasures(self) -> int:
+        with self._reading() as connection:
+            return self._erasures(connection)
+
+    def erase(self, erasure: Erasure, *, dry_run: bool = False) -> int:
+        with catalog_errors(self._name), self._engine.begin() as connection:
+            connection.execute(self._update(_heads).values(epoch=_heads.c.epoch))  # no batch is committed meanwhile
+            keys = [key for key in connection.scalars(self._rows(_states, "key")) if erasure.has(key)]
+            batches = {
+                row.number: encode_record(left)
+                for row in connection.execute(self._rows(_batches, "number", "body"))
+                if (left := erasure.batch(decode_record(row.body))) is not None
+            }
+            entries = [
+                entry
+                for row in connection.execute(self._rows(_outbox, "seq", "kind", "sinks", "body"))
+                if (entry := erasure.entry(Waiting(*row))) is not None
+            ]
+            count = len(keys) + len(batches) + len(entries)
+            if count and not dry_run:
+                for start in range(0, len(keys), _KEYS):
+                    connection.execute(self._delete(_states).where(_states.c.key.in_(keys[start : start + _KEYS])))
+                for number, body in batches.items():
+                    connection.execute(self._update(_batches).where(_batches.c.number == number).values(body=body))
+                for each in entries:
+                    changed = {"sinks": each.sinks, "body": each.body}
+                    connection.execute(self._update(_outbox).where(_outbox.c.seq == each.seq).values(changed))
+                noted = b"%d" % (self._erasures(connection) + 1)
+                new = {**self._erasures_at, "epoch": 0, "running": noted}
+                connection.execute(upsert(self._engine, _heads, _PLACE, ("running",)), new)
+        if not dry_run and self._engine.dialect.name == "postgresql":
+            tables = ", ".join(each.name for each in (_states, _batches, _outbox))
+            with catalog_errors(self._name), self._engine.connect() as connection:
+                connection.execution_options(isolation_level="AUTOCOMMIT").execute(sa.text(f"VACUUM (FULL) {tables}"))
+        return count
+
+    def _erasures(self, connection: sa.Connection) -> int:
+        here = [_heads.c[name] == value for name, value in self._erasures_at.items()]
+        return int(connection.scalar(sa.select(_heads.c.running).where(*here)) or 0)
+
+    @property
+    def _erasures_at(self) -> dict[str, Any]:
+        return {**self._where, "partition": _ERASURES - self._place[2]}
 
     def _expire(self, connection: sa.Connection, made: Commit, before: int) -> None:
         query = self._rows(_states, "key", "value").where(_states.c.last < before).limit(_EXPIRED_AT_ONCE)

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from mainspring.core.errors import Conflict, NotFound
 from mainspring.serving.streaming.progress import BatchRecord, Progress
-from mainspring.serving.streaming.state import DEAD_LETTER, OUTPUT, Commit, PartitionState, StateStore, Waiting
+from mainspring.serving.streaming.state import (
+    DEAD_LETTER,
+    OUTPUT,
+    Commit,
+    Erased,
+    PartitionState,
+    StateStore,
+    Waiting,
+)
 
 
 def _batch(number: int, *, at: int = 0, outputs: int = 2, **changes: Any) -> Commit:
@@ -190,3 +199,34 @@ class StateStoreConformance:
         assert new.progress() == _batch(1).progress
         new.commit(_batch(2))
         assert [number for number, _ in state.batches()] == [1, 2]
+
+    def test_what_is_erased_is_in_no_state_batch_or_output(self, store: StateStore, state: PartitionState) -> None:
+        class Mine:
+            def has(self, key: bytes) -> bool:
+                return key == b"mine"
+
+            def batch(self, record: BatchRecord) -> BatchRecord | None:
+                left = {key: content for key, content in record.undo.items() if key != b"mine"}
+                changed = msgspec.structs.replace(record, undo=left, erased=True)
+                return None if left == record.undo else changed
+
+            def entry(self, entry: Waiting) -> Waiting | None:
+                return Waiting(entry.seq, entry.kind, 0, b"") if entry.body == b"1" else None
+
+        made = _batch(1, states={b"mine": (5, b"A"), b"other": (6, b"B")})
+        made.record.undo.update({b"mine": b"a", b"other": b"b"})
+        state.commit(made)
+        state.commit(_batch(2, outbox=[Waiting(3, OUTPUT, 1, b"2")]))
+        assert (state.erasures(), store.open(3).erase(Mine(), dry_run=True)) == (0, 3)
+        assert (state.erasures(), store.open(3).erase(Mine())) == (0, 3)
+        assert (state.erasures(), store.open(3).erase(Mine())) == (1, 0)
+        assert state.all_states() == {b"other": b"B"}
+        assert [(record.undo, record.erased) for _, record in state.batches()] == [
+            ({b"other": b"b"}, True),
+            ({}, False),
+        ]
+        assert [(each.sinks, each.body) for each in state.waiting(0)] == [(1, b"0"), (0, b""), (1, b"2")]
+        with pytest.raises(Erased):
+            state.commit(_batch(3, erasures=0))
+        state.commit(_batch(3, erasures=1))
+        assert (store.partitions(), state.progress()) == ([3], _batch(3).progress)

@@ -21,7 +21,7 @@ from mainspring.serving.streaming.declaring import StreamEndpoint
 from mainspring.serving.streaming.keyed import KeyState, StateDiffers
 from mainspring.serving.streaming.processor import DEAD_SINK, Outcome, Processor, RowSource
 from mainspring.serving.streaming.progress import NEVER, Lost, Progress
-from mainspring.serving.streaming.state import Commit, PartitionState
+from mainspring.serving.streaming.state import Commit, Erased, PartitionState
 
 PREDICTIONS = "predictions"  # the sink of batches: the prediction log
 _MOST_CACHED = 50_000  # keys of a partition
@@ -72,6 +72,7 @@ class Partition:
         ids = [DEAD_SINK, *(sink.id for sink in endpoint.to)]
         self.processor = Processor(endpoint, self.file.enlist(ids, [PREDICTIONS]), rows)
         self.progress = self.file.progress()
+        self._erasures = self.file.erasures()
         self._cache: dict[bytes, _Cached] = {}
         died, self._deaths = self.file.opened()
         self._failed: dict[str, str] = {}
@@ -211,7 +212,12 @@ class Partition:
         outcome = self.processor.run(messages, self.progress, self._load, arms, failed=self._failed)
         self._point("processed")
         made = self._made(outcome)
-        self.file.commit(made)
+        try:
+            self.file.commit(made)
+        except Erased:  # what is kept of states in memory is older
+            self._cache.clear()
+            self._erasures = self.file.erasures()
+            return self._commit(messages, arms)
         self._point("committed")
         self.progress = made.progress
         events, accepted = (np.array(at, np.int64) for at in (outcome.record.at, [each.at for each in messages]))
@@ -230,6 +236,7 @@ class Partition:
             self._deaths = 0
             self.file.survived()
             self.file.opened()  # at the next message
+        return None
 
     def _made(self, outcome: Outcome) -> Commit:
         states = {key: (state.last, self.processor.states.encode(state)) for key, state in outcome.states.items()}
@@ -244,6 +251,7 @@ class Partition:
             outbox=outcome.outbox,
             expired=None if watermark == NEVER else watermark - self.processor.ttl_us,
             kept_since=outcome.progress.accepted_at - self._replay_us,
+            erasures=self._erasures,
         )
 
     def _load(self, keys: Sequence[bytes]) -> dict[bytes, KeyState]:

@@ -99,6 +99,7 @@ class BatchRecord(msgspec.Struct, array_like=True):
         lost: Those of them that count as failures of a rollout's version.
         digest: Of the outputs and dead letters, to compare a replay with.
         latency_us: From the log's acceptance of its last message to the commit.
+        erased: Whether an erasure removed something of it, so that it cannot be replayed.
     """
 
     before: Progress
@@ -111,6 +112,7 @@ class BatchRecord(msgspec.Struct, array_like=True):
     digest: bytes = b""
     latency_us: int = 0
     lost: list[Lost] = []
+    erased: bool = False
 
 
 encode_progress = msgspec.msgpack.Encoder().encode

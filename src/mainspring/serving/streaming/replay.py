@@ -90,23 +90,29 @@ class Replay:
 
     def _rewound(self, file: PartitionState, since: int | None) -> tuple[dict[bytes, bytes], int]:
         """Return the states before the batch of an offset, and the number of that batch."""
-        states, number, reached = file.all_states(), 0, None
+        states, first, reached = file.all_states(), 0, None
         for number, record in file.newest_batches():
+            if record.erased:
+                break
             for key, content in record.undo.items():
                 if content is None:
                     states.pop(key, None)
                 else:
                     states[key] = content
-            reached = record.before.offset
+            first, reached = number, record.before.offset
             if since is not None and reached <= since:
-                return states, number
-        if reached is None or since is not None:
+                return states, first
+        if reached is None:
+            raise Invalid(
+                "No batch is recorded that can be replayed.", fix="erased ones cannot: replay what comes next."
+            )
+        if since is not None:
             raise Invalid(
                 f"Batches are recorded from offset {reached} on, and the replay was to begin at {since}.",
                 fix=f"replay from {reached} on, or keep more of them: replay= of stream endpoint "
                 f"{self._endpoint.name!r}.",
             )
-        return states, number
+        return states, first
 
     def _forward(
         self,

@@ -34,6 +34,8 @@ class Commit:
         states: Key -> time of its newest event and bytes of its state.
         expired: States of keys whose newest event is older than this are deleted, UTC epoch microseconds.
         kept_since: Batches that the log accepted before this are no longer needed for a replay.
+        erasures: As `PartitionState.erasures` was when the states were read that these come from; None if it does not
+            matter.
     """
 
     progress: Progress
@@ -42,6 +44,30 @@ class Commit:
     outbox: Sequence[Waiting] = ()
     expired: int | None = None
     kept_since: int = 0
+    erasures: int | None = None
+
+
+class Erased(Conflict):
+    """States were erased after the ones were read from which a batch was computed; nothing was written."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(f"States of {place} were erased meanwhile.")
+
+
+class Erasure(Protocol):
+    """Choice of what an erasure removes from a partition."""
+
+    def has(self, key: bytes, /) -> bool:
+        """Return whether the state of a key goes."""
+        ...
+
+    def batch(self, record: BatchRecord, /) -> BatchRecord | None:
+        """Return what is left of a batch; None if nothing of it goes."""
+        ...
+
+    def entry(self, entry: Waiting, /) -> Waiting | None:
+        """Return what is left of an entry of the outbox; None if nothing of it goes."""
+        ...
 
 
 class PartitionState(Protocol):
@@ -71,7 +97,22 @@ class PartitionState(Protocol):
         ...
 
     def commit(self, made: Commit) -> None:
-        """Write a batch, durably, and delete what nothing needs any more."""
+        """Write a batch, durably, and delete what nothing needs any more.
+
+        Raises:
+            Erased: `made.erasures` is no longer the number of erasures.
+        """
+        ...
+
+    def erasures(self) -> int:
+        """Return the number of erasures that removed something."""
+        ...
+
+    def erase(self, erasure: Erasure, *, dry_run: bool = False) -> int:
+        """Remove something from states, batches and the outbox, and return of how many of them; no epoch is needed.
+
+        On return neither the store's files nor free pages of them have it.
+        """
         ...
 
     def snapshot(self) -> AbstractContextManager[None]:

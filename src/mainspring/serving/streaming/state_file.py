@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from mainspring.core.errors import Conflict, Corrupt, NotFound, StorageFull, Unavailable
+from mainspring.core.sqlite_file import rewrite
 from mainspring.serving.streaming.progress import (
     BatchRecord,
     Progress,
@@ -18,7 +19,15 @@ from mainspring.serving.streaming.progress import (
     encode_record,
     encode_starts,
 )
-from mainspring.serving.streaming.state import LARGEST_BYTES, Commit, Waiting, died, fresh_numbers
+from mainspring.serving.streaming.state import (
+    LARGEST_BYTES,
+    Commit,
+    Erased,
+    Erasure,
+    Waiting,
+    died,
+    fresh_numbers,
+)
 
 FORMAT = 2
 _WAIT_S = 30.0
@@ -115,6 +124,8 @@ class StateFile:
 
     def commit(self, made: Commit) -> None:
         with self._transaction():
+            if made.erasures not in (None, self.erasures()):
+                raise Erased(str(self.path))
             if made.expired is not None:
                 self._expire(made, made.expired)
             self._db.executemany(
@@ -131,6 +142,32 @@ class StateFile:
             )
             self._put("progress", encode_progress(made.progress))
             self._forget(made)
+
+    def erasures(self) -> int:
+        return int(self._meta("erasures") or 0)
+
+    def erase(self, erasure: Erasure, *, dry_run: bool = False) -> int:
+        with self.snapshot() if dry_run else self._transaction():
+            keys = [key for (key,) in self._db.execute("SELECT key FROM states") if erasure.has(key)]
+            batches = [
+                (encode_record(left), number)
+                for number, body in self._db.execute("SELECT number, body FROM batches")
+                if (left := erasure.batch(decode_record(body))) is not None
+            ]
+            entries = [
+                (entry.sinks, entry.body, entry.seq)
+                for row in self._db.execute("SELECT seq, kind, sinks, body FROM outbox")
+                if (entry := erasure.entry(Waiting(*row))) is not None
+            ]
+            count = len(keys) + len(batches) + len(entries)
+            if count and not dry_run:
+                self._db.executemany("DELETE FROM states WHERE key = ?", [(key,) for key in keys])
+                self._db.executemany("UPDATE batches SET body = ? WHERE number = ?", batches)
+                self._db.executemany("UPDATE outbox SET sinks = ?, body = ? WHERE seq = ?", entries)
+                self._put("erasures", b"%d" % (self.erasures() + 1))
+        if not dry_run:  # also where nothing is left: free pages have what was forgotten before
+            rewrite(self.path)
+        return count
 
     def _expire(self, made: Commit, before: int) -> None:
         gone = self._db.execute("SELECT key, value FROM states WHERE last < ? LIMIT 1000", (before,)).fetchall()

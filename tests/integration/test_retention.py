@@ -15,6 +15,7 @@ from mainspring.core.errors import Invalid, InvalidDefinition, NotFound
 from mainspring.core.time import DAY, ManualClock, parse_instant
 from mainspring.data import commits, duck
 from mainspring.data.model import Retention
+from mainspring.data.sealed import SealedLake
 from mainspring.data.streams.decoding import LETTERS, letter_rows
 from mainspring.data.streams.model import Message
 from mainspring.operations.evidence.measures import measured
@@ -170,6 +171,24 @@ def test_a_run_that_was_killed_is_ended_by_the_next(tmp_path: Path, at: str) -> 
     land(project, "clicks", str(tmp_path / "clicks.csv"))
     assert retaining.retain(project) is not None
     assert found_in(tmp_path / ".mainspring") == []
+
+
+def test_nothing_is_decrypted_to_delete_rows(tmp_path: Path) -> None:
+    write(tmp_path, retention="ms.Retention(days=90)")
+    project = opened(tmp_path, pii_encrypted=True)
+    project.__dict__["wall"] = ManualClock(NOW)
+    ingest(project, tmp_path, *rows(ANA, "ana.erased@example.org", [1.0], OLD), *rows("eve", "e@mail", [3.0], YOUNG))
+
+    class Rebuilding(Exception):
+        pass
+
+    def told(store: str) -> None:
+        if store.startswith("view"):
+            raise Rebuilding
+
+    with patch.object(SealedLake, "_open", side_effect=ValueError), pytest.raises(Rebuilding):
+        retaining.retain(project, told)
+    assert customers(project) == ["eve"]
 
 
 def test_the_record_of_a_run_and_its_event_are_one(tmp_path: Path) -> None:

@@ -304,6 +304,8 @@ def _apply(project: Project, due: Due) -> None:
             schema = lake.describe(due.table, scan.version).schema
             if _counted(project, due, scan).rows:
                 lake.replace(due.table, left(), schema, key=key)
+    elif not due.retention.columns and not project.erasures.holds():
+        lake.expire(due.table, due.event, due.before)  # which reads no other column
     else:
         for since, until in pairwise(_spans(due, lake.scan(due.table))):
             lake.fold(due.table, due.event, since, until, change, key=f"{key}.{since}")

@@ -70,7 +70,7 @@ def test_errors_and_latency_are_foreseen(found: tuple[Foreseen, ...]) -> None:
 
 def test_scores_are_foreseen(found: tuple[Foreseen, ...]) -> None:
     scores = of(found, "score")
-    alike, moved = scores["its scores are alike"], scores["its scores are higher by 1 standard deviations"]
+    alike, moved = scores["its scores are alike"], scores["its scores are higher by 1 standard deviation"]
     assert (alike.rolled_back, moved.rolled_back) == (0, 1)
     assert alike.cleared == 1
     assert least(found, "score").rolled_back >= 0.8

@@ -252,7 +252,8 @@ def _scores(course: Course, guard: Guard, scores: Sequence[float]) -> _Faults:
         return foresee_scores(course, inner, scores, [moved], 1 + guard.tolerance)[0]
 
     def said(moved: float) -> str:
-        return f"its scores are higher by {moved:.2g} standard deviations" if moved else "its scores are alike"
+        unit = "standard deviation" if moved == 1 else "standard deviations"
+        return f"its scores are higher by {moved:.2g} {unit}" if moved else "its scores are alike"
 
     return _Faults(guard, outlook, (0.0, *MOVED), (0.01, 8.0), said)
 

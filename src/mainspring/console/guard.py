@@ -153,7 +153,7 @@ class Guard:
         if method not in _SAFE:
             check_origin(headers.get("origin"), headers.get("host"))
         known = None
-        signed = method == "POST" and path.startswith(SIGNED)
+        signed = method == "POST" and path.startswith(SIGNED) and not path.endswith("/")
         if path not in PUBLIC and not signed:
             known = await run_in_threadpool(self._identify, headers)
             if path != LOG_OUT or known.session is None:  # whoever is in may leave

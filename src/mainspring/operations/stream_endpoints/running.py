@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -33,7 +32,7 @@ def run(project: Project, name: str, stop: threading.Event, *, idle_s: float | N
         NotFound: There is no such stream endpoint, or no such topic.
     """
     with running(project, project.definitions.stream_endpoint(name)) as runner:
-        audit(project, STARTED, f"endpoint/{name}", f"by {socket.gethostname()}, process {os.getpid()}")
+        audit(project, STARTED, f"endpoint/{name}", f"by {os.uname().nodename}, process {os.getpid()}")
         return runner.run(stop, idle_s=idle_s)
 
 

@@ -220,6 +220,20 @@ def test_runs_whose_tags_name_a_subject_are_told(tmp_path: Path) -> None:
     assert planned.artefacts == [f"{run}/worst.txt"]
 
 
+def test_files_that_only_say_that_they_are_our_tables_keep_nobody_from_being_erased(tmp_path: Path) -> None:
+    write(tmp_path)
+    project = opened(tmp_path)
+    contents = [b"customer,score\n\n", b"customer\n\xff\n", b"customer\n" + b"x" * 200_000 + b"\n", b"customer\n\0\n"]
+    runs = [project.tracking.start("late", {PURPOSE: "label issues"}, 1) for _ in contents]
+    for run, content in zip(runs, contents, strict=True):
+        project.tracking.log_artefact(run, "label_issues.csv", content + ANA.encode())
+    unnamed = project.tracking.start("late", {PURPOSE: ""}, 1)
+    project.tracking.log_artefact(unnamed, "model.bin", b"\xff")
+    planned = erasing.plan(project, [subject(project)])
+    assert sorted(planned.artefacts) == sorted(f"{run}/label_issues.csv" for run in runs[:3])
+    assert planned.held[0].store == f"runs/{runs[3]}/label_issues.csv"
+
+
 def test_hostile_names_erase_only_themselves_also_at_once(tmp_path: Path) -> None:
     project = planted(tmp_path)
     with ThreadPoolExecutor(2) as threads:

@@ -85,9 +85,10 @@ def _runs(project: Project) -> list[RunRecord]:
 def _looked_at(
     project: Project, run: RunRecord, name: str, subjects: Sequence[Subject], patterns: Sequence[re.Pattern[bytes]]
 ) -> Artefact:
-    if run.tags.get(PURPOSE) == _OWN.get(name, ""):
-        left, rows = _without(project.tracking.artefact(run.id, name), subjects)
-        return Artefact(run.id, name, rows, any(each.search(left) for each in patterns))
+    if name in _OWN and run.tags.get(PURPOSE) == _OWN[name]:
+        with suppress(ValueError, IndexError, csv.Error):  # no table of ours: another client gave it this name
+            left, rows = _without(project.tracking.artefact(run.id, name), subjects)
+            return Artefact(run.id, name, rows, any(each.search(left) for each in patterns))
     try:
         with project.tracking.artefact_file(run.id, name) as path:
             return Artefact(run.id, name, quoted=has(path, patterns))

@@ -280,7 +280,7 @@ def test_a_file_has_to_be_signed_where_the_profile_says_so(project: Project, tmp
     path.write_bytes(mlp())
     for name in ("vendor", "other"):
         write_signer(tmp_path, name)
-    project.settings = replace(project.settings, models_signed_by=tmp_path / "vendor.pub.pem")
+    project.settings = replace(project.settings, models_signed_by=(tmp_path / "vendor.pub.pem",))
     with pytest.raises(Denied, match="cannot be read"):
         add_file(project, "network", path)
     beside = tmp_path / "network.onnx.sig"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from kit.certificates import write
 
@@ -28,16 +29,19 @@ def write_signer(
     return key
 
 
-def write_certificates(folder: Path, key: ec.EllipticCurvePrivateKey, *, signs: bool = True) -> None:
+def write_certificates(
+    folder: Path, key: ec.EllipticCurvePrivateKey, *, signs: bool = True, extended: Sequence[ObjectIdentifier] = ()
+) -> None:
     """Write `authority.pem`, and `signer.chain.pem` with the certificate of a key and an intermediate one.
 
     Args:
         signs: Whether the certificate is for signatures.
+        extended: Its extended usages; none: it says nothing of them.
     """
     above, between = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     root = _certificate("authority", above, "authority", above, ca=True)
     chain = [
-        _certificate("signer", key, "between", between, ca=False, signs=signs),
+        _certificate("signer", key, "between", between, ca=False, signs=signs, extended=extended),
         _certificate("between", between, "authority", above, ca=True),
     ]
     pem = serialization.Encoding.PEM
@@ -53,11 +57,12 @@ def _certificate(
     *,
     ca: bool,
     signs: bool = True,
+    extended: Sequence[ObjectIdentifier] = (),
 ) -> x509.Certificate:
     usage = dict.fromkeys(
         ("content_commitment", "key_encipherment", "data_encipherment", "encipher_only", "decipher_only"), False
     )
-    return (
+    builder = (
         x509.CertificateBuilder(serial_number=x509.random_serial_number())
         .subject_name(_named(name))
         .issuer_name(_named(issuer))
@@ -73,8 +78,10 @@ def _certificate(
         )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(by.public_key()), critical=False)
-        .sign(by, hashes.SHA256())
     )
+    if extended:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(extended), critical=False)
+    return builder.sign(by, hashes.SHA256())
 
 
 def _named(name: str) -> x509.Name:

@@ -253,7 +253,7 @@ class Settings:
     fleet_unseen_us: int = 86_400_000_000  # after which a device that has not reported is an incident
     audit_anchors: tuple[Url, ...] = ()  # places of the audit log's heads, beside the file in the state folder
     audit_anchored: tuple[bytes, ...] = ()  # public keys of the installations whose heads are kept here
-    models_signed_by: Path | None = None  # PEM of who has to have signed added files; `None`: nobody
+    models_signed_by: tuple[Path, ...] = ()  # PEM files, of each of which somebody has to have signed added files
     fleet_root_key: Path | None = None  # file with the key of the root role; `None`: beside the others
     receivers: Mapping[str, Receiver] = field(default_factory=dict)  # by `project.receivers.variable` of the name
     engines: Engines = Engines()

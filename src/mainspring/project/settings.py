@@ -173,7 +173,7 @@ def load_settings(
     workloads = read_workloads(root.resolve(), values.get("workloads", {}))
     built = _build(root.resolve(), document, name, values)
     others = {each: _flat(given) for each, given in profiles.items() if each != name}
-    asked = _approvals_of(root.resolve(), others, {**set_outside, **(overrides or {})}, built.catalog)
+    asked, signers = _required_by(root.resolve(), others, {**set_outside, **(overrides or {})}, built.catalog)
     return apart(
         replace(
             built,
@@ -181,6 +181,7 @@ def load_settings(
             sign_in=sign_in,
             workload_issuers=workloads,
             approvals=max(built.approvals, asked),
+            models_signed_by=tuple(dict.fromkeys((*built.models_signed_by, *signers))),
         )
     )
 
@@ -279,32 +280,43 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _stricter(profile: Mapping[str, Any], environment: dict[str, Any]) -> dict[str, Any]:
-    """Return the environment's settings; `approvals` can only raise the profile's number.
+    """Return the environment's settings; `approvals` can only raise the profile's number, and `models_signed_by` trusts
+    nobody whom the profile does not.
 
     The author of a version controls the environment of their own `promote`; the profile is code that others review.
     """
     if "approvals" in environment:
         environment["approvals"] = max(count(environment, "approvals"), count(profile, "approvals"))
+    if profile["models_signed_by"]:
+        environment.pop("models_signed_by", None)
     return environment
 
 
-def _approvals_of(root: Path, profiles: Mapping[str, Mapping[str, Any]], above: Mapping[str, Any], catalog: Url) -> int:
-    """Return the largest number of approvals that other profiles with a catalog require.
+def _required_by(
+    root: Path, profiles: Mapping[str, Mapping[str, Any]], above: Mapping[str, Any], catalog: Url
+) -> tuple[int, list[Path]]:
+    """Return the largest number of approvals that other profiles with a catalog require, and their `models_signed_by`.
 
-    Whoever promotes chooses the profile: a laxer one for the same catalog must not require less.
+    Whoever adds or promotes chooses the profile: a laxer one for the same catalog must not require less.
 
     Args:
         above: Settings that take precedence over those of profiles.
     """
-    most = 0
+    most, signers = 0, list[Path]()
     for profile in profiles.values():
         try:
             at = url(root, "catalog", str({**_defaults({**profile, **above}), **profile, **above}["catalog"]))
             if _same_place(at, catalog):
+                signers += _signed_by(root, profile)
                 most = max(most, count({"approvals": 0, **profile}, "approvals"))
         except Invalid:  # reported where the profile is chosen
             continue
-    return most
+    return most, signers
+
+
+def _signed_by(root: Path, values: Mapping[str, Any]) -> tuple[Path, ...]:
+    name = values.get("models_signed_by")
+    return (root / str(name),) if name else ()
 
 
 def _same_place(one: Url, other: Url) -> bool:
@@ -400,7 +412,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         encryption_keep_us=duration(values, "encryption_keep"),
         audit_anchors=tuple(url(root, "audit_anchors", each) for each in names(values, "audit_anchors")),
         audit_anchored=tuple(public_key("audit_anchored", each) for each in names(values, "audit_anchored")),
-        models_signed_by=root / str(values["models_signed_by"]) if values["models_signed_by"] else None,
+        models_signed_by=_signed_by(root, values),
         fleet=url(root, "fleet", str(values["fleet"])) if values["fleet"] else None,
         fleet_unseen_us=duration(values, "fleet_unseen"),
         fleet_root_key=root / str(values["fleet_root_key"]) if values["fleet_root_key"] else None,

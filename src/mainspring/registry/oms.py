@@ -252,6 +252,8 @@ def open_signature(path: Path, trusted: Trusted, now: int) -> Signed:
         Denied: There is none, or nobody who is trusted made it.
         Corrupt: It is no signature, or one of another kind.
     """
+    if path.exists() and not path.is_file():
+        raise _no_signature(path, "it is no plain file")
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
@@ -382,10 +384,14 @@ def _certified(
 
 
 def _may_sign(certificate: x509.Certificate) -> bool:
+    """Return whether a certificate is for signatures by each of the usages that it has, of which it has one.
+
+    An authority's certificates for TLS have `digitalSignature` too, and an extended usage that is another.
+    """
     uses = [each.value for each in certificate.extensions]
-    return any(isinstance(each, x509.KeyUsage) and each.digital_signature for each in uses) or any(
-        isinstance(each, x509.ExtendedKeyUsage) and ExtendedKeyUsageOID.CODE_SIGNING in each for each in uses
-    )
+    found = [each.digital_signature for each in uses if isinstance(each, x509.KeyUsage)]
+    found += [ExtendedKeyUsageOID.CODE_SIGNING in each for each in uses if isinstance(each, x509.ExtendedKeyUsage)]
+    return bool(found) and all(found)
 
 
 def _opened(statement: _Statement, signer: str, path: Path) -> Signed:

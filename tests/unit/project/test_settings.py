@@ -47,6 +47,18 @@ def test_the_environment_asks_for_more_approvals_and_never_for_fewer(
     assert _load(tmp_path, f"[profiles.local]\napprovals = {profile}\n", given).approvals == found
 
 
+def test_neither_the_environment_nor_another_profile_trusts_other_signers_of_models(tmp_path: Path) -> None:
+    strict = '[profiles.local]\nmodels_signed_by = "vendors.pem"\n'
+    vendors, mine = tmp_path / "vendors.pem", {"MAINSPRING_MODELS_SIGNED_BY": "mine.pem"}
+    for given in ("", "mine.pem"):
+        environment = {"MAINSPRING_MODELS_SIGNED_BY": given}
+        assert _load(tmp_path, strict, environment).models_signed_by == (vendors,)
+    assert _load(tmp_path, "", mine).models_signed_by == (tmp_path / "mine.pem",)
+    lax = {"MAINSPRING_PROFILE": "lax"}
+    assert _load(tmp_path, f"{strict}[profiles.lax]\n", lax).models_signed_by == (vendors,)
+    assert _load(tmp_path, f'{strict}[profiles.lax]\ncatalog = "sqlite:///o.db"\n', lax).models_signed_by == ()
+
+
 def test_a_profile_is_chosen_by_flag_environment_or_file(tmp_path: Path) -> None:
     (tmp_path / "mainspring.toml").write_text(
         'name = "shop"\nprofile = "a"\n[profiles.a]\n[profiles.b]\n[profiles.c]\n'

@@ -8,12 +8,14 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from environments import PEERS, recorded
 from kit.certificates import write
@@ -170,6 +172,9 @@ def test_a_signature_that_was_changed_or_is_missing_is_refused(tmp_path: Path) -
     signature.unlink()
     with pytest.raises(Denied, match="cannot be read"):
         verify(path, signature, trusted)
+    os.mkfifo(signature)
+    with pytest.raises(Corrupt, match="no plain file"):
+        verify(path, signature, trusted)
 
 
 def _of_version(version: int) -> dict[str, Any]:
@@ -225,6 +230,27 @@ def test_certificates_have_to_be_valid_now_and_for_signatures(tmp_path: Path) ->
     signature.write_bytes(oms.sign("model", {"a": "0" * 64}, oms.Signer(key, chain)))
     with pytest.raises(Denied, match="not for signatures"):
         verify(path, signature, tmp_path / "authority.pem")
+
+
+@pytest.mark.parametrize(
+    ("extended", "signs", "trusted"),
+    [
+        ((ExtendedKeyUsageOID.CODE_SIGNING,), True, True),
+        ((ExtendedKeyUsageOID.CODE_SIGNING,), False, False),
+        ((ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH), True, False),
+    ],
+)
+def test_an_authoritys_certificates_for_other_uses_sign_no_models(
+    tmp_path: Path, extended: tuple[ObjectIdentifier, ...], signs: bool, trusted: bool
+) -> None:
+    key = write_signer(tmp_path)
+    write_certificates(tmp_path, key, signs=signs, extended=extended)
+    chain = tuple(oms._certificates(tmp_path / "signer.chain.pem"))
+    signature = write(tmp_path / "model.sig", oms.sign("model", {"a": "0" * 64}, oms.Signer(key, chain)))
+    with nullcontext() if trusted else pytest.raises(Denied, match="not for signatures"):
+        oms.open_signature(signature, oms.read_trusted(tmp_path / "authority.pem"), NOW)
+    with nullcontext() if trusted else pytest.raises(Invalid, match="not one for signatures"):
+        oms.read_signer(tmp_path / "signer.pem", tmp_path / "signer.chain.pem")
 
 
 def test_keys_that_sign_nothing_here_are_refused(tmp_path: Path) -> None:

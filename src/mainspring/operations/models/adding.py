@@ -76,7 +76,7 @@ def add_file(
         alias: Alias to set on the version; `champion` goes live on every endpoint that serves it.
         parent: The version it was derived from, `NAME:VERSION`; its bundle is kept as long as this version.
         signed_by: PEM of public keys and authorities, one of which has to have signed the file (`registry.oms`), beside
-            one of the profile's `models_signed_by`.
+            one of each of the profile's `models_signed_by`.
 
     Raises:
         NotFound: There is no such file, or no such parent.
@@ -92,7 +92,7 @@ def add_file(
     rows = None if golden is None else read_golden(golden)
     flavour, name, content = read_model(path)
     origin = {"file": path.name, "sha256": sha256(content)}
-    for trusted in filter(None, (project.settings.models_signed_by, signed_by)):
+    for trusted in filter(None, (*project.settings.models_signed_by, signed_by)):
         from mainspring.registry import oms
 
         signed = oms.open_signature(oms.signature_of(path), oms.read_trusted(trusted), project.wall.now())

@@ -51,7 +51,7 @@ def test_an_unfinished_restore_refuses_writers_and_warns_readers(
     state, at = tmp_path / ".mainspring", ["--project", str(tmp_path)]
     state.mkdir()
     write_restoring(state, MARK)
-    for command in (["up"], ["data", "commit"], ["erase", "--again"]):
+    for command in (["up"], ["data", "commit"], ["erase", "--again"], ["evidence", "gdpr"]):
         code, said = _said(capsys, *command, *at)
         assert (code, f"{state / RESTORING} says" in said) == (exits.CONFLICT, True)
         assert "run `mainspring restore /backups/monday --profile prod`" in said

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FRAMEWORKS = ("ccpa", "eu-ai-act", "gdpr", "hipaa", "iso-42001", "nist-ai-rmf", "pci-dss", "sox")
 
 
-@make("evidence", reads_only=True)
+@make("evidence")
 @click.argument("framework", type=click.Choice(FRAMEWORKS))
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the report to this file, .html or .json."

@@ -218,9 +218,15 @@ def report(call: Call, error: MainspringError, code: int | None = None) -> int:
     """Print an error and return the exit code. With `--json` it is the JSON document, unless one was printed."""
     code = exits.exit_code(error) if code is None else code
     call.heard()
+    what, fix = _printable(error.what), _printable(error.fix or "")
     if call.json and not call.answered:
-        call.result({"error": {"what": error.what, "fix": error.fix, "retryable": error.retryable, "exit": code}})
-    click.echo(f"Error: {error.what}", err=True)
-    if error.fix:
-        click.echo(f"  Fix: {error.fix}", err=True)
+        call.result({"error": {"what": what, "fix": fix or error.fix, "retryable": error.retryable, "exit": code}})
+    click.echo(f"Error: {what}", err=True)
+    if fix:
+        click.echo(f"  Fix: {fix}", err=True)
     return code
+
+
+def _printable(text: str) -> str:
+    """Return a text without characters that command a terminal, or that JSON has not: files of others may be quoted."""
+    return "".join(each if each.isprintable() or each in "\n\t" else "\N{REPLACEMENT CHARACTER}" for each in text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,19 @@ def test_what_the_system_refuses_has_a_fix(
 
     assert guarded(Call(json=False, folder=None, profile=None, debug=False), body) == code
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_what_an_error_quotes_commands_no_terminal(json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    def body() -> None:
+        raise Invalid("The key \x1b]0;title\x07\r\u202e is wrong,\nand \udcff.", fix="see \x9b2J.")
+
+    guarded(Call(json=json, folder=None, profile=None, debug=False, output=StringIO()), body)
+    assert capsys.readouterr().err.splitlines() == [
+        "Error: The key \ufffd]0;title\ufffd\ufffd\ufffd is wrong,",
+        "and \ufffd.",
+        "  Fix: see \ufffd2J.",
+    ]
 
 
 @pytest.mark.parametrize(("typed", "said"), [("trian", "Did you mean 'train'?"), ("zzz", "There are demo, init")])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Done = Callable[[str], None]  # appends the event of an effect with its detail
 
-_NEWEST = 1_000  # events in which `doctor` looks for effects without completion
+_NEWEST = 10_000  # events in which `doctor` looks for effects without completion
 VERIFIED, EXPORTED, REVEALED = "audit.verify", "audit.export", "audit.reveal"
 
 

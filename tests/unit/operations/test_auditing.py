@@ -13,11 +13,20 @@ from kit.console.flights import Project
 from mainspring.core.errors import Corrupt, Unavailable
 from mainspring.core.time import DAY
 from mainspring.operations.access import add_account, grant_role, parse_grant, remove_account
-from mainspring.operations.auditing import REVEALED, VERIFIED, anchored, audit, prove, search_audit, verify_audit
+from mainspring.operations.auditing import (
+    REVEALED,
+    VERIFIED,
+    anchored,
+    audit,
+    prove,
+    search_audit,
+    unfinished,
+    verify_audit,
+)
 from mainspring.operations.doctor import examine
 from mainspring.operations.keys import create_key, revoke_key
 from mainspring.security.adapters.anchors_file import FileAnchors
-from mainspring.security.model import AuditFilter, KeyScope, Kind
+from mainspring.security.model import AuditEvent, AuditFilter, KeyScope, Kind
 from mainspring.security.ports import Anchors
 from mainspring.security.signing import SigningKey
 from mainspring.security.tree_heads import Head, sign_head
@@ -175,3 +184,10 @@ def test_no_right_changes_where_the_log_would_take_no_event(project: Project) ->
     assert project.accounts.grants() == []
     [key] = project.key_store.all()
     assert key.revoked_at is None
+
+
+def test_a_killed_effect_is_found_behind_a_weeks_events_of_a_worker(project: Project) -> None:
+    audit(project, "train.begun", "model/late")
+    event = AuditEvent(1, "worker", "topics.retain", "topics", "5 messages removed")
+    project.audit.append([event] * 9_000)
+    assert [each.resource for each in unfinished(project)] == ["model/late"]

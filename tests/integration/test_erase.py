@@ -187,6 +187,8 @@ def test_tables_of_runs_lose_rows_and_other_files_of_runs_are_decided_on(tmp_pat
         "sample.parquet": tmp_path / "sample.parquet",
     }.items():
         project.tracking.log_artefact(theirs, name, kept)
+    with closing(sqlite3.connect(state / "tracking.db")) as connection, connection:
+        connection.execute("UPDATE runs SET lifecycle_stage = 'deleted' WHERE run_uuid = ?", [theirs])
     left = [f"{theirs}/{name}" for name in ("errors/worst.txt", "label_issues.csv", "sample.parquet")]
     assert erasing.plan(project, [ana]).artefacts == left
 

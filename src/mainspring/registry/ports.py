@@ -126,6 +126,10 @@ class Tracking(Protocol):
         """Return the runs of a model, or of all, newest first."""
         ...
 
+    def deleted(self) -> list[RunRecord]:
+        """Return the runs that a client has marked as deleted, newest first: what they logged is still there."""
+        ...
+
 
 Check = Callable[[object], None]
 

@@ -79,7 +79,7 @@ def _runs(project: Project) -> list[RunRecord]:
     url = project.settings.tracking
     if url.scheme == "sqlite" and not Path(url.path).exists():
         return []
-    return project.tracking.search(limit=_MOST_RUNS)
+    return [*project.tracking.search(limit=_MOST_RUNS), *project.tracking.deleted()]
 
 
 def _looked_at(

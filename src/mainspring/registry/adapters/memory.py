@@ -138,6 +138,9 @@ class MemoryTracking:
         wanted.reverse()  # the sort is stable: of equal times, the later run comes first
         return sorted(wanted, key=lambda record: -record.started_at)[:limit]
 
+    def deleted(self) -> list[RunRecord]:
+        return []
+
     def _run(self, run_id: str) -> _Run:
         if run_id not in self._runs:
             raise NotFound(f"There is no run {run_id!r}.", fix="`mainspring runs` lists them.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
@@ -176,21 +177,31 @@ class MlflowTracking:
             raise _unknown(run_id) from None
 
     def search(self, model: str | None = None, *, status: str | None = None, limit: int = 50) -> list[RunRecord]:
-        store, entities = self._store, mlflow(ENTITIES)
+        view = mlflow(ENTITIES).ViewType
         with store_errors(self._url):
             if model is None:
-                found = store.search_experiments(entities.ViewType.ACTIVE_ONLY, max_results=50_000)
-                self._experiments.update({experiment.name: experiment.experiment_id for experiment in found})
-                experiments = [experiment.experiment_id for experiment in found]
+                experiments = self._every_experiment(view.ACTIVE_ONLY)
             else:
                 known = self._experiment(model, create=False)
                 experiments = [known] if known else []
-            if not experiments:
-                return []
             wanted = f"attributes.status = '{check_id(status, 'status')}'" if status else ""
-            ask = partial(store.search_runs, experiments, wanted, entities.ViewType.ACTIVE_ONLY)
-            newest = ["attributes.start_time DESC"]
-            return [self._record(run) for run in read_pages(lambda most, at: ask(most, newest, at), limit)]
+            return self._newest(experiments, wanted, view.ACTIVE_ONLY, limit)
+
+    def deleted(self) -> list[RunRecord]:
+        view = mlflow(ENTITIES).ViewType
+        with store_errors(self._url):
+            return self._newest(self._every_experiment(view.ALL), "", view.DELETED_ONLY, sys.maxsize)
+
+    def _every_experiment(self, view: Any) -> list[str]:
+        found = self._store.search_experiments(view, max_results=50_000)
+        self._experiments.update({experiment.name: experiment.experiment_id for experiment in found})
+        return [experiment.experiment_id for experiment in found]
+
+    def _newest(self, experiments: list[str], wanted: str, view: Any, limit: int) -> list[RunRecord]:
+        if not experiments:
+            return []
+        ask, newest = partial(self._store.search_runs, experiments, wanted, view), ["attributes.start_time DESC"]
+        return [self._record(run) for run in read_pages(lambda most, at: ask(most, newest, at), limit)]
 
     def _experiment(self, model: str, *, create: bool) -> str:
         if model not in self._experiments:

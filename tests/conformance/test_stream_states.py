@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from kit.depth import deep
 from kit.stream_endpoints import SPEC, START, TOPIC, Stage, message, told
 from kit.stream_log import all_messages
 from kit.stream_oracle import brute
@@ -21,6 +22,8 @@ from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.adapters.streams_catalog import CatalogStreams
 from mainspring.data.streams.landing import LEASE_US
 from mainspring.operations.stream_endpoints.sharing import Leases
+from mainspring.security.data_keys import OneKey
+from mainspring.serving.adapters.sealed_states import SealedStates
 from mainspring.serving.adapters.stream_states import CatalogStates
 from mainspring.serving.conformance.stream_states import StateStoreConformance
 from mainspring.serving.streaming.runner import Runner
@@ -32,6 +35,12 @@ class TestFiles(StateStoreConformance):
     @pytest.fixture
     def store(self, tmp_path: Path) -> StateFiles:
         return StateFiles(tmp_path)
+
+
+class TestSealedFiles(StateStoreConformance):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> SealedStates:
+        return SealedStates(StateFiles(tmp_path), OneKey(), "checks", encrypt=True)
 
 
 class TestCatalogOnSqlite(StateStoreConformance):
@@ -51,6 +60,15 @@ class TestCatalogOnPostgres(StateStoreConformance):
     @pytest.fixture
     def store(self, engine: sa.Engine) -> CatalogStates:
         return CatalogStates(engine, "lake", "checks")
+
+
+@deep
+class TestSealedOnPostgres(StateStoreConformance):
+    shared = True
+
+    @pytest.fixture
+    def store(self, engine: sa.Engine) -> SealedStates:
+        return SealedStates(CatalogStates(engine, "lake", "checks"), OneKey(), "checks", encrypt=True)
 
 
 def test_partitions_move_with_their_states_and_who_lost_one_writes_no_more(engine: sa.Engine, tmp_path: Path) -> None:

@@ -69,10 +69,16 @@ def project(tmp_path: Path, inbox: HttpInbox, monkeypatch: pytest.MonkeyPatch) -
     made.close()
 
 
+@pytest.fixture
+def encrypted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAINSPRING_ONLINE_ENCRYPTED", "true")
+
+
 def process(project: Project) -> int:
     return run(project, NAME, threading.Event(), idle_s=0.3)
 
 
+@pytest.mark.usefixtures("encrypted")
 def test_messages_become_predictions_alerts_and_a_log_and_a_replay_gives_the_same(
     project: Project, inbox: HttpInbox
 ) -> None:
@@ -126,6 +132,8 @@ def test_messages_become_predictions_alerts_and_a_log_and_a_replay_gives_the_sam
     ]
     assert sum(each.messages for each in results) == 13
     assert len(again) == 12
+    stored = b"".join(each.read_bytes() for each in (project.settings.state / "streams" / NAME).iterdir())
+    assert (b"MSE\x02" in stored, b"probability" in stored) == (True, False)
     project.streams.produce(TOPIC, flights(12, 2, now + 120_000_000))
     process(project)
     assert {each["version"] for each in documents(project, "late-alerts")} == {"1", "2"}

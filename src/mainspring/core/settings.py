@@ -245,7 +245,7 @@ class Settings:
     shadow_nice: int = 19  # priority of the processes of shadows, as of nice: 0 is usual, 19 the lowest
     webhook_secret: str = field(default="", repr=False)  # empty: deliveries are refused
     blobs_encrypted: bool = False  # whether new bundles are
-    online_encrypted: bool = False  # whether states in the online store are
+    online_encrypted: bool = False  # whether states in the online store are, and new ones of stream endpoints
     pii_encrypted: bool = False  # whether columns marked `pii` are, in new rows of the lake
     encryption: Url = Url("file:")  # of the service that holds the master keys
     encryption_keep_us: int = 3_600_000_000  # how long an unwrapped data key is used without asking that service

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mainspring.project import Project
     from mainspring.registry.ports import Blobs
     from mainspring.security.ports import Credentials, Keys
+    from mainspring.serving.streaming.state import StateStore
 
 Build = Callable[["Context"], Any]
 
@@ -292,6 +293,13 @@ def sealed_online(store: OnlineStore, keys: Keys) -> OnlineStore:
     from mainspring.features.adapters.sealed import SealedOnlineStore
 
     return SealedOnlineStore(store, keys)
+
+
+def sealed_states(stored: Callable[[str], StateStore], keys: Keys, *, encrypt: bool) -> Callable[[str], StateStore]:
+    """Return states of stream endpoints that are encrypted from now on if `encrypt`; encrypted ones are decrypted."""
+    from mainspring.serving.adapters.sealed_states import SealedStates
+
+    return lambda endpoint: SealedStates(stored(endpoint), keys, endpoint, encrypt=encrypt)
 
 
 def sealed_blobs(blobs: Blobs, keys: Keys, *, encrypt: bool) -> Blobs:

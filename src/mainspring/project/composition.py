@@ -502,7 +502,7 @@ class Project:
     def stream_states(self) -> Callable[[str], StateStore]:
         """Returns the states of a stream endpoint: files of this machine, or in a catalog that machines share."""
         built: Callable[[str], StateStore] = self._build("stream_states", backends.STREAM_STATES, self.settings.catalog)
-        return built
+        return backends.sealed_states(built, self.data_keys, encrypt=self.settings.online_encrypted)
 
     @cached_property
     def ingestor(self) -> Ingestor:

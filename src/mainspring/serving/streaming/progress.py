@@ -100,6 +100,8 @@ class BatchRecord(msgspec.Struct, array_like=True):
         digest: Of the outputs and dead letters, to compare a replay with.
         latency_us: From the log's acceptance of its last message to the commit.
         erased: Whether an erasure removed something of it, so that it cannot be replayed.
+        sealed: Envelope of the whole record, where it is encrypted; nothing else of it but `before`, `until` and the
+            states that expired is here then.
     """
 
     before: Progress
@@ -113,6 +115,7 @@ class BatchRecord(msgspec.Struct, array_like=True):
     latency_us: int = 0
     lost: list[Lost] = []
     erased: bool = False
+    sealed: bytes = b""
 
 
 encode_progress = msgspec.msgpack.Encoder().encode

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from kit import prefork_workers
 from kit.budget import account
 from kit.depot import MODEL, Depot, copied, lay_out
 from kit.depth import DEEP
@@ -62,14 +61,6 @@ logging.setLogRecordFactory(_LogRecord)
 
 
 gc.disable()  # what is imported stays
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Collect the tests once for all workers."""
-    if hasattr(config, "workerinput"):
-        prefork_workers.resume()
-    elif (getattr(config.option, "numprocesses", None) or 0) > 1:
-        prefork_workers.begin(config)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -91,12 +91,12 @@ prefork_client.main({address!r})
 
 def suits(environment: Mapping[str, str]) -> bool:
     """Return whether a command with this environment may be forked."""
-    return not real() and _same(environment, _server().environment)
+    return not _real() and _same(environment, _server().environment)
 
 
 def programs() -> Path:
     """Return the folder of `mainspring` and `python`, which goes first in a PATH: they fork where that is the same."""
-    return Path(sys.executable).parent if real() else _server().programs
+    return Path(sys.executable).parent if _real() else _server().programs
 
 
 def program(module: types.ModuleType, *arguments: object) -> list[str]:
@@ -230,7 +230,7 @@ class _Server:
             text = _PROGRAM.format(python=sys.executable, tests=_TESTS, address=self.address)
             (self.programs / name).write_text(text)
             (self.programs / name).chmod(0o700)
-        environment = bound(os.environ) | {"OMP_NUM_THREADS": "1"}
+        environment = _bound(os.environ) | {"OMP_NUM_THREADS": "1"}
         ready, told = os.pipe()
         program = f"import sys; sys.path[0] = {_TESTS!r}; from kit import prefork; prefork.serve()"
         command = [sys.executable, "-c", program, self.address, str(told)]
@@ -250,26 +250,24 @@ class _Server:
 _server = functools.cache(_Server)
 
 
-def real() -> bool:
-    """Return whether nothing is to be forked, but an interpreter started for each."""
+def _real() -> bool:
     return os.environ.get("MAINSPRING_TESTS_START") == "real"
 
 
 def _same(environment: Mapping[str, str], here: Mapping[str, str]) -> bool:
-    """Whether libraries are the same in an environment as imported in another, of which `bound` is left."""
-    left = bound(environment)
-    return here.items() <= left.items() and not any(name.startswith(_READ) for name in left.keys() - here.keys())
+    """Whether libraries are the same in an environment as imported in another, of which `_bound` is left."""
+    bound = _bound(environment)
+    return here.items() <= bound.items() and not any(name.startswith(_READ) for name in bound.keys() - here.keys())
 
 
-def bound(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what of an environment libraries may read while they are imported."""
+def _bound(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith(_FREE)}
 
 
 def serve() -> None:
     """Fork for every command that is asked for at the address on the command line, until standard input ends."""
     address, ready = sys.argv[1], int(sys.argv[2])
-    here = bound(os.environ)  # before imports add to it
+    here = _bound(os.environ)  # before imports add to it
     gc.disable()  # what is imported stays
     mainspring = importlib.import_module("mainspring")
     for each in pkgutil.walk_packages(mainspring.__path__, "mainspring."):
@@ -281,6 +279,7 @@ def serve() -> None:
         importlib.import_module("mainspring.registry.adapters.mlflow_store").create_sqlite(Path(folder) / "runs.db")
     importlib.import_module("mainspring.project.catalog").memory_catalog().dispose()  # and those of catalogs
     importlib.import_module("mainspring.training.runs.provenance").package_digest()  # of what is imported, so of all
+    typing._cleanups.clear()  # type: ignore[attr-defined]  # some libraries empty these caches, of all, at their end
     gc.collect()
     gc.freeze()  # a child's collection shall not touch, and so copy, what all share
     gc.enable()
@@ -289,19 +288,8 @@ def serve() -> None:
         listener.listen(64)
         os.write(ready, b"ready")
         os.close(ready)
-        attend(listener, here, str(Path(address).parent / "bin" / "python"))
+        _Attendant(listener, here, str(Path(address).parent / "bin" / "python")).attend()
     shutil.rmtree(Path(address).parent, ignore_errors=True)
-
-
-def attend(listener: socket.socket, here: Mapping[str, str], python: str) -> None:
-    """Fork for every command that is asked for, until standard input ends.
-
-    Args:
-        here: `bound` of the environment in which all was imported.
-        python: `sys.executable` of the commands.
-    """
-    typing._cleanups.clear()  # type: ignore[attr-defined]  # some libraries empty these caches, of all, at their end
-    _Attendant(listener, here, python).attend()
 
 
 class _Attendant:
@@ -390,6 +378,7 @@ def _command(arguments: list[str], cwd: str, environment: dict[str, str]) -> int
     os.environ.clear()
     os.environ.update(environment)
     how, what, *others = arguments
+    main = sys.modules["mainspring.cli.main"]
     code: Any = 0
     try:
         if how == "-c":
@@ -401,7 +390,6 @@ def _command(arguments: list[str], cwd: str, environment: dict[str, str]) -> int
             warnings.filterwarnings("ignore", message=".* found in sys.modules", module="runpy")
             runpy.run_module(what, run_name="__main__", alter_sys=True)
         else:
-            main = sys.modules["mainspring.cli.main"]
             sys.argv, sys.path[0] = [str(Path(main.__file__ or "").parents[1] / "__main__.py"), *others], cwd
             main.main()
     except SystemExit as error:

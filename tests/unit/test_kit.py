@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 KIT = Path(__file__).parents[1] / "kit"
@@ -22,10 +21,6 @@ def test_the_page_names_every_module() -> None:
         for name in re.findall(r"`([a-z_.]+)`", line.split("|")[1])
     }
     assert named <= modules
-
-
-def test_what_was_set_as_tests_were_imported_holds_in_each_worker() -> None:
-    assert str(KIT.parents[1] / "bench") in sys.path
 
 
 def test_no_helper_lies_beside_the_page() -> None:

@@ -16,6 +16,8 @@ from mainspring.core.definition_registry import collecting
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.time import DAY, HOUR, ManualClock
 from mainspring.ledger.model import Prediction
+from mainspring.monitoring.incidents.causes import Lineage, grouped
+from mainspring.monitoring.signals import CALLERS, Signal
 from mainspring.operations import callers as operations
 from mainspring.operations.callers import _class, callers
 from mainspring.operations.distributions import Kept
@@ -100,6 +102,17 @@ def test_a_caller_who_is_unlike_all_others_is_one_incident_where_the_monitor_ask
     [metric] = [each for each in exposition._of_incidents(project) if each.name == "mainspring_unlike_callers"]
     assert [each.value for each in metric.samples] == [1.0]
     assert watch(project, windows=False, channels=only, kept=kept) == []
+
+
+def test_two_keys_of_one_name_who_are_unlike_all_others_are_two_incidents() -> None:
+    signals = [
+        Signal(channel=CALLERS, endpoint=ENDPOINT, statistic="unlike others", column="copier", caller=id, start=0,
+               end=HOUR, severity=1.1)
+        for id in ("k1", "k2")
+    ]  # fmt: skip
+    first, second = grouped(signals, Lineage())
+    assert str(first.cause) == str(second.cause) == f"caller copier of {ENDPOINT}"
+    assert [[each.caller for each in group.signals] for group in (first, second)] == [["k1"], ["k2"]]
 
 
 @pytest.mark.parametrize("wrong", ["1s", "90d", "often", 3])

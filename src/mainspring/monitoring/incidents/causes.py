@@ -101,7 +101,8 @@ def _general(signal: Signal, lineage: Lineage) -> Cause:
     if signal.channel == FLEET:
         return Cause(kind="package", name=signal.column, key=f"package:{signal.column}")
     if signal.channel == CALLERS:
-        return _own("caller", signal.endpoint, signal.column)
+        named = _own("caller", signal.endpoint, signal.column)  # as others may be, so the id tells them apart
+        return msgspec.structs.replace(named, key=_own("caller", signal.endpoint, signal.caller).key)
     if signal.channel == AUDIT:
         return _own("audit log", "", signal.column)
     if signal.statistic == LABELS:

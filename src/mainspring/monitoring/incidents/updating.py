@@ -211,7 +211,7 @@ def _signal(symptom: Symptom) -> Signal:
         channel=symptom.channel, endpoint=symptom.endpoint, statistic=symptom.statistic, start=symptom.first,
         end=symptom.last, severity=symptom.severity, version=symptom.version, segment=symptom.segment,
         column=symptom.column, value=symptom.value, expected=symptom.expected, page=symptom.page,
-        detail=symptom.detail,
+        detail=symptom.detail, caller=symptom.caller,
     )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ COLUMNS = {
     "account_group_members": "group_name account_id",
     "account_groups": "name provider_group",
     "account_names": "name account_id bound_by",
-    "accounts": "id kind name email service issuer subject provider_groups",
+    "accounts": "id kind name email service issuer subject provider_groups disabled_by",
     "alembic_version": "version_num",
     "alias_moves": "model alias old new actor reason",
     "anchor_states": "place",  # as it is shown, without a password

@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 
+PROBE = "mainspring.operations.models.probing"  # confines itself and starts others, which a forked one cannot
 COUNT = struct.Struct("!i")
 
 
@@ -21,7 +22,7 @@ def main(address: str) -> None:
     arguments = sys.argv[1:]
     if sys.argv[0].rpartition("/")[2] == "mainspring":
         arguments = ["-m", "mainspring", *arguments]
-    elif arguments[:1] != ["-c"] and not (arguments[:1] == ["-m"] and arguments[1].split(".")[0] == "mainspring"):
+    elif arguments[:1] != ["-c"] and not _is_forked(arguments):
         _become(arguments)
     files = _open()
     with socket.socket(socket.AF_UNIX) as line:
@@ -40,6 +41,10 @@ def main(address: str) -> None:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
+
+
+def _is_forked(arguments: list[str]) -> bool:
+    return arguments[:1] == ["-m"] and arguments[1].split(".")[0] == "mainspring" and arguments[1] != PROBE
 
 
 def umask() -> int:

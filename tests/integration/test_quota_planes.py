@@ -46,6 +46,12 @@ def test_a_quota_holds_over_protocols_processes_and_restarts(tmp_path: Path) -> 
             infer = channel.unary_unary(f"/{wire.SERVICE}/ModelInfer")
             return wire.InferResponse.FromString(infer(message(), metadata=asking, timeout=60, wait_for_ready=True))
 
+    def code() -> grpc.StatusCode:
+        with pytest.raises(grpc.RpcError) as caught:
+            over_grpc()
+        found: grpc.StatusCode = caught.value.code()
+        return found
+
     with supervisor.running(ready_within_s=60):
         for _ in range(4):  # each over a connection of its own, so by either process
             reply = fleet.ask("POST", INFER, BODY)
@@ -80,9 +86,7 @@ def test_a_quota_holds_over_protocols_processes_and_restarts(tmp_path: Path) -> 
         refused = Restriction(caller=fleet.key.split("_")[1], to="refuse")
         fleet.publish("1", **given, restricted=(refused,))
         wait_until(lambda: all(fleet.ask("POST", INFER, BODY).status == 403 for _ in range(4)), "the refusal")
-        with pytest.raises(grpc.RpcError) as caught:
-            over_grpc()
-        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        wait_until(lambda: code() is grpc.StatusCode.PERMISSION_DENIED, "the refusal over gRPC")
         fleet.until_replaced("gateway", fleet.kill("gateway"))
         assert {fleet.ask("POST", INFER, BODY).status for _ in range(4)} == {403}
         assert 'cause="quota",endpoint="late-arrival"} 1.0' in metrics

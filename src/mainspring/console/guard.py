@@ -27,7 +27,7 @@ from mainspring.console.permissions import Permissions
 from mainspring.console.render import error_page, login_page, wants_page
 from mainspring.console.server import MAX_BODY_BYTES, MAX_DELIVERY_BYTES, SIGNED
 from mainspring.core.error_codes import codes_of
-from mainspring.core.errors import Denied, Invalid, MainspringError, TooLarge
+from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound, TooLarge
 from mainspring.project import Project
 from mainspring.security.hosts import allowed_hosts, check_host, check_origin
 from mainspring.security.model import Principal, Session
@@ -159,6 +159,8 @@ class Guard:
             if path != LOG_OUT or known.session is None:  # whoever is in may leave
                 await run_in_threadpool(self._permissions.check, known.principal, scope)
             scope["mainspring.caller"] = known
+        if path.startswith("/api/") and path.endswith("/"):  # of an empty id; the router would redirect it to the list
+            raise NotFound(f"There is no {path}.", fix="leave out the slash at its end.")
         if method in _SAFE:
             return receive
         body = await _read(receive, MAX_DELIVERY_BYTES if signed else MAX_BODY_BYTES)

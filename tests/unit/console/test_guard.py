@@ -259,6 +259,11 @@ def test_a_route_that_nobody_thought_of_is_behind_the_guard(anonymous, administr
     assert administrator.get("/anything").status_code == 404
 
 
+def test_a_route_with_an_empty_id_is_none(administrator) -> None:
+    answer = administrator.get("/api/rollouts/")
+    assert answer.status_code == 404
+
+
 def test_path_tricks_open_nothing(anonymous) -> None:
     for path in (
         "/login/",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from kit.depth import DEEP
+from kit.depth import deep
 from kit.erased_shop import ANA, BEN, HOSTILE, customers, found_in, ingest, opened, planted, rows, subject, write
 from kit.full_disk import room
 from kit.servers import PostgresServer
@@ -208,7 +208,7 @@ def test_a_backup_of_a_newer_version_changes_nothing(tmp_path: Path) -> None:
     assert (read_restoring(project.settings.state), project.audit.read()) == (None, [])
 
 
-@pytest.mark.skipif(not DEEP, reason="MLflow's tables are made twice")
+@deep
 def test_runs_that_survived_are_the_backups_or_in_the_way(tmp_path: Path) -> None:
     write(tmp_path)
     settings = {"tracking": f"sqlite:///{tmp_path}/runs.db"}

@@ -36,16 +36,17 @@ class Gate:
         user = found[1] if found else ""
         policy = self.policies.get(user)
         if policy is None:
-            return self._app(environ, start)  # type: ignore[no-any-return]
+            allowed: Iterable[bytes] = self._app(environ, start)
+            return allowed
         lacking = _lacking(policy, environ)
         if not lacking:
             answered: list[Any] = []
-            content = self._app(environ, lambda *answer: answered.extend(answer))
+            content: Iterable[bytes] = self._app(environ, lambda *answer: answered.extend(answer))
             if answered[0].startswith("404"):
                 lacking = _lacking_to_know(policy, environ)
             if not lacking:
                 start(*answered)
-                return content  # type: ignore[no-any-return]
+                return content
         said = "Access Denied"
         if not self.terse:
             said = f"User: {user} is not authorized to perform: {lacking} because no identity-based policy allows it"

@@ -74,7 +74,7 @@ class Trusted:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """What a trusted signer has signed.
+    """Files that a trusted signer has signed.
 
     Attributes:
         signer: Subject of the certificate, or `key` and the SHA-256 of the public key's PEM.

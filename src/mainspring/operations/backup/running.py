@@ -98,7 +98,7 @@ def backup(project: Project, path: Path, told: Told = lambda _: None) -> Made:
     project.data_keys.stored(SUBJECT_NAMES)  # by which a restore knows who was erased since
     head = archive.Head(project.settings.project, new_id(), project.wall.now(), stored)
     with _scratch(project) as scratch:
-        # What the catalog names is among the runs that are copied later, and their bundles are read after that.
+        # The catalog goes first, so that the runs and then the bundles that it names are there when they are copied.
         databases = {_CATALOG: _copy_catalog, _TRACKING: _copy_tracking}
         for name, copy in databases.items():
             told(name)

@@ -1,4 +1,4 @@
-"""Who disabled an account."""
+"""Add the kind of actor that disabled an account."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -32,7 +32,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=20 -p no:schemathesis
 GATE := bash tests/in_memory.sh env $(TESTS)
 # One process more than cores, as some tests wait.
-UNIT := MAINSPRING_TESTS_BUDGET_S=400 $(GATE) -n 3 --dist worksteal
+UNIT := MAINSPRING_TESTS_BUDGET_S=400 $(GATE) -n 3 --dist worksteal --reruns 1 -r aR
 # These wait for what other processes do; a fourth process saves nothing on two cores.
 REST := MAINSPRING_TESTS_BUDGET_S=1600 $(GATE) -n 3 --dist worksteal --reruns 1 -r aR
 FOLDERS := property conformance docs integration e2e death

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,9 @@ def test_a_column_is_opened_only_where_it_is_read(tmp_path: Path) -> None:
         _emails(another)
 
 
-def test_batches_open_what_is_asked_for_a_part_at_a_time(tmp_path: Path) -> None:
-    lake, count = _sealed(DeltaLake(tmp_path), ("email", "salary")), 150_000
+def test_batches_open_what_is_asked_for_a_part_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duck, "session", partial(duck.session, threads=1))  # each more reads ahead as much
+    lake, count = _sealed(DeltaLake(tmp_path), ("email", "salary")), 300_000
     rows = pa.table({"id": range(count), "email": ["a"] * count, "salary": pa.nulls(count, pa.float64())})
     lake.append("people", rows.to_batches(), rows.schema, key="one")
     scan, opened = lake.scan("people"), {"email": 0, "salary": 0}

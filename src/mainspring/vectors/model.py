@@ -1,0 +1,98 @@
+"""Values of vector search: what an index is for, what it holds, and what it finds.
+
+Vectors are float32. A score is a similarity: more is nearer, whatever the metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from mainspring.core.errors import Invalid
+from mainspring.core.schema import Schema, check_schema
+
+Metric = Literal["cosine", "dot", "euclidean"]
+METRICS: tuple[Metric, ...] = ("cosine", "dot", "euclidean")
+MOST_DIMENSIONS = 8192
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class IndexSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Specification of an index, which never changes.
+
+    Args:
+        dimension: Length of each vector.
+        metric: Similarity of two vectors: "cosine"; "dot", their inner product; "euclidean", their negated distance.
+        fields: Columns of each entry that filters may name, with their types.
+    """
+
+    dimension: int
+    metric: Metric = "cosine"
+    fields: Schema = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.dimension <= MOST_DIMENSIONS:
+            raise Invalid(f"An index has {self.dimension} dimensions.", fix=f"give it 1 to {MOST_DIMENSIONS}.")
+        if self.metric not in METRICS:
+            raise Invalid(f"An index has the metric {self.metric!r}.", fix=f"write one of {', '.join(METRICS)}.")
+        check_schema(self.fields, "An index")
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Entries of an index, by column.
+
+    Attributes:
+        ids: Their names, each once.
+        vectors: Shape (len(ids), dimension).
+        fields: Field -> values, `None` for null. A field that is absent is null in all entries.
+    """
+
+    ids: Sequence[str]
+    vectors: Floats
+    fields: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An entry that was found.
+
+    Attributes:
+        score: Similarity to the query: the cosine, the inner product, or the negated distance.
+    """
+
+    id: str
+    score: float
+
+
+def checked(spec: IndexSpec, vectors: Any, owner: str = "A vector") -> Floats:
+    """Return vectors as float32 in rows, shape (n, dimension).
+
+    Raises:
+        Invalid: They have another dimension, a value is no finite number, or a vector of zeros has no cosine.
+    """
+    try:
+        rows = np.ascontiguousarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise Invalid(f"{owner} is not of numbers: {error}.") from error
+    if rows.ndim != 2 or rows.shape[1] != spec.dimension:
+        shape = "x".join(map(str, rows.shape))
+        raise Invalid(
+            f"{owner} has the shape {shape}, and the index {spec.dimension} dimensions.",
+            fix="embed with the encoder that the index was built with, or build it anew.",
+        )
+    unfit = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(unfit):
+        raise Invalid(f"{owner} has a value that is no finite number, in row {unfit[0]}.")
+    if spec.metric == "cosine":
+        zeros = np.flatnonzero(~rows.any(axis=1))
+        if len(zeros):
+            raise Invalid(f"{owner} is of zeros alone, in row {zeros[0]}, and has no cosine.")
+    return rows

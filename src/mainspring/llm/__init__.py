@@ -1,0 +1,1 @@
+"""Language models: one surface for callers, upstreams that answer, and what stands between them."""

@@ -1,0 +1,1 @@
+"""Adapters of upstreams: protocols of servers of language models."""

@@ -1,0 +1,66 @@
+"""Ports of the gateway for language models: what answers a request, and the upstreams that do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Events
+
+
+class Answering(Protocol):
+    """Whatever answers requests on the event loop: an upstream, or what wraps one (limits, fallback, caches, guards).
+
+    A request is cancelled as any coroutine is; a stream by `aclose`, also before its first event, and by cancelling
+    the task that waits for the next. Both free the upstream at once.
+    """
+
+    async def chat(self, request: ChatRequest, call: Call) -> ChatReply:
+        """Return the whole answer.
+
+        Raises:
+            UpstreamError: There is none.
+        """
+        ...
+
+    def stream(self, request: ChatRequest, call: Call) -> AsyncGenerator[Events, None]:
+        """Return the answer in events, those together that arrived together. Nothing is sent before the first is asked
+        for. The end of the iteration is the end of a whole answer: each choice had its `finish`.
+
+        Raises:
+            UpstreamError: There is no answer (`begun` is false, before the first events), or its rest will not come.
+        """
+        ...
+
+    async def embed(self, request: EmbeddingsRequest, call: Call) -> EmbeddingsReply:
+        """Return the vectors of texts.
+
+        Raises:
+            UpstreamError: There are none.
+        """
+        ...
+
+
+class Upstream(Answering, Protocol):
+    """A server of language models. Requests name the model as the server does."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the profile."""
+        ...
+
+    async def models(self) -> tuple[str, ...]:
+        """Return the names of its models.
+
+        Raises:
+            UpstreamError: It does not say.
+        """
+        ...
+
+    async def healthy(self) -> bool:
+        """Return whether it answers at all, within two seconds. It is asked for nothing that costs."""
+        ...
+
+    async def close(self) -> None:
+        """Close its connections. Calls that are under way end with an error."""
+        ...

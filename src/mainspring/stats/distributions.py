@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 _EPSILON = 1e-16
 _TINY = 1e-300
@@ -30,6 +31,7 @@ def student_tail(t: float, degrees: int) -> float:
     return outside if t >= 0.0 else 1.0 - outside
 
 
+@lru_cache(maxsize=256)
 def student_quantile(probability: float, degrees: int) -> float:
     """Return the t with P(T <= t) = `probability`, in (0, 1), of Student's T; by bisection."""
     if probability < 0.5:

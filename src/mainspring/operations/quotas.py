@@ -18,7 +18,7 @@ class QuotaUse(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         endpoints: Endpoints that have the quota.
-        by: "key", "owner" or "endpoint": callers that share the count.
+        by: "key", "owner", "endpoint" or "all": callers that share the count.
         who: Name of the key, account or endpoint; its id if it is gone.
         id: Id of the key or account, or name of the endpoint.
         measure: "rows", "requests" or "cost"; `limit`, `spent` and `left` are numbers of it.

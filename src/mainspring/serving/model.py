@@ -119,6 +119,8 @@ class Endpoint:
         expect_each(self.outputs, Outputs, owner.format("outputs"), fix="write outputs=[ms.Outputs(digits=2)].")
         if self.price == _FREE and any(quota.cost is not None for quota in self.quotas):
             raise Invalid(f"Endpoint {self.name!r} has a quota of money and no price.", fix="write price=ms.Price().")
+        if any(quota.tokens is not None for quota in self.quotas):
+            raise Invalid(f"Endpoint {self.name!r} has a quota of tokens.", fix="give that to a language model.")
         model, _, reference = self.model.partition("@")
         if not reference:
             raise Invalid(f"Endpoint {self.name!r} serves {self.model!r}.", fix=f"write {self.model}@champion.")

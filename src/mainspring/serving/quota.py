@@ -16,11 +16,12 @@ from mainspring.core.time import DAY, HOUR, MINUTE, SECOND, from_datetime, to_da
 KEY: Literal["key"] = "key"
 OWNER: Literal["owner"] = "owner"
 ENDPOINT: Literal["endpoint"] = "endpoint"
+ALL: Literal["all"] = "all"
 PERIODS = {"second": SECOND, "minute": MINUTE, "hour": HOUR, "day": DAY}
 MONTH = "month"
 REFUSE: Literal["refuse"] = "refuse"
 LABELS: Literal["labels"] = "labels"
-ROWS, REQUESTS, COST = "rows", "requests", "cost"
+ROWS, REQUESTS, COST, TOKENS = "rows", "requests", "cost", "tokens"
 MILLIONTHS = 1_000_000  # of the currency, in which money is counted
 _KINDS = ("group", "key", "role", "service")
 _MOST = 2**50
@@ -58,9 +59,10 @@ class Quota(msgspec.Struct, frozen=True):
     Args:
         name: An id, unique in the project.
         per: "second", "minute", "hour", "day" or "month".
-        rows, requests, cost: Limits, at least one: of rows, of requests, of money by the endpoints' prices.
+        rows, requests, cost, tokens: Limits, at least one: of rows, of requests, of money by the endpoints' prices, and
+            of the tokens of language models, a prompt's and an answer's together.
         by: Callers that share a count: "key", each key by itself; "owner", all keys of an account; "endpoint", all
-            callers of an endpoint.
+            callers of an endpoint or language model; "all", all whom it limits.
         only: Callers whom it limits, by default all: "group:NAME", "role:ROLE", "key:NAME", and for the tokens of a
             workload "service:NAME".
         spent: Treatment of requests when it is spent: "refuse", or "labels", answers with the class alone.
@@ -71,18 +73,19 @@ class Quota(msgspec.Struct, frozen=True):
     rows: int | None = None
     requests: int | None = None
     cost: float | None = None
-    by: Literal["key", "owner", "endpoint"] = KEY
+    by: Literal["key", "owner", "endpoint", "all"] = KEY
     only: tuple[str, ...] = ()
     spent: Literal["refuse", "labels"] = REFUSE
+    tokens: int | None = None
 
     def __post_init__(self) -> None:
         check_id(self.name, "quota")
         owner = f"The quota {self.name!r}"
         if self.per not in (*PERIODS, MONTH):
             raise Invalid(f"{owner} is per {self.per!r}.", fix=f"write per= one of {', '.join(PERIODS)}, {MONTH}.")
-        if self.by not in (KEY, OWNER, ENDPOINT):
-            raise Invalid(f"{owner} is by {self.by!r}.", fix=f'write by="{KEY}", "{OWNER}" or "{ENDPOINT}".')
-        for measure in (ROWS, REQUESTS, COST):
+        if self.by not in (KEY, OWNER, ENDPOINT, ALL):
+            raise Invalid(f"{owner} is by {self.by!r}.", fix=f'write by="{KEY}", "{OWNER}", "{ENDPOINT}" or "{ALL}".')
+        for measure in (ROWS, REQUESTS, COST, TOKENS):
             given = getattr(self, measure)
             if given is None:
                 continue
@@ -91,7 +94,7 @@ class Quota(msgspec.Struct, frozen=True):
             if not isfinite(given) or not 0 < self.limits[measure] <= _MOST:
                 raise Invalid(f"{owner} has the limit of {given:g} {measure}.", fix="write a number above 0.")
         if not self.limits:
-            raise Invalid(f"{owner} has no limit.", fix=f"give it {ROWS}=, {REQUESTS}= or {COST}=.")
+            raise Invalid(f"{owner} has no limit.", fix=f"give it {ROWS}=, {REQUESTS}=, {COST}= or {TOKENS}=.")
         if self.spent not in (REFUSE, LABELS):
             raise Invalid(f"{owner} has spent={self.spent!r}.", fix=f'write spent="{REFUSE}" or "{LABELS}".')
         msgspec.structs.force_setattr(self, "only", check_callers(self.only, owner))
@@ -99,7 +102,7 @@ class Quota(msgspec.Struct, frozen=True):
     @property
     def limits(self) -> dict[str, int]:
         """Measure -> limit; of money in millionths."""
-        given = {ROWS: self.rows, REQUESTS: self.requests}
+        given = {ROWS: self.rows, REQUESTS: self.requests, TOKENS: self.tokens}
         found = {measure: limit for measure, limit in given.items() if limit is not None}
         return found if self.cost is None else {**found, COST: round(self.cost * MILLIONTHS)}
 

@@ -32,6 +32,7 @@ _MARKED, _WIDTH, _TURN = range(3)
 _CELLS = _PAGE + ROWS * _NAME
 _COLUMN = ROWS * 16  # bytes: two words a row, the end of its period and what was spent
 _FIRST = _CELLS // 8
+_NOTHING = memoryview(bytes(_COLUMN)).cast("q")
 _SIZE = _CELLS + COLUMNS * _COLUMN
 LONGEST = _NAME - _LENGTH  # bytes of a name
 _ADD_WAIT_S = 0.005  # of the event loop
@@ -52,11 +53,14 @@ class Counts:
     Args:
         path: The file; `None` counts in this process's memory.
         writes: False for one who only reads a file that is there.
+        held: Whether a process that dies counts no longer: what it holds is taken back by `release_dead`.
     """
 
-    def __init__(self, path: Path | None = None, *, writes: bool = True) -> None:
+    def __init__(self, path: Path | None = None, *, writes: bool = True, held: bool = False) -> None:
         self._path = path
+        self._name = FILE if path is None else path.name
         self._writes = writes
+        self._given_back = held
         self._locks: Locks = FileLocks(path.parent) if path is not None else MemoryLocks()
         self._held = ExitStack()
         self._words: memoryview[int] | None = None
@@ -97,7 +101,7 @@ class Counts:
             return Row(found, turn)
         until = time.monotonic() + _ADD_WAIT_S
         while True:
-            with suppress(Conflict), self._locks.hold(FILE, wait_s=0):
+            with suppress(Conflict), self._locks.hold(self._name, wait_s=0):
                 self._words[_TURN] += self._words[_TURN] % 2  # its last holder may have died
                 found = self._find(name)
                 return Row(self._add(name, now) if found is None else found, self._words[_TURN])
@@ -132,6 +136,16 @@ class Counts:
             return None
         return self._sum(words, row.number, end, after)
 
+    def release_dead(self) -> None:
+        """Take back what processes count that have died."""
+        words = self._words
+        if words is None or self._path is None:
+            return
+        for column in range(words[_WIDTH]):
+            if _FIRST + column * _COLUMN // 8 != self._own:
+                with suppress(Conflict), self._locks.hold(f"{self._name}-{column}", wait_s=0):
+                    _clear(words, column)
+
     def spent(self, name: str, end: int, after: int) -> int:
         """Return what all processes have spent of a name."""
         self.open()
@@ -143,7 +157,7 @@ class Counts:
         """Yield the names that have a row."""
         self.open()
         for row in range(ROWS):
-            if (name := self._name(row)) is not None:
+            if (name := self._name_at(row)) is not None:
                 yield name.decode(errors="replace")
 
     def _sum(self, words: memoryview[int], row: int, end: int, after: int) -> int:
@@ -166,7 +180,7 @@ class Counts:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor = os.open(path, os.O_CLOEXEC | (os.O_RDWR | os.O_CREAT if self._writes else os.O_RDONLY), 0o600)
             try:
-                with self._locks.hold(FILE, wait_s=wait_s) if self._writes else nullcontext():
+                with self._locks.hold(self._name, wait_s=wait_s) if self._writes else nullcontext():
                     return self._words or self._map(descriptor, path)  # another thread may have been first
             finally:
                 os.close(descriptor)
@@ -191,6 +205,8 @@ class Counts:
         self._bytes = mmap.mmap(descriptor, _SIZE)
         words = memoryview(self._bytes).cast("q")
         words[_MARKED] = _MARK
+        if self._given_back:
+            _clear(words, column)
         words[_WIDTH] = max(words[_WIDTH], column + 1)
         self._own = _FIRST + column * _COLUMN // 8
         return words
@@ -199,11 +215,11 @@ class Counts:
         """Return a column that no living process has; what its last one spent stays in it."""
         for column in range(COLUMNS):
             with suppress(Conflict):
-                self._held.enter_context(self._locks.hold(f"{FILE}-{column}", wait_s=0))
+                self._held.enter_context(self._locks.hold(f"{self._name}-{column}", wait_s=0))
                 return column
         raise Conflict(f"{COLUMNS} processes count quotas already.", fix="run fewer workers.")
 
-    def _name(self, row: int) -> bytes | None:
+    def _name_at(self, row: int) -> bytes | None:
         at = _PAGE + row * _NAME
         length = int.from_bytes(self._bytes[at : at + _LENGTH], sys.byteorder)
         return self._bytes[at + _LENGTH : at + _LENGTH + length] if length else None
@@ -211,7 +227,7 @@ class Counts:
     def _find(self, name: str) -> int | None:
         sought = name.encode()
         for row in _near(sought):
-            held = self._name(row)
+            held = self._name_at(row)
             if held is None:
                 return None
             if held == sought:
@@ -225,7 +241,7 @@ class Counts:
             raise Invalid(f"The name of a count has {len(sought)} bytes, more than {LONGEST}.")
         for row in _near(sought):
             cells = [_FIRST + 2 * row + column * _COLUMN // 8 for column in range(words[_WIDTH])]
-            if self._name(row) is not None:
+            if self._name_at(row) is not None:
                 if any(words[cell] > now for cell in cells):
                     continue
                 words[_TURN] += 1  # odd: who counts in the row now sees that, or is seen
@@ -252,6 +268,11 @@ class Counts:
 def _near(name: bytes) -> Iterator[int]:
     first = int.from_bytes(blake2b(name, digest_size=4).digest(), "big")
     return ((first + step) % ROWS for step in range(_NEAR))
+
+
+def _clear(words: memoryview[int], column: int) -> None:
+    begin = _FIRST + column * _COLUMN // 8
+    words[begin : begin + _COLUMN // 8] = _NOTHING
 
 
 def _reserve(descriptor: int, begin: int, length: int) -> None:

@@ -18,7 +18,7 @@ from mainspring.core.time import SECOND, Clock, SystemClock
 from mainspring.security.model import PROJECT, Kind, Principal
 from mainspring.serving.model import Route
 from mainspring.serving.plane.counts import LONGEST, Counts
-from mainspring.serving.quota import COST, KEY, LABELS, MILLIONTHS, OWNER, REQUESTS, ROWS, Price, Quota, period
+from mainspring.serving.quota import ALL, COST, KEY, LABELS, MILLIONTHS, OWNER, REQUESTS, ROWS, Price, Quota, period
 
 _MOST_CALLERS = 4096
 _LEASES = 1024  # parts of a limit; smaller limits are counted one by one
@@ -51,10 +51,8 @@ class Meter:
         self.limit = quota.limits[measure]
         self.per_row = price.micros_a_row if measure == COST else int(measure == ROWS)
         self.per_request = price.micros_a_request if measure == COST else int(measure == REQUESTS)
-        self.label = quota.name if len(quota.limits) == 1 else f"{quota.name}-{measure}"
-        begin, end = period(quota.per, 0)
-        unit = "" if measure == REQUESTS else f';qu="{measure}"'
-        self.policy = f'"{self.label}";q={_shown(measure, self.limit)}{unit};w={(end - begin) // SECOND}'
+        self.label = label_of(quota, measure)
+        self.policy = policy_of(quota, measure)
 
     def cost(self, rows: int, requests: int = 1) -> int:
         """Return the amount of requests with so many rows together."""
@@ -116,7 +114,7 @@ class Meter:
         return spent
 
     def _refusal(self, amount: int, left: int, now: int) -> Exception:
-        what, limit = _worded(self.measure, amount), _worded(self.measure, self.limit)
+        what, limit = worded(self.measure, amount), worded(self.measure, self.limit)
         if amount > self.limit:
             return Invalid(
                 f"The request is for {what}; the quota {self._quota.name!r} is {limit} a {self._quota.per}.",
@@ -131,8 +129,7 @@ class Meter:
 
     def state(self, now: int) -> str:
         """Return the item of the field RateLimit."""
-        left = _shown(self.measure, self._left + self.permits)
-        return f'"{self.label}";r={left};t={-(-(self.end - now) // SECOND)}'
+        return state_of(self.label, self.measure, self._left + self.permits, self.end - now)
 
 
 class Charge(NamedTuple):
@@ -325,9 +322,10 @@ def named(only: Collection[str], caller: Principal | None, endpoint: str) -> boo
 
 
 def subject_of(quota: Quota, caller: Principal, endpoint: str) -> str:
-    """Return the id of the key or account, or the name of the endpoint, that a caller's requests are counted for."""
-    if quota.by == KEY:
-        return caller.id
+    """Return the id of the key or account, or the name of the endpoint, that a caller's requests are counted for; "all"
+    where the quota is by all."""
+    if quota.by in (KEY, ALL):
+        return caller.id if quota.by == KEY else ALL
     return (caller.account or caller.id) if quota.by == OWNER else endpoint
 
 
@@ -339,10 +337,28 @@ def name_of(quota: Quota, measure: str, subject: str) -> str:
     return name.removesuffix(subject) + blake2b(subject.encode(), digest_size=16).hexdigest()
 
 
+def label_of(quota: Quota, measure: str) -> str:
+    """Return the name of a limit in header fields."""
+    return quota.name if len(quota.limits) == 1 else f"{quota.name}-{measure}"
+
+
+def policy_of(quota: Quota, measure: str) -> str:
+    """Return the item of the field RateLimit-Policy."""
+    begin, end = period(quota.per, 0)
+    unit = "" if measure == REQUESTS else f';qu="{measure}"'
+    return f'"{label_of(quota, measure)}";q={_shown(measure, quota.limits[measure])}{unit};w={(end - begin) // SECOND}'
+
+
+def state_of(label: str, measure: str, left: int, us: int) -> str:
+    """Return the item of the field RateLimit: what is left for so many microseconds."""
+    return f'"{label}";r={_shown(measure, left)};t={-(-us // SECOND)}'
+
+
 def _shown(measure: str, amount: int) -> int:
     """Return a number for a header, where money is in whole units."""
     return amount // MILLIONTHS if measure == COST else amount
 
 
-def _worded(measure: str, amount: int) -> str:
+def worded(measure: str, amount: int) -> str:
+    """Return an amount of a measure in words."""
     return f"{amount / MILLIONTHS:g} of money" if measure == COST else f"{amount:,} {measure}"

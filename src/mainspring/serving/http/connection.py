@@ -53,8 +53,8 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         *("_choked_since", "_closing", "_current", "_direct", "_ends", "_greeting", "_held_since", "_incoming"),
-        *("_lingers_until", "_owner", "_queue", "_reader", "_reading", "_sends", "_since", "_spared", "_transport"),
-        *("address", "known"),
+        *("_chunked", "_last", "_lingers_until", "_owner", "_queue", "_reader", "_reading", "_room", "_sends"),
+        *("_since", "_spared", "_transport", "address", "known"),
     )
 
     def __init__(self, owner: Acceptor, greeting: _Greeting) -> None:
@@ -83,6 +83,8 @@ class Connection(asyncio.BufferedProtocol):
         self._closing = False  # whether the next reply is the last
         self._ends = False  # whether nothing of what it sends counts any more
         self._sends = True  # whether more may come
+        self._chunked = self._last = False  # of the reply that is being sent in parts
+        self._room: asyncio.Future[None] | None = None  # of who waits until the peer reads
 
     # Called by the transport.
 
@@ -101,6 +103,7 @@ class Connection(asyncio.BufferedProtocol):
             self._incoming.fail(Invalid("The body ended before it was complete."))
             self._incoming = None
         current, self._current = self._current, None
+        self._wake()
         if current is not None:
             current.leave()
 
@@ -218,7 +221,13 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._choked_since = 0.0
+        self._wake()
         self._advance()
+
+    def _wake(self) -> None:
+        room, self._room = self._room, None
+        if room is not None and not room.done():
+            room.set_result(None)
 
     # Called by the reader.
 
@@ -276,15 +285,9 @@ class Connection(asyncio.BufferedProtocol):
         """
         if request is not self._current:
             return
-        if request.principal is not None:
-            self.known = True
-        ends = (self._closing or self._owner.ending) and not self._queue
-        last = ends or request.head.last or not request.complete
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
-        start = _START.get(status) or f"HTTP/1.1 {status} \r\n"
-        end = "connection: close\r\n\r\n" if last else "\r\n"
+        last = self._ends_with(request)
         length = "" if status in _BODILESS else f"content-length: {len(body)}\r\n"
-        head = f"{start}{lines}{self._owner.date()}{length}{end}".encode("latin-1")
+        head = self._head(request, status, headers, length, last=last)
         if request.head.method == "HEAD":
             body = b""
         write = self._transport.write
@@ -293,18 +296,66 @@ class Connection(asyncio.BufferedProtocol):
         else:
             write(head)
             write(body)
-        if not last:
-            self._current = None
-            self._since = time.monotonic()
-            if self._queue:
-                self._owner.loop.call_soon(self._advance)
-            elif overloaded:
-                spared, self._spared = self._spared, False
-                self._owner.pressure.refused(self, monotonic_us() - request.read, hold=not spared)
+        self._answered(request, last=last, overloaded=overloaded)
+
+    def start(self, request: Request, status: int, headers: Sequence[tuple[str, str]]) -> None:
+        """Begin a reply whose body is sent in parts. If the peer is gone, nothing happens."""
+        if request is self._current:
+            self._chunked = request.head.chunks
+            framing = "transfer-encoding: chunked\r\n" if self._chunked else ""
+            self._last = self._ends_with(request) or not self._chunked
+            self._transport.write(self._head(request, status, headers, framing, last=self._last))
+
+    def send(self, request: Request, part: bytes) -> None:
+        """Send a part, which is not empty."""
+        if request is self._current:
+            self._transport.write(b"%x\r\n%b\r\n" % (len(part), part) if self._chunked else part)
+
+    async def room(self) -> None:
+        """Wait while the peer does not read what was sent, or until it is gone."""
+        while self._choked_since and not self._transport.is_closing():
+            self._room = self._room or self._owner.loop.create_future()
+            await self._room
+
+    def finish(self, request: Request, *, whole: bool) -> None:
+        """End a reply in parts; one that is not whole is cut off, so that the peer can tell."""
+        if request is not self._current:
             return
+        if not whole:
+            self.abort()
+            return
+        if self._chunked:
+            self._transport.write(b"0\r\n\r\n")
+        self._answered(request, last=self._last or self._ends_with(request))
+
+    def _ends_with(self, request: Request) -> bool:
+        """Return whether the reply to a request is the last of this connection."""
+        ends = (self._closing or self._owner.ending) and not self._queue
+        return ends or request.head.last or not request.complete
+
+    def _head(
+        self, request: Request, status: int, headers: Sequence[tuple[str, str]], framing: str, *, last: bool
+    ) -> bytes:
+        if request.principal is not None:
+            self.known = True
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+        start = _START.get(status) or f"HTTP/1.1 {status} \r\n"
+        end = "connection: close\r\n\r\n" if last else "\r\n"
+        return f"{start}{lines}{self._owner.date()}{framing}{end}".encode("latin-1")
+
+    def _answered(self, request: Request, *, last: bool, overloaded: bool = False) -> None:
+        """Go on with the next request, or end after the last."""
         self._current = None
-        self._queue.clear()
-        self._end(lingering=not request.complete)
+        if last:
+            self._queue.clear()
+            self._end(lingering=not request.complete)
+            return
+        self._since = time.monotonic()
+        if self._queue:
+            self._owner.loop.call_soon(self._advance)
+        elif overloaded:
+            spared, self._spared = self._spared, False
+            self._owner.pressure.refused(self, monotonic_us() - request.read, hold=not spared)
 
     @property
     def idle_since(self) -> float | None:

@@ -107,10 +107,11 @@ class HeadReader:
     def on_headers_complete(self) -> None:
         self.whole = True
         parser = self._parser
-        if parser.get_http_version() == "1.0" and self._headers.get("transfer-encoding") is not None:
+        old = parser.get_http_version() == "1.0"
+        if old and self._headers.get("transfer-encoding") is not None:
             raise Refusal(400, "HTTP/1.0 does not support Transfer-Encoding.")
         method, last = parser.get_method().decode(), not parser.should_keep_alive()
-        self._begun(Head(method, self._target, self._headers, secure=self._secure, last=last))
+        self._begun(Head(method, self._target, self._headers, secure=self._secure, last=last, chunks=not old))
 
     def _check(self) -> None:
         if max(self._size, self._unfinished) > self._most_bytes:

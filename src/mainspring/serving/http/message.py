@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -73,15 +73,23 @@ class Head:
     Attributes:
         path: Of its target, with %-escapes resolved.
         last: Whether the peer wants the connection closed with the reply.
+        chunks: Whether the peer reads a body in chunks, as HTTP/1.0 does not.
         plain: Whether the body is not encoded.
         passed: What an application has found out about it, for the next time.
         tensors: The same of what it says about tensors.
     """
 
-    __slots__ = ("headers", "last", "method", "passed", "path", "plain", "secure", "target", "tensors")
+    __slots__ = ("chunks", "headers", "last", "method", "passed", "path", "plain", "secure", "target", "tensors")
 
     def __init__(
-        self, method: str, target: bytes, headers: Headers, *, secure: bool = False, last: bool = False
+        self,
+        method: str,
+        target: bytes,
+        headers: Headers,
+        *,
+        secure: bool = False,
+        last: bool = False,
+        chunks: bool = True,
     ) -> None:
         self.method = method
         self.target = target
@@ -89,6 +97,7 @@ class Head:
         self.headers = headers
         self.secure = secure
         self.last = last
+        self.chunks = chunks
         self.plain = headers.get("content-encoding") is None
         self.passed: Any = None
         self.tensors: Any = None
@@ -143,7 +152,7 @@ class Request:
         self.template = self.model = self.version = self.id = ""
         self.principal: Principal | None = None
         self.answered: Answered | None = None
-        self.on_leave: Callable[[], None] | None = None
+        self.on_leave: Callable[[], object] | None = None
 
     @property
     def headers(self) -> Headers:
@@ -250,6 +259,23 @@ class Request:
     ) -> None:
         """Send the reply, once; `overloaded` says that it is a refusal for want of time or room."""
         self._connection.respond(self, status, headers, body, overloaded=overloaded)
+
+    async def stream(self, status: int, headers: Sequence[tuple[str, str]], parts: AsyncGenerator[bytes, None]) -> None:
+        """Send the reply in parts as they come, none faster than the peer reads. `parts` is closed in any case.
+
+        If it raises, or this is cancelled, the reply is cut off: the peer can tell that it is not whole.
+        """
+        connection, whole = self._connection, False
+        connection.start(self, status, headers)
+        try:
+            async for part in parts:
+                if part:
+                    connection.send(self, part)
+                    await connection.room()
+            whole = True
+        finally:
+            connection.finish(self, whole=whole)
+            await parts.aclose()
 
 
 class Reply(msgspec.Struct, eq=False):

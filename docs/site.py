@@ -60,6 +60,8 @@ SECTIONS = {
     "Actions": "mainspring.monitoring.incidents.actions",
     "Receivers of messages": "mainspring.monitoring.notify.declaring",
     "Jobs and pipelines": "mainspring.jobs",
+    "Collections": "mainspring.vectors",
+    "Chunkers": "mainspring.vectors.chunking.declaring",
     "Errors": "mainspring.core.errors",
 }
 _FENCED = re.compile(r"(^ *```.*?^ *```$)", re.DOTALL | re.MULTILINE)

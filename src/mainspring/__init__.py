@@ -67,6 +67,7 @@ _HOMES = {
 _GROUPS = {
     "actions": "mainspring.monitoring.incidents.actions",
     "checks": "mainspring.data.checks",
+    "chunks": "mainspring.vectors.chunking.declaring",
     "gates": "mainspring.training.gates",
     "guards": "mainspring.delivery.rollout.guards",
     "notify": "mainspring.monitoring.notify.declaring",
@@ -187,9 +188,10 @@ if TYPE_CHECKING:
     from mainspring.training.space import log_uniform as log_uniform
     from mainspring.training.space import space as space
     from mainspring.training.space import uniform as uniform
+    from mainspring.vectors.chunking import declaring as _chunks
 
     # Type checkers export an import that is renamed only if it is assigned.
-    max, min, notify, open, search, sum = max_, min_, _notify, open_folder, _search, sum_
+    max, min, chunks, notify, open, search, sum = max_, min_, _chunks, _notify, open_folder, _search, sum_
 
 
 def __getattr__(name: str) -> Any:

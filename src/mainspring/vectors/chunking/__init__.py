@@ -1,0 +1,1 @@
+"""Chunkers: cut a document into chunks that an encoder takes whole."""

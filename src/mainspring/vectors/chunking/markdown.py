@@ -1,0 +1,60 @@
+"""Outline of Markdown, by markdown-it: CommonMark with tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from mainspring.vectors.chunking.model import BLOCK, SENTENCE, WORD, Outline
+from mainspring.vectors.chunking.text import breaks, edges
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
+
+_LINE = re.compile(r"\r\n?|\n")  # as markdown-it sees lines
+_FRONT = re.compile(r"---[^\S\n]*\n.*?^---[^\S\n]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+_WHOLE = ("fence", "code_block", "html_block", "table_open")
+
+
+def outline_markdown(text: str) -> Outline:
+    """Return the outline: sections by headings; tables and blocks of code are whole, and are cut between lines."""
+    from markdown_it import MarkdownIt
+
+    front = _FRONT.match(text)  # metadata in YAML, which CommonMark takes for a heading
+    begin = front.end() if front else 0
+    starts = [begin, *(match.end() for match in _LINE.finditer(text, begin)), len(text)]
+    ranks = breaks(text)
+    whole: list[tuple[int, int]] = []
+    sections: list[tuple[int, tuple[str, ...]]] = [(0, ())]
+    stack: list[tuple[int, str]] = []
+    for token, title in _blocks(MarkdownIt("commonmark").enable("table").parse(text[begin:])):
+        first, last = token.map or (0, 0)
+        start, end = starts[first], starts[min(last, len(starts) - 1)]
+        ranks[start] = ranks[end] = BLOCK
+        if token.type in _WHOLE and (not whole or start >= whole[-1][1]):
+            whole.append((start, end))
+            inner = {offset: rank for offset, rank in ranks.items() if start < offset < end and rank > WORD}
+            for offset in inner:
+                del ranks[offset]
+            ranks.update(dict.fromkeys(starts[first + 1 : last], SENTENCE))
+            ranks[end] = BLOCK
+        elif token.type == "heading_open" and token.level == 0:
+            level = int(token.tag[1:])
+            stack = [each for each in stack if each[0] < level] + [(level, title)]
+            sections.append((start, tuple(name for _, name in stack)))
+    if len(sections) > 1 and sections[1][0] == 0:
+        del sections[0]
+    forced = [*ranks, *(start for start, _ in sections)]
+    return Outline(edges(text, also=forced), sections, ranks, whole)
+
+
+def _blocks(tokens: list[Token]) -> Iterator[tuple[Token, str]]:
+    """Yield the blocks that begin on a line of their own, each with its text if it is a heading."""
+    for token, after in zip(tokens, [*tokens[1:], None], strict=False):
+        if token.map and token.nesting >= 0 and token.type != "inline":
+            yield token, _title(after) if after is not None and token.type == "heading_open" else ""
+
+
+def _title(inline: Token) -> str:
+    return " ".join("".join(child.content or " " for child in inline.children or ()).split())

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.schema import Schema, check_schema
 
 Metric = Literal["cosine", "dot", "euclidean"]
@@ -96,3 +96,13 @@ def checked(spec: IndexSpec, vectors: Any, owner: str = "A vector") -> Floats:
         if len(zeros):
             raise Invalid(f"{owner} is of zeros alone, in row {zeros[0]}, and has no cosine.")
     return rows
+
+
+def no_index(name: str) -> NotFound:
+    """Return the error for an index that is not in a store."""
+    return NotFound(f"There is no index {name!r}.", fix="build it first.")
+
+
+def other_spec(name: str) -> Conflict:
+    """Return the error for an index that is there with another specification than the asked one."""
+    return Conflict(f"The index {name!r} is there with another specification.", fix="drop it, or take another name.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from mainspring.core.expr.tree import Expr
+from mainspring.core.expr.tree import Node
 from mainspring.vectors.model import Entries, Floats, Hit, IndexSpec
 
 
@@ -25,7 +25,7 @@ class VectorIndex(Protocol):
 
         Raises:
             Invalid: A vector is not as `model.checked` wants it, a field is unknown or of another type, or an id is
-                empty or stands twice.
+                empty, longer than 512 characters, has NUL or stands twice.
         """
         ...
 
@@ -33,7 +33,7 @@ class VectorIndex(Protocol):
         """Delete entries and return how many were there. Their bytes are gone from the store after `compact`."""
         ...
 
-    def search(self, vectors: Floats, k: int, *, where: Expr | None = None, effort: float = 1.0) -> list[list[Hit]]:
+    def search(self, vectors: Floats, k: int, *, where: Node | None = None, effort: float = 1.0) -> list[list[Hit]]:
         """Return the nearest entries of each vector, the nearest first, ties by id; fewer than `k` only where fewer
         pass the filter.
 
@@ -43,7 +43,8 @@ class VectorIndex(Protocol):
             effort: Factor on the work of an approximate index: more finds more of the true neighbours.
 
         Raises:
-            Invalid: A vector is not as `model.checked` wants it, or the condition names what is not there.
+            Invalid: A vector is not as `model.checked` wants it, `k` is below 1, or the condition is not one on the
+                index's fields.
         """
         ...
 
@@ -52,11 +53,11 @@ class VectorIndex(Protocol):
         those of a cosine may have length 1."""
         ...
 
-    def ids(self, *, after: str = "", count: int = 1000, where: Expr | None = None) -> list[str]:
+    def ids(self, *, after: str = "", count: int = 1000, where: Node | None = None) -> list[str]:
         """Return the next ids after one, sorted."""
         ...
 
-    def count(self, where: Expr | None = None) -> int:
+    def count(self, where: Node | None = None) -> int:
         """Return how many entries there are."""
         ...
 
@@ -112,7 +113,7 @@ class TextIndex(Protocol):
         """Delete texts and return how many were there."""
         ...
 
-    def search(self, queries: Sequence[str], k: int, *, where: Expr | None = None) -> list[list[Hit]]:
+    def search(self, queries: Sequence[str], k: int, *, where: Node | None = None) -> list[list[Hit]]:
         """Return the texts that share words with each query, the best first, ties by id. A query is words alone: none
         of its characters has a meaning of its own."""
         ...

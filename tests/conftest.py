@@ -81,13 +81,13 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let what fails by chance in a property test, a kill or a unit test fail: `--reruns` is for slow machines alone.
+    """Let what fails by chance in a property test or a kill fail: `--reruns` is for slow machines alone.
 
     The demo comes first: at the end of the run, other workers would wait for it.
     """
     items.sort(key=lambda item: item.path.name != "test_demo.py")
     for item in items:
-        if {"property", "death", "unit"} & {*item.path.parts}:
+        if {"property", "death"} & {*item.path.parts}:
             item.add_marker(pytest.mark.flaky(reruns=0))
 
 

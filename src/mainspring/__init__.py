@@ -61,6 +61,7 @@ _HOMES = {
     "mainspring.serving.quota": ["Price", "Quota"],
     "mainspring.serving.streaming.declaring": ["StreamEndpoint", "session", "to_table", "to_topic", "to_webhook"],
     "mainspring.serving.streaming.event": ["StreamEvent"],
+    "mainspring.vectors.evaluation.declaring": ["EvaluationSet"],
     "mainspring.operations.opened": ["open"],
 }  # fmt: skip
 # A group is the module of its names: `ms.checks.not_null` is `ms.not_null`.
@@ -189,6 +190,7 @@ if TYPE_CHECKING:
     from mainspring.training.space import space as space
     from mainspring.training.space import uniform as uniform
     from mainspring.vectors.chunking import declaring as _chunks
+    from mainspring.vectors.evaluation.declaring import EvaluationSet as EvaluationSet
 
     # Type checkers export an import that is renamed only if it is assigned.
     max, min, chunks, notify, open, search, sum = max_, min_, _chunks, _notify, open_folder, _search, sum_

@@ -291,3 +291,18 @@ def test_options_of_a_source_are_its_content_only_where_they_are_used(root: Path
     content = load(root).contents()["source", "orders"]
     assert '"days": 90' in content
     assert '"budget": 0.5' in content
+
+
+def test_an_evaluation_set_is_a_definition_like_others(root: Path) -> None:
+    asked = (
+        "asked = ms.Source('asked', schema={'q': ms.String, 'doc': ms.String, 'kind': ms.String}, event_time='at')\n"
+        "ms.EvaluationSet('questions', source=asked, query='q', relevant='doc', tags='kind')\n"
+    )
+    sources = FILES[f"{PACKAGE}/sources.py"]
+    write(root, sources=sources + asked)
+    definitions = load(root)
+    assert definitions.evaluation_set("questions").tags == ("kind",)
+    assert '"source": "asked"' in definitions.contents()["evaluation set", "questions"]
+    write(root, sources=sources + asked + asked.splitlines()[1])
+    with pytest.raises(InvalidDefinition, match="two evaluation sets named 'questions'"):
+        load(root)

@@ -39,6 +39,7 @@ from mainspring.serving.streaming.declaring import StreamEndpoint
 from mainspring.training.inputs import check_declared
 from mainspring.training.label import label_keys
 from mainspring.training.model import Model, named_features
+from mainspring.vectors.evaluation.declaring import EvaluationSet
 
 T = TypeVar("T")
 
@@ -57,6 +58,7 @@ _KINDS: Mapping[type, str] = {
     Rollout: "rollout",
     Monitor: "monitor",
     StreamEndpoint: "stream endpoint",
+    EvaluationSet: "evaluation set",
 }
 
 
@@ -77,6 +79,7 @@ class Definitions:
     monitors: Mapping[str, Monitor] = field(default_factory=dict)  # by endpoint
     stream_endpoints: Mapping[str, StreamEndpoint] = field(default_factory=dict)
     streams: Mapping[str, Stream] = field(default_factory=dict)  # by source
+    evaluation_sets: Mapping[str, EvaluationSet] = field(default_factory=dict)
 
     def source(self, name: str) -> Source:
         return _named(self.sources, name, "source")
@@ -100,6 +103,9 @@ class Definitions:
     def stream_endpoint(self, name: str) -> StreamEndpoint:
         return _named(self.stream_endpoints, name, "stream endpoint")
 
+    def evaluation_set(self, name: str) -> EvaluationSet:
+        return _named(self.evaluation_sets, name, "evaluation set")
+
     def keyings(self, source: str) -> dict[str, tuple[str, ...]]:
         """Return the entities by which last values of the source are read, with their key columns."""
         return {view.entity.name: tuple(view.entity.keys) for view in self.views.values() if view.source.name == source}
@@ -121,6 +127,7 @@ class Definitions:
                 ("monitor", self.monitors),
                 ("stream endpoint", self.stream_endpoints),
                 ("stream", self.streams),
+                ("evaluation set", self.evaluation_sets),
             )
             for name, item in items.items()
         }
@@ -171,6 +178,7 @@ def load_definitions(settings: Settings, known: Callable[[str], bool] = lambda _
         named(Monitor),
         named(StreamEndpoint),
         named(Stream),
+        named(EvaluationSet),
     )
 
 
@@ -474,7 +482,7 @@ def _content(item: Any) -> str:
     if isinstance(item, RequestFeatures):
         named = {"views": [view.name for view in item.views]}
         return _pretty(_without_empty({**msgspec.to_builtins(replace(item, views=())), **named}, "views", "tags"))
-    if isinstance(item, StreamEndpoint):
+    if isinstance(item, (StreamEndpoint, EvaluationSet)):
         return _pretty(item.document())
     if isinstance(item, Stream):
         return _pretty({**_without_empty(msgspec.to_builtins(item), "schema", "message"), "source": item.name})

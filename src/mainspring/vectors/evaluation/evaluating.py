@@ -1,0 +1,252 @@
+"""Measures of a search by the queries of an evaluation set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from mainspring.core.errors import Invalid
+from mainspring.stats.retrieval import (
+    KINDS,
+    Floats,
+    Mean,
+    RetrievalMetric,
+    gains,
+    mean,
+    mean_difference,
+    measured,
+    retrieval_metric,
+)
+from mainspring.vectors.evaluation.declaring import DOCUMENT
+from mainspring.vectors.evaluation.judgements import JudgedQuery, Judgements
+from mainspring.vectors.model import Hit
+
+Search = Callable[[Sequence[str], int], Sequence[Sequence[Hit]]]
+"""Texts of queries and a number -> the best so many chunks of each, or all that there are, the best first."""
+DocumentsOf = Callable[[Sequence[str]], Sequence[str]]
+"""Ids of chunks -> the key of the document of each."""
+
+METRICS = ("recall@10", "ndcg@10", "mrr@10", "precision@5", "hit_rate@1")
+UNANSWERED, FALSE_HITS = "unanswered", "false_hits"  # shares, of which less is better
+_BATCH = 256  # queries
+_MOST_CHUNKS = 10_000  # that are searched for the documents of a query
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """A mean over queries, with the interval that contains the true one with a probability of 95 %.
+
+    Attributes:
+        value, low, high: `None` without a query.
+        queries: Number of queries that count.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    queries: int
+
+
+class QueryResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One query's measures.
+
+    Attributes:
+        key: Of the query with its judgements; see `JudgedQuery.key`.
+        values: In the order of the evaluation's metrics; `None` where nothing is relevant.
+        hits: Number of ids that were found.
+        text, found: Its text, and the ids, the best first; empty where the result was stored.
+    """
+
+    key: str
+    values: tuple[float | None, ...]
+    hits: int
+    tags: tuple[str, ...] = ()
+    text: str = ""
+    found: tuple[str, ...] = ()
+
+
+class SearchEvaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """Measures of a search.
+
+    Attributes:
+        set, set_version, set_digest: Name, version and digest of the evaluation set.
+        metrics: Names of the metrics of `queries`.
+        figures: Metric -> its mean. "unanswered" is the share of queries for which nothing was found although
+            something is relevant, "false_hits" the share of those without a relevant id for which something was.
+        by_tag: Tag -> the same for its queries.
+    """
+
+    set: str
+    set_version: int
+    set_digest: str
+    metrics: tuple[str, ...]
+    figures: Mapping[str, Figure]
+    by_tag: Mapping[str, Mapping[str, Figure]]
+    queries: tuple[QueryResult, ...]
+
+    def stored(self) -> SearchEvaluation:
+        """Return the evaluation without texts and ids, which may be personal."""
+        kept = tuple(msgspec.structs.replace(each, text="", found=()) for each in self.queries)
+        return msgspec.structs.replace(self, queries=kept)
+
+    def values(self, name: str, tag: str = "") -> Floats:
+        """Return a figure's value for each query, or for those with a tag; NaN where it has none.
+
+        Raises:
+            Invalid: It was not measured.
+        """
+        chosen = [each for each in self.queries if not tag or tag in each.tags]
+        if name in (UNANSWERED, FALSE_HITS):
+            counts = [(each.values[0] is None) == (name == FALSE_HITS) for each in chosen]
+            shown = [(each.hits > 0) == (name == FALSE_HITS) for each in chosen]
+            return np.array([float(one) if counted else math.nan for counted, one in zip(counts, shown, strict=True)])
+        if name not in self.metrics:
+            raise Invalid(f"The metric {name!r} was not measured.", fix=f"name one of {', '.join(self.metrics)}.")
+        at = self.metrics.index(name)
+        return np.array([math.nan if (value := each.values[at]) is None else value for each in chosen])
+
+    def worst(self, count: int = 10) -> list[QueryResult]:
+        """Return the queries with the lowest nDCG, or first metric; among equals by key. No other than with a loss."""
+        by = next((name for name in self.metrics if name.startswith("ndcg")), self.metrics[0])
+        order = [(value, each.key, at) for at, each in enumerate(self.queries) if (value := self._value(each, by)) < 1]
+        return [self.queries[at] for _, _, at in sorted(order)[:count]]
+
+    def _value(self, result: QueryResult, name: str) -> float:
+        value = result.values[self.metrics.index(name)]
+        return math.inf if value is None else value
+
+
+def checked_metrics(names: Iterable[str]) -> tuple[RetrievalMetric, ...]:
+    """Return metrics of these names, each once.
+
+    Raises:
+        Invalid: One is no metric of retrieval, or there is none.
+    """
+    found = []
+    for name in dict.fromkeys(names):
+        metric = retrieval_metric(name)
+        if metric is None:
+            kinds = ", ".join(f"{kind}@10" for kind in KINDS)
+            raise Invalid(f"{name!r} is no metric of retrieval.", fix=f"write one such as {kinds}.")
+        found.append(metric)
+    if not found:
+        raise Invalid("An evaluation has no metrics.", fix=f"name some, such as {METRICS[0]}.")
+    return tuple(found)
+
+
+def evaluate(
+    judgements: Judgements,
+    search: Search,
+    *,
+    metrics: Sequence[str] = METRICS,
+    documents_of: DocumentsOf | None = None,
+) -> SearchEvaluation:
+    """Return the measures of a search. A query for which less was found than asked is judged by what was found.
+
+    Args:
+        documents_of: Documents of chunks, where relevant ids are keys of documents. A document's rank is that of its
+            first chunk among the documents; more chunks are searched until there are documents enough.
+
+    Raises:
+        Invalid: A metric is unknown, or relevant ids are of documents and `documents_of` is not given.
+    """
+    wanted = checked_metrics(metrics)
+    if judgements.of == DOCUMENT and documents_of is None:
+        raise Invalid(
+            f"SearchEvaluation set {judgements.set!r} judges documents, and the search finds chunks alone.",
+            fix='give documents_of=, or declare the set with of="chunk".',
+        )
+    depth = max(metric.k for metric in wanted)
+    texts = [each.text for each in judgements.queries]
+    rankings: list[list[str]] = []
+    for start in range(0, len(texts), _BATCH):
+        part = texts[start : start + _BATCH]
+        if judgements.of == DOCUMENT and documents_of is not None:
+            rankings += _documents(part, depth, search, documents_of)
+        else:
+            rankings += [[hit.id for hit in hits][:depth] for hits in search(part, depth)]
+    return _evaluation(judgements, rankings, wanted)
+
+
+def _documents(texts: Sequence[str], depth: int, search: Search, documents_of: DocumentsOf) -> list[list[str]]:
+    """Return the best documents of each query."""
+    found: dict[int, list[str]] = {}
+    chunks, asked = depth, list(range(len(texts)))
+    while asked:
+        more = []
+        for at, hits in zip(asked, search([texts[each] for each in asked], chunks), strict=True):
+            documents = list(dict.fromkeys(documents_of([hit.id for hit in hits]) if hits else ()))
+            found[at] = documents[:depth]
+            if len(documents) < depth and len(hits) >= chunks and chunks < _MOST_CHUNKS:
+                more.append(at)
+        chunks, asked = min(4 * chunks, _MOST_CHUNKS), more
+    return [found[at] for at in range(len(texts))]
+
+
+def _evaluation(
+    judgements: Judgements, rankings: Sequence[Sequence[str]], metrics: Sequence[RetrievalMetric]
+) -> SearchEvaluation:
+    queries = judgements.queries
+    given = gains(rankings, [each.relevant for each in queries])
+    columns = [measured(metric, given) for metric in metrics]
+    results = tuple(
+        _result(query, ranking, [column[at] for column in columns])
+        for at, (query, ranking) in enumerate(zip(queries, rankings, strict=True))
+    )
+    names = tuple(metric.name for metric in metrics)
+    bare = SearchEvaluation(
+        set=judgements.set,
+        set_version=judgements.version,
+        set_digest=judgements.digest,
+        metrics=names,
+        figures={},
+        by_tag={},
+        queries=results,
+    )
+    tags = sorted({tag for query in queries for tag in query.tags})
+    return msgspec.structs.replace(bare, figures=_figures(bare), by_tag={tag: _figures(bare, tag) for tag in tags})
+
+
+def _result(query: JudgedQuery, ranking: Sequence[str], values: Sequence[float]) -> QueryResult:
+    return QueryResult(
+        key=query.key,
+        values=tuple(None if math.isnan(value) else float(value) for value in values),
+        hits=len(ranking),
+        tags=query.tags,
+        text=query.text,
+        found=tuple(ranking),
+    )
+
+
+def _figures(given: SearchEvaluation, tag: str = "") -> dict[str, Figure]:
+    return {name: figure(mean(given.values(name, tag))) for name in (*given.metrics, UNANSWERED, FALSE_HITS)}
+
+
+def figure(found: Mean) -> Figure:
+    """Return a mean as it is stored and shown."""
+    if found.interval is None:
+        return Figure(value=None, low=None, high=None, queries=0)
+    return Figure(value=found.value, low=found.interval.low, high=found.interval.high, queries=found.queries)
+
+
+def paired(evaluation: SearchEvaluation, other: SearchEvaluation, name: str, tag: str = "") -> tuple[Floats, Floats]:
+    """Return a figure's values of the queries that two evaluations share, with equal judgements.
+
+    Raises:
+        Invalid: One of them did not measure it.
+    """
+    theirs = dict(zip([each.key for each in other.queries], other.values(name), strict=True))
+    chosen = [each for each in evaluation.queries if not tag or tag in each.tags]
+    ours = zip(chosen, evaluation.values(name, tag), strict=True)
+    pairs = [(value, theirs[each.key]) for each, value in ours if each.key in theirs]
+    columns: Floats = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+    return columns[:, 0], columns[:, 1]
+
+
+def compare(evaluation: SearchEvaluation, other: SearchEvaluation) -> dict[str, Figure]:
+    """Return the mean difference to another evaluation for each figure of both, paired by query."""
+    shared = [name for name in (*evaluation.metrics, UNANSWERED, FALSE_HITS)
+              if name in (*other.metrics, UNANSWERED, FALSE_HITS)]  # fmt: skip
+    return {name: figure(mean_difference(*paired(evaluation, other, name))) for name in shared}

@@ -297,7 +297,12 @@ def page() -> str:
         f"{_told(JOB_EVENTS[kind], _NO_JOB_EVENT.get(kind, ''))} |\n"
         for kind, (action, who) in _KINDS.items()
     ]
-    for title, name in (("Roles", "roles.cedar"), ("Scopes", "scopes.cedar"), ("Schema", "policies.cedarschema")):
+    for title, name in (
+        ("Roles", "roles.cedar"),
+        ("Scopes", "scopes.cedar"),
+        ("Calls of tools", "tools.cedar"),
+        ("Schema", "policies.cedarschema"),
+    ):
         text = files("mainspring.security").joinpath(name).read_text("utf-8")
         parts.append(f"\n## {title}\n\n```text\n{text}```\n")
     return "".join(parts)

@@ -1,8 +1,8 @@
 """Decisions by Cedar policies (https://docs.cedarpolicy.com): deny unless a policy permits; a `forbid` wins.
 
-The policies are `roles.cedar`, `scopes.cedar` and those of the project; `policies.cedarschema` says what they speak of.
-They are parsed once; a decision costs some 100 µs the first time and a dictionary look-up afterwards. Names and ids
-reach Cedar as JSON values, never as text of a policy.
+The policies are `roles.cedar`, `scopes.cedar`, `tools.cedar` and those of the project; `policies.cedarschema` says what
+they speak of. They are parsed once; a decision costs some 100 µs the first time and a dictionary look-up afterwards.
+Names and ids reach Cedar as JSON values, never as text of a policy.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _RESOURCES = {
 }
 _PRINCIPALS = {Kind.USER: "User", Kind.SERVICE: "ServiceAccount", Kind.KEY: "Key"}
 _CALLED = {Kind.USER: "The user", Kind.SERVICE: "The service account", Kind.KEY: "The API key"}
-_SHIPPED = ("roles.cedar", "scopes.cedar")
+_SHIPPED = ("roles.cedar", "scopes.cedar", "tools.cedar")
 _SCOPE = "scope-"  # begins the ids of the policies of `scopes.cedar`
 _MOST_DECISIONS, _LONGEST = 8192, 300  # remembered, of names of at most so many characters
 _Question = tuple[Principal, Action, str]

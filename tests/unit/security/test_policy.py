@@ -31,7 +31,7 @@ class Own:
         return self.policies
 
 
-@pytest.mark.parametrize("name", ["roles.cedar", "scopes.cedar"])
+@pytest.mark.parametrize("name", ["roles.cedar", "scopes.cedar", "tools.cedar"])
 def test_the_policies_fit_their_schema(name: str) -> None:
     assert cedarpy.validate_policies(text(name), schema()).errors == []
 

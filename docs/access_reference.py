@@ -137,7 +137,7 @@ _WHY = {
     **dict.fromkeys(("data", "evidence", "export", "migrate", "models", "retention", "sbom", "topics"), _STATE),
     **dict.fromkeys(("policy", "roles", "service-accounts", "users"), _RIGHTS),
     **dict.fromkeys(("audit", "backup", "console", "edge", "encryption", "restore"), _SECRETS),
-    **dict.fromkeys(("completion", "demo", "init", "login", "logout", "tenant"), _OUTSIDE),
+    **dict.fromkeys(("completion", "demo", "init", "llm", "login", "logout", "tenant"), _OUTSIDE),
     **dict.fromkeys(("erase", "subject"), _PERSONAL),
 }
 _FOLDER = "the folder's user"
@@ -208,6 +208,7 @@ NO_EVENT = {
     **dict.fromkeys(("demo", "edge page", "export", "features read", "init", "pipelines export", "sbom"), _FILE),
     **dict.fromkeys(("models influence", "models label-issues", "models near-duplicates"), _MODELS),
     **dict.fromkeys(("bench", "predict"), _PREDICTS),
+    "llm plan": "computes from a configuration; opens no project",
     "ci": "of what it trains and promotes",
     "monitor run": "computes from the prediction log; an incident has one",
     "pipelines run-step": "runs the step for another runner, whose run has one",

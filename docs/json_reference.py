@@ -26,6 +26,7 @@ from mainspring.jobs.model import Status as JobStatus
 from mainspring.jobs.model import Step as JobStep
 from mainspring.jobs.pipelines.graph import Trigger
 from mainspring.ledger.model import Prediction
+from mainspring.llm.sizing import Plan as LanguageModelPlan
 from mainspring.monitoring.service.burning import ObjectiveReport
 from mainspring.operations.advise.folder import FirstPage
 from mainspring.operations.advise.model import Advised
@@ -513,6 +514,7 @@ DOCUMENTS = {
     "policy check": Document(_object("CheckedPolicies", files=list[str])),
     "policy test": Document(_object("TestedPolicies", cases=int, wrong=list[Case])),
     "policy explain": Document(Explanation),
+    "llm plan": Document(LanguageModelPlan),
     "status": Document(Status),
     "advise": Document(Advised, otherwise=FirstPage),
     "migrate": Document(_object("Migrated", **{"from": str}, to=str, moved=list[MovedPart])),

@@ -218,7 +218,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("subject verify", ["receipt.json"]),
         ("monitor query", ["SELECT count(*) AS n FROM incidents"]), ("status", []), ("advise", []),
         ("profile list", []), ("profile check", []), ("tenant plan", ["acme"]), ("doctor", []),
-        ("completion", ["bash"]),
+        ("completion", ["bash"]), ("llm plan", ["llama-3.1-8b", "--gpus", "1xH100"]),
     ]  # fmt: skip
     done = subprocess.run(
         [prefork.programs() / "python", "-c", _COMMANDS], cwd=root, capture_output=True, text=True, check=False,

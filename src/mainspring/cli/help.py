@@ -190,6 +190,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "encryption rewrite": ("encryption rewrite", "encryption rewrite orders"),
     "encryption rotate": ("encryption rotate", "encryption rotate --data-keys"),
     "keys revoke": ("keys revoke 01m8be2bwh331ajhxkj67gs77w",),
+    "llm plan": (
+        "llm plan llama-3.1-70b --gpus 8xH100",
+        "llm plan ./my-model --gpus 2xL40S --context 4096 --concurrency 16 --dtype fp8 --dtype awq",
+    ),
     "sbom": ("sbom --output mainspring.cdx.json", "sbom late-delivery:3 --output late-delivery.cdx.json"),
     "evidence": ("evidence gdpr", "evidence eu-ai-act --output eu-ai-act.html"),
     "audit search": ("audit search --action keys --since 2026-01-01", "audit search --resource model/late-delivery"),

@@ -49,6 +49,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reproduce": ("reproduce", "Repeat a recorded training, and compare."),
     "jobs": ("jobs", "Background work: list, run, cancel, retry."),
     "pipelines": ("pipelines", "Graphs of steps: run, approve, retry, export."),
+    "llm": ("llm", "Language models: plan GPUs, speed and cost."),
     "sbom": ("sbom", "Bills of materials, of software and versions."),
     "evidence": ("evidence", "What serves the controls of GDPR, HIPAA and others."),
     "keys": ("keys", "Create, list and revoke API keys."),

@@ -1,0 +1,179 @@
+"""`mainspring llm`: language models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+from mainspring.cli.help import Group
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from mainspring.llm.sizing import Interval, Plan, Variant
+
+_WIDTH = 40
+_PARTS = (("weights", "cyan"), ("cache", "green"), ("activations", "yellow"), ("runtime", "magenta"))
+
+
+@click.group("llm", cls=Group)
+def command() -> None:
+    """Language models: what they need."""
+
+
+@make("plan")
+@click.argument("language_model", metavar="MODEL")
+@click.option("--gpus", required=True, help="GPUs: 8xH100, 2x8xH100 for two nodes, 4x./gpu.toml for another kind.")
+@click.option("--context", type=click.IntRange(1), help="Tokens of a sequence; by default 8192 or what it can.")
+@click.option("--concurrency", type=click.IntRange(1), default=64, show_default=True, help="Sequences at once.")
+@click.option("--prompt", type=click.IntRange(1), help="Tokens of a prompt; by default three quarters of the context.")
+@click.option(
+    "--dtype", "dtypes", multiple=True, help="Type of weights: bf16, fp8, int8, awq, gguf-q4_k_m; repeatable."
+)
+@click.option("--cache", default="bf16", show_default=True, help="Type of the cache: bf16 or fp8.")
+@click.option("--gpu-hour", type=float, help="Dollars an hour for one GPU; by default a dated list price.")
+@click.option("--network", type=float, default=50.0, show_default=True, help="GB/s between nodes, for each GPU.")
+def plan(
+    call: Call,
+    *,
+    language_model: str,
+    gpus: str,
+    context: int | None,
+    concurrency: int,
+    prompt: int | None,
+    dtypes: tuple[str, ...],
+    cache: str,
+    gpu_hour: float | None,
+    network: float,
+) -> None:
+    """Plan GPUs, speed and cost of serving MODEL: a folder with config.json, a known family, or its fields.
+
+    Reads no weights and runs nothing. Speeds are estimates from the GPUs' datasheets, with an interval.
+    """
+    from mainspring.llm.sizing import Wanted, parse_group, read_model
+    from mainspring.llm.sizing import plan as plan_model
+
+    architecture = read_model(language_model)
+    found = plan_model(
+        architecture,
+        parse_group(gpus),
+        Wanted(
+            context=context or min(8192, architecture.longest or 8192),
+            concurrency=concurrency,
+            prompt=prompt,
+            dtypes=dtypes,
+            cache=cache,
+            price=gpu_hour,
+            network_gb_s=network,
+        ),
+    )
+    call.result(found, lambda console: _show(console, found))
+
+
+def _show(console: Console, found: Plan) -> None:
+    from mainspring.cli.tables import show_records
+
+    console.print(
+        f"[bold]{found.model}[/]: {_count(found.total)} parameters, {_count(found.active)} for a token, "
+        f"{_size(found.cache_bytes_per_token)} of cache a token"
+    )
+    console.print(
+        f"{found.gpus}, {found.concurrency:,} sequences of {found.context:,} tokens "
+        f"({found.prompt:,} of prompt, {found.answer:,} of answer)\n"
+    )
+    most = max(found.parameters.values())
+    for kind, count in found.parameters.items():
+        bar = "█" * max(1, round(_WIDTH * count / most))
+        console.print(f"{kind:<13}[cyan]{bar:<{_WIDTH}}[/] {_count(count):>9} {count / found.total:>6.1%}")
+    console.print()
+    columns = ("dtype", "weights", "GPUs", "sequences", "longest", "prompts/s", "answers/s", "first token",
+               "next token", "$/M prompt", "$/M answer")  # fmt: skip
+    show_records(console, columns, [_row(each) for each in found.variants], right=columns[1:])
+    console.print("\nmemory of the fullest GPU", style="dim")
+    for each in found.variants:
+        console.print(_bar(each))
+    for each in found.variants:
+        for note in each.notes:
+            console.print(f"{each.dtype}: {note}", style="dim")
+    first = next((each for each in found.variants if each.fits), None)
+    if first is None:
+        first = max(found.variants, key=lambda each: each.most_sequences)
+        console.print(
+            f"\nNothing fits. {first.dtype} comes nearest: {_size(first.missing_bytes)} a GPU are missing; "
+            f"{first.most_sequences:,} sequences of {found.context:,} tokens would fit.",
+            style="bold red",
+        )
+    console.print(f"\n[bold]{first.dtype}[/]: " + "; ".join(first.placement.reasons))
+    for line in found.assumptions:
+        console.print(line, style="dim")
+    if found.price is not None:
+        console.print(f"Price: ${found.price:g} an hour a GPU; {found.priced or 'as given'}.", style="dim")
+    else:
+        console.print("No price of this GPU is known: give --gpu-hour.", style="dim")
+
+
+def _row(each: Variant) -> list[str | Text]:
+    from rich.text import Text
+
+    placed = each.placement
+    axes = [("TP", placed.tensor), ("PP", placed.pipeline), ("EP", placed.expert), ("DP", placed.replicas)]
+    layout = " ".join(f"{name}{size}" for name, size in axes if size > 1) or "1"
+    cost = each.dollars_per_million
+    return [
+        Text(each.dtype, "bold" if each.fits else "red"), _size(each.weights_bytes), layout,
+        f"{each.most_sequences:,}", f"{each.longest_context:,}",
+        _rate(each.prefill), _rate(each.decode), _time(each.first_token_ms), _time(each.next_token_ms),
+        _dollars(cost.prompt if cost else None), _dollars(cost.answer if cost else None),
+    ]  # fmt: skip
+
+
+def _bar(each: Variant) -> Text:
+    """Return the memory of a variant as a bar: what each part takes, or by how much it is too large."""
+    from rich.text import Text
+
+    memory = each.memory
+    scale = _WIDTH / max(memory.total, memory.total - memory.free)
+    bar, said = Text(), []
+    for part, colour in _PARTS:
+        size = getattr(memory, part)
+        bar.append("█" * round(size * scale), colour)
+        said.append(f"{part} {_size(size)}")
+    bar.append("·" * max(0, _WIDTH - len(bar)), "dim")
+    end = min(_WIDTH, round(memory.total * scale))
+    line = Text.assemble(f"  {each.dtype:<12} ", bar[:end], "|", bar[end:], f" {', '.join(said)}")
+    if each.fits:
+        return line.append(f", free {_size(memory.free)}")
+    return line.append(f"; {_size(each.missing_bytes)} more than the {_size(memory.total)} of a GPU", "red")
+
+
+def _rate(value: Interval | None) -> str:
+    return "-" if value is None else f"{value.expected:,.0f} ({value.low:,.0f}-{value.high:,.0f})"
+
+
+def _time(value: Interval | None) -> str:
+    return "-" if value is None else f"{value.expected:,.0f} ms" if value.expected >= 10 else f"{value.expected:.1f} ms"
+
+
+def _dollars(value: Interval | None) -> str:
+    return "-" if value is None else f"{value.expected:.3g} ({value.low:.2g}-{value.high:.2g})"
+
+
+def _count(count: int) -> str:
+    for unit, size in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if count >= size:
+            return f"{count / size:.4g}{unit}"
+    return str(count)
+
+
+def _size(size: float) -> str:
+    for unit, power in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(size) >= power:
+            return f"{size / power:.1f} {unit}"
+    return f"{size:.0f} B"
+
+
+command.add_command(plan)

@@ -1,0 +1,70 @@
+"""Citations in a model's answer: marks such as [1], [2, 3] or [1-3]."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from mainspring.llm.answers.model import Citation, Passage
+
+_NUMBERS = r"\d{1,4}(?:\s*[-–,;]\s*\d{1,4})*"
+_MARK = re.compile(rf"[ \t]*\[\s*(?:[Ss]ources?\s*)?({_NUMBERS})\s*\]")
+_RANGE = re.compile(r"(\d+)\s*[-–]\s*(\d+)|(\d+)")
+
+
+def cited(reply: str, passages: Sequence[Passage]) -> tuple[str, tuple[Citation, ...], int]:
+    """Return a reply with marks of known passages alone, each as "[1]"; their citations; and how many marks were of
+    none.
+
+    Args:
+        passages: Those that the model was shown, in the order of their numbers.
+    """
+    parts, length, end = list[str](), 0, 0
+    places: dict[int, list[int]] = {}
+    unknown = 0
+    for mark in _MARK.finditer(reply):
+        before = reply[end : mark.start()]
+        parts.append(before)
+        length += len(before)
+        end = mark.end()
+        numbers = _numbers(mark[1])
+        known = [number for number in numbers if 1 <= number <= len(passages)]
+        unknown += len(numbers) - len(known)
+        space = mark[0][: len(mark[0]) - len(mark[0].lstrip(" \t"))] if known else ""
+        parts.append(space)
+        length += len(space)
+        for number in known:
+            places.setdefault(number, []).append(length)
+            parts.append(f"[{number}]")
+            length += len(parts[-1])
+    parts.append(reply[end:])
+    citations = tuple(
+        Citation(
+            number=number,
+            chunk=passages[number - 1].id,
+            document=passages[number - 1].document,
+            start=passages[number - 1].start,
+            end=passages[number - 1].end,
+            at=tuple(at),
+        )
+        for number, at in sorted(places.items())
+    )
+    return "".join(parts), citations, unknown
+
+
+def uncited(text: str) -> str:
+    """Return a text without its marks."""
+    return _MARK.sub("", text)
+
+
+def _numbers(listed: str) -> list[int]:
+    """Return the numbers of a mark, each once, in order."""
+    found = dict[int, None]()
+    for first, last, alone in _RANGE.findall(listed):
+        if alone:
+            found[int(alone)] = None
+        elif int(first) <= int(last) <= int(first) + 100:
+            found |= dict.fromkeys(range(int(first), int(last) + 1))
+        else:
+            found |= {int(first): None, int(last): None}
+    return list(found)

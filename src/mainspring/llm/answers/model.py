@@ -1,0 +1,99 @@
+"""Values of answers: retrieved passages, citations, and an answer with all that it was made of."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from mainspring.llm.model import Usage
+
+# "Nothing retrieved": no passage has the least score, and no model was asked. "Declined": the model says that the
+# passages do not answer. "Nothing cited": it cites none of them.
+Reason = Literal["", "nothing retrieved", "nothing cited", "declined"]
+
+
+class Passage(msgspec.Struct, frozen=True, kw_only=True):
+    """A chunk that was retrieved.
+
+    Attributes:
+        score: Of the search, or of the reranker.
+        document: Key of its document.
+        start, end: Offsets in the document, in characters.
+        path: Headings above it, the outermost first.
+    """
+
+    id: str
+    score: float
+    document: str
+    start: int
+    end: int
+    text: str
+    path: tuple[str, ...] = ()
+
+
+class Retrieved(msgspec.Struct, frozen=True, kw_only=True):
+    """Passages of one query, the best first.
+
+    Attributes:
+        version: Name of the index's state: of equal versions, a query finds equal passages.
+    """
+
+    passages: tuple[Passage, ...]
+    version: str
+
+
+class Citation(msgspec.Struct, frozen=True, kw_only=True):
+    """A passage that an answer cites.
+
+    Attributes:
+        number: As the answer writes it: [1].
+        chunk, document, start, end: Of the passage.
+        at: Offsets of its marks in the answer's text.
+    """
+
+    number: int
+    chunk: str
+    document: str
+    start: int
+    end: int
+    at: tuple[int, ...]
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer with its provenance.
+
+    Attributes:
+        id: Of its record in the prediction log.
+        found: Whether it answers; else `text` says that nothing was found, and `reason` why.
+        unknown_citations: Number of marks that cited no passage; they are not in `text`.
+        query: What was searched for: the question, or as the model rewrote it.
+        passages: Passages that were shown to the model, in the order of their numbers.
+        left_out: Number of retrieved passages that did not fit into the prompt.
+        reply: Text of the model as it wrote it; empty where it was not asked.
+        finish: Why the model ended, such as "length".
+        prompt: Digest of the prompt's template.
+        usage: Of all calls of the model.
+        cost_micros: Of these, in millionths of the currency.
+    """
+
+    id: str
+    answers: str
+    question: str
+    text: str
+    found: bool
+    reason: Reason = ""
+    citations: tuple[Citation, ...] = ()
+    unknown_citations: int = 0
+    query: str
+    passages: tuple[Passage, ...] = ()
+    left_out: int = 0
+    index: str
+    model: str
+    prompt: str
+    reply: str = ""
+    finish: str = ""
+    usage: Usage
+    cost_micros: int = 0
+    at: int  # UTC epoch microseconds
+    latency_us: int

@@ -28,8 +28,8 @@ import numpy as np
 
 import answering
 from asking import Headers, Server, ask, check, request, values
-from bert import read_safetensors, write_encoder
 from environments import PEERS
+from mainspring.vectors.encoder_graphs import bert_graph, read_safetensors
 from report import Case, report
 from starting import CORES, HERE, ours, peer, processor_s
 from turns import best, turns_of
@@ -148,7 +148,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="encoder-") as name:
         folder = Path(name)
         model = folder / "encoder.onnx"
-        write_encoder(model, read_safetensors(weights()), heads=HEADS)
+        model.write_bytes(bert_graph(read_safetensors(weights()), heads=HEADS))
         wanted = expected(model)
         sides: dict[str, Sequence[Measured]] = own(folder, model, wanted, arguments.seconds, arguments.rounds)
 

@@ -63,6 +63,7 @@ _HOMES = {
     "mainspring.serving.streaming.event": ["StreamEvent"],
     "mainspring.vectors.evaluation.declaring": ["EvaluationSet"],
     "mainspring.operations.opened": ["open"],
+    "mainspring.vectors.declaring": ["Collection", "Encoder"],
 }  # fmt: skip
 # A group is the module of its names: `ms.checks.not_null` is `ms.not_null`.
 _GROUPS = {
@@ -190,6 +191,8 @@ if TYPE_CHECKING:
     from mainspring.training.space import space as space
     from mainspring.training.space import uniform as uniform
     from mainspring.vectors.chunking import declaring as _chunks
+    from mainspring.vectors.declaring import Collection as Collection
+    from mainspring.vectors.declaring import Encoder as Encoder
     from mainspring.vectors.evaluation.declaring import EvaluationSet as EvaluationSet
 
     # Type checkers export an import that is renamed only if it is assigned.

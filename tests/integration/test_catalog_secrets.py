@@ -57,6 +57,7 @@ COLUMNS = {
     "audit_events": "actor action resource detail subject salt commitment leaf",
     "audit_subtrees": "hash",
     "audit_tree": "origin frontier note",
+    "collections": "lake name document",
     "data_keys": "id purpose wrapped version",
     "dataset_commits": "id parent message versions",
     "dataset_tags": "name commit_id",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from mainspring.core.errors import Invalid, MissingExtra
+from mainspring.core.errors import Corrupt, Invalid, MissingExtra
 from mainspring.core.locks import FileLocks
 from mainspring.core.settings import Receiver, Settings, Url
 from mainspring.core.time import Clock
@@ -24,6 +24,7 @@ from mainspring.jobs.bell import ring
 from mainspring.project.ledger_folder import lake_digest, ledger_folder
 from mainspring.project.receivers import variable
 from mainspring.project.tenancy import topics_prefix
+from mainspring.registry.bundles import MODEL, TOKENIZER
 
 if TYPE_CHECKING:
     from mainspring.data.ports import LakeTables
@@ -33,9 +34,11 @@ if TYPE_CHECKING:
     from mainspring.monitoring.adapters.notify_http import SignedPosts
     from mainspring.monitoring.notify.ports import Notifier
     from mainspring.project import Project
+    from mainspring.registry.model import Bundle
     from mainspring.registry.ports import Blobs
     from mainspring.security.ports import Credentials, Keys
     from mainspring.serving.streaming.state import StateStore
+    from mainspring.vectors.ports import Encoder
 
 Build = Callable[["Context"], Any]
 
@@ -340,6 +343,33 @@ VERSIONS: Mapping[str, Build] = {
     "memory": lambda _: lazily("registry.adapters.memory", "MemoryVersions", extra="local")(),
 }
 APPROVALS: Mapping[str, Build] = _in_catalog("registry", "CatalogApprovals", "gateway")
+VECTOR_STORES: Mapping[str, Build] = {
+    "memory": lambda _: lazily("vectors.adapters.memory", "MemoryVectorStore", extra="gateway")(),
+}
+BUILDS: Mapping[str, Build] = _by_catalog(
+    lambda at: lazily("vectors.adapters.builds", "CatalogBuilds", extra="gateway")(
+        at.project.engine, lake_digest(at.project.settings)
+    )
+)
+
+
+def registered_encoder(bundle: Bundle, name: str) -> Encoder:
+    """Return the encoder in a registered bundle.
+
+    Raises:
+        Corrupt: It is none of an encoder.
+    """
+    if not {MODEL, TOKENIZER} <= set(bundle.files):
+        raise Corrupt(f"The model of encoder {name!r} has no tokeniser.", fix=f"run `mainspring encoders add {name}`.")
+    encoder = lazily("vectors.adapters.encoder_onnx", "OnnxEncoder", extra="embeddings")
+    most = bundle.manifest.extra.get("most_tokens")
+    made: Encoder = encoder(
+        bundle.files[MODEL], bundle.files[TOKENIZER], bundle.digest,
+        most_tokens=int(most) if most else None, name=name,
+    )  # fmt: skip
+    return made
+
+
 WAIVERS: Mapping[str, Build] = _in_catalog("registry", "CatalogWaivers", "gateway")
 DELETIONS: Mapping[str, Build] = _in_catalog("registry", "CatalogDeletions", "gateway")
 TRUSTED_KEYS: Mapping[str, Build] = _in_catalog("registry", "CatalogTrustedKeys", "gateway")

@@ -95,6 +95,8 @@ if TYPE_CHECKING:
     from mainspring.serving.streaming.state import StateStore
     from mainspring.training.runs.provenance import ModuleFiles
     from mainspring.training.trainer import Trainer
+    from mainspring.vectors.declaring import Encoder as DeclaredEncoder
+    from mainspring.vectors.ports import Builds, Encoder, VectorStore
 
 _HOURS_KEPT_US = 32 * DAY  # channels look at hours for 16 days; older ones are added up to days
 _FOLLOW_S = 1.0  # maximum delay of a process that follows the definitions
@@ -633,6 +635,52 @@ class Project:
         # Reading must not create a missing store.
         there = store.scheme != "sqlite" or Path(store.path).exists()
         return self._expected or (there and bool(self.versions.all(model)))
+
+    # Vectors
+
+    @cached_property
+    def vectors(self) -> VectorStore:
+        """Indexes of vectors."""
+        built: VectorStore = self._build("vectors", backends.VECTOR_STORES, Url("memory://"))
+        return built
+
+    @cached_property
+    def builds(self) -> Builds:
+        """Builds of collections."""
+        built: Builds = self._build("builds", backends.BUILDS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def _encoders(self) -> dict[tuple[str, str], Encoder]:
+        """Encoders that were opened, by their names and digests."""
+        return {}
+
+    def encoder(self, declared: DeclaredEncoder, digest: str | None = None) -> Encoder:
+        """Return an encoder.
+
+        Args:
+            digest: Digest of the encoder as it was; by default it is as it is now.
+
+        Raises:
+            NotFound: It is not registered.
+            Corrupt: Its bundle is damaged, or is none of an encoder.
+        """
+        if digest is None:
+            digest = self._encoder_digest(declared)
+        known = self._encoders.get((declared.name, digest))
+        if known is None:
+            known = backends.registered_encoder(self.bundles.load(digest), declared.name)
+            self._encoders[declared.name, digest] = known
+        return known
+
+    def _encoder_digest(self, declared: DeclaredEncoder) -> str:
+        name, separator, reference = declared.reference.replace("@", ":").partition(":")
+        found = [self.versions.get(name, reference)] if separator else self.versions.all(name)[:1]
+        if not found:
+            raise NotFound(
+                f"Encoder {declared.name!r} is not registered.", fix=f"run `mainspring encoders add {name}`."
+            )
+        return found[0].digest
 
     # Jobs
 

@@ -28,7 +28,8 @@ FEATURES = "features.json"
 REFERENCE = "reference.json"
 GOLDEN = "golden.json"
 HOLDOUT = "holdout.parquet"
-ALLOWED = MODEL_FILES | {FEATURES, REFERENCE, GOLDEN, HOLDOUT}
+TOKENIZER = "tokenizer.json"  # of an encoder of texts
+ALLOWED = MODEL_FILES | {FEATURES, REFERENCE, GOLDEN, HOLDOUT, TOKENIZER}
 
 _LATER = frozenset({"tensors", "output_tensors", "code", "graph", "curve"})
 _DIGEST = re.compile(r"[0-9a-f]{64}")

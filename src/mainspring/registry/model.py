@@ -263,7 +263,7 @@ class Bundle:
 
     Files: the model under its flavour's name (`model.onnx`), `features.json` (feature definitions), `reference.json`
     (reference statistics), `golden.json` (rows with their expected predictions), `holdout.parquet` (held-out rows with
-    labels).
+    labels), `tokenizer.json` (of an encoder of texts).
 
     `looked_through` is the digest under which this process has checked the content of the model's file; it says nothing
     about a bundle with another digest.

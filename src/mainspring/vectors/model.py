@@ -106,3 +106,39 @@ def no_index(name: str) -> NotFound:
 def other_spec(name: str) -> Conflict:
     """Return the error for an index that is there with another specification than the asked one."""
     return Conflict(f"The index {name!r} is there with another specification.", fix="drop it, or take another name.")
+
+
+class Build(msgspec.Struct, frozen=True, kw_only=True):
+    """Record of a collection's build: what searches use, and what it was made from.
+
+    Attributes:
+        index: Name of the index that is searched.
+        source_version: Version of the source's table whose documents it has.
+        table_version: Version of the table of chunks.
+        encoder: Digest of the encoder, which queries are embedded with as well.
+        recipe: Digest of chunker and encoder.
+        embedded: Chunks for which the encoder was asked; the vectors of all others were known.
+        refused: Reason -> number of documents that are not in the collection.
+        examples: Document -> reason, of some that were refused.
+        built_at: UTC epoch microseconds.
+    """
+
+    collection: str
+    index: str
+    spec: IndexSpec
+    source: str
+    source_version: int
+    table_version: int
+    encoder_name: str
+    encoder: str
+    chunker: str
+    recipe: str
+    documents: int
+    chunks: int
+    embedded: int = 0
+    added: int = 0
+    removed: int = 0
+    refused: dict[str, int] = msgspec.field(default_factory=dict)
+    examples: dict[str, str] = msgspec.field(default_factory=dict)
+    built_at: int = 0
+    seconds: float = 0.0

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from mainspring.core.expr.tree import Node
-from mainspring.vectors.model import Entries, Floats, Hit, IndexSpec
+from mainspring.vectors.model import Build, Entries, Floats, Hit, IndexSpec
 
 
 class VectorIndex(Protocol):
@@ -161,4 +161,24 @@ class Encoder(Protocol):
             Invalid: A text is empty.
             Unavailable: The encoder is elsewhere, and does not answer.
         """
+        ...
+
+
+class Builds(Protocol):
+    """Newest build of each collection."""
+
+    def get(self, collection: str) -> Build | None:
+        """Return the build that searches use; `None` if there is none yet."""
+        ...
+
+    def save(self, build: Build) -> None:
+        """Make a build the one that searches use, in place of the one before, in one transaction."""
+        ...
+
+    def remove(self, collection: str) -> None:
+        """Remove the record of a collection; nothing happens where there is none."""
+        ...
+
+    def all(self) -> list[Build]:
+        """Return the builds of all collections, by name."""
         ...

@@ -35,6 +35,7 @@ for _module in (
     "deploy.adapters.fleet_catalog",
     "serving.adapters.stream_states",
     "security.adapters.audit",
+    "vectors.adapters.builds",
 ):
     importlib.import_module(f"mainspring.{_module}")
 

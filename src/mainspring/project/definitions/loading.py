@@ -39,6 +39,8 @@ from mainspring.serving.streaming.declaring import StreamEndpoint
 from mainspring.training.inputs import check_declared
 from mainspring.training.label import label_keys
 from mainspring.training.model import Model, named_features
+from mainspring.vectors.declaring import Collection as DocumentCollection
+from mainspring.vectors.declaring import Encoder
 from mainspring.vectors.evaluation.declaring import EvaluationSet
 
 T = TypeVar("T")
@@ -58,6 +60,8 @@ _KINDS: Mapping[type, str] = {
     Rollout: "rollout",
     Monitor: "monitor",
     StreamEndpoint: "stream endpoint",
+    Encoder: "encoder",
+    DocumentCollection: "collection",
     EvaluationSet: "evaluation set",
 }
 
@@ -79,6 +83,8 @@ class Definitions:
     monitors: Mapping[str, Monitor] = field(default_factory=dict)  # by endpoint
     stream_endpoints: Mapping[str, StreamEndpoint] = field(default_factory=dict)
     streams: Mapping[str, Stream] = field(default_factory=dict)  # by source
+    encoders: Mapping[str, Encoder] = field(default_factory=dict)
+    collections: Mapping[str, DocumentCollection] = field(default_factory=dict)
     evaluation_sets: Mapping[str, EvaluationSet] = field(default_factory=dict)
 
     def source(self, name: str) -> Source:
@@ -102,6 +108,9 @@ class Definitions:
 
     def stream_endpoint(self, name: str) -> StreamEndpoint:
         return _named(self.stream_endpoints, name, "stream endpoint")
+
+    def collection(self, name: str) -> DocumentCollection:
+        return _named(self.collections, name, "collection")
 
     def evaluation_set(self, name: str) -> EvaluationSet:
         return _named(self.evaluation_sets, name, "evaluation set")
@@ -127,6 +136,8 @@ class Definitions:
                 ("monitor", self.monitors),
                 ("stream endpoint", self.stream_endpoints),
                 ("stream", self.streams),
+                ("encoder", self.encoders),
+                ("collection", self.collections),
                 ("evaluation set", self.evaluation_sets),
             )
             for name, item in items.items()
@@ -178,6 +189,8 @@ def load_definitions(settings: Settings, known: Callable[[str], bool] = lambda _
         named(Monitor),
         named(StreamEndpoint),
         named(Stream),
+        named(Encoder),
+        named(DocumentCollection),
         named(EvaluationSet),
     )
 
@@ -482,7 +495,7 @@ def _content(item: Any) -> str:
     if isinstance(item, RequestFeatures):
         named = {"views": [view.name for view in item.views]}
         return _pretty(_without_empty({**msgspec.to_builtins(replace(item, views=())), **named}, "views", "tags"))
-    if isinstance(item, (StreamEndpoint, EvaluationSet)):
+    if isinstance(item, (StreamEndpoint, EvaluationSet, DocumentCollection)):
         return _pretty(item.document())
     if isinstance(item, Stream):
         return _pretty({**_without_empty(msgspec.to_builtins(item), "schema", "message"), "source": item.name})

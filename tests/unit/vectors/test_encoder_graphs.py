@@ -1,11 +1,10 @@
-"""The sentence encoder of bench/encoder.py: a small one against the same arithmetic in NumPy, one row at a time."""
+"""The graph of a sentence encoder: a small one against the same arithmetic in NumPy, one row at a time."""
 
 from __future__ import annotations
 
 import json
 import math
 import struct
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,10 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from mainspring.vectors.encoder_graphs import bert_graph, read_safetensors, static_graph
+
 WIDTH, HEADS, WIDE, WORDS, PLACES, LAYERS = 12, 3, 20, 30, 16, 2
 EPSILON = 1e-6
-
-spec = spec_from_file_location("bert", Path(__file__).parents[3] / "bench" / "bert.py")
-assert spec is not None
-assert spec.loader is not None
-bert = module_from_spec(spec)
-spec.loader.exec_module(bert)
 
 Array = np.ndarray[Any, Any]
 
@@ -77,9 +72,9 @@ def embedding(w: dict[str, Array], ids: Array) -> Array:
     return np.asarray(mean / np.linalg.norm(mean))
 
 
-def test_rows_of_several_lengths_padded_together_are_as_each_alone(weights: dict[str, Array], tmp_path: Path) -> None:
-    bert.write_encoder(tmp_path / "encoder.onnx", weights, heads=HEADS, epsilon=EPSILON)
-    session = ort.InferenceSession(str(tmp_path / "encoder.onnx"), providers=["CPUExecutionProvider"])
+def test_rows_of_several_lengths_padded_together_are_as_each_alone(weights: dict[str, Array]) -> None:
+    graph = bert_graph(weights, heads=HEADS, epsilon=EPSILON)
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
     chance = np.random.default_rng(6)
     lengths = [PLACES, 1, 7, 12]
     ids = chance.integers(0, WORDS, (len(lengths), PLACES))
@@ -100,7 +95,16 @@ def test_weights_are_read_from_safetensors(tmp_path: Path) -> None:
     ).encode()
     path = tmp_path / "model.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header + first.tobytes() + second.tobytes())
-    found = bert.read_safetensors(path)
+    found = read_safetensors(path)
     assert set(found) == {"first", "second"}
     np.testing.assert_array_equal(found["first"], first)
     np.testing.assert_array_equal(found["second"], second)
+
+
+def test_a_static_encoder_is_the_mean_of_its_tokens() -> None:
+    table = np.random.default_rng(7).normal(size=(9, 4)).astype(np.float32)
+    session = ort.InferenceSession(static_graph(table), providers=["CPUExecutionProvider"])
+    ids, mask = np.array([[1, 5, 0], [3, 0, 0]]), np.array([[1, 1, 0], [1, 0, 0]])
+    (found,) = session.run(["embedding"], {"input_ids": ids, "attention_mask": mask})
+    wanted = np.stack([table[[1, 5]].mean(0), table[3]])
+    np.testing.assert_allclose(found, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-6)

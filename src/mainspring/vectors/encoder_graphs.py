@@ -1,4 +1,4 @@
-"""A BERT sentence encoder as an ONNX file, written node by node from its weights: nothing of PyTorch is needed.
+"""Encoders of sentences as ONNX files, written node by node from their weights: nothing of PyTorch is needed.
 
 J. Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers", 2019, with the mean of the tokens' vectors as
 the sentence's, at length 1 (N. Reimers, I. Gurevych, "Sentence-BERT", 2019).
@@ -64,15 +64,17 @@ class _Graph:
         return self.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=epsilon)
 
 
-def write_encoder(path: Path, weights: Weights, *, heads: int, epsilon: float = 1e-12) -> None:
-    """Write the encoder: `input_ids` and `attention_mask` of shape (rows, length), integers of 64 bits, to `embedding`
-    of shape (rows, width).
+def bert_graph(weights: Weights, *, heads: int, epsilon: float = 1e-12) -> bytes:
+    """Return a BERT with mean pooling and vectors of length 1, as an ONNX file.
+
+    It takes `input_ids` and `attention_mask` of shape (rows, length), integers of 64 bits, and gives `embedding` of
+    shape (rows, width).
 
     Args:
         weights: By the names that Hugging Face's BertModel gives them.
         heads: Of each layer's attention.
     """
-    from onnx import TensorProto, checker, helper, save
+    from onnx import TensorProto
 
     graph = _Graph()
     real = graph.node("Cast", "attention_mask", to=TensorProto.BOOL)
@@ -82,13 +84,32 @@ def write_encoder(path: Path, weights: Weights, *, heads: int, epsilon: float = 
     layers = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("encoder.layer."))
     for layer in range(layers):
         x = _layer(graph, x, score, weights, f"encoder.layer.{layer}", heads, epsilon)
+    return _pooled(graph, x, real, weights["embeddings.word_embeddings.weight"].shape[1])
+
+
+def static_graph(table: np.ndarray[Any, Any]) -> bytes:
+    """Return the mean of the tokens' vectors, at length 1, as an ONNX file with the inputs of `bert_graph`.
+
+    Args:
+        table: Vector of each token, shape (tokens, width).
+    """
+    from onnx import TensorProto
+
+    graph = _Graph()
+    real = graph.node("Cast", "attention_mask", to=TensorProto.BOOL)
+    return _pooled(graph, graph.node("Gather", graph.constant(table), "input_ids"), real, table.shape[1])
+
+
+def _pooled(graph: _Graph, x: str, real: str, width: int) -> bytes:
+    """Return the file of a graph whose tokens' vectors are `x`, of which those that are `real` count."""
+    from onnx import TensorProto, checker, helper
+
     counted = graph.node("Unsqueeze", graph.node("Cast", real, to=TensorProto.FLOAT), graph.integers(2))
     total = graph.node("ReduceSum", graph.node("Mul", x, counted), graph.integers(1), keepdims=0)
     count = graph.node("Max", graph.node("ReduceSum", counted, graph.integers(1), keepdims=0), graph.constant(1e-9))
     mean = graph.node("Div", total, count)
     length = graph.node("ReduceL2", mean, graph.integers(-1), keepdims=1)
     graph.node("Div", mean, graph.node("Max", length, graph.constant(1e-12)), output="embedding")
-    width = weights["embeddings.word_embeddings.weight"].shape[1]
     model = helper.make_model(
         helper.make_graph(
             graph.nodes, "encoder",
@@ -99,7 +120,7 @@ def write_encoder(path: Path, weights: Weights, *, heads: int, epsilon: float = 
         opset_imports=[helper.make_opsetid("", 20)], ir_version=9,
     )  # fmt: skip
     checker.check_model(model)
-    save(model, path)
+    return bytes(model.SerializeToString())
 
 
 def _embedded(graph: _Graph, weights: Weights, epsilon: float) -> str:

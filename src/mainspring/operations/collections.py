@@ -1,0 +1,118 @@
+"""Collections of documents: their builds, and the search in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from mainspring.core.errors import NotFound
+from mainspring.core.expr.tree import Node
+from mainspring.core.time import format_instant
+from mainspring.operations.auditing import audited
+from mainspring.project import Project
+from mainspring.vectors.building import Builder, Progress, restore
+from mainspring.vectors.declaring import Collection
+from mainspring.vectors.model import Build
+from mainspring.vectors.ports import VectorIndex
+from mainspring.vectors.searching import Found, search
+
+ACTION = "collections.build"
+
+
+class CollectionReport(msgspec.Struct, frozen=True):
+    """A collection, and its newest build.
+
+    Attributes:
+        behind: Whether the source has a newer version than the one that was built from; `None` without a build.
+    """
+
+    name: str
+    source: str
+    encoder: str
+    chunker: str
+    documents: int | None = None
+    chunks: int | None = None
+    built_at: str | None = None
+    behind: bool | None = None
+    build: Build | None = None
+
+
+def collections(project: Project) -> list[CollectionReport]:
+    """Return the declared collections with their builds, by name."""
+    return [collection_report(project, each) for each in sorted(project.definitions.collections)]
+
+
+def collection_report(project: Project, name: str) -> CollectionReport:
+    """Return a collection with its newest build.
+
+    Raises:
+        NotFound: It is not declared.
+    """
+    declared = project.definitions.collection(name)
+    build = project.builds.get(name)
+    report = CollectionReport(name, declared.source.name, declared.encoder.name, str(declared.chunk))
+    if build is None:
+        return report
+    return msgspec.structs.replace(
+        report,
+        documents=build.documents,
+        chunks=build.chunks,
+        built_at=format_instant(build.built_at),
+        behind=build.source_version != project.lake.version(declared.source.name),
+        build=build,
+    )
+
+
+def build_collection(project: Project, name: str, progress: Progress = lambda _step, _done, _total: None) -> Build:
+    """Bring a collection up to date with its source. See `vectors.building.Builder.build` for what it raises.
+
+    Raises:
+        NotFound: The collection is not declared, its encoder is not registered, or its source has no data.
+    """
+    declared = project.definitions.collection(name)
+    with audited(project, ACTION, f"collection/{name}") as done:
+        build = builder(project).build(declared, project.encoder(declared.encoder), progress)
+        if build.added or build.removed:
+            done(f"{build.chunks} chunks of {build.documents} documents, index {build.index}")
+    return build
+
+
+def builder(project: Project) -> Builder:
+    """Return what builds the project's collections."""
+    return Builder(project.lake, project.vectors, project.builds, project.locks, project.clock)
+
+
+def search_collection(
+    project: Project,
+    name: str,
+    queries: Sequence[str],
+    k: int = 10,
+    *,
+    where: Node | None = None,
+    tenant: str | None = None,
+) -> list[list[Found]]:
+    """Return the nearest chunks of each query. See `vectors.searching.search` for what it takes and raises.
+
+    Raises:
+        NotFound: The collection is not declared, or was never built.
+    """
+    declared = project.definitions.collection(name)
+    build, index = opened(project, declared)
+    encoder = project.encoder(declared.encoder, build.encoder)
+    return search(declared, build, index, encoder, queries, k, where=where, tenant=tenant)
+
+
+def opened(project: Project, collection: Collection) -> tuple[Build, VectorIndex]:
+    """Return the build that searches use, and its index. One that was lost is made again from the table of chunks.
+
+    Raises:
+        NotFound: The collection was never built.
+    """
+    build = project.builds.get(collection.name)
+    if build is None:
+        raise NotFound(
+            f"Collection {collection.name!r} was never built.",
+            fix=f"run `mainspring collections build {collection.name}`.",
+        )
+    return build, restore(project.lake, project.vectors, collection, build)

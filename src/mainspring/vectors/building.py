@@ -1,0 +1,239 @@
+"""Building of a collection: its documents are cut and embedded, and an index has their chunks.
+
+Two steps, each of which can be repeated. First the table of chunks is brought up to date with the source, some
+documents a version; a build that was killed goes on where it stopped. Then the index is brought up to date with the
+table. Where chunker or encoder changed that is another index, beside the one that is searched until the record of the
+build names the new one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.locks import Locks
+from mainspring.core.time import Clock
+from mainspring.data import duck
+from mainspring.data.ports import LakeTables
+from mainspring.vectors.chunk_table import EXAMPLES, ChunkTable, Document, StoredChunks, chunks_table, text_digest
+from mainspring.vectors.chunking.cutting import cut
+from mainspring.vectors.chunking.model import Chunk
+from mainspring.vectors.declaring import Collection
+from mainspring.vectors.model import Build, Floats, IndexSpec
+from mainspring.vectors.ports import Builds, Encoder, VectorIndex, VectorStore
+
+Progress = Callable[[str, int, int], None]  # step, done, total
+
+_CHUNKS_AT_ONCE = 512  # about as many are lost when a build is killed
+_IDS_AT_ONCE = 10_000
+_WAIT_S = 3600.0
+NO_WORDS, NOT_FINITE = "no words", "the encoder gives no finite vector"
+
+
+def _silent(_step: str, _done: int, _total: int) -> None:
+    """Report nothing."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    embedded: int = 0
+    added: int = 0
+    removed: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def refuse(self, document: str, reason: str) -> None:
+        self.refused[reason] += 1
+        if len(self.examples) < EXAMPLES:
+            self.examples[document] = reason
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    document: Document
+    replaced: Sequence[int]
+    chunks: Sequence[Chunk]
+
+
+class Builder:
+    """Builds collections; one build of a collection at a time, across processes."""
+
+    def __init__(self, lake: LakeTables, store: VectorStore, builds: Builds, locks: Locks, clock: Clock) -> None:
+        self._lake, self._store, self._builds, self._locks, self._clock = lake, store, builds, locks, clock
+
+    def build(self, collection: Collection, encoder: Encoder, progress: Progress = _silent) -> Build:
+        """Bring a collection up to date with its source, and return the record, which searches use from then on.
+
+        Raises:
+            Invalid: The chunker's chunks are longer than the encoder takes, or the encoder's vectors have another
+                dimension than it says.
+            NotFound: The source has no data.
+            Unavailable: The encoder does not answer; what was embedded is kept.
+        """
+        _check_size(collection, encoder)
+        began = time.monotonic()
+        with self._locks.hold(f"collection.{collection.name}", wait_s=_WAIT_S):
+            version = self._lake.version(collection.source.name)
+            if version is None:
+                raise NotFound(
+                    f"Source {collection.source.name!r} of collection {collection.name!r} has no data.",
+                    fix=f"run `mainspring ingest {collection.source.name} FILE`.",
+                )
+            recipe, tally = collection.recipe(encoder.digest), _Tally()
+            self._fill(collection, encoder, recipe, version, tally, progress)
+            stored = StoredChunks(self._lake, collection)
+            name = collection.index_name(encoder.digest, encoder.dimension)
+            spec = IndexSpec(
+                dimension=encoder.dimension, metric=collection.metric, fields=dict(collection.index_fields)
+            )
+            index = self._store.create(name, spec)
+            chunks = _bring(index, stored, recipe, tally, progress)
+            build = Build(
+                collection=collection.name,
+                index=name,
+                spec=spec,
+                source=collection.source.name,
+                source_version=version,
+                table_version=-1 if stored.version is None else stored.version,
+                encoder_name=collection.encoder.name,
+                encoder=encoder.digest,
+                chunker=str(collection.chunk),
+                recipe=recipe,
+                documents=stored.documents(recipe),
+                chunks=chunks,
+                embedded=tally.embedded,
+                added=tally.added,
+                removed=tally.removed,
+                refused=dict(tally.refused),
+                examples=tally.examples,
+                built_at=self._clock.now(),
+                seconds=round(time.monotonic() - began, 3),
+            )
+            self._builds.save(build)
+            self._drop_others(collection.name, name)
+        return build
+
+    def _fill(
+        self, collection: Collection, encoder: Encoder, recipe: str, version: int, tally: _Tally, progress: Progress
+    ) -> None:
+        """Bring the table of chunks up to date with a version of the source."""
+        with duck.connect() as con:
+            table = ChunkTable(con, self._lake, collection, version, self._clock.now())
+            plan = table.plan(recipe)
+            tally.refused.update(plan.refused)
+            tally.examples.update(plan.examples)
+            done = 0
+            for group in _groups(_cut(collection, encoder, table, tally)):
+                _write(table, group, encoder, recipe, tally)
+                done += len(group)
+                progress("documents", done, plan.waiting)
+            gone = [row for rows in plan.gone.values() for row in rows]
+            if gone:
+                table.write((), recipe, encoder.digest, gone)
+        stored = StoredChunks(self._lake, collection)
+        if stored.wasted():
+            stored.rewrite()
+
+    def _drop_others(self, collection: str, kept: str) -> None:
+        prefix = f"{collection}-"
+        for name in self._store.names():
+            if name != kept and name.startswith(prefix) and "-" not in name.removeprefix(prefix):
+                self._store.drop(name)
+
+    def remove(self, collection: str) -> None:
+        """Remove a collection that is declared no more: its record, and its indexes."""
+        with self._locks.hold(f"collection.{collection}", wait_s=_WAIT_S):
+            self._builds.remove(collection)
+            self._drop_others(collection, "")
+
+
+def _check_size(collection: Collection, encoder: Encoder) -> None:
+    if encoder.most_tokens is not None and collection.chunk.size > encoder.most_tokens:
+        raise Invalid(
+            f"Chunks of collection {collection.name!r} have up to {collection.chunk.size} tokens, and encoder "
+            f"{collection.encoder.name!r} takes {encoder.most_tokens}.",
+            fix="give the chunker fewer tokens.",
+        )
+
+
+def _cut(collection: Collection, encoder: Encoder, table: ChunkTable, tally: _Tally) -> Iterator[_Cut]:
+    for document, replaced in table.waiting():
+        chunks = cut(collection.chunk, document.text.replace("\0", "\ufffd"), encoder.count_tokens)
+        chunks = [chunk for chunk in chunks if chunk.text.strip()]
+        if not chunks:
+            tally.refuse(document.id, NO_WORDS)
+        yield _Cut(document, replaced, chunks)
+
+
+def _groups(documents: Iterable[_Cut]) -> Iterator[list[_Cut]]:
+    group: list[_Cut] = []
+    for document in documents:
+        group.append(document)
+        if sum(len(each.chunks) for each in group) >= _CHUNKS_AT_ONCE or len(group) >= _CHUNKS_AT_ONCE:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _write(table: ChunkTable, group: Sequence[_Cut], encoder: Encoder, recipe: str, tally: _Tally) -> None:
+    """Embed what has no vector yet, and write the documents whose vectors are all finite."""
+    texts = {text_digest(chunk.text): chunk.text for each in group for chunk in each.chunks}
+    vectors = table.known(encoder.digest, texts) if texts else {}
+    new = [digest for digest in texts if digest not in vectors]
+    if new:
+        vectors |= zip(new, _encoded(encoder, [texts[digest] for digest in new]), strict=True)
+        tally.embedded += len(new)
+    made: list[tuple[Document, Sequence[Chunk], Floats]] = []
+    for each in group:
+        found = [vectors[text_digest(chunk.text)] for chunk in each.chunks]
+        if any(not np.isfinite(vector).all() or not vector.any() for vector in found):
+            tally.refuse(each.document.id, NOT_FINITE)
+        elif found:
+            made.append((each.document, each.chunks, np.stack(found)))
+    table.write(made, recipe, encoder.digest, [row for each in group for row in each.replaced])
+
+
+def _encoded(encoder: Encoder, texts: Sequence[str]) -> Floats:
+    vectors = np.asarray(encoder.encode(texts), dtype=np.float32)
+    if vectors.shape != (len(texts), encoder.dimension):
+        raise Invalid(
+            f"The encoder gives vectors of shape {vectors.shape} for {len(texts)} texts, and says that it has "
+            f"{encoder.dimension} dimensions.",
+            fix="declare the dimension that its model has.",
+        )
+    return vectors
+
+
+def _bring(index: VectorIndex, stored: StoredChunks, recipe: str, tally: _Tally, progress: Progress = _silent) -> int:
+    """Bring an index up to date with the table of chunks, and return how many there are."""
+    wanted, there = stored.ids(recipe), set(_ids(index))
+    missing, extra = wanted - there, sorted(there - wanted)
+    for entries in stored.entries(recipe, missing) if missing else ():
+        index.upsert(entries)
+        tally.added += len(entries)
+        progress("chunks", tally.added, len(missing))
+    for begin in range(0, len(extra), _IDS_AT_ONCE):
+        tally.removed += index.delete(extra[begin : begin + _IDS_AT_ONCE])
+    return len(wanted)
+
+
+def _ids(index: VectorIndex) -> Iterator[str]:
+    last = ""
+    while found := index.ids(after=last, count=_IDS_AT_ONCE):
+        yield from found
+        last = found[-1]
+
+
+def restore(lake: LakeTables, store: VectorStore, collection: Collection, build: Build) -> VectorIndex:
+    """Return the index of a build; an empty one is filled from the table of chunks."""
+    index = store.create(build.index, build.spec)
+    if build.chunks and not index.ids(count=1):
+        version = next(iter(lake.readable(chunks_table(collection.name), [build.table_version])), None)
+        _bring(index, StoredChunks(lake, collection, version), build.recipe, _Tally())
+    return index

@@ -1,0 +1,184 @@
+"""Encoders and collections, as projects declare them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import msgspec
+
+from mainspring.core.definition_registry import declare, expect, expect_each
+from mainspring.core.errors import Invalid
+from mainspring.core.ids import check_id
+from mainspring.core.schema import DType, Schema
+from mainspring.data.model import Source
+from mainspring.vectors.chunking.model import Chunker
+from mainspring.vectors.model import METRICS, MOST_DIMENSIONS, Metric
+
+# Fields of an index that say which chunk an entry is; `FIELD_PREFIX` begins none of a source's columns.
+FIELD_PREFIX = "chunk_"
+DOCUMENT, NUMBER, START, END, PATH, TEXT = (
+    FIELD_PREFIX + name for name in ("document", "number", "start", "end", "path", "text")
+)
+PATH_SEPARATOR = "\x1f"
+CHUNK_FIELDS: Schema = {
+    DOCUMENT: DType.String,
+    NUMBER: DType.Int32,
+    START: DType.Int64,
+    END: DType.Int64,
+    PATH: DType.String,
+    TEXT: DType.String,
+}
+# Part of an index's name: to be raised when the same collection has other entries.
+_LAYOUT = 1
+_DIGITS = 12  # of a digest, at the end of an index's name
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """An encoder of texts: a registered model, or a service that the profile names.
+
+    Args:
+        name: Name of the encoder, an id.
+        model: The registered encoder, as `NAME`, `NAME:VERSION` or `NAME@ALIAS`; by default the newest version of the
+            encoder's own name. Of a service, the model's name there.
+        service: Service of the profile's settings that serves OpenAI's `/v1/embeddings`; empty for a registered model.
+        dimension: Length of the vectors; a service needs it.
+        most_tokens: Tokens of a text that a service takes.
+
+    Raises:
+        Invalid: A value is not possible, or a service lacks its dimension.
+    """
+
+    name: str
+    _: KW_ONLY
+    model: str = ""
+    service: str = ""
+    dimension: int | None = None
+    most_tokens: int | None = None
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        check_id(self.name, "encoder")
+        for value in (self.model, self.service, self.description):
+            expect(value, str, f"A text of encoder {self.name!r}", fix="write texts.")
+        for number in (self.dimension, self.most_tokens):
+            expect(number, (int, type(None)), f"A number of encoder {self.name!r}", fix="write whole numbers.")
+        if self.service and self.dimension is None:
+            raise Invalid(f"Encoder {self.name!r} of a service has no dimension.", fix="write dimension=1536.")
+        if self.dimension is not None and not 1 <= self.dimension <= MOST_DIMENSIONS:
+            raise Invalid(f"Encoder {self.name!r} has {self.dimension} dimensions.", fix=f"1 to {MOST_DIMENSIONS}.")
+        declare(self)
+
+    @property
+    def reference(self) -> str:
+        """Model that it names."""
+        return self.model or self.name
+
+
+@dataclass(frozen=True, eq=False)
+class Collection:
+    """Documents of a source, cut into chunks that are found by their meaning.
+
+    Args:
+        name: Name of the collection, an id.
+        source: Source whose rows are the documents; of rows with one key the newest counts.
+        text: Column with a document's text.
+        key: Column that identifies a document.
+        chunk: How documents are cut.
+        encoder: Encoder of the chunks.
+        fields: Columns by which searches may filter.
+        tenant: Column of text that says whose a document is: each search is of one tenant's.
+        metric: Similarity of vectors.
+
+    Raises:
+        Invalid: A column does not exist, or is of a type that its purpose does not allow.
+    """
+
+    name: str
+    _: KW_ONLY
+    source: Source
+    text: str
+    key: str
+    chunk: Chunker
+    encoder: Encoder
+    fields: Sequence[str] = ()
+    tenant: str | None = None
+    metric: Metric = "cosine"
+    description: str = ""
+    owner: str = ""
+
+    def __post_init__(self) -> None:
+        check_id(f"{self.name}-{'0' * _DIGITS}", "collection")
+        what = f"collection {self.name!r}"
+        expect(self.source, Source, f"The source of {what}", fix="give an ms.Source.")
+        expect(self.chunk, Chunker, f"The chunker of {what}", fix="write chunk=ms.chunks.markdown(tokens=256).")
+        expect(self.encoder, Encoder, f"The encoder of {what}", fix="give an ms.Encoder.")
+        object.__setattr__(self, "fields", (self.fields,) if isinstance(self.fields, str) else tuple(self.fields))
+        expect_each(self.fields, str, f"The fields of {what}", fix='name columns: fields=["section"].')
+        named = [self.text, self.key, *self.fields, *([] if self.tenant is None else [self.tenant])]
+        unknown = [name for name in named if name not in self.source.columns]
+        if unknown:
+            raise Invalid(
+                f"Collection {self.name!r} names {unknown[0]!r}, which is no column of source {self.source.name!r}.",
+                fix=f"its columns are {sorted(self.source.columns)}.",
+            )
+        texts = {"text": self.text, "tenant": self.tenant}
+        for role, column in texts.items():
+            if column is not None and self.source.columns[column] is not DType.String:
+                raise Invalid(f"The {role} {column!r} of {what} is no text.", fix="name a column of ms.String.")
+        if self.source.columns[self.key] not in (DType.String, DType.Int64, DType.Int32):
+            raise Invalid(f"The key {self.key!r} of {what} cannot identify a document.", fix="use text or integers.")
+        clash = [name for name in named if name.startswith(FIELD_PREFIX)]
+        if clash or self.text in self.fields or len(set(self.fields)) < len(self.fields):
+            raise Invalid(
+                f"The fields {list(self.fields)} of {what} are not possible.",
+                fix=f"name each once, not the text, and none that begins with {FIELD_PREFIX!r}.",
+            )
+        if self.metric not in METRICS:
+            raise Invalid(f"The metric of {what} is {self.metric!r}.", fix=f"write one of {', '.join(METRICS)}.")
+        declare(self)
+
+    def document(self) -> dict[str, Any]:
+        """Return the declaration as it is stored and compared."""
+        rare = {"fields": list(self.fields), "tenant": self.tenant}
+        return {
+            "name": self.name,
+            "source": self.source.name,
+            "text": self.text,
+            "key": self.key,
+            "chunk": str(self.chunk),
+            "encoder": self.encoder.name,
+            **{name: value for name, value in rare.items() if value},
+            "metric": self.metric,
+            "owner": self.owner,
+            "description": self.description,
+        }
+
+    @property
+    def filters(self) -> Schema:
+        """Columns that an index has beside the chunk: those that filters may name, the key, and the tenant's."""
+        names = dict.fromkeys((self.key, *self.fields, *([] if self.tenant is None else [self.tenant])))
+        return {name: self.source.columns[name] for name in names}
+
+    @property
+    def index_fields(self) -> Schema:
+        """Fields of the entries of an index."""
+        return {**CHUNK_FIELDS, **self.filters}
+
+    def recipe(self, encoder_digest: str) -> str:
+        """Return the digest of all that decides what a document's chunks and vectors are, apart from the document."""
+        return _digest([self.chunk.digest, encoder_digest])
+
+    def index_name(self, encoder_digest: str, dimension: int) -> str:
+        """Return the name of the index that is built with an encoder: one of its own for what cannot share one."""
+        fields = {name: dtype.value for name, dtype in self.index_fields.items()}
+        columns = [self.source.name, self.text, self.key, self.tenant]
+        made = _digest([_LAYOUT, self.recipe(encoder_digest), dimension, self.metric, fields, columns])
+        return f"{self.name}-{made[:_DIGITS]}"
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()[:32]

@@ -1,0 +1,142 @@
+"""Search in a collection: the chunks that are nearest to a query, with where they stand in their documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mainspring.core.errors import Conflict, Invalid
+from mainspring.core.expr.tree import Node, col
+from mainspring.vectors.declaring import (
+    DOCUMENT,
+    END,
+    FIELD_PREFIX,
+    NUMBER,
+    PATH,
+    PATH_SEPARATOR,
+    START,
+    TEXT,
+    Collection,
+)
+from mainspring.vectors.model import Build, Hit
+from mainspring.vectors.ports import Encoder, VectorIndex
+
+MOST_HITS = 1_000
+LONGEST_QUERY = 100_000  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A chunk that was found.
+
+    Attributes:
+        id: Name of the chunk in the index.
+        score: Similarity to the query; more is nearer.
+        document: Key of its document, as text.
+        number: Place among the document's chunks, from 0.
+        start: Offset of its first character in the document.
+        end: Offset after its last one.
+        path: Headings above it, the outermost first.
+        fields: The document's values of the collection's columns.
+    """
+
+    id: str
+    score: float
+    document: str
+    number: int
+    start: int
+    end: int
+    path: tuple[str, ...]
+    text: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+def search(
+    collection: Collection,
+    build: Build,
+    index: VectorIndex,
+    encoder: Encoder,
+    queries: Sequence[str],
+    k: int = 10,
+    *,
+    where: Node | None = None,
+    tenant: str | None = None,
+    effort: float = 1.0,
+) -> list[list[Found]]:
+    """Return the nearest chunks of each query, the nearest first.
+
+    Args:
+        build: Build that made the index.
+        encoder: The encoder that it was built with.
+        where: Condition on the collection's fields.
+        tenant: Whose documents are searched; required where the collection has a tenant column, and of no use
+            otherwise.
+        effort: As of `VectorIndex.search`.
+
+    Raises:
+        Invalid: A query has no word or is too long, `k` is out of range, the tenant is missing, or the condition is
+            not one on the fields.
+        Conflict: The encoder is not that of the build.
+        Unavailable: The encoder does not answer.
+    """
+    if encoder.digest != build.encoder:
+        raise Conflict(
+            f"Collection {collection.name!r} was built with another encoder than that of the queries.",
+            fix=f"run `mainspring collections build {collection.name}`.",
+        )
+    _check(queries, k)
+    if not queries:
+        return []
+    condition = condition_of(collection, where, tenant)
+    hits = index.search(encoder.encode(queries), k, where=condition, effort=effort)
+    return found_of(index, hits)
+
+
+def condition_of(collection: Collection, where: Node | None, tenant: str | None) -> Node | None:
+    """Return the condition of a search: its own, and the tenant's, which no condition of a caller widens.
+
+    Raises:
+        Invalid: The tenant is missing, or the collection has none.
+    """
+    if (collection.tenant is None) != (tenant is None):
+        need = "is of several tenants, and the search of none" if tenant is None else "has no tenants"
+        raise Invalid(f"Collection {collection.name!r} {need}.", fix="name the tenant of the search exactly then.")
+    if collection.tenant is None:
+        return where
+    theirs = col(collection.tenant) == tenant
+    return theirs if where is None else theirs & where
+
+
+def found_of(index: VectorIndex, hits: Sequence[Sequence[Hit]]) -> list[list[Found]]:
+    """Return hits with their chunks; those that were deleted since are left out."""
+    ids = list(dict.fromkeys(hit.id for each in hits for hit in each))
+    entries = index.get(ids)
+    places = {id_: place for place, id_ in enumerate(entries.ids)}
+
+    def found(hit: Hit) -> Found:
+        values = {name: column[places[hit.id]] for name, column in entries.fields.items()}
+        path = str(values[PATH])
+        return Found(
+            hit.id,
+            hit.score,
+            values[DOCUMENT],
+            values[NUMBER],
+            values[START],
+            values[END],
+            tuple(path.split(PATH_SEPARATOR)) if path else (),
+            values[TEXT],
+            {name: value for name, value in values.items() if not name.startswith(FIELD_PREFIX)},
+        )
+
+    return [[found(hit) for hit in each if hit.id in places] for each in hits]
+
+
+def _check(queries: Sequence[str], k: int) -> None:
+    if not 1 <= k <= MOST_HITS:
+        raise Invalid(f"A search is for {k} chunks.", fix=f"ask for 1 to {MOST_HITS:,}.")
+    for query in queries:
+        if not query.strip():
+            raise Invalid("A query has no words.", fix="write what is searched for.")
+        if len(query) > LONGEST_QUERY:
+            raise Invalid(f"A query has {len(query):,} characters.", fix=f"write at most {LONGEST_QUERY:,}.")

@@ -1,0 +1,298 @@
+"""Builds of collections: what is embedded, what the index has, and what searches see meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from kit.encoders import WordEncoder
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.expr.tree import col
+from mainspring.core.locks import MemoryLocks
+from mainspring.core.schema import DType
+from mainspring.core.time import DAY, ManualClock
+from mainspring.data.adapters.delta import DeltaLake
+from mainspring.data.adapters.memory import MemoryLake
+from mainspring.data.ingest import Ingestor
+from mainspring.data.model import Source
+from mainspring.data.ports import LakeTables
+from mainspring.project.catalog import memory_catalog
+from mainspring.vectors import searching
+from mainspring.vectors.adapters.builds import CatalogBuilds
+from mainspring.vectors.adapters.memory import MemoryVectorStore
+from mainspring.vectors.building import NO_WORDS, NOT_FINITE, Builder, restore
+from mainspring.vectors.chunk_table import EMPTY, NO_TEXT, chunks_table
+from mainspring.vectors.chunking import declaring as chunks
+from mainspring.vectors.chunking.model import Chunker
+from mainspring.vectors.declaring import Collection, Encoder
+from mainspring.vectors.model import Build
+from mainspring.vectors.searching import Found
+
+NOW = int(datetime(2026, 1, 10, tzinfo=UTC).timestamp() * 1e6)
+TEXTS = dict.fromkeys(("path", "body", "section", "team"), DType.String)
+PAGES = Source("pages", schema={**TEXTS, "void": DType.Boolean}, event_time="at", id="path", retracted="void")
+ENCODER = Encoder("words")
+BODY = "# Guide\n\nInstall it with pip.\n\n## Errors\n\nDisk full means no space.\n"
+
+
+MARKDOWN = chunks.markdown(24, 4)
+
+
+def collection(chunk: Chunker = MARKDOWN, **others: Any) -> Collection:
+    given = {"fields": ["section"], **others}
+    return Collection("docs", source=PAGES, text="body", key="path", chunk=chunk, encoder=ENCODER, **given)
+
+
+class Desk:
+    """A lake with pages, and what builds collections of them."""
+
+    def __init__(self, lake: LakeTables) -> None:
+        self.lake, self.store, self.locks = lake, MemoryVectorStore(), MemoryLocks()
+        self.clock = ManualClock(NOW)
+        self.engine = memory_catalog()
+        self.builds = CatalogBuilds(self.engine, "lake")
+        self.ingestor = Ingestor(lake, self.locks, self.clock, wall=self.clock)
+        self._batch = 0
+
+    def land(self, *rows: dict[str, Any]) -> None:
+        self._batch += 1
+        at = NOW - 20 * DAY + self._batch * 1_000_000
+        base = {"section": None, "team": "a", "void": False}
+        filled = [{**base, **row, "at": datetime.fromtimestamp((at + n) / 1e6, UTC)} for n, row in enumerate(rows)]
+        self.ingestor.ingest(PAGES, pa.Table.from_pylist(filled), keyings={}, batch_id=str(self._batch))
+
+    def build(self, encoder: Any, declared: Collection | None = None) -> Build:
+        builder = Builder(self.lake, self.store, self.builds, self.locks, self.clock)
+        return builder.build(declared or collection(), encoder)
+
+    def search(
+        self, encoder: Any, query: str, k: int = 3, declared: Collection | None = None, **given: Any
+    ) -> list[Found]:
+        declared = declared or collection()
+        build = self.builds.get(declared.name)
+        assert build is not None
+        index = restore(self.lake, self.store, declared, build)
+        return searching.search(declared, build, index, encoder, [query], k, **given)[0]
+
+    def documents(self) -> dict[str, list[str]]:
+        """Return document -> texts of its chunks, as the index has them."""
+        build = self.builds.get("docs")
+        assert build is not None
+        index = self.store.open(build.index)
+        entries = index.get(index.ids(count=100_000))
+        found: dict[str, list[tuple[int, str]]] = {}
+        for place in range(len(entries)):
+            at = {name: column[place] for name, column in entries.fields.items()}
+            found.setdefault(at["chunk_document"], []).append((at["chunk_number"], at["chunk_text"]))
+        return {name: [text for _, text in sorted(parts)] for name, parts in sorted(found.items())}
+
+
+@pytest.fixture(params=["memory", "delta"])
+def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(MemoryLake() if request.param == "memory" else DeltaLake(tmp_path / "lake"))
+    yield desk
+    desk.engine.dispose()
+
+
+@pytest.fixture
+def memory() -> Iterator[Desk]:
+    desk = Desk(MemoryLake())
+    yield desk
+    desk.engine.dispose()
+
+
+def test_documents_are_found_with_their_place(desk: Desk) -> None:
+    encoder = WordEncoder()
+    desk.land({"path": "guide", "body": BODY, "section": "start"}, {"path": "other", "body": "Nothing of it here."})
+    build = desk.build(encoder)
+    assert (build.documents, build.chunks, build.added, build.embedded) == (2, 3, 3, 3)
+    best = desk.search(encoder, "disk full", 1)[0]
+    assert (best.document, best.path, best.fields["section"]) == ("guide", ("Guide", "Errors"), "start")
+    assert BODY[best.start : best.end] == best.text == "## Errors\n\nDisk full means no space.\n"
+    assert [hit.document for hit in desk.search(encoder, "disk full", where=col("section") == "start")] == ["guide"] * 2
+
+
+def test_only_what_changed_is_embedded_and_what_vanished_is_gone(desk: Desk) -> None:
+    encoder = WordEncoder()
+    desk.land({"path": "a", "body": "One two."}, {"path": "b", "body": "Three four."}, {"path": "c", "body": BODY})
+    desk.build(encoder)
+    same = desk.build(encoder)
+    assert (same.embedded, same.added, same.removed) == (0, 0, 0)
+    encoder.asked.clear()
+    desk.land(
+        {"path": "a", "body": "One two.", "section": "x"},
+        {"path": "b", "void": True},
+        {"path": "d", "body": "Three four."},
+    )
+    desk.land({"path": "c", "body": BODY.replace("pip", "uv")})
+    build = desk.build(encoder)
+    assert encoder.asked == ["# Guide\n\nInstall it with uv.\n\n"]  # the others' texts were known
+    assert desk.documents() == {
+        "a": ["One two."],
+        "c": ["# Guide\n\nInstall it with uv.\n\n", "## Errors\n\nDisk full means no space.\n"],
+        "d": ["Three four."],
+    }
+    assert (build.documents, build.chunks, build.embedded) == (3, 4, 1)
+    assert desk.search(encoder, "one two", 1)[0].fields["section"] == "x"
+
+
+class WatchingStore(MemoryVectorStore):
+    """Remembers which build searches used when an index was dropped."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self.desk, self.dropped = desk, dict[str, Build | None]()
+
+    def drop(self, name: str) -> None:
+        self.dropped[name] = self.desk.builds.get("docs")
+        super().drop(name)
+
+
+@pytest.mark.parametrize("change", ["encoder", "chunker"])
+def test_another_encoder_or_chunker_is_built_beside_and_swapped(memory: Desk, change: str) -> None:
+    memory.store = watching = WatchingStore(memory)
+    memory.land({"path": "a", "body": BODY})
+    first = memory.build(WordEncoder())
+
+    class Looking(WordEncoder):
+        def encode(self, texts: Sequence[str]) -> Any:
+            assert memory.builds.get("docs") == first
+            assert memory.search(WordEncoder(), "disk full", 1)[0].document == "a"
+            return super().encode(texts)
+
+    encoder = Looking(dimension=8 if change == "encoder" else 16)
+    declared = collection(chunks.sentences(9)) if change == "chunker" else collection()
+    second = memory.build(encoder, declared)
+    assert encoder.asked
+    assert second.index != first.index
+    assert watching.dropped == {first.index: second}  # the old one is dropped once the new one is in use
+    assert watching.names() == [second.index]
+
+
+def test_documents_without_text_are_named_and_no_build_fails(desk: Desk) -> None:
+    desk.land(
+        {"path": "null", "body": None}, {"path": "empty", "body": ""}, {"path": "blank", "body": " \n\t"},
+        {"path": "nul", "body": "with\0nul"}, {"path": "a", "body": "Same."}, {"path": "b", "body": "Same."},
+    )  # fmt: skip
+    build = desk.build(WordEncoder())
+    assert build.refused == {NO_TEXT: 1, EMPTY: 2}
+    assert build.examples == {"null": NO_TEXT, "empty": EMPTY, "blank": EMPTY}
+    assert desk.documents() == {"a": ["Same."], "b": ["Same."], "nul": ["with\ufffdnul"]}
+    desk.land({"path": "a", "body": None})
+    desk.build(WordEncoder())
+    assert "a" not in desk.documents()
+
+
+def test_a_document_of_markup_alone_has_no_words(memory: Desk) -> None:
+    memory.land({"path": "a", "body": "<p><br/></p>"})
+    assert memory.build(WordEncoder(), collection(chunks.html(9))).refused == {NO_WORDS: 1}
+
+
+class BrokenEncoder(WordEncoder):
+    """Gives no number for texts with a word, and zeros for those with another."""
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        factors = [np.nan if "bad" in text else 0 if "zero" in text else 1 for text in texts]
+        return super().encode(texts) * np.array(factors)[:, None]
+
+
+def test_a_document_with_a_vector_of_no_number_is_left_out_whole(memory: Desk) -> None:
+    memory.land(
+        {"path": "a", "body": "# x\n\nGood.\n\n# y\n\nbad."},
+        {"path": "b", "body": "Good."},
+        {"path": "c", "body": "zero"},
+    )
+    build = memory.build(BrokenEncoder())
+    assert build.refused == {NOT_FINITE: 2}
+    assert set(build.examples) == {"a", "c"}
+    assert memory.documents() == {"b": ["Good."]}
+
+
+class SmallerEncoder(WordEncoder):
+    """Gives vectors of another dimension than it says."""
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        return super().encode(texts)[:, :3]
+
+
+def test_an_encoder_of_another_dimension_than_it_says_is_refused(memory: Desk) -> None:
+    memory.land({"path": "a", "body": "One."})
+    memory.build(WordEncoder())
+    with pytest.raises(Invalid, match="16 dimensions"):
+        memory.build(SmallerEncoder(seed=1))
+    assert memory.search(WordEncoder(), "one")[0].document == "a"  # the build before is still searched
+
+
+def test_chunks_that_the_encoder_would_cut_are_refused(memory: Desk) -> None:
+    memory.land({"path": "a", "body": "One."})
+    with pytest.raises(Invalid, match="takes 20"):
+        memory.build(WordEncoder(most_tokens=20))
+
+
+def test_a_source_without_data_is_named(memory: Desk) -> None:
+    with pytest.raises(NotFound, match="ingest pages"):
+        memory.build(WordEncoder())
+
+
+def test_a_build_that_fails_goes_on_where_it_stopped(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mainspring.vectors.building._CHUNKS_AT_ONCE", 4)
+    desk.land(*({"path": f"p{n:02}", "body": f"Word{n} of page {n}."} for n in range(20)))
+
+    class Failing(WordEncoder):
+        def encode(self, texts: Sequence[str]) -> Any:
+            if len(self.asked) >= 8:
+                raise KeyboardInterrupt
+            return super().encode(texts)
+
+    failing, encoder = Failing(), WordEncoder()
+    with pytest.raises(KeyboardInterrupt):
+        desk.build(failing)
+    assert desk.builds.get("docs") is None
+    build = desk.build(encoder)
+    assert (build.embedded, build.chunks) == (12, 20)
+    assert not set(encoder.asked) & set(failing.asked)
+
+
+def test_an_index_that_was_lost_is_made_again_without_the_encoder(memory: Desk) -> None:
+    encoder = WordEncoder()
+    memory.land({"path": "a", "body": BODY})
+    memory.build(encoder)
+    encoder.asked.clear()
+    memory.store = MemoryVectorStore()
+    assert memory.search(encoder, "disk full", 1)[0].document == "a"
+    assert encoder.asked == ["disk full"]
+
+
+def test_a_tenant_finds_its_own_documents_alone(memory: Desk) -> None:
+    declared, encoder = collection(tenant="team"), WordEncoder()
+    memory.land({"path": "a", "body": "Secret of a.", "team": "a"}, {"path": "b", "body": "Secret of b.", "team": "b"})
+    memory.build(encoder, declared)
+    either = (col("team") == "a") | (col("team") == "b")
+    assert [hit.document for hit in memory.search(encoder, "secret", 5, declared, tenant="b", where=either)] == ["b"]
+    with pytest.raises(Invalid, match="several tenants"):
+        memory.search(encoder, "secret", 5, declared)
+    with pytest.raises(Invalid, match="no tenants"):
+        memory.search(encoder, "secret", tenant="a")
+
+
+def test_rows_that_are_gone_are_written_out_of_the_table(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mainspring.vectors.chunk_table._LEAST_GONE", 0)
+    for turn in range(4):
+        desk.land({"path": "a", "body": f"Turn {turn}."})
+        desk.build(WordEncoder())
+    assert desk.lake.describe(chunks_table("docs")).rows <= 2
+    assert desk.documents() == {"a": ["Turn 3."]}
+
+
+@pytest.mark.parametrize(("query", "k"), [("", 1), (" \n", 1), ("x" * 100_001, 1), ("x", 0), ("x", 1001)])
+def test_queries_that_ask_nothing_are_refused(memory: Desk, query: str, k: int) -> None:
+    memory.land({"path": "a", "body": "One."})
+    memory.build(WordEncoder())
+    with pytest.raises(Invalid):
+        memory.search(WordEncoder(), query, k)

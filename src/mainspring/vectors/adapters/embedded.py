@@ -1,0 +1,374 @@
+"""Embedded indexes: a folder each, with entries in SQLite, and above a size a graph beside it.
+
+The database alone is believed. The graph is made from it, and is used only while it is as it was written: a search
+reads what came later from memory, row by row. So writes never wait for the graph, and `compact` makes it anew.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import sqlite3
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from mainspring.core.errors import Conflict
+from mainspring.core.expr.evaluate import vector
+from mainspring.core.expr.tree import Node
+from mainspring.core.files import make_folder, sync_folder
+from mainspring.core.ids import check_id
+from mainspring.core.locks import FileLocks
+from mainspring.core.sqlite_file import SqliteFile
+from mainspring.vectors.adapters.embedded_state import Loaded, State, packed, unpacked
+from mainspring.vectors.columns import check_entries, check_search, check_where, passing
+from mainspring.vectors.model import Entries, Floats, Hit, IndexSpec, checked, no_index, other_spec
+from mainspring.vectors.nearest import squares, unit
+
+if TYPE_CHECKING:
+    from mainspring.vectors.adapters.graph import Graph
+
+APPROXIMATE_ABOVE = 20_000
+_FILE = "entries.db"
+_PAGE = 1_000
+_WAIT_S = 3600.0  # for another process that builds a graph
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS spec (one INTEGER PRIMARY KEY CHECK (one = 1), json BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS version (
+    one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL, writes INTEGER NOT NULL, cleaned INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS entry (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, vector BLOB NOT NULL, fields BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS removed (change INTEGER PRIMARY KEY AUTOINCREMENT, number INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS graph (
+    one INTEGER PRIMARY KEY CHECK (one = 1), file TEXT NOT NULL, digest TEXT NOT NULL, last INTEGER NOT NULL,
+    numbers BLOB NOT NULL
+);
+INSERT INTO version VALUES (1, 0, 0, 0) ON CONFLICT DO NOTHING;
+"""
+_VERSION = "SELECT epoch, writes FROM version"
+_LAST_CHANGE = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'removed'), 0)"
+_NEWER = """
+SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'entry'), 0) - coalesce((SELECT last FROM graph), 0),
+    coalesce((SELECT length(numbers) / 8 FROM graph), 0)
+"""
+_log = logging.getLogger(__name__)
+
+
+class EmbeddedVectorIndex:
+    """An index in a folder.
+
+    Args:
+        approximate_above: Entries above which there is a graph; `None`: never, every search is exact.
+
+    Raises:
+        NotFound: There is none.
+        Corrupt: Its database is damaged.
+    """
+
+    def __init__(self, folder: Path, *, approximate_above: int | None = APPROXIMATE_ABOVE) -> None:
+        self._folder, self._above = folder, approximate_above
+        self._lock = threading.Lock()
+        self._loaded: Loaded | None = None
+        self._seen: State | None = None
+        self._file = _database(folder)
+        try:
+            self._inode = self._file.path.stat().st_ino
+        except FileNotFoundError:
+            raise no_index(folder.name) from None
+        with self._file.errors():
+            (spec,) = self._file.connection().execute("SELECT json FROM spec").fetchone()
+        self.spec = msgspec.json.decode(spec, type=IndexSpec)
+
+    # Writing
+
+    def upsert(self, entries: Entries) -> None:
+        ids, vectors, columns = check_entries(self.spec, entries)
+        if not ids:
+            return
+        stored = unit(vectors) if self.spec.metric == "cosine" else vectors
+        fields = list(zip(*(column.to_list() for column in columns.values()), strict=True)) or [()] * len(ids)
+        self._check_there()
+        with self._file.transaction() as connection:
+            _remove(connection, ids)
+            connection.executemany(
+                "INSERT INTO entry (id, vector, fields) VALUES (?, ?, ?)",
+                ((each, row.tobytes(), packed(values)) for each, row, values in zip(ids, stored, fields, strict=True)),
+            )
+        self._build_if_due()
+
+    def _build_if_due(self) -> None:
+        """Make the graph where most of the entries are not in it."""
+        if self._above is None or _graphs() is None:
+            return
+        with self._file.errors():
+            newer, indexed = self._file.connection().execute(_NEWER).fetchone()
+        if newer <= max(self._above, indexed // 2):
+            return
+        with suppress(Conflict), self._building(wait_s=0.0):  # unless another process does already
+            state = self._state()
+            if len(state.tail) > max(self._above, state.indexed // 2):
+                self._write_graph(state)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        self._check_there()
+        with self._file.transaction() as connection:
+            return _remove(connection, list(dict.fromkeys(ids)))
+
+    def compact(self) -> None:
+        with self._building(_WAIT_S):
+            with self._file.errors():
+                (cleaned,) = self._file.connection().execute("SELECT cleaned FROM version").fetchone()
+            state = self._state()
+            self._write_graph(state)
+            if state.change > cleaned:
+                self._file.rewrite()
+                with self._file.transaction() as connection:
+                    connection.execute("UPDATE version SET cleaned = ?", (state.change,))
+
+    def _building(self, wait_s: float) -> AbstractContextManager[None]:
+        return FileLocks(self._folder).hold("graph", wait_s=wait_s)
+
+    def _write_graph(self, state: State) -> None:
+        """Make the graph of a state's entries, where there are enough of them, and forget what was removed before."""
+        rows = np.flatnonzero(state.live)
+        graph = _graphs() if self._above is not None and len(rows) > self._above else None
+        vectors = state.vectors(rows[:0] if graph is None else rows)
+        if graph is not None and not graph.has_graph(self.spec.metric, squares(vectors)):
+            graph = None
+        if len(rows) == len(state.live) and len(rows if graph else ()) == state.indexed:
+            return
+        new = f"{os.urandom(8).hex()}.graph"
+        try:
+            digest = graph.write_graph(self._folder / new, vectors) if graph else None
+            sync_folder(self._folder)
+            self._check_there()
+            with self._file.transaction() as connection:
+                connection.execute("DELETE FROM graph")
+                if digest is not None:
+                    numbers = state.numbers[rows]
+                    row = (new, digest, int(numbers[-1]), numbers.tobytes())
+                    connection.execute("INSERT INTO graph VALUES (1, ?, ?, ?, ?)", row)
+                connection.execute("DELETE FROM removed")
+                connection.execute("UPDATE version SET epoch = epoch + 1, writes = writes + 1")
+        finally:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Delete graphs that are not in use; their readers keep them until they look again."""
+        with self._file.errors():
+            used = {file for (file,) in self._file.connection().execute("SELECT file FROM graph")}
+        for path in self._folder.glob("*.graph"):
+            if path.name not in used:
+                path.unlink(missing_ok=True)
+
+    def _check_there(self) -> None:
+        """Raise if the index was dropped, or dropped and created anew."""
+        try:
+            there = self._file.path.stat().st_ino == self._inode
+        except FileNotFoundError:
+            there = False
+        if not there:
+            raise no_index(self._folder.name)
+
+    # Reading
+
+    def search(self, vectors: Floats, k: int, *, where: Node | None = None, effort: float = 1.0) -> list[list[Hit]]:
+        queries = checked(self.spec, vectors, "A query")
+        check_search(self.spec, k, where)
+        return self._state().search(queries, k, where, effort)
+
+    def get(self, ids: Sequence[str]) -> Entries:
+        asked, found = list(dict.fromkeys(ids)), dict[str, tuple[bytes, bytes]]()
+        with self._file.transaction("DEFERRED") as connection:
+            for start in range(0, len(asked), _PAGE):
+                some = asked[start : start + _PAGE]
+                marks = ", ".join("?" * len(some))
+                rows = connection.execute(f"SELECT id, vector, fields FROM entry WHERE id IN ({marks})", some)
+                found |= {each: (row, values) for each, row, values in rows}
+        there = [each for each in ids if each in found]
+        vectors = np.frombuffer(b"".join(found[each][0] for each in there), np.float32)
+        values = [unpacked(found[each][1]) for each in there]
+        fields = {name: [row[place] for row in values] for place, name in enumerate(self.spec.fields)}
+        return Entries(there, vectors.reshape(-1, self.spec.dimension), fields)
+
+    def ids(self, *, after: str = "", count: int = 1000, where: Node | None = None) -> list[str]:
+        check_where(self.spec, where)
+        found: list[str] = []
+        page = count if where is None else max(count, _PAGE)
+        while len(found) < count:
+            with self._file.errors():
+                rows = (
+                    self._file.connection()
+                    .execute("SELECT id, fields FROM entry WHERE id > ? ORDER BY id LIMIT ?", (after, page))
+                    .fetchall()
+                )
+            values = [unpacked(row) for _, row in rows]
+            columns = {
+                name: vector([row[place] for row in values], dtype)
+                for place, (name, dtype) in enumerate(self.spec.fields.items())
+            }
+            kept = passing(where, columns, self.spec, len(rows))
+            found += [each for (each, _), passes in zip(rows, kept, strict=True) if passes]
+            if len(rows) < page:
+                break
+            after = rows[-1][0]
+        return found[:count]
+
+    def count(self, where: Node | None = None) -> int:
+        check_where(self.spec, where)
+        return int(np.count_nonzero(self._state().passing(where).mask))
+
+    def size_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self._folder.iterdir() if path.is_file())
+
+    def close(self) -> None:
+        with self._lock:
+            self._seen = self._loaded = None
+        self._file.close()
+
+    def _state(self) -> State:
+        """Return the entries as they are now."""
+        with self._file.errors():
+            now = self._file.connection().execute(_VERSION).fetchone()
+        state = self._seen
+        if state is not None and (state.epoch, state.writes) == now:
+            return state
+        self._check_there()
+        with self._lock, self._file.transaction("DEFERRED") as connection:
+            epoch, writes = connection.execute(_VERSION).fetchone()
+            (change,) = connection.execute(_LAST_CHANGE).fetchone()
+            state, removed = self._seen, list[int]()
+            if state is None or self._loaded is None or state.epoch != epoch:
+                self._loaded, last = self._load(connection)
+            elif state.writes == writes:
+                return state
+            else:
+                last = int(state.numbers[-1]) if len(state.numbers) else 0
+                rows = connection.execute("SELECT number FROM removed WHERE change > ?", (state.change,))
+                removed = [number for (number,) in rows]
+            added = connection.execute(
+                "SELECT number, id, vector, fields FROM entry WHERE number > ? ORDER BY number", (last,)
+            ).fetchall()
+            self._seen = state = self._loaded.state(epoch, writes, change, added, removed)
+        return state
+
+    def _load(self, connection: sqlite3.Connection) -> tuple[Loaded, int]:
+        """Return the entries of the graph, if it is used, and the number of the last one."""
+        row = connection.execute("SELECT file, digest, numbers FROM graph").fetchone()
+        graph = None if row is None or self._above is None else self._opened(self._folder / row[0], row[1])
+        if graph is None:
+            return Loaded(self.spec, None, np.empty(0, np.int64), []), 0
+        numbers = np.frombuffer(row[2], np.int64)
+        last = int(numbers[-1])
+        rows = connection.execute("SELECT number, id, fields FROM entry WHERE number <= ? ORDER BY number", (last,))
+        return Loaded(self.spec, graph, numbers, rows.fetchall()), last
+
+    def _opened(self, path: Path, digest: str) -> Graph | None:
+        """Return a graph from its file; `None` if it is not as it was written, or FAISS is missing."""
+        module = _graphs()
+        if module is None:
+            return None
+        try:
+            if module.digest_of(path) == digest:
+                graph: Graph = module.Graph(path, self.spec.dimension)
+                return graph
+            why = "its content is not what was written"
+        except FileNotFoundError:
+            why = "it is missing"
+        _log.warning("%s is not used: %s. Searches are exact until the index is compacted.", path, why)
+        return None
+
+
+class EmbeddedVectorStore:
+    """Indexes in the folders of one folder.
+
+    Args:
+        approximate_above: As of `EmbeddedVectorIndex`.
+    """
+
+    def __init__(self, folder: Path, *, approximate_above: int | None = APPROXIMATE_ABOVE) -> None:
+        self._folder, self._above = folder, approximate_above
+
+    def create(self, name: str, spec: IndexSpec) -> EmbeddedVectorIndex:
+        path = self._folder / check_id(name, "index")
+        if not (path / _FILE).exists():
+            self._make(path, spec)
+        index = self.open(name)
+        if index.spec != spec:
+            index.close()
+            raise other_spec(name)
+        return index
+
+    def _make(self, path: Path, spec: IndexSpec) -> None:
+        """Create an index beside its place, so that it is there whole or not at all."""
+        make_folder(self._folder)
+        beside = self._folder / f".{path.name}.{os.urandom(8).hex()}.partial"
+        made = _database(beside)
+        made.create(_SCHEMA)
+        with made.transaction() as connection:
+            connection.execute("INSERT INTO spec VALUES (1, ?)", (msgspec.json.encode(spec),))
+        made.close()
+        try:
+            beside.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another was faster
+                raise
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        sync_folder(self._folder)
+
+    def open(self, name: str) -> EmbeddedVectorIndex:
+        return EmbeddedVectorIndex(self._folder / check_id(name, "index"), approximate_above=self._above)
+
+    def names(self) -> list[str]:
+        return sorted(path.parent.name for path in self._folder.glob(f"[!.]*/{_FILE}"))
+
+    def drop(self, name: str) -> None:
+        path = self._folder / check_id(name, "index")
+        doomed = self._folder / f".{name}.{os.urandom(8).hex()}.partial"
+        with suppress(FileNotFoundError):
+            path.rename(doomed)
+            sync_folder(self._folder)
+        for left in self._folder.glob(f".{name}.*.partial"):  # of a killed process too
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _database(folder: Path) -> SqliteFile:
+    return SqliteFile(
+        folder / _FILE,
+        what="vector index",
+        damaged=f"stop Mainspring, delete {folder} and build the index anew, or restore it from a backup.",
+        pragmas=("synchronous=FULL", "mmap_size=268435456", "journal_size_limit=67108864"),
+    )
+
+
+def _remove(connection: sqlite3.Connection, ids: Sequence[str]) -> int:
+    """Delete entries, note it for those who read, and return how many were there."""
+    names = [(each,) for each in ids]
+    connection.executemany("INSERT INTO removed (number) SELECT number FROM entry WHERE id = ?", names)
+    there = connection.executemany("DELETE FROM entry WHERE id = ?", names).rowcount
+    connection.execute("UPDATE version SET writes = writes + 1")
+    return there
+
+
+@cache
+def _graphs() -> Any:
+    """Return the module of graphs; `None`, said once, if FAISS is not installed."""
+    try:
+        return import_module("mainspring.vectors.adapters.graph")
+    except ModuleNotFoundError as error:
+        if error.name != "faiss":
+            raise
+        _log.warning("FAISS is not installed: searches are exact, at any size. `pip install 'mainspring[vectors]'`")
+        return None

@@ -1,0 +1,261 @@
+"""Entries of an embedded index as a process holds them to search: columns in memory, the graph mapped from its file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from mainspring.core.expr.evaluate import Vector, vector
+from mainspring.core.expr.operations import NUMPY_TYPES
+from mainspring.core.expr.tree import Node
+from mainspring.vectors.columns import Mask, passing, similarities
+from mainspring.vectors.model import Floats, Hit, IndexSpec
+from mainspring.vectors.nearest import Doubles, Places, nearest, squares, unit
+
+if TYPE_CHECKING:
+    from mainspring.vectors.adapters.graph import Graph
+
+_KEPT_FILTERS = 32
+_VISITS = 64  # of a search in the graph, at least
+_SPARE = 8  # entries beyond `k` that pass, among those that the graph is asked for
+# Cost of a visit in the graph, in rows of an exact search: many queries share the reading of rows.
+_VISIT_COST, _VISIT_COST_OF_MANY, _MANY = 16, 48, 8
+_ALL = b""
+
+Row = tuple[int, str, bytes, bytes]  # sequence number, id, vector, fields
+
+
+class Grown:
+    """An array that grows at its end: views of its first rows stay as they are."""
+
+    def __init__(self, dtype: Any, *shape: int) -> None:
+        self._held: np.ndarray[Any, Any] = np.empty((0, *shape), dtype)
+        self._rows = 0
+
+    def extend(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Append rows, and return all of them."""
+        rows = self._rows + len(values)
+        if rows > len(self._held):
+            larger = np.empty((max(rows, 2 * len(self._held), 256), *self._held.shape[1:]), self._held.dtype)
+            larger[: self._rows] = self._held[: self._rows]
+            self._held = larger
+        self._held[self._rows : rows] = values
+        self._rows = rows
+        return self._held[:rows]
+
+
+@dataclass(frozen=True)
+class Passing:
+    """Places that a filter passes.
+
+    Attributes:
+        indexed: Those that the graph has.
+        rest: The others, counted from the end of the graph.
+    """
+
+    mask: Mask
+    graph: int
+
+    @cached_property
+    def indexed(self) -> Places:
+        return np.flatnonzero(self.mask[: self.graph])
+
+    @cached_property
+    def rest(self) -> Places:
+        return np.flatnonzero(self.mask[self.graph :])
+
+
+@dataclass(frozen=True)
+class State:
+    """All entries at one time, by their places in order of their writing; those of the graph are first.
+
+    Attributes:
+        epoch: Number of the graph, or of the file's last rewriting.
+        writes: Number of the last write.
+        change: Number of the last removal.
+        live: Which places have an entry: what was deleted or replaced keeps its place until the next rewriting.
+        tail: Vectors of the places behind the graph's.
+    """
+
+    spec: IndexSpec
+    epoch: int
+    writes: int
+    change: int
+    graph: Graph | None
+    numbers: Places
+    ids: Sequence[str]
+    live: Mask
+    columns: dict[str, Vector]
+    tail: Floats
+    tail_squares: Doubles
+    filters: dict[bytes, Passing] = field(default_factory=dict)
+
+    @property
+    def indexed(self) -> int:
+        """Number of places of the graph."""
+        return 0 if self.graph is None else len(self.graph.vectors)
+
+    @cached_property
+    def graph_squares(self) -> Doubles:
+        return (
+            np.ones(self.indexed) if self.graph is None or self.spec.metric == "cosine" else squares(self.graph.vectors)
+        )
+
+    def passing(self, where: Node | None) -> Passing:
+        """Return the places that a filter passes."""
+        key = _ALL if where is None else msgspec.msgpack.encode(where)
+        found = self.filters.get(key)
+        if found is None:
+            mask = self.live if where is None else self.live & passing(where, self.columns, self.spec, len(self.live))
+            if len(self.filters) >= _KEPT_FILTERS:
+                self.filters.clear()
+            found = self.filters[key] = Passing(mask, self.indexed)
+        return found
+
+    def search(self, queries: Floats, k: int, where: Node | None, effort: float) -> list[list[Hit]]:
+        """Return the hits of each query."""
+        if self.spec.metric == "cosine":
+            queries = unit(queries)
+        chosen = self.passing(where)
+        near = []
+        if self.graph is not None and len(chosen.indexed):
+            near.append(self._in_graph(self.graph, queries, k, chosen, effort))
+        if len(chosen.rest):
+            rows, lengths = _taken(self.tail, self.tail_squares, chosen.rest)
+            found = nearest(self.spec.metric, rows, lengths, queries, k)
+            near.append([self.indexed + chosen.rest[places] for places in found])
+        if not near:
+            return [[] for _ in queries]
+        places = near[0] if len(near) == 1 else [np.concatenate(each) for each in zip(*near, strict=True)]
+        return self._hits(queries, places, k)
+
+    def _in_graph(self, graph: Graph, queries: Floats, k: int, chosen: Passing, effort: float) -> list[Places]:
+        """Return the nearest of the graph's places that pass.
+
+        Of the nearest of all, those that pass are the nearest that pass, if there are `k` of them. A query around
+        which fewer do is searched exactly: a filter inside of the graph would find some, but not the nearest.
+        """
+        passing, everything = len(chosen.indexed), self.indexed
+        count = k if passing == everything else math.ceil(1.5 * (k + _SPARE) * everything / passing)
+        visits = max(math.ceil(_VISITS * effort), math.ceil(count * max(effort, 1.0)))
+        cost = _VISIT_COST if len(queries) < _MANY else _VISIT_COST_OF_MANY
+        if passing <= cost * visits:
+            return self._exactly(graph, queries, k, chosen)
+        found = graph.search(queries, min(count, everything), visits)
+        if passing == everything:
+            near = [places[places >= 0] for places in found]
+        else:
+            passes = chosen.mask[found] & (found >= 0)
+            near = [places[good][:k] for places, good in zip(found, passes, strict=True)]
+        short = [place for place, places in enumerate(near) if len(places) < k]
+        if short:
+            for place, exact in zip(short, self._exactly(graph, queries[short], k, chosen), strict=True):
+                near[place] = exact
+        return near
+
+    def _exactly(self, graph: Graph, queries: Floats, k: int, chosen: Passing) -> list[Places]:
+        rows, lengths = _taken(graph.vectors, self.graph_squares, chosen.indexed)
+        return [chosen.indexed[places] for places in nearest(self.spec.metric, rows, lengths, queries, k)]
+
+    def _hits(self, queries: Floats, near: Sequence[Places], k: int) -> list[list[Hit]]:
+        """Return hits with similarities in float64, which are the same whichever way an entry was found."""
+        metric = "dot" if self.spec.metric == "cosine" else self.spec.metric
+        found: list[list[Hit]] = [[]] * len(queries)
+        for count, group in groupby(sorted(range(len(near)), key=lambda n: len(near[n])), key=lambda n: len(near[n])):
+            members = list(group)
+            places = np.stack([near[member] for member in members])
+            scores = similarities(metric, self.vectors(places), queries[members][:, None, :])
+            for member, some, these in zip(members, scores.tolist(), places.tolist(), strict=True):
+                ranked = sorted(zip(some, (self.ids[place] for place in these), strict=True), key=_rank)
+                found[member] = [Hit(each, score) for score, each in ranked[: min(k, count)]]
+        return found
+
+    def vectors(self, places: Places) -> Floats:
+        """Return the vectors at places, of whatever shape."""
+        if self.graph is None:
+            return self.tail[places]
+        if not len(self.tail):
+            return self.graph.vectors[places]
+        inside = places < self.indexed
+        rows = np.empty((*places.shape, self.spec.dimension), np.float32)
+        rows[inside] = self.graph.vectors[places[inside]]
+        rows[~inside] = self.tail[places[~inside] - self.indexed]
+        return rows
+
+
+_SECOND = itemgetter(1)
+
+
+def _rank(found: tuple[float, str]) -> tuple[float, str]:
+    return -found[0], found[1]
+
+
+def _taken(rows: Floats, lengths: Doubles, chosen: Places) -> tuple[Floats, Doubles]:
+    return (rows, lengths) if len(chosen) == len(rows) else (rows[chosen], lengths[chosen])
+
+
+class Loaded:
+    """What grows from state to state as entries are written. Not for several threads at once."""
+
+    def __init__(
+        self, spec: IndexSpec, graph: Graph | None, numbers: Places, rows: Sequence[tuple[int, str, bytes]]
+    ) -> None:
+        """Hold the entries of a graph.
+
+        Args:
+            numbers: Sequence numbers of the graph's places.
+            rows: Those that are still there: number, id, fields.
+        """
+        self._spec, self._graph = spec, graph
+        self._ids: list[str] = [""] * len(numbers)
+        self._numbers = Grown(np.int64)
+        self._tail = Grown(np.float32, spec.dimension)
+        self._squares = Grown(np.float64)
+        self._columns = {name: (Grown(NUMPY_TYPES[dtype]), Grown(np.bool_)) for name, dtype in spec.fields.items()}
+        places = np.searchsorted(numbers, np.array([number for number, _, _ in rows], np.int64))
+        self._live = np.zeros(len(numbers), np.bool_)
+        self._live[places] = True
+        for place, (_, name, _) in zip(places.tolist(), rows, strict=True):
+            self._ids[place] = name
+        self._numbers.extend(numbers)
+        fields: list[Sequence[Any]] = [[None] * len(spec.fields)] * len(numbers)
+        for place, (_, _, packed) in zip(places.tolist(), rows, strict=True):
+            fields[place] = unpacked(packed)
+        self._held = self._extended(fields)
+
+    def _extended(self, fields: Sequence[Sequence[Any]]) -> dict[str, Vector]:
+        held = {}
+        for place, (name, dtype) in enumerate(self._spec.fields.items()):
+            made = vector([each[place] for each in fields], dtype)
+            values, valid = self._columns[name]
+            held[name] = Vector(values.extend(made.values), valid.extend(made.valid))
+        return held
+
+    def state(self, epoch: int, writes: int, change: int, added: Sequence[Row], removed: Sequence[int]) -> State:
+        """Return the state after entries were added and others removed."""
+        rows = np.frombuffer(b"".join(row[2] for row in added), np.float32).reshape(-1, self._spec.dimension)
+        numbers = self._numbers.extend(np.array([row[0] for row in added], np.int64))
+        self._ids += [row[1] for row in added]
+        self._held = self._extended([unpacked(row[3]) for row in added])
+        live = np.concatenate([self._live, np.ones(len(added), np.bool_)])
+        places = np.searchsorted(numbers, np.array(removed, np.int64))
+        there = places[places < len(numbers)]
+        gone = there[np.isin(numbers[there], removed)]
+        live[gone] = False
+        self._live = live
+        return State(
+            self._spec, epoch, writes, change, self._graph, numbers, self._ids, live, self._held,
+            self._tail.extend(rows), self._squares.extend(squares(rows)),
+        )  # fmt: skip
+
+
+packed = msgspec.msgpack.Encoder().encode
+unpacked = msgspec.msgpack.Decoder(list[Any]).decode

@@ -1,0 +1,63 @@
+"""Exact search: similarities in float32 by matrix products choose what may be among the nearest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mainspring.vectors.columns import similarities
+from mainspring.vectors.model import Floats, Metric
+
+Places = np.ndarray[Any, np.dtype[np.int64]]
+Doubles = np.ndarray[Any, np.dtype[np.float64]]
+_AT_ONCE = 1 << 24  # similarities in memory, 64 MB
+_ROUNDING = 2.0**-23
+
+
+def unit(vectors: Floats) -> Floats:
+    """Return vectors of length 1 in the same directions; none may be zero."""
+    wide = vectors.astype(np.float64)
+    return np.asarray(wide / np.sqrt(np.square(wide).sum(axis=1, keepdims=True)), dtype=np.float32)
+
+
+def squares(vectors: Floats) -> Doubles:
+    """Return the squared length of each vector."""
+    return np.asarray(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+
+
+def nearest(metric: Metric, rows: Floats, lengths: Doubles, queries: Floats, k: int) -> list[Places]:
+    """Return for each query the places of its `k` nearest rows, in no order, and of those that are as near as the last.
+
+    Args:
+        metric: Of cosine, rows and queries have length 1.
+        lengths: Of `squares(rows)`.
+    """
+    if len(rows) <= k:
+        return [np.arange(len(rows))] * len(queries)
+    step = max(1, _AT_ONCE // len(rows))
+    return [
+        places
+        for start in range(0, len(queries), step)
+        for places in _chunk(metric, rows, lengths, queries[start : start + step], k)
+    ]
+
+
+def _chunk(metric: Metric, rows: Floats, lengths: Doubles, queries: Floats, k: int) -> list[Places]:
+    found = []
+    longest = np.sqrt(lengths.max())
+    halves = (lengths / 2).astype(np.float32)
+    with np.errstate(all="ignore"):
+        scores = queries @ rows.T
+        if metric == "euclidean":
+            scores -= halves  # in the order of the distances: |q|² is the same for all
+        for query, row in zip(queries, scores, strict=True):
+            bound = np.partition(row, len(row) - k)[len(row) - k]
+            length = np.sqrt(np.square(query.astype(np.float64)).sum())
+            wrong = (len(query) + 4) * _ROUNDING * longest * (length + longest / 2)
+            near = np.flatnonzero(row >= bound - 2 * wrong)
+            if not np.isfinite(bound - wrong) or not np.isfinite(row).all():  # too large for float32
+                exact = similarities("dot" if metric == "cosine" else metric, rows, query)
+                near = np.flatnonzero(exact >= np.partition(exact, len(exact) - k)[len(exact) - k])
+            found.append(near)
+    return found

@@ -1,0 +1,209 @@
+"""Embedded vector indexes as files: damage, other processes, a missing extra, dropping."""
+
+from __future__ import annotations
+
+import logging
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mainspring.core.errors import Corrupt, NotFound
+from mainspring.core.expr.tree import col
+from mainspring.core.schema import DType
+from mainspring.vectors.adapters import embedded
+from mainspring.vectors.adapters.embedded import EmbeddedVectorIndex, EmbeddedVectorStore
+from mainspring.vectors.conformance import made_vectors
+from mainspring.vectors.model import Entries, Floats, IndexSpec
+
+SPEC = IndexSpec(dimension=8, fields={"part": DType.Int64})
+COUNT = 4_000
+
+
+def _entries(first: int, count: int) -> Entries:
+    numbers = range(first, first + count)
+    return Entries([f"e{number}" for number in numbers], made_vectors(count, 8, seed=first), {"part": list(numbers)})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> EmbeddedVectorStore:
+    return EmbeddedVectorStore(tmp_path / "vectors", approximate_above=500)
+
+
+@pytest.fixture
+def index(store: EmbeddedVectorStore) -> Iterator[EmbeddedVectorIndex]:
+    made = store.create("i", SPEC)
+    made.upsert(_entries(0, COUNT))
+    yield made
+    made.close()
+
+
+def _graph(index: EmbeddedVectorIndex) -> Path:
+    (path,) = index._folder.glob("*.graph")
+    return path
+
+
+def _queries() -> Floats:
+    return made_vectors(COUNT, 8)[:20]
+
+
+def test_its_files_are_private(index: EmbeddedVectorIndex, tmp_path: Path) -> None:
+    index.delete(["e1"])
+    index.compact()
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "vectors").rglob("*")}
+    assert {mode for path, mode in modes.items() if path.is_file()} == {0o600}
+    assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
+
+
+@pytest.mark.parametrize("damage", ["torn", "flipped", "missing", "empty", "foreign"])
+def test_a_graph_that_is_not_as_written_is_not_used_and_is_made_anew(
+    index: EmbeddedVectorIndex, store: EmbeddedVectorStore, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, path = index.search(_queries(), 5), _graph(index)
+    index.close()
+    content = bytearray(path.read_bytes())
+    path.unlink()
+    if damage == "torn":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif damage != "missing":
+        path.write_bytes(b"" if damage == "empty" else b"IxF2" + bytes(1000))
+    again = store.open("i")
+    assert again.search(_queries(), 5) == before
+    assert again._state().graph is None
+    assert "is not used" in caplog.text
+    again.compact()
+    assert again._state().graph is not None
+    assert _graph(again) != path
+    again.close()
+
+
+def test_a_database_that_is_none_is_refused(index: EmbeddedVectorIndex, store: EmbeddedVectorStore) -> None:
+    path = index._file.path
+    index.close()
+    for each in path.parent.glob(f"{path.name}*"):
+        each.write_bytes(b"this is no database" * 500)
+    with pytest.raises(Corrupt, match=str(path)) as refused:
+        store.open("i")
+    assert str(path.parent) in str(refused.value.fix)
+
+
+def test_the_graph_follows_the_writes(index: EmbeddedVectorIndex) -> None:
+    first = _graph(index)
+    index.upsert(_entries(COUNT, COUNT // 4))
+    assert _graph(index) == first
+    assert index._state().indexed == COUNT
+    index.upsert(_entries(COUNT * 2, COUNT // 2))
+    assert index._state().indexed == COUNT * 7 // 4
+    assert _graph(index) != first
+    index.delete(index.ids(where=col("part") >= 300, count=COUNT * 2))
+    index.compact()
+    assert index._state().graph is None
+    assert list(index._folder.glob("*.graph")) == []
+    assert index.count() == 300
+
+
+def test_what_neither_adds_nor_deletes_does_not_make_a_graph_anew(index: EmbeddedVectorIndex) -> None:
+    first, size = _graph(index), index.size_bytes()
+    index.compact()
+    assert _graph(index) == first
+    assert index.size_bytes() == pytest.approx(size, rel=0.5)
+
+
+def test_inner_products_have_a_graph_only_where_all_vectors_are_as_long(store: EmbeddedVectorStore) -> None:
+    spec = IndexSpec(dimension=8, metric="dot")
+    for name, vectors in (
+        ("any", made_vectors(1_000, 8)),
+        ("unit", made_vectors(1_000, 8) / np.linalg.norm(made_vectors(1_000, 8), axis=1, keepdims=True)),
+    ):
+        index = store.create(name, spec)
+        index.upsert(Entries([f"e{number}" for number in range(1_000)], vectors))
+        index.compact()
+        assert (index._state().graph is not None) == (name == "unit")
+        index.close()
+
+
+def test_another_process_sees_writes_and_writes_itself(index: EmbeddedVectorIndex, tmp_path: Path) -> None:
+    program = """
+import sys, numpy as np
+from pathlib import Path
+from mainspring.vectors.adapters.embedded import EmbeddedVectorStore
+from mainspring.vectors.model import Entries
+index = EmbeddedVectorStore(Path(sys.argv[1]), approximate_above=500).open("i")
+for line in sys.stdin:
+    (hits,) = index.search(np.ones((1, 8), np.float32), 1)
+    print(index.count(), hits[0].id, index._state().graph is None, flush=True)
+    index.upsert(Entries([line.strip()], np.full((1, 8), -1, np.float32)))
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "vectors")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        index.upsert(Entries(["ones"], np.ones((1, 8), np.float32)))
+        other.stdin.write("first\n")
+        assert other.stdout.readline().split() == [str(COUNT + 1), "ones", "False"]
+        index.delete(["ones"])
+        index.upsert(Entries(["twos"], np.full((1, 8), 2, np.float32)))
+        index.compact()
+        other.stdin.write("second\n")
+        assert other.stdout.readline().split() == [str(COUNT + 2), "twos", "False"]
+        other.stdin.close()
+        other.wait()
+    assert index.get(["first", "second"]).ids == ["first", "second"]
+
+
+def test_without_faiss_searches_are_exact(
+    store: EmbeddedVectorStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.delitem(sys.modules, "mainspring.vectors.adapters.graph", raising=False)
+    embedded._graphs.cache_clear()
+    try:
+        with caplog.at_level(logging.WARNING):
+            index = store.create("i", SPEC)
+            index.upsert(_entries(0, COUNT))
+            index.compact()
+        assert "pip install 'mainspring[vectors]'" in caplog.text
+        assert [hits[0].id for hits in index.search(_queries(), 1)] == [f"e{number}" for number in range(20)]
+        assert list(index._folder.glob("*.graph")) == []
+        index.close()
+    finally:
+        embedded._graphs.cache_clear()
+
+
+def test_an_index_that_was_dropped_is_not_written_by_who_has_it_open(
+    index: EmbeddedVectorIndex, store: EmbeddedVectorStore
+) -> None:
+    store.drop("i")
+    with pytest.raises(NotFound):
+        index.upsert(_entries(0, 1))
+    store.create("i", SPEC).close()
+    for call in (lambda: index.upsert(_entries(0, 1)), lambda: index.delete(["e1"]), index.compact):
+        with pytest.raises(NotFound):
+            call()
+    assert store.open("i").count() == 0
+
+
+def test_what_a_killed_drop_or_creation_left_is_swept(store: EmbeddedVectorStore, tmp_path: Path) -> None:
+    store.create("i", SPEC).close()
+    (tmp_path / "vectors" / "i").rename(tmp_path / "vectors" / ".i.0123.partial")
+    assert store.names() == []
+    store.create("i", SPEC).close()
+    store.drop("i")
+    assert list((tmp_path / "vectors").iterdir()) == []
+
+
+def test_data_of_any_offset_is_searched_exactly(tmp_path: Path) -> None:
+    # Distances that float32 cannot tell apart: squared lengths are 1e8, the squared distances below 1.
+    vectors = (made_vectors(500, 8) * np.float32(0.1) + np.float32(1e4)).astype(np.float32)
+    index = EmbeddedVectorStore(tmp_path).create("i", IndexSpec(dimension=8, metric="euclidean"))
+    index.upsert(Entries([f"e{number}" for number in range(500)], vectors))
+    for query, hits in zip(vectors[:20], index.search(vectors[:20], 3), strict=True):
+        distances = np.linalg.norm(vectors.astype(np.float64) - query.astype(np.float64), axis=1)
+        assert [-hit.score for hit in hits] == pytest.approx(np.sort(distances)[:3].tolist())

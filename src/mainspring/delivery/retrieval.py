@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
@@ -13,8 +13,11 @@ from mainspring.training.gate_kinds import Gate
 from mainspring.vectors.evaluation.evaluating import FALSE_HITS, UNANSWERED, SearchEvaluation, checked_metrics, paired
 
 
-def gate_metrics(gates: Iterable[Gate], owner: str) -> tuple[str, ...]:
-    """Return the metrics that an evaluation has to measure for gates.
+def gate_metrics(gates: Iterable[Gate], owner: str, judged: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the metrics that an evaluation of a search has to measure for gates.
+
+    Args:
+        judged: Names of judgements of answers, which gates may name too.
 
     Raises:
         Invalid: A gate is of another kind than `at_least`, `at_most` and `beats`, or its metric is none of retrieval.
@@ -27,7 +30,7 @@ def gate_metrics(gates: Iterable[Gate], owner: str) -> tuple[str, ...]:
                 fix='write ms.gates.at_least("recall@10", 0.9), at_most or beats.',
             )
         names.append(gate.metric)
-    measured = tuple(name for name in dict.fromkeys(names) if name not in (UNANSWERED, FALSE_HITS))
+    measured = tuple(name for name in dict.fromkeys(names) if name not in {UNANSWERED, FALSE_HITS, *judged})
     if measured:
         checked_metrics(measured)
     return measured

@@ -191,21 +191,29 @@ def _evaluation(
     queries = judgements.queries
     given = gains(rankings, [each.relevant for each in queries])
     columns = [measured(metric, given) for metric in metrics]
-    results = tuple(
+    results = [
         _result(query, ranking, [column[at] for column in columns])
         for at, (query, ranking) in enumerate(zip(queries, rankings, strict=True))
-    )
-    names = tuple(metric.name for metric in metrics)
+    ]
+    return summarise(judgements, [metric.name for metric in metrics], results)
+
+
+def summarise(judgements: Judgements, metrics: Sequence[str], results: Sequence[QueryResult]) -> SearchEvaluation:
+    """Return an evaluation of each query's measures, in the order of the judgements.
+
+    Args:
+        metrics: Names of the values, each in [0, 1]; the first is `None` where nothing is relevant, and only there.
+    """
     bare = SearchEvaluation(
         set=judgements.set,
         set_version=judgements.version,
         set_digest=judgements.digest,
-        metrics=names,
+        metrics=tuple(metrics),
         figures={},
         by_tag={},
-        queries=results,
+        queries=tuple(results),
     )
-    tags = sorted({tag for query in queries for tag in query.tags})
+    tags = sorted({tag for query in judgements.queries for tag in query.tags})
     return msgspec.structs.replace(bare, figures=_figures(bare), by_tag={tag: _figures(bare, tag) for tag in tags})
 
 

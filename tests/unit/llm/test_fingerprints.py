@@ -3,7 +3,7 @@ import codecs
 
 import pytest
 
-from mainspring.llm.guarding.fingerprints import Fingerprints, canary, with_canary
+from mainspring.llm.guarding.fingerprints import Fingerprints, canary
 from mainspring.llm.guarding.scanner import Rules, scan
 
 KEY = b"k" * 32
@@ -65,7 +65,6 @@ def test_other_texts_are_not_found() -> None:
 def test_a_canary_is_of_its_prompt_and_key() -> None:
     assert len(CANARY) == 32
     assert canary(KEY, "You are a clerk.") == CANARY
-    assert CANARY in with_canary("You are a clerk.", CANARY)
 
 
 def test_texts_are_not_kept_and_short_ones_are_named() -> None:

@@ -1,0 +1,371 @@
+"""Guards around what answers for a language model: what comes in is checked and labelled, what goes out is treated.
+
+A caller gets the known fields of an answer alone: text, reasoning and calls of tools, never what an upstream adds, such
+as calls in an older form or log-probabilities, in which the same would go out unseen. In a stream a call is held back
+until it is whole, and text until its last word is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from msgspec.structs import replace
+
+from mainspring.core.errors import Invalid
+from mainspring.llm.guarding.calls import MOST_BYTES, Conversation, History, Permits, Proposed, Ruling, rule
+from mainspring.llm.guarding.characters import hidden, without_hidden
+from mainspring.llm.guarding.declaring import Guard
+from mainspring.llm.guarding.fingerprints import AFTER, BEFORE, Fingerprints, canary
+from mainspring.llm.guarding.patterns import shapes
+from mainspring.llm.guarding.provenance import PROVENANCE, Label, labelled, lowered
+from mainspring.llm.guarding.scanner import MARK, REDACT, Rules, Scanner, scan
+from mainspring.llm.model import (
+    CONTENT_FILTER,
+    TOOL_CALLS,
+    Call,
+    ChatReply,
+    ChatRequest,
+    Choice,
+    EmbeddingsReply,
+    EmbeddingsRequest,
+    Event,
+    Events,
+    Message,
+    Text,
+    ToolCall,
+    ToolCallDelta,
+)
+from mainspring.llm.ports import Answering
+
+_MOST_CALLS = 128  # of one answer
+_PROMPTS = 256  # whose canaries are remembered
+_NOTHING = Fingerprints(())
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """An act of a guard: never a value of the conversation.
+
+    Attributes:
+        kind: "canary", "secret", "personal" or "link" of an answer; "hidden" of a prompt; or the reason for which a
+            call was refused.
+        name: Of the shape, the secret or the tool.
+        treatment: "refuse", "redact", "mark" or "strip".
+    """
+
+    model: str
+    request: str
+    caller: str
+    kind: str
+    name: str
+    treatment: str
+
+
+Notice = Callable[[Noticed], None]
+
+
+def log(noticed: Noticed) -> None:
+    """Write an act of a guard to the log."""
+    _log.warning(
+        "Guard of %s: %s %r: %s; request %s of %s.",
+        noticed.model, noticed.kind, noticed.name[:64], noticed.treatment, noticed.request, noticed.caller,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A request that a guard let in."""
+
+    request: ChatRequest
+    conversation: Conversation
+    rules: Rules
+    call: Call
+
+
+class Guarded:
+    """An `Answering` behind a guard.
+
+    Args:
+        model: Name of the language model.
+        key: Of the installation, for canaries.
+        secrets: Of the installation.
+        permits: Whether policies permit a call of a tool.
+    """
+
+    def __init__(
+        self,
+        inner: Answering,
+        model: str,
+        guard: Guard,
+        *,
+        key: bytes,
+        permits: Permits,
+        secrets: Fingerprints = _NOTHING,
+        notice: Notice = log,
+    ) -> None:
+        self._inner = inner
+        self._model = model
+        self._guard = guard
+        self._key = key
+        self._permits = permits
+        self._secrets = secrets
+        self._notice = notice
+        self._shapes = shapes(guard.personal, secrets=guard.secrets is not None, domains=guard.links)
+        self._treatments = {
+            **{f"personal/{name}": treatment for name, treatment in guard.personal.items()},
+            "secret": guard.secrets or MARK,
+            "canary": guard.canary or MARK,
+            "link": REDACT,
+        }
+        self._canary_of = lru_cache(_PROMPTS)(self._make_canary)
+
+    async def chat(self, request: ChatRequest, call: Call) -> ChatReply:
+        begun = self._begin(request, call)
+        reply = await self._inner.chat(begun.request, call)
+        return replace(reply, choices=tuple(self._choice(begun, each) for each in reply.choices), raw=b"", extra={})
+
+    async def stream(self, request: ChatRequest, call: Call) -> AsyncGenerator[Events, None]:
+        begun = self._begin(request, call)
+        choices: dict[int, _Streamed] = {}
+        events = self._inner.stream(begun.request, call)
+        try:
+            async for batch in events:
+                out: list[Event] = []
+                for event in batch:
+                    if event.index not in choices:
+                        choices[event.index] = _Streamed(Scanner(begun.rules), Scanner(begun.rules))
+                    out += self._events(begun, choices[event.index], event)
+                if out:
+                    yield tuple(out)
+                if len(choices) >= request.sampling.choices and all(each.cut for each in choices.values()):
+                    return  # nothing more will be passed on
+        finally:
+            await events.aclose()
+
+    async def embed(self, request: EmbeddingsRequest, call: Call) -> EmbeddingsReply:
+        return await self._inner.embed(request, call)
+
+    # What comes in
+
+    def _begin(self, request: ChatRequest, call: Call) -> _Begun:
+        length = sum(len(text) for message in request.messages for text in _texts(message))
+        if length > self._guard.longest:
+            raise Invalid(
+                f"The prompt has {length} characters; {self._model!r} takes {self._guard.longest}.",
+                fix="send a shorter conversation.",
+            )
+        messages = [self._cleaned(place, each, call) for place, each in enumerate(request.messages)]
+        spans = labelled(self._labels(messages))
+        prints = {"secret": self._secrets} if self._guard.secrets is not None else {}
+        messages = [_without_labels(each) for each in messages]
+        for place, message in enumerate(messages):
+            if self._guard.canary is not None and message.role in ("system", "developer") and message.text:
+                mark, prints["canary"] = self._canary_of(message.text)
+                content = (Text(BEFORE.format(mark)), *message.content, Text(AFTER.format(mark)))
+                messages[place] = replace(message, content=content)
+                break
+        conversation = Conversation(self._model, spans, _history(messages), call.caller.groups)
+        rules = Rules(self._shapes, prints, self._treatments)
+        return _Begun(replace(request, messages=tuple(messages)), conversation, rules, call)
+
+    def _make_canary(self, prompt: str) -> tuple[str, Fingerprints]:
+        mark = canary(self._key, f"{self._model}\0{prompt}")
+        return mark, Fingerprints([("prompt", mark)])
+
+    def _cleaned(self, place: int, message: Message, call: Call) -> Message:
+        if self._guard.hidden == "pass":
+            return message
+        found = next((each for text in _texts(message) for each in hidden(text)), None)
+        if found is None:
+            return message
+        if self._guard.hidden == "refuse":
+            shown = " ".join(f"U+{ord(letter):04X}" for letter in found[:8])
+            raise Invalid(f"Message {place} has hidden characters: {shown}.", fix="send the text that people see.")
+        self._note(call, "hidden", message.role, "strip")
+        content = tuple(
+            replace(part, text=without_hidden(part.text)) if isinstance(part, Text) else part
+            for part in message.content
+        )
+        calls = tuple(replace(each, arguments=without_hidden(each.arguments)) for each in message.tool_calls)
+        return replace(message, content=content, tool_calls=calls, reasoning=without_hidden(message.reasoning))
+
+    def _labels(self, messages: list[Message]) -> Iterator[tuple[str, Label]]:
+        called = {call.id: call.name for message in messages for call in message.tool_calls}
+        for message in messages:
+            tool = self._guard.tool(called.get(message.tool_call_id, "")) if message.role == "tool" else None
+            for part in message.content:
+                declared = part.extra.get(PROVENANCE) if isinstance(part, Text) else None
+                declared = message.extra.get(PROVENANCE) if declared is None else declared
+                label = lowered(message.role, declared)
+                if label is Label.TOOL and declared is None and tool is not None and not tool.taints:
+                    label = Label.DEVELOPER
+                yield (part.text if isinstance(part, Text) else "", label)
+            for call in message.tool_calls:
+                yield call.arguments, Label.ASSISTANT
+
+    # What goes out
+
+    def _choice(self, begun: _Begun, choice: Choice) -> Choice:
+        message = choice.message
+        calls = message.tool_calls[:_MOST_CALLS]
+        passed = []
+        for text in (message.text, message.reasoning, message.refusal):
+            given, scanner = scan(begun.rules, text)
+            self._tell(begun, scanner, 0)
+            if scanner.refused is not None:
+                content = (Text(_withheld(scanner)),)
+                return Choice(
+                    message=Message(role="assistant", content=content), finish=CONTENT_FILTER, index=choice.index
+                )
+            passed.append(given)
+        rulings = self._rule(begun, [Proposed(each.name, each.arguments) for each in calls])
+        kept = tuple(
+            ToolCall(id=each.id, name=each.name, arguments=each.arguments)
+            for each, ruling in zip(calls, rulings, strict=True)
+            if ruling.permitted
+        )
+        said = " ".join(filter(None, [passed[0], *(each.why for each in rulings)]))
+        answer = Message(
+            role="assistant",
+            content=(Text(said),) if said else (),
+            tool_calls=kept,
+            reasoning=passed[1],
+            refusal=passed[2],
+        )
+        return Choice(message=answer, finish=_finish(choice.finish, rulings), index=choice.index)
+
+    def _events(self, begun: _Begun, choice: _Streamed, event: Event) -> Iterator[Event]:
+        bare = replace(event, text="", reasoning="", refusal="", tool_calls=(), finish="", usage=None, raw=b"")
+        if not choice.cut:
+            yield from self._passed(begun, choice, event, bare)
+        if event.usage is not None:
+            yield replace(bare, usage=event.usage)
+
+    def _passed(self, begun: _Begun, choice: _Streamed, event: Event, bare: Event) -> Iterator[Event]:
+        choice.add(event.tool_calls)
+        last = bool(event.finish)
+        for scanner, name, text in (
+            (choice.reasoning, "reasoning", event.reasoning),
+            (choice.text, "text", event.text + event.refusal),
+        ):
+            seen = len(scanner.findings)
+            given = scanner.feed(text) + (scanner.finish() if last else "")
+            self._tell(begun, scanner, seen)
+            if given:
+                choice.said |= name == "text"
+                yield replace(bare, **{name: given})
+            if scanner.refused is not None:
+                choice.cut = True
+                yield choice.adding(bare, _withheld(scanner))
+                yield replace(bare, finish=CONTENT_FILTER)
+                return
+        if last:
+            choice.cut = True
+            calls = list(choice.calls.values())
+            rulings = self._rule(begun, [Proposed(each.name, each.arguments) for each in calls])
+            kept = [each for each, ruling in zip(calls, rulings, strict=True) if ruling.permitted]
+            said = " ".join(each.why for each in rulings if each.why)
+            if said:
+                yield choice.adding(bare, said)
+            if kept:
+                deltas = tuple(
+                    ToolCallDelta(index=place, id=each.id, name=each.name, arguments=each.arguments)
+                    for place, each in enumerate(kept)
+                )
+                yield replace(bare, tool_calls=deltas)
+            yield replace(bare, finish=_finish(event.finish, rulings))
+
+    def _rule(self, begun: _Begun, proposed: list[Proposed]) -> list[Ruling]:
+        def discloses(text: str) -> bool:
+            found = scan(begun.rules, text)[1].findings
+            return any(each.kind in ("canary", "secret") and begun.rules.treatment(each) != MARK for each in found)
+
+        rulings = rule(self._guard, begun.conversation, proposed, permits=self._permits, discloses=discloses)
+        for each in rulings:
+            if each.reason:
+                self._note(begun.call, each.reason, each.call.name, "refuse")
+        return rulings
+
+    def _tell(self, begun: _Begun, scanner: Scanner, seen: int) -> None:
+        for found in scanner.findings[seen:]:
+            self._note(begun.call, found.kind, found.name, begun.rules.treatment(found))
+
+    def _note(self, call: Call, kind: str, name: str, treatment: str) -> None:
+        self._notice(Noticed(self._model, call.id, call.caller.id, kind, name, treatment))
+
+
+@dataclass(slots=True)
+class _Piece:
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass(slots=True)
+class _Streamed:
+    """One choice of a stream. `said`: some text of it was passed on; `cut`: nothing more of it is."""
+
+    text: Scanner
+    reasoning: Scanner
+    calls: dict[int, _Piece] = field(default_factory=dict)
+    said: bool = False
+    cut: bool = False
+
+    def adding(self, bare: Event, sentence: str) -> Event:
+        return replace(bare, text=f" {sentence}" if self.said else sentence)
+
+    def add(self, deltas: tuple[ToolCallDelta, ...]) -> None:
+        for each in deltas:
+            if each.index not in self.calls and len(self.calls) >= _MOST_CALLS:
+                continue
+            piece = self.calls.setdefault(each.index, _Piece())
+            piece.id, piece.name = piece.id or each.id, piece.name or each.name
+            if len(piece.arguments) <= MOST_BYTES:  # what is longer is refused
+                piece.arguments += each.arguments
+
+
+def _finish(given: str, rulings: list[Ruling]) -> str:
+    if rulings and not any(each.permitted for each in rulings):
+        return CONTENT_FILTER
+    return TOOL_CALLS if rulings else given
+
+
+def _withheld(scanner: Scanner) -> str:
+    what = scanner.refused.kind if scanner.refused is not None else ""
+    return f"The answer was withheld: it has something that must not be given out ({what})."
+
+
+def _texts(message: Message) -> Iterator[str]:
+    for part in message.content:
+        if isinstance(part, Text):
+            yield part.text
+    for call in message.tool_calls:
+        yield call.arguments
+    yield message.reasoning
+
+
+def _without_labels(message: Message) -> Message:
+    content = tuple(
+        replace(part, extra=_less(part.extra)) if isinstance(part, Text) and PROVENANCE in part.extra else part
+        for part in message.content
+    )
+    return replace(message, content=content, extra=_less(message.extra))
+
+
+def _less(extra: Mapping[str, object]) -> Mapping[str, object]:
+    return {name: value for name, value in extra.items() if name != PROVENANCE}
+
+
+def _history(messages: list[Message]) -> History:
+    steps = 0
+    for message in messages:
+        if message.role == "user":
+            steps = 0
+        elif message.tool_calls:
+            steps += 1
+    calls = [Proposed(call.name, call.arguments) for message in messages for call in message.tool_calls]
+    return History(steps, tuple(calls))

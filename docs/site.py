@@ -52,6 +52,7 @@ SECTIONS = {
     "Search": "mainspring.training.space",
     "Metrics and thresholds": "mainspring.stats",
     "Endpoints": "mainspring.serving",
+    "Language models": "mainspring.llm",
     "Logs of predictions": "mainspring.ledger",
     "Rollouts": "mainspring.delivery",
     "Guards": "mainspring.delivery.rollout.guards",

@@ -42,6 +42,7 @@ _HOMES = {
     ],
     "mainspring.jobs.pipelines.steps": ["step", "task"],
     "mainspring.ledger.model": ["Log"],
+    "mainspring.llm.declaring": ["LanguageModel", "TokenPrice", "UpstreamModel"],
     "mainspring.monitoring.declaring": ["Monitor"],
     "mainspring.monitoring.quality.declared": ["Forecast", "Ranking"],
     "mainspring.monitoring.quality.sql_metrics": ["sql_metric"],
@@ -145,6 +146,9 @@ if TYPE_CHECKING:
     from mainspring.jobs.pipelines.steps import step as step
     from mainspring.jobs.pipelines.steps import task as task
     from mainspring.ledger.model import Log as Log
+    from mainspring.llm.declaring import LanguageModel as LanguageModel
+    from mainspring.llm.declaring import TokenPrice as TokenPrice
+    from mainspring.llm.declaring import UpstreamModel as UpstreamModel
     from mainspring.monitoring.declaring import Monitor as Monitor
     from mainspring.monitoring.incidents import actions as actions
     from mainspring.monitoring.notify import declaring as _notify

@@ -14,7 +14,7 @@ LIBRARIES = ("boto3", "confluent_kafka", "grpc", "http.client", "httpx", "nats",
              "paho", "psycopg", "pyspark", "ray", "redis", "requests", "smtplib", "socket", "tuf.ngclient",
              "urllib.request", "mainspring.core.http_exchange", "mainspring.core.listening",
              "mainspring.core.ray_cluster", "mainspring.operations.plane_connection")  # fmt: skip
-CALLS = ("create_engine", "DeltaTable", "open_unix_connection")
+CALLS = ("create_connection", "create_engine", "DeltaTable", "open_unix_connection")
 MUTUAL = "integration/test_mutual_tls.py::test_"
 
 # To whom, as in the table, and by which modules; the test of a row that has client certificates.
@@ -63,6 +63,7 @@ ROWS: dict[str, tuple[str, str]] = {
         "",
     ),
     "OpenID Connect": ("security.issuers", ""),
+    "upstreams of language models": ("llm.adapters.connections", f"{MUTUAL}an_upstream_of_language_models"),
     "Kubernetes": ("deploy.engines.kubernetes_api", f"{MUTUAL}kubernetes"),
     "Ray, Spark": (
         "core.ray_cluster deploy.adapters.ray deploy.adapters.ray_chunks deploy.adapters.spark "

@@ -6,6 +6,7 @@ Those that speak no TLS themselves have `kit.mutual` in front of them. Of the ot
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from dataclasses import dataclass, replace
@@ -24,22 +25,25 @@ from kit.forwarded import forwarded
 from kit.inbox import http_inbox, mail_inbox
 from kit.incidents import incident
 from kit.mutual import front
+from kit.scripted_upstream import scripted
 from kit.servers import KafkaBroker, running
 from kit.transit_server import transit
 from kit.waiting import free_port
 from mainspring.console.app import create_app
 from mainspring.core.errors import Unavailable
-from mainspring.core.settings import Receiver, Tls, Url
+from mainspring.core.settings import Receiver, Tls, UpstreamServer, Url
 from mainspring.core.time import DAY, SystemClock
 from mainspring.data.adapters.log_kafka import KafkaLog
 from mainspring.data.streams.model import NewMessage
 from mainspring.deploy.engines.kubernetes_api import from_config
+from mainspring.llm.model import UpstreamError
 from mainspring.monitoring.adapters.notify_email import EmailNotifier
 from mainspring.monitoring.adapters.notify_http import WebhookNotifier
 from mainspring.monitoring.notify.ports import Message, Notice
 from mainspring.operations.access import add_account
 from mainspring.operations.keys import create_key
 from mainspring.operations.service.otlp import MetricsPush
+from mainspring.project.language_models import build_upstream
 from mainspring.security.adapters.anchors_installation import InstallationAnchors
 from mainspring.security.adapters.key_vault import VaultKeys
 from mainspring.security.conformance import ANCHORED_BY, heads_of_a_log
@@ -215,3 +219,22 @@ def test_a_collector(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         spans.shutdown()
         assert received.paths == {"/v1/metrics", "/v1/traces"}
         assert set(at.names) == {"courier"}
+
+
+def test_an_upstream_of_language_models(site: Site) -> None:
+    async def ask(url: str, shown: Tls | None) -> tuple[str, ...]:
+        server = UpstreamServer("local", url, ca=site.authority.certificate)
+        if shown is not None:
+            server = replace(server, cert=shown.cert, cert_key=shown.key)
+        upstream = build_upstream(server)
+        try:
+            return await upstream.models()
+        finally:
+            await upstream.close()
+
+    with scripted() as behind, front(site.authority, urlsplit(behind.url).port or 0) as before:
+        url = f"https://127.0.0.1:{before.port}/v1"
+        assert asyncio.run(ask(url, site.shown)) == ("tiny",)
+        assert before.names == ["courier"]
+        with pytest.raises(UpstreamError, match="'local'"):
+            asyncio.run(ask(url, None))

@@ -194,6 +194,7 @@ class Kit:
     limits: Limits = field(default_factory=Limits)
     executors: Any = OnnxExecutor
     explainers: Any = OnnxExplainer
+    surface: Any = None
 
     def gateway(self, counts: Counts | None = None) -> Gateway:
         return Gateway(
@@ -209,6 +210,7 @@ class Kit:
             allowed_hosts={"127.0.0.1", "localhost"},
             max_body_bytes=self.max_body_bytes,
             counts=counts,
+            surface=self.surface,
         )
 
     def key(self, *scopes: KeyScope) -> str:

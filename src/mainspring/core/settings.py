@@ -140,6 +140,20 @@ class Receiver:
 
 
 @dataclass(frozen=True, slots=True)
+class UpstreamServer:
+    """A server of language models, and how this project is known there."""
+
+    name: str
+    url: str  # with the path that its protocol begins with, such as https://host/v1
+    key: str = field(default="", repr=False)
+    key_file: Path | None = None  # that has it instead
+    protocol: str = "openai"  # or "anthropic"
+    ca: Path | None = None  # PEM file of authorities; by default the machine's
+    cert: Path | None = None  # PEM file of a client certificate
+    cert_key: Path | None = None  # PEM file of its key; `None`: `cert` has it
+
+
+@dataclass(frozen=True, slots=True)
 class TrustedIssuer:
     """An issuer of signed tokens, and for whom its tokens have to be."""
 
@@ -256,6 +270,7 @@ class Settings:
     models_signed_by: tuple[Path, ...] = ()  # PEM files, of each of which somebody has to have signed added files
     fleet_root_key: Path | None = None  # file with the key of the root role; `None`: beside the others
     receivers: Mapping[str, Receiver] = field(default_factory=dict)  # by `project.receivers.variable` of the name
+    upstreams: Mapping[str, UpstreamServer] = field(default_factory=dict)  # of language models, by name
     engines: Engines = Engines()
     sign_in: SignIn | None = None  # `None`: with API keys alone
     workload_issuers: tuple[WorkloadIssuer, ...] = ()

@@ -12,12 +12,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mainspring.llm.surface import LanguageSurface
 from mainspring.processes.catalog_copy import copy_catalog
 from mainspring.processes.process import log, run
 from mainspring.processes.tracing import traced
 from mainspring.project import Project
 from mainspring.project.executors import executors
 from mainspring.project.explainers import load_explainer
+from mainspring.project.language_models import AppliedModels
 from mainspring.project.settings import child_arguments
 from mainspring.security.keys import Authenticator
 from mainspring.serving.http.gateway import Gateway
@@ -49,6 +51,7 @@ def build_gateway(project: Project, tracing: Tracing | None = None, counts: Coun
         tracing=tracing,
         catalog=catalog,
         counts=counts,
+        surface=LanguageSurface(AppliedModels(lambda: project.applied, project.settings.upstreams), project.authoriser),
     )
 
 

@@ -41,6 +41,7 @@ from mainspring.project.setting_values import (
 )
 from mainspring.project.sign_in import read_sign_in, read_workloads
 from mainspring.project.tenancy import apart
+from mainspring.project.upstreams import read_upstreams
 
 if TYPE_CHECKING:
     import argparse
@@ -163,13 +164,14 @@ def load_settings(
     profiled, set_outside = _flat(profiles.get(name, {})), _from_environment(environment)
     written = {**_defaults({**profiled, **set_outside, **(overrides or {})}), **profiled}
     values = {**written, **_stricter(written, set_outside), **(overrides or {})}
-    unknown = set(values) - set(DEFAULTS) - {"debug", "schedules", "notify", "oidc", "workloads"}
+    unknown = set(values) - set(DEFAULTS) - {"debug", "schedules", "notify", "oidc", "workloads", "llm"}
     if unknown:
         raise Invalid(
             f"Profile {name!r} has the unknown settings {sorted(unknown)}.", fix=f"known: {sorted(DEFAULTS)}."
         )
     receivers = read_receivers(values.get("notify", {}), environment)
     sign_in = read_sign_in(root.resolve(), values.get("oidc", {}), environment)
+    upstreams = read_upstreams(root.resolve(), values.get("llm", {}), environment)
     workloads = read_workloads(root.resolve(), values.get("workloads", {}))
     built = _build(root.resolve(), document, name, values)
     others = {each: _flat(given) for each, given in profiles.items() if each != name}
@@ -178,6 +180,7 @@ def load_settings(
         replace(
             built,
             receivers=receivers,
+            upstreams=upstreams,
             sign_in=sign_in,
             workload_issuers=workloads,
             approvals=max(built.approvals, asked),

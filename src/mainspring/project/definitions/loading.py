@@ -28,6 +28,7 @@ from mainspring.features.model import Entity, FeatureGroup, FeatureView, Observa
 from mainspring.jobs.declaring import OwnJob
 from mainspring.jobs.pipelines.declaring import Pipeline
 from mainspring.jobs.pipelines.graph import Graph
+from mainspring.llm.declaring import LanguageModel
 from mainspring.monitoring.declaring import Monitor
 from mainspring.monitoring.notify.declaring import Target
 from mainspring.project.built_in_jobs import BUILT_IN as BUILT_IN_JOBS
@@ -63,6 +64,7 @@ _KINDS: Mapping[type, str] = {
     Encoder: "encoder",
     DocumentCollection: "collection",
     EvaluationSet: "evaluation set",
+    LanguageModel: "language model",
 }
 
 
@@ -86,6 +88,7 @@ class Definitions:
     encoders: Mapping[str, Encoder] = field(default_factory=dict)
     collections: Mapping[str, DocumentCollection] = field(default_factory=dict)
     evaluation_sets: Mapping[str, EvaluationSet] = field(default_factory=dict)
+    language_models: Mapping[str, LanguageModel] = field(default_factory=dict)
 
     def source(self, name: str) -> Source:
         return _named(self.sources, name, "source")
@@ -139,6 +142,7 @@ class Definitions:
                 ("encoder", self.encoders),
                 ("collection", self.collections),
                 ("evaluation set", self.evaluation_sets),
+                ("language model", self.language_models),
             )
             for name, item in items.items()
         }
@@ -192,6 +196,7 @@ def load_definitions(settings: Settings, known: Callable[[str], bool] = lambda _
         named(Encoder),
         named(DocumentCollection),
         named(EvaluationSet),
+        named(LanguageModel),
     )
 
 
@@ -315,6 +320,7 @@ def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tupl
     yield from (line(*problem) for problem in _retentions(declared))
     yield from (line(*problem) for problem in _quotas(declared))
     yield from (line(*problem) for problem in _streams(declared))
+    yield from (line(*problem) for problem in _language_models(declared))
     yield from (line(*problem) for problem in _rollouts(declared, models))
     yield from (line(*problem) for problem in _monitors(declared, models))
 
@@ -361,6 +367,13 @@ def _streams(declared: Declared) -> Iterable[tuple[object, str, str]]:
         if isinstance(endpoint, StreamEndpoint) and endpoint.name in sources:
             what = f"The stream endpoint {endpoint.name!r} has the name of a source with a stream"
             yield endpoint, what, "give it another name."
+
+
+def _language_models(declared: Declared) -> Iterable[tuple[object, str, str]]:
+    endpoints = {endpoint.name for endpoint in declared.of(Endpoint) if isinstance(endpoint, Endpoint)}
+    for model in declared.of(LanguageModel):  # policies and roles name both as endpoints
+        if isinstance(model, LanguageModel) and model.name in endpoints:
+            yield model, f"The language model {model.name!r} has the name of an endpoint", "give it another name."
 
 
 def _rollouts(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[object, str, str]]:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -38,8 +38,8 @@ from mainspring.security.model import PROJECT, Action, Principal
 from mainspring.security.ports import Authoriser, Unchecked
 from mainspring.serving.http.body import MIN_COMPRESSED, Bodies, accepted, compressed
 from mainspring.serving.http.handlers import Extensions, Handlers
-from mainspring.serving.http.message import Reply, Request, refusal, reply
-from mainspring.serving.http.routes import ROUTES, split_path
+from mainspring.serving.http.message import Reply, Request, Streamed, refusal, reply
+from mainspring.serving.http.routes import ROUTES, DataRoute, split_path
 from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.counts import Counts
 from mainspring.serving.plane.explaining import Explaining
@@ -56,7 +56,7 @@ _log = logging.getLogger(__name__)
 _KNOWN_HOSTS = 256
 _KEY_US = 1_000_000  # the longest that a key is looked for, where the endpoint's deadline allows it
 _HUNG_UP = 499  # in the metrics only: nobody is there to be told
-_Handler = Callable[[Request], Awaitable[Reply | None]]
+_Handler = Callable[[Request], Awaitable[Reply | Streamed | None]]
 _NO_METHODS: dict[str, tuple[Action | None, _Handler]] = {}
 _NOBODY: tuple[None, None] = (None, None)
 
@@ -71,6 +71,33 @@ class _Passed(msgspec.Struct, eq=False):
     handler: _Handler | None = None
     principal: Principal | None = None
     policies: object = None  # `Authoriser.mark` of the decision
+
+
+class Surface(Protocol):
+    """Further routes with handlers and error bodies of their own. A handler is cancelled if its caller leaves."""
+
+    @property
+    def routes(self) -> Sequence[DataRoute]: ...
+
+    def handler(self, route: DataRoute) -> Callable[[Request, bytes | memoryview], Awaitable[Reply | Streamed]]:
+        """Return what answers a route, given a request and its body."""
+        ...
+
+    def refusal(self, request: Request, error: Exception) -> Reply:
+        """Return the reply for an error."""
+        ...
+
+    def start(self) -> None:
+        """Begin: on the event loop that will serve."""
+        ...
+
+    def drain(self, within_s: float) -> None:
+        """End replies in parts within a time, with an error where they are not whole."""
+        ...
+
+    async def stop(self) -> None:
+        """Close connections."""
+        ...
 
 
 class Gateway:
@@ -92,6 +119,7 @@ class Gateway:
         tracing: Makes spans of requests, if any are wanted.
         catalog: The copy of the catalog that routes and keys come from, where they do.
         counts: Counts of spent quotas; by default in this process's memory.
+        surface: Further routes; their keys may also be given as `x-api-key`.
     """
 
     ROUTES = ROUTES
@@ -114,6 +142,7 @@ class Gateway:
         tracing: Tracing | None = None,
         catalog: CatalogCopy | None = None,
         counts: Counts | None = None,
+        surface: Surface | None = None,
     ) -> None:
         self._plane = DataPlane(
             routes=routes,
@@ -140,6 +169,13 @@ class Gateway:
         for route in ROUTES:
             handler = next(getattr(owner, route.handler) for owner in owners if hasattr(owner, route.handler))
             self._routes.setdefault(route.path, {})[route.method] = (route.action, handler)
+        self._surface = surface
+        self._further: set[str] = set()  # templates of the surface
+        if surface is not None:
+            for route in surface.routes:
+                self._further.add(route.path)
+                action, answer = None if route.in_body else route.action, self._with_body(surface.handler(route))
+                self._routes.setdefault(route.path, {})[route.method] = action, answer
         self._answering: set[asyncio.Task[None]] = set()
         self._ids = RequestIds()
         self.metrics = self._plane.metrics
@@ -157,6 +193,8 @@ class Gateway:
     def start(self) -> None:
         """Begin to follow the routing table and the online store's health."""
         self._plane.start()
+        if self._surface is not None:
+            self._surface.start()
 
     async def preloaded(self) -> None:
         """Wait until the routing table's bundles are loaded and warm, or the table turned out to be unreadable."""
@@ -165,13 +203,18 @@ class Gateway:
     async def stop(self) -> None:
         """Close everything but the log, which its creator closes. Call it when no request is in flight."""
         await self._plane.stop()
+        if self._surface is not None:
+            await self._surface.stop()
         if self._explaining is not None:
             self._explaining.stop()
         self._squeezing.shutdown(wait=False)
 
-    def drain(self) -> None:
-        """Start draining: this process is no longer ready, and connections are closed with their next reply."""
+    def drain(self, within_s: float) -> None:
+        """Start draining: this process is no longer ready, connections are closed with their next reply, and replies in
+        parts end in time."""
         self._plane.draining = True
+        if self._surface is not None:
+            self._surface.drain(within_s)
 
     def unready(self) -> str | None:
         """Return why this process should get no traffic, `None` if it should. The text is public: no internal names."""
@@ -207,7 +250,10 @@ class Gateway:
         except Exception as error:
             self._tell(request, error)
             return
-        self._keep(self._answer(request, passed.handler))
+        if request.template in self._further:
+            request.on_leave = self._keep(self._answer_further(request, passed.handler)).cancel
+        else:
+            self._keep(self._answer(request, passed.handler))
 
     async def _begin_later(self, request: Request, unchecked: Unchecked) -> None:
         """Begin when the caller's key was looked for, or when there is no more time for that."""
@@ -229,11 +275,12 @@ class Gateway:
             principal, Action.ENDPOINT_DESCRIBE, f"endpoint/{endpoint}"
         )
 
-    def _keep(self, answering: Coroutine[Any, Any, None]) -> None:
+    def _keep(self, answering: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine as a task, and hold a reference to it."""
         task = asyncio.get_running_loop().create_task(answering)
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
+        return task
 
     def refused(self, status: int) -> None:
         """Count a refusal of malformed input."""
@@ -245,8 +292,34 @@ class Gateway:
         except Exception as error:
             self._tell(request, error)
             return
-        if told is not None:
+        if isinstance(told, Reply):
             self._tell(request, told)
+
+    async def _answer_further(self, request: Request, handler: _Handler) -> None:
+        """Answer a request of the surface; cancelled if its caller leaves."""
+        begun = False
+        try:
+            told = await handler(request)
+            if not isinstance(told, Streamed):
+                self._tell(request, told)
+                return
+            begun = True
+            await request.stream(told.status, (*told.headers, (REQUEST_ID, request.id)), told.parts)
+            self._over(request, told.status)
+        except asyncio.CancelledError:
+            self._tell(request, None)
+        except Exception as error:
+            if not begun:
+                self._tell(request, error)
+                return
+            _log.error("%s failed at %s.", request.template, request.id, exc_info=error)
+            self._over(request, 500)
+
+    def _with_body(self, handler: Callable[[Request, bytes | memoryview], Awaitable[Reply | Streamed]]) -> _Handler:
+        async def answer(request: Request) -> Reply | Streamed:
+            return await handler(request, await self._bodies.read(request))
+
+        return answer
 
     def _tell(self, request: Request, told: Reply | Exception | None) -> None:
         """Send the reply to a request, and count it. `None`: the caller hung up."""
@@ -290,8 +363,9 @@ class Gateway:
 
     def _refusal(self, request: Request, error: Exception) -> Reply:
         template = request.template
+        own = self._surface if template in self._further else None
         if isinstance(error, MainspringError):
-            told = refusal(error)
+            told = refusal(error) if own is None else own.refusal(request, error)
             if told.status >= 500 and not isinstance(
                 error, (DeadlineExceeded, Shed)
             ):  # those are counted: there may be thousands
@@ -299,6 +373,8 @@ class Gateway:
             return told
         known = template if template in self._routes else "A path without a route"
         _log.error("%s failed at %s.", known, request.id, exc_info=error)
+        if own is not None:
+            return own.refusal(request, error)
         return reply(500, ErrorResponse("An internal error occurred."))
 
     def _handler(self, request: Request) -> tuple[_Handler, Principal | None]:
@@ -307,10 +383,14 @@ class Gateway:
         self._check_host(headers.get_all("host"))
         methods = self._routes.get(request.template, _NO_METHODS)
         action, handler = methods.get(request.head.method, _NOBODY)
+        further = request.template in self._further
         principal = None
-        if handler is None or action is not None:
+        if handler is None or action is not None or further:
             # Who calls comes before whether there is such a path: strangers learn nothing of it.
-            principal = request.principal = self._authenticator.authenticate(headers.get("authorization"))
+            given = headers.get("authorization")
+            if given is None and further and (key := headers.get("x-api-key")):
+                given = f"Bearer {key}"
+            principal = request.principal = self._authenticator.authenticate(given)
             if action is not None:
                 resource = f"endpoint/{request.model}" if request.model else PROJECT
                 self._authoriser.check(principal, action, resource)

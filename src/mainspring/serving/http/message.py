@@ -286,6 +286,14 @@ class Reply(msgspec.Struct, eq=False):
     headers: tuple[tuple[str, str], ...] = JSON_ONLY
 
 
+class Streamed(msgspec.Struct, eq=False):
+    """Status and headers of a reply that comes in parts."""
+
+    parts: AsyncGenerator[bytes, None]
+    headers: tuple[tuple[str, str], ...]
+    status: int = 200
+
+
 def path_of(target: bytes) -> str:
     """Return the path of a request's target, with %-escapes resolved; bytes that are no UTF-8 become U+FFFD."""
     path = target.partition(b"?")[0]

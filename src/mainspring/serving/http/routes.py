@@ -11,12 +11,14 @@ from mainspring.security.model import Action
 @dataclass(frozen=True, slots=True)
 class DataRoute:
     """One route of the data plane. `action` is what the caller must be allowed on the endpoint of the path, or on the
-    project where it has none; `None`: a probe, for which no key is needed."""
+    project where it has none; `None`: a probe, for which no key is needed. `in_body`: the body names the endpoint, so
+    the handler checks the action once it has read that."""
 
     method: str
     path: str  # {model}, {version} and {region} stand for one segment each
     action: Action | None
     handler: str  # the method of `Gateway`, or of `Extensions`, that answers
+    in_body: bool = False
 
 
 def _open(method: str, path: str, handler: str) -> DataRoute:
@@ -79,6 +81,8 @@ def _split(path: str) -> tuple[str, str, str]:
     match parts[1:]:
         case ["v2", "models", "stats"]:
             pass
+        case ["v1", "models", model]:
+            parts[3:] = ["{model}"]
         case ["v2", "models", model, "versions", version, *rest]:
             parts[3:] = ["{model}", "versions", "{version}", *rest]
         case ["v2", "models", model, *rest]:

@@ -98,7 +98,7 @@ async def _end(gateway: Gateway, server: Acceptor, within_s: float) -> None:
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s
-    gateway.drain()
+    gateway.drain(within_s)
     server.ending = True
     answered, quiet_since = gateway.metrics.total(), loop.time()
     while loop.time() < min(deadline, quiet_since + _QUIET_S) and (gateway.in_flight or server.open):

@@ -1,0 +1,398 @@
+"""HTTP/1.1 to an upstream: a pool of connections, and answers that are read as they come.
+
+A client library spends several hundred microseconds a request, and some thirty on each part of a stream; `bench/llm.py`
+measures this one beside a bare socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from httptools import HttpParserError, HttpResponseParser
+
+from mainspring.core.version import __version__
+from mainspring.llm.model import Deadlines, UpstreamError
+
+_IDLE_S = 4.0  # less than the 5 s of uvicorn: a request that is sent as the server closes is lost
+_MOST_IDLE = 64
+_MOST_HEAD = 1 << 16  # bytes
+_MOST_BODY = 64 << 20
+_HIGH = 1 << 18  # bytes that wait to be read, from which on the server is not read
+_LEFT_S = 0.5  # in which the end of an answer may come after all that counts
+
+
+class Connections:
+    """Connections to one server. Belongs to one event loop.
+
+    Args:
+        name: Of the upstream, for errors.
+        url: Its address, with the path that all requests begin with.
+        headers: Of every request.
+        tls: For `https`.
+    """
+
+    def __init__(
+        self, name: str, url: str, headers: Sequence[tuple[str, str]] = (), *, tls: ssl.SSLContext | None = None
+    ) -> None:
+        parts = urlsplit(url)
+        self.name = name
+        self._host = parts.hostname or ""
+        self._tls = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
+        self._port = parts.port or (443 if self._tls else 80)
+        self._path = parts.path.rstrip("/")
+        lines = "".join(f"{key}: {value}\r\n" for key, value in headers)
+        self._head = f"host: {parts.netloc}\r\nuser-agent: mainspring/{__version__}\r\n{lines}"
+        self._idle: list[_Connection] = []
+        self._busy: set[_Connection] = set()
+        self._closed = False
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        deadlines: Deadlines,
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> Answer:
+        """Send a request and return its answer once its head is there. `Answer.close` it in any case.
+
+        Raises:
+            UpstreamError: It is unreachable, late, or breaks off.
+        """
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        lines = "".join([f"{key}: {value}\r\n" for key, value in headers])
+        length = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n" if body else ""
+        head = f"{method} {self._path}{path} HTTP/1.1\r\n{self._head}{lines}{length}\r\n".encode("latin-1")
+        connection = self._reused(begun) or await self._connect(deadlines.connect / 1e6)
+        self._busy.add(connection)
+        answer = Answer(connection, self, begun, deadlines)
+        connection.ask(answer, head + body)
+        try:
+            await answer.begin()
+        except BaseException:
+            answer.close()
+            raise
+        return answer
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self._closed = True
+        for each in (*self._idle, *self._busy):
+            each.abort()
+        self._idle.clear()
+
+    def _reused(self, now: float) -> _Connection | None:
+        while self._idle:
+            found = self._idle.pop()
+            if found.open and now - found.idle_since < _IDLE_S:
+                return found
+            found.abort()
+        return None
+
+    async def _connect(self, within_s: float) -> _Connection:
+        if self._closed:
+            raise self.error("unreachable", "is closed")
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(within_s):
+                _, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=self._tls)
+        except TimeoutError:
+            raise self.error("unreachable", f"did not accept a connection within {within_s:g} s") from None
+        except ssl.SSLCertVerificationError as error:
+            raise self.error("unreachable", f"has a certificate that is not trusted: {error.verify_message}") from None
+        except OSError as error:
+            raise self.error("unreachable", f"accepts no connection{_reason(error)}") from None
+        return connection
+
+    def release(self, connection: _Connection) -> None:
+        """Take back a connection whose answer is complete."""
+        self._busy.discard(connection)
+        if connection.open and connection.reusable and not self._closed and len(self._idle) < _MOST_IDLE:
+            connection.idle_since = asyncio.get_running_loop().time()
+            self._idle.append(connection)
+        else:
+            connection.abort()
+
+    def error(self, kind: Any, what: str, **more: Any) -> UpstreamError:
+        """Return an error of this upstream."""
+        return UpstreamError(f"The upstream {self.name!r} {what}.", kind=kind, upstream=self.name, **more)
+
+
+class Answer:
+    """One answer, whose body is read as it comes.
+
+    Attributes:
+        status: Of HTTP.
+        headers: By name in lower case; of those that stand several times the last.
+    """
+
+    def __init__(self, connection: _Connection, owner: Connections, begun: float, deadlines: Deadlines) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.parts: list[bytes] = []
+        self.size = 0  # of the parts that wait
+        self.complete = False
+        self.failure: UpstreamError | None = None
+        self._connection = connection
+        self._owner = owner
+        self._begun = begun
+        self._deadlines = deadlines
+        self._waiter: asyncio.Future[None] | None = None
+        self._due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._released = False
+
+    async def begin(self) -> None:
+        """Wait for the head."""
+        while not self.status:
+            self._check()
+            await self._wait(self._first_due())
+
+    async def whole(self) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            UpstreamError: It is late, too large, or breaks off.
+        """
+        found, size = [], 0
+        while part := await self.next(self._first_due()):
+            found.append(part)
+            size += len(part)
+            if size > _MOST_BODY:
+                raise self._owner.error("failed", f"gave an answer of more than {_MOST_BODY} bytes", begun=False)
+        return b"".join(found)
+
+    async def next(self, due: float) -> bytes:
+        """Return what has come of the body since the last call, and wait where nothing has; empty at its end.
+
+        Args:
+            due: When it has to be there, by the loop's clock.
+
+        Raises:
+            UpstreamError: It is late or breaks off.
+        """
+        while not self.parts:
+            if self.complete:
+                return b""
+            self._check()
+            await self._wait(due)
+        parts, self.parts, self.size = self.parts, [], 0
+        self._connection.resume()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def due(self, begun: bool) -> float:
+        """Return when the next event has to be there: the first, or the one after those of now."""
+        if not begun:
+            return self._first_due()
+        now = asyncio.get_running_loop().time()
+        return min(now + self._deadlines.between / 1e6, self._begun + self._deadlines.whole / 1e6)
+
+    def close(self) -> None:
+        """Let go of the connection: for the next request if nothing more comes on it, else for good. Idempotent."""
+        if self._released:
+            return
+        self._released = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.complete:
+            self._owner.release(self._connection)
+        elif self.failure is None and self._ended:
+            self._timer = asyncio.get_running_loop().call_later(_LEFT_S, self._give_up)
+        else:
+            self._give_up()
+
+    _ended = False
+
+    def ended(self) -> None:
+        """Note that all that counts has come, and at most the end of the body is still on its way."""
+        self._ended = True
+
+    # Called by the connection.
+
+    def arrived(self, part: bytes) -> None:
+        if self._released:
+            return
+        self.parts.append(part)
+        self.size += len(part)
+        self.wake()
+
+    def completed(self) -> None:
+        self.complete = True
+        if self._released:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._owner.release(self._connection)
+        self.wake()
+
+    def fail(self, error: UpstreamError | None = None) -> None:
+        """Note that no more will come: of an error, or because the connection is gone."""
+        self.failure = self.failure or error or self._owner.error("broken", "closed the connection before its answer")
+        if self._released:
+            self._give_up()
+        self.wake()
+
+    def invalid(self, what: str) -> None:
+        self.fail(self._owner.error("failed", f"gave no valid answer: {what}"))
+
+    def wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _first_due(self) -> float:
+        return self._begun + min(self._deadlines.first, self._deadlines.whole) / 1e6
+
+    def _check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    async def _wait(self, due: float) -> None:
+        """Wait until something has come, or raise when it is due. One timer serves all waits: it is set anew only when
+        it rings too early."""
+        loop = asyncio.get_running_loop()
+        self._due = due
+        if self._timer is None or self._timer.when() > due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_at(due, self._ring)
+        self._waiter = loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._waiter is None:
+            return
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now < self._due:
+            self._timer = loop.call_at(self._due, self._ring)
+            return
+        waited = now - self._begun
+        self.fail(self._owner.error("late", f"did not go on with its answer in time, {waited:.1f} s after the request"))
+
+    def _give_up(self) -> None:
+        self._owner._busy.discard(self._connection)
+        self._connection.abort()
+
+
+class _Connection(asyncio.Protocol):
+    """One connection. Its parser calls `on_*`."""
+
+    def __init__(self) -> None:
+        self.open = True
+        self.reusable = True
+        self.idle_since = 0.0
+        self._answer: Answer | None = None
+        self._transport: Any = None
+        self._parser: Any = None
+        self._headers: dict[str, str] = {}
+        self._size = 0
+        self._paused = False
+        self._informational = False
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self.open = False
+        answer, self._answer = self._answer, None
+        if answer is None or answer.complete:
+            return
+        # Without a length the end of the connection is the end of the body.
+        if answer.status and not {"content-length", "transfer-encoding"} & answer.headers.keys():
+            self.reusable = False
+            answer.completed()
+        else:
+            answer.fail()
+
+    def data_received(self, data: bytes) -> None:
+        answer = self._answer
+        if answer is None:  # what nobody asked for
+            self.abort()
+            return
+        try:
+            self._parser.feed_data(data)
+        except HttpParserError as error:
+            self._failed(str(error.__context__ or error))
+            return
+        if answer.size > _HIGH and not answer.complete and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def ask(self, answer: Answer, request: bytes) -> None:
+        """Send a request."""
+        self._answer = answer
+        self._parser = HttpResponseParser(self)
+        self._headers, self._size = {}, 0
+        self._transport.write(request)
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._paused:
+            self._paused = False
+            if self.open:
+                self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.open = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._size += len(name) + len(value)
+        if self._size > _MOST_HEAD:
+            raise ValueError(f"its head is larger than {_MOST_HEAD} bytes")
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        self._informational = status < 200
+        if self._informational:
+            self._headers = {}
+            return
+        answer = self._answer
+        if answer is not None:
+            answer.status, answer.headers = status, self._headers
+            answer.wake()
+
+    def on_body(self, part: bytes) -> None:
+        if self._answer is not None:
+            self._answer.arrived(part)
+
+    def on_message_complete(self) -> None:
+        answer = self._answer
+        if answer is None or self._informational:
+            return
+        self._answer = None
+        self.reusable = self.reusable and self._parser.should_keep_alive()
+        answer.completed()
+
+    def _failed(self, what: str) -> None:
+        answer, self._answer = self._answer, None
+        self.abort()
+        if answer is not None:
+            answer.invalid(what)
+
+
+def _reason(error: OSError) -> str:
+    """Return what an error says without the address, which is nobody's business."""
+    return f": {os.strerror(error.errno)}" if error.errno is not None and error.errno > 0 else ""
+
+
+def retry_after_ms(headers: Mapping[str, str]) -> int | None:
+    """Return the time after which a server wants to be asked again, from its head. A date is taken for unknown."""
+    for name, factor in (("retry-after-ms", 1), ("retry-after", 1000)):
+        text = headers.get(name, "")
+        if text.isascii() and text.isdigit() and len(text) < 10:
+            return int(text) * factor
+    return None

@@ -1,0 +1,61 @@
+"""Server-sent events (WHATWG HTML, 9.2), as they come from an upstream and go to a caller."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mainspring.core.errors import TooLarge
+
+_LONGEST = 8 << 20  # bytes of one event
+
+
+class Frame(NamedTuple):
+    """One event: its name, empty for none; its data; and its bytes with the empty line at the end."""
+
+    name: bytes
+    data: bytes
+    raw: bytes
+
+
+class Frames:
+    """Parser of a stream that comes in any pieces. Comments, and events without data, are left out."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Return the events that are complete now.
+
+        Raises:
+            TooLarge: An event is larger than 8 MiB.
+        """
+        data = self._rest + data
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n")
+        *blocks, self._rest = data.split(b"\n\n")
+        if len(self._rest) > _LONGEST:
+            raise TooLarge(f"An event is larger than {_LONGEST} bytes.")
+        found = []
+        for block in blocks:
+            if block.startswith(b"data: ") and b"\n" not in block:
+                found.append(Frame(b"", block[6:], block + b"\n\n"))
+            elif (frame := _frame(block.lstrip(b"\n"))) is not None:
+                found.append(frame)
+        return found
+
+
+def _frame(block: bytes) -> Frame | None:
+    name, data = b"", []
+    for line in block.split(b"\n"):
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            data.append(value)
+        elif field == b"event":
+            name = value
+    return Frame(name, b"\n".join(data), block + b"\n\n") if data else None
+
+
+def framed(data: bytes, name: str = "") -> bytes:
+    """Return an event. `data` is JSON, which has no line breaks."""
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), data) if name else b"data: %b\n\n" % data

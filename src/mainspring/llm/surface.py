@@ -1,0 +1,218 @@
+"""Handlers of the routes of language models: a body is read, what answers is asked, its answer is written.
+
+A request for an answer passes `_served`, where the caller's right is checked, and then `Served.answering`, in which
+whatever stands before the upstreams is (`answering.assemble`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from mainspring.core.errors import Denied, MainspringError, NotFound
+from mainspring.llm.answering import Served
+from mainspring.llm.model import Call, ChatReply, ChatRequest, Dialect, Event, Events, UpstreamError
+from mainspring.llm.protocol import openai
+from mainspring.llm.protocol.errors import Told, error_body, told
+from mainspring.llm.protocol.reading import InvalidField
+from mainspring.llm.routes import LLM_ROUTES
+from mainspring.security.model import Action, Principal
+from mainspring.security.ports import Authoriser
+from mainspring.serving.http.message import JSON, Reply, Request, Streamed, reply
+from mainspring.serving.http.routes import DataRoute
+
+_STREAM = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
+_SPARED_S = 0.5  # of the time to drain, in which a stream says why it ends
+_LONGEST_NAME = 128
+
+_log = logging.getLogger(__name__)
+_Handler = Callable[[Request, bytes | memoryview], Awaitable[Reply | Streamed]]
+
+
+class Writer(Protocol):
+    """Writer of one stream's events in the format of its caller."""
+
+    def write(self, event: Event) -> bytes: ...
+    def end(self) -> bytes: ...
+    def fail(self, error: Told) -> bytes: ...
+
+
+class ModelsSource(Protocol):
+    """The language models that are served now."""
+
+    def current(self) -> Mapping[str, Served]:
+        """Return them by name.
+
+        Raises:
+            Unavailable: They are not known.
+        """
+        ...
+
+    def start(self) -> None:
+        """Begin to follow them: on the event loop that will serve."""
+        ...
+
+    async def stop(self) -> None:
+        """Close what answers."""
+        ...
+
+
+class LanguageSurface:
+    """Handlers of `LLM_ROUTES`, a `serving.http.gateway.Surface`."""
+
+    routes = LLM_ROUTES
+
+    def __init__(self, models: ModelsSource, authoriser: Authoriser) -> None:
+        self._models = models
+        self._authoriser = authoriser
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._cutting = False
+
+    def handler(self, route: DataRoute) -> _Handler:
+        found: _Handler = getattr(self, route.handler)
+        return found
+
+    def start(self) -> None:
+        self._models.start()
+
+    async def stop(self) -> None:
+        await self._models.stop()
+
+    def drain(self, within_s: float) -> None:
+        asyncio.get_running_loop().call_later(max(0.0, within_s - _SPARED_S), self._cut)
+
+    def _cut(self) -> None:
+        self._cutting = True
+        for task in self._streams:
+            task.cancel()
+
+    def refusal(self, request: Request, error: Exception) -> Reply:
+        return _refused(told(error), _dialect(request))
+
+    # Routes
+
+    async def chat(self, request: Request, body: bytes | memoryview) -> Reply | Streamed:
+        asked = openai.read_request(body)
+        served, call = self._served(request, asked.model)
+        if asked.stream:
+            writer = openai.EventWriter(wants_usage=asked.wants_usage)
+            return await self._streamed(served, asked, call, writer)
+        answer = await self._answer(served, asked, call)
+        return Reply(200, openai.write_reply(answer))
+
+    async def embeddings(self, request: Request, body: bytes | memoryview) -> Reply:
+        asked = openai.read_embeddings(body)
+        served, call = self._served(request, asked.model, embeds=True)
+        answer = await served.answering.embed(asked, call)
+        return Reply(200, openai.write_vectors(answer, base64_=asked.base64))
+
+    async def models(self, request: Request, _body: bytes | memoryview) -> Reply:
+        caller = _caller(request)
+        seen = [
+            _described(name)
+            for name in sorted(self._models.current())
+            if self._authoriser.allows(caller, Action.ENDPOINT_DESCRIBE, f"endpoint/{name}")
+        ]
+        ends = {"first_id": seen[0]["id"], "last_id": seen[-1]["id"]} if seen else {"first_id": None, "last_id": None}
+        return reply(200, {"object": "list", "data": seen, "has_more": False, **ends})
+
+    async def model(self, request: Request, _body: bytes | memoryview) -> Reply:
+        if request.model not in self._models.current():
+            raise _unknown(request.model)
+        return reply(200, _described(request.model))
+
+    # How they answer
+
+    def _served(self, request: Request, name: str, *, embeds: bool = False) -> tuple[Served, Call]:
+        """Return what answers for a language model, once it is clear that the caller may ask it."""
+        caller = _caller(request)
+        if len(name) > _LONGEST_NAME:
+            raise InvalidField("model: the name is too long.", "model")
+        self._authoriser.check(caller, Action.ENDPOINT_PREDICT, f"endpoint/{name}")
+        served = self._models.current().get(name)
+        if served is None:
+            raise _unknown(name)
+        if served.model.embeds is not embeds:
+            makes = "vectors, no messages" if served.model.embeds else "messages, no vectors"
+            raise InvalidField(f"model: {name!r} makes {makes}.", "model")
+        return served, Call(id=request.id, caller=caller, begun=request.read, deadlines=served.model.deadlines)
+
+    async def _answer(self, served: Served, asked: ChatRequest, call: Call) -> ChatReply:
+        return await served.answering.chat(asked, call)
+
+    async def _streamed(self, served: Served, asked: ChatRequest, call: Call, writer: Writer) -> Streamed:
+        """Return the reply in parts once its first events are there: until then an error has a status."""
+        events = served.answering.stream(asked, call)
+        try:
+            first = await anext(events)
+        except StopAsyncIteration:
+            raise UpstreamError("The upstream gave no answer.", kind="failed", upstream="") from None
+        except BaseException:
+            await events.aclose()
+            raise
+        return Streamed(self._parts(first, events, writer, call), _STREAM)
+
+    async def _parts(
+        self, batch: Events, events: AsyncGenerator[Events, None], writer: Writer, call: Call
+    ) -> AsyncGenerator[bytes, None]:
+        task = asyncio.current_task()
+        if task is not None:
+            self._streams.add(task)
+        try:
+            yield b"".join([writer.write(event) for event in batch])
+            async for batch in events:  # noqa: PLR1704
+                yield b"".join([writer.write(event) for event in batch])
+            yield writer.end()
+        except asyncio.CancelledError:
+            if not self._cutting or task is None:
+                raise
+            task.uncancel()
+            yield writer.fail(Told(503, "The server is stopping; ask again."))
+        except Exception as error:  # the caller has a status of 200 already, so the stream itself says it
+            _log.warning(
+                "A stream for %s broke off: %s", call.id, error, exc_info=not isinstance(error, MainspringError)
+            )
+            yield writer.fail(told(error))
+        finally:
+            if task is not None:
+                self._streams.discard(task)
+            await events.aclose()
+
+
+def _caller(request: Request) -> Principal:
+    if request.principal is None:
+        raise Denied("No API key was given.")
+    return request.principal
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"There is no language model {name[:_LONGEST_NAME]!r}.", fix="GET /v1/models lists them.")
+
+
+def _described(name: str) -> dict[str, Any]:
+    """Return a model as both OpenAI and Anthropic describe one."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "mainspring",
+        "type": "model",
+        "display_name": name,
+        "created_at": "1970-01-01T00:00:00Z",
+    }
+
+
+def _dialect(request: Request) -> Dialect:
+    anthropic = request.template.startswith("/v1/messages") or request.headers.get("anthropic-version") is not None
+    return "anthropic" if anthropic else "openai"
+
+
+def _refused(error: Told, dialect: Dialect) -> Reply:
+    headers = [JSON]
+    if error.retry_after_s is not None:
+        headers.append(("retry-after", str(error.retry_after_s)))
+    if error.status == 401:
+        headers.append(("www-authenticate", 'Bearer realm="mainspring"'))
+    return Reply(error.status, error_body(error, dialect), tuple(headers))

@@ -1,0 +1,140 @@
+"""The language models that a gateway serves: their definitions as `apply` stored them, on the profile's upstreams."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mainspring.client.certificates import Certificates
+from mainspring.core.errors import Invalid, MainspringError, Unavailable
+from mainspring.core.settings import UpstreamServer
+from mainspring.llm.adapters.openai import OpenAIUpstream
+from mainspring.llm.answering import Assemble, Served, assemble
+from mainspring.llm.declaring import LanguageModel
+from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Events
+from mainspring.llm.ports import Upstream
+from mainspring.project.receivers import variable
+from mainspring.security.secrets import read_private
+
+if TYPE_CHECKING:
+    from mainspring.project.definitions.applied import Applied
+
+KIND = "language model"
+_POLL_S = 1.0
+_UPSTREAMS: Mapping[str, Callable[..., Upstream]] = {"openai": OpenAIUpstream}
+
+_log = logging.getLogger(__name__)
+
+
+def build_upstream(server: UpstreamServer) -> Upstream:
+    """Return the adapter of an upstream.
+
+    Raises:
+        Invalid: A file of its settings cannot be read.
+    """
+    key = server.key
+    if server.key_file is not None:
+        key = read_private(server.key_file, f"key of the upstream {server.name!r}").decode("latin-1").strip()
+    tls = Certificates(server.ca, server.cert, server.cert_key).context() if server.url.startswith("https:") else None
+    return _UPSTREAMS[server.protocol](server.name, server.url, key, tls=tls)
+
+
+class AppliedModels:
+    """The language models of the catalog, read again after each `apply`. What was read last stays while the catalog is
+    away.
+
+    Args:
+        applied: Opens the applied definitions; called in a thread, again after each failure.
+        servers: The profile's upstreams, by `receivers.variable` of their names.
+    """
+
+    def __init__(
+        self, applied: Callable[[], Applied], servers: Mapping[str, UpstreamServer], put_together: Assemble = assemble
+    ) -> None:
+        self._applied = applied
+        self._servers = servers
+        self._assemble = put_together
+        self._upstreams: dict[str, Upstream] = {}
+        self._served: Mapping[str, Served] | None = None if servers else {}
+        self._mark = ""
+        self._following: asyncio.Task[None] | None = None
+
+    def current(self) -> Mapping[str, Served]:
+        if self._served is None:
+            raise Unavailable("The language models are not known yet: the catalog does not respond.")
+        return self._served
+
+    def start(self) -> None:
+        if self._servers:
+            self._upstreams = {name: build_upstream(server) for name, server in self._servers.items() if server.url}
+            self._following = asyncio.get_running_loop().create_task(self._follow())
+
+    async def stop(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._following
+        for each in self._upstreams.values():
+            await each.close()
+
+    async def _follow(self) -> None:
+        away = False
+        while True:
+            try:
+                await self._look()
+                away = False
+            except MainspringError as error:
+                if not away:
+                    _log.error("The language models cannot be read; those of before are served: %s", error)
+                away = True
+            await asyncio.sleep(_POLL_S)
+
+    async def _look(self) -> None:
+        applied = await asyncio.to_thread(self._applied)
+        mark = await asyncio.to_thread(applied.mark)
+        if mark == self._mark and self._served is not None:
+            return
+        contents = await asyncio.to_thread(applied.current)
+        served = {}
+        for (kind, name), content in contents.items():
+            if kind == KIND:
+                try:
+                    model = msgspec.json.decode(content, type=LanguageModel)
+                except (msgspec.DecodeError, Invalid) as error:  # of another version of the package
+                    _log.error("The language model %r cannot be read, and is not served: %s", name, error)
+                    continue
+                served[name] = self._serve(model)
+        self._served, self._mark = served, mark
+
+    def _serve(self, model: LanguageModel) -> Served:
+        names = {each.upstream: self._upstreams.get(variable(each.upstream)) for each in model.upstreams}
+        known = {name: found for name, found in names.items() if found is not None}
+        try:
+            return Served(model, self._assemble(model, known))
+        except MainspringError as error:
+            _log.error("%s", error)
+            return Served(model, _Failing(error))
+
+
+class _Failing:
+    """Answers with an error."""
+
+    def __init__(self, error: MainspringError) -> None:
+        self._error = error
+
+    async def chat(self, _request: ChatRequest, _call: Call) -> ChatReply:
+        raise self._error
+
+    async def stream(self, _request: ChatRequest, _call: Call) -> AsyncGenerator[Events, None]:
+        nothing: tuple[Events, ...] = ()
+        for each in nothing:
+            yield each
+        raise self._error
+
+    async def embed(self, _request: EmbeddingsRequest, _call: Call) -> EmbeddingsReply:
+        raise self._error

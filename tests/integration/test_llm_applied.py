@@ -1,0 +1,101 @@
+"""Language models that a gateway follows: those of the catalog, on the profile's upstreams."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from kit.scripted_upstream import scripted
+from kit.waiting import wait_until_async
+from mainspring.core.errors import InvalidDefinition, MainspringError, Unavailable
+from mainspring.core.settings import UpstreamServer
+from mainspring.llm.answering import Served
+from mainspring.llm.declaring import LanguageModel
+from mainspring.llm.model import Call, ChatRequest, Message, Text
+from mainspring.project.catalog import memory_catalog
+from mainspring.project.definitions.applied import Applied
+from mainspring.project.definitions.loading import load_definitions
+from mainspring.project.language_models import AppliedModels
+from mainspring.project.settings import load_settings
+from mainspring.security.model import Principal
+
+ASKED = ChatRequest(model="assistant", messages=(Message(role="user", content=(Text("Hello"),)),))
+CALL = Call(id="r", caller=Principal("key", "key", frozenset()), begun=0)
+
+
+def contents(root: Path, *models: str) -> dict[tuple[str, str], str]:
+    """Return the definitions of a project with these lines."""
+    (root / "mainspring.toml").write_text('name = "own"\nmodules = ["own_llm"]\n')
+    (root / "own_llm.py").write_text("\n".join(("import mainspring as ms", *models)))
+    return load_definitions(load_settings(root, environment={})).contents()
+
+
+def declared(name: str, upstream: str = "local") -> str:
+    price = "price=ms.TokenPrice(prompt=0.5, cached=0.1)"
+    return f'ms.LanguageModel("{name}", upstreams=[ms.UpstreamModel("{upstream}", "tiny", {price})], deadline="3m")'
+
+
+def test_a_gateway_follows_what_was_applied_and_keeps_it_while_the_catalog_is_away(tmp_path: Path) -> None:
+    applied, away = Applied(memory_catalog()), False
+
+    def opened() -> Applied:
+        if away:
+            raise Unavailable("The catalog does not respond.")
+        return applied
+
+    async def body() -> None:
+        nonlocal away
+        applied.replace(contents(tmp_path, declared("assistant"), declared("other", "elsewhere")), 1)
+        with scripted() as upstream:
+            models = AppliedModels(opened, {"LOCAL": UpstreamServer("local", upstream.url)})
+            with pytest.raises(Unavailable):
+                models.current()
+            models.start()
+            await wait_until_async(lambda: known(models).keys() == {"assistant", "other"}, "the models")
+            served = models.current()["assistant"]
+            assert served.model.upstreams[0].price.cached == 0.1
+            assert (await served.answering.chat(ASKED, CALL)).choices[0].message.text.startswith("The train")
+            assert upstream.heard[0].json["model"] == "tiny"
+            with pytest.raises(Unavailable, match="none of the upstreams"):
+                await models.current()["other"].answering.chat(ASKED, CALL)
+            with pytest.raises(Unavailable, match="none of the upstreams"):
+                await anext(models.current()["other"].answering.stream(ASKED, CALL))
+            applied.replace({**contents(tmp_path, declared("newer")), ("language model", "odd"): "{}"}, 2)
+            await wait_until_async(lambda: known(models).keys() == {"newer"}, "the newer model")
+            away = True
+            await asyncio.sleep(1.2)
+            assert models.current().keys() == {"newer"}
+            await models.stop()
+
+    asyncio.run(body())
+
+
+def known(models: AppliedModels) -> Mapping[str, Served]:
+    try:
+        return models.current()
+    except MainspringError:
+        return {}
+
+
+def test_without_upstreams_there_are_no_language_models_and_nothing_is_read() -> None:
+    async def body() -> None:
+        models = AppliedModels(lambda: pytest.fail("read"), {})
+        models.start()
+        assert models.current() == {}
+        await models.stop()
+
+    asyncio.run(body())
+
+
+def test_definitions_are_checked_together(tmp_path: Path) -> None:
+    endpoint = 'ms.Endpoint("assistant", model="m@champion")'
+    with pytest.raises(InvalidDefinition, match="has the name of an endpoint"):
+        contents(tmp_path, declared("assistant"), endpoint)
+    with pytest.raises(InvalidDefinition, match="two language models named 'a'"):
+        contents(tmp_path, declared("a"), declared("a"))
+    found = contents(tmp_path, declared("assistant"))
+    assert found.keys() == {("language model", "assistant")}
+    assert LanguageModel.__name__ not in found["language model", "assistant"]

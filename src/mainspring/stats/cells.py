@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mainspring.stats.column_counting import COUNTS, WIDTH, Floats, Ints, Sums
-from mainspring.stats.reference import ColumnReference
+from mainspring.stats.reference import CATEGORICAL, TAIL, ColumnReference
 from mainspring.stats.summaries import Summary
 
 _ABOVE, _COMMONEST = COUNTS.index("above"), COUNTS.index("commonest")
@@ -32,6 +32,68 @@ def nearest(vectors: Floats, centres: npt.NDArray[Any]) -> tuple[npt.NDArray[np.
         cells[at : at + _BLOCK] = (norms - 2.0 * (block @ wide.T)).argmin(axis=1)
         distances[at : at + _BLOCK] = np.sqrt(((block - wide[cells[at : at + _BLOCK]]) ** 2).sum(axis=1))
     return cells, distances
+
+
+def k_means(vectors: npt.NDArray[Any], many: int, *, rounds: int = 25) -> Floats:
+    """Return the centres of cells, shape (cells, length), at most `many`, by Lloyd's algorithm from the start of greedy
+    k-means++ (Arthur and Vassilvitskii, SODA 2007). Deterministic.
+
+    Args:
+        vectors: Shape (rows, length), finite, at least one.
+    """
+    rows = np.asarray(vectors, np.float64)
+    centres = _spread(rows, many)
+    for _ in range(rounds):
+        cells, _ = nearest(rows, centres)
+        sums, counts = np.zeros_like(centres), np.bincount(cells, minlength=len(centres))[:, None]
+        np.add.at(sums, cells, rows)
+        moved = np.where(counts > 0, sums / np.maximum(counts, 1), centres)
+        if np.array_equal(moved, centres):
+            break
+        centres = moved
+    return centres
+
+
+def _spread(rows: Floats, many: int) -> Floats:
+    """Return rows that lie apart: of some that are drawn by their squared distance to those before, the best each."""
+    rng, tries = np.random.default_rng(0), 2 + int(np.log(many))
+    centres = rows[[int(rng.integers(len(rows)))]]
+    away = ((rows - centres) ** 2).sum(axis=1)
+    while len(centres) < many and away.max() > 0:
+        drawn = rng.choice(len(rows), tries, p=away / away.sum())
+        left = [np.minimum(away, ((rows - rows[each]) ** 2).sum(axis=1)) for each in drawn]
+        best = int(np.argmin([each.sum() for each in left]))
+        centres, away = np.vstack([centres, rows[drawn[best]]]), left[best]
+    return centres
+
+
+def cell_reference(centres: npt.NDArray[Any], counted: npt.NDArray[Any], *, count: int, nans: int) -> ColumnReference:
+    """Return the reference of a column of vectors.
+
+    Args:
+        centres: Centres of its cells, shape (cells, length).
+        counted: Finite vectors by which the cells are counted; none of them made a cell.
+        count: Number of rows of the column, of which `nans` are not finite.
+    """
+    centres = np.asarray(centres, "<f4")
+    cells, distances = nearest(np.asarray(counted, np.float64), centres)
+    counts = np.bincount(cells, minlength=len(centres))
+    reach = float(np.quantile(distances, 1.0 - TAIL, method="higher"))
+    return ColumnReference(
+        kind=CATEGORICAL,
+        count=count,
+        nulls=0,
+        nans=nans,
+        mean=0.0,
+        sd=0.0,
+        bins=(*counts.tolist(), 0),
+        categories=tuple(f"cell {number:02}" for number in range(1, len(centres) + 1)),
+        high=reach,
+        above=int((distances > reach).sum()),
+        commonest=f"cell {int(counts.argmax()) + 1:02}",
+        commonest_count=int(counts.max()),
+        centres=centres.tobytes(),
+    )
 
 
 class VectorCounter:

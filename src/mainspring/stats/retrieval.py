@@ -179,3 +179,30 @@ def mean_difference(values: npt.ArrayLike, others: npt.ArrayLike, *, confidence:
     if first.shape != second.shape:
         raise Invalid(f"The values of {first.size} queries cannot be paired with those of {second.size}.")
     return mean(first - second, confidence=confidence, low=-1.0)
+
+
+def unpaired_difference(values: npt.ArrayLike, others: npt.ArrayLike, *, confidence: float = 0.95) -> Mean:
+    """Return the difference of two means, each over queries of its own, with its interval: Welch's, of the values and
+    two more on either side (see `mean`).
+
+    Args:
+        values, others: In [0, 1]; NaN counts as no query.
+
+    Raises:
+        Invalid: As of `mean`.
+    """
+    first, second = mean(values, confidence=confidence), mean(others, confidence=confidence)
+    if not first.queries or not second.queries:
+        return Mean(math.nan, None, 0)
+    centres, variances, freedom = [], [], []
+    for each in (values, others):
+        known = np.asarray(each, dtype=np.float64)
+        more = np.r_[known[~np.isnan(known)], 0.0, 1.0]
+        centres.append(float(more.mean()))
+        variances.append(float(more.var(ddof=1)) / more.size)
+        freedom.append(more.size - 1)
+    spread = sum(variances)
+    degrees = spread**2 / sum(each**2 / count for each, count in zip(variances, freedom, strict=True))
+    reach = student_quantile((1 + confidence) / 2, max(1, int(degrees))) * math.sqrt(spread)
+    bounds = max(-1.0, centres[0] - centres[1] - reach), min(1.0, centres[0] - centres[1] + reach)
+    return Mean(first.value - second.value, Interval(*bounds, confidence), first.queries + second.queries)

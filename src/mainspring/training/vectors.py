@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from mainspring.ledger.batches import LARGEST_VALUE
 from mainspring.registry.bundles import REFERENCE
-from mainspring.stats.cells import nearest
-from mainspring.stats.reference import CATEGORICAL, TAIL, ColumnReference, Reference
+from mainspring.stats.cells import cell_reference
+from mainspring.stats.reference import ColumnReference, Reference
 
 MOST_CELLS, ROWS_A_CELL = 48, 40
 FEWEST_ROWS = 200
@@ -53,22 +53,4 @@ def profile_vectors(vectors: npt.NDArray[Any]) -> ColumnReference | None:
     made, counted = known[first], known[~first]
     many = min(MOST_CELLS, len(made) // ROWS_A_CELL, len(np.unique(made, axis=0)))
     means = MiniBatchKMeans(n_clusters=max(many, 2), random_state=0, n_init=3, batch_size=1024).fit(made)
-    centres = np.asarray(means.cluster_centers_, "<f4")
-    cells, distances = nearest(counted.astype(np.float64), centres)
-    counts = np.bincount(cells, minlength=len(centres))
-    reach = float(np.quantile(distances, 1.0 - TAIL, method="higher"))
-    return ColumnReference(
-        kind=CATEGORICAL,
-        count=len(values),
-        nulls=0,
-        nans=len(values) - len(known),
-        mean=0.0,
-        sd=0.0,
-        bins=(*counts.tolist(), 0),
-        categories=tuple(f"cell {number:02}" for number in range(1, len(centres) + 1)),
-        high=reach,
-        above=int((distances > reach).sum()),
-        commonest=f"cell {int(counts.argmax()) + 1:02}",
-        commonest_count=int(counts.max()),
-        centres=centres.tobytes(),
-    )
+    return cell_reference(means.cluster_centers_, counted, count=len(values), nans=len(values) - len(known))

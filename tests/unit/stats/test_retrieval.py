@@ -20,6 +20,7 @@ from mainspring.stats.retrieval import (
     mean_difference,
     measured,
     retrieval_metric,
+    unpaired_difference,
 )
 
 ids = st.sampled_from("abcdefghij")
@@ -168,3 +169,15 @@ def test_pairs_of_other_lengths_and_values_out_of_range_are_refused() -> None:
         mean([1.5])
     with pytest.raises(Invalid, match="confidence"):
         mean([1.0], confidence=1.0)
+
+
+@pytest.mark.parametrize(("queries", "shares"), [((20, 30), (0.9, 0.98)), ((10, 100), (0.5, 0.3))])
+def test_an_unpaired_difference_covers_the_true_one(queries: tuple[int, int], shares: tuple[float, float]) -> None:
+    rng, covered = np.random.default_rng(11), []
+    for _ in range(300):
+        first, second = ((rng.random(many) < share).astype(float) for many, share in zip(queries, shares, strict=True))
+        found = unpaired_difference(first, second).interval
+        assert found is not None
+        covered.append(found.low <= shares[0] - shares[1] <= found.high)
+    assert np.mean(covered) > 0.925
+    assert unpaired_difference([1.0], [math.nan]).interval is None

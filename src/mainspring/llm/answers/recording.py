@@ -21,7 +21,7 @@ from mainspring.llm.answers.declaring import Answers
 from mainspring.llm.answers.model import Answer, Citation, Passage, Reason
 from mainspring.llm.model import ChatRequest, Message, Usage
 
-QUESTION = "question"
+QUESTION, QUERY = "question", "answer.query"
 _TEXTS = ("query", "reply", "text", "passages", "citations", "request", "conversation", "where")
 _FEATURES = tuple(f"answer.{name}" for name in _TEXTS)
 _PLAIN = ("answer.index", "answer.prompt", "answer.tenant", "answer.model")

@@ -311,6 +311,34 @@ class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
 _DEADLINES = Deadlines()
 
 
+class Outcome(msgspec.Struct, kw_only=True):
+    """What became of a request, noted on the event loop by those who answer it. It may change until the answer ends.
+
+    Attributes:
+        upstream: Name of the upstream that answered; empty where none did.
+        attempts: Calls of upstreams, hedges not counted.
+        hedged: Whether a second upstream was asked while the first was slow.
+        cached: "exact" or "semantic" where the answer is an earlier one.
+        queued_us: Time for which the request waited for room at its upstream.
+        first_us: Time from its arrival to the first token, or to the whole answer; 0 before.
+        usage: What was charged.
+        counted: Whether `usage` is our own count, because the upstream gave none that can be.
+        micros: Cost in millionths of the currency.
+        cut: Why a stream ended early: "budget".
+    """
+
+    upstream: str = ""
+    attempts: int = 0
+    hedged: bool = False
+    cached: str = ""
+    queued_us: int = 0
+    first_us: int = 0
+    usage: Usage | None = None
+    counted: bool = False
+    micros: int = 0
+    cut: str = ""
+
+
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Circumstances of a request.
 
@@ -319,6 +347,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         caller: Whose key it came with.
         begun: When it was read, monotonic, microseconds (`serving.plane.lane.monotonic_us`).
         headers: Headers of the caller that are passed on to upstreams of its dialect, lower case.
+        outcome: What becomes of it.
     """
 
     id: str
@@ -326,6 +355,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     begun: int
     deadlines: Deadlines = _DEADLINES
     headers: tuple[tuple[str, str], ...] = ()
+    outcome: Outcome = msgspec.field(default_factory=Outcome)
 
 
 Kind = Literal["refused", "denied", "missing", "limited", "failed", "unreachable", "late", "broken"]

@@ -1,0 +1,332 @@
+"""Choice among the upstreams of a language model: by health, then by price or latency; the next where one fails.
+
+A request is sent again only if that can double nothing: nothing was forwarded to the caller, and the upstream has
+certainly not begun (no connection; 429, 503 or 529), or the declaration allows to repeat what may have been done. A
+request with tools that the upstream runs itself, or that it stores, is never repeated. After the 95th percentile of
+the times to the first token another upstream is asked as well, where the declaration allows that (hedged requests: Dean
+and Barroso, The Tail at Scale, CACM 2013): who begins first answers, the other is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
+
+from mainspring.core.errors import Invalid, Overloaded
+from mainspring.core.time import MILLISECOND, SECOND
+from mainspring.llm.declaring import TokenPrice
+from mainspring.llm.health import Breaker, BreakerRule, Latency
+from mainspring.llm.model import (
+    Call,
+    ChatReply,
+    ChatRequest,
+    EmbeddingsReply,
+    EmbeddingsRequest,
+    Events,
+    UpstreamError,
+    Usage,
+)
+from mainspring.llm.ports import Answering
+
+DECLARED, PRICE, LATENCY = "declared", "price", "latency"
+_REST_US = SECOND  # of an upstream without capacity that does not say for how long
+_BACKOFF_US, _LONGEST_BACKOFF_US = 50 * MILLISECOND, 2 * SECOND
+_MOST_HEDGES = 10  # saved up
+_STORED = ("store", "background", "previous_response_id", "conversation")
+_USUAL = Usage(prompt=1000, completion=300)
+
+T = TypeVar("T")
+Request = TypeVar("Request", ChatRequest, EmbeddingsRequest)
+
+
+class Fallback(msgspec.Struct, frozen=True, kw_only=True):
+    """Use of several upstreams of a language model.
+
+    Args:
+        order: Order in which healthy upstreams are asked: as "declared", by "price", or by measured "latency".
+        attempts: Calls of upstreams for a request at most, hedges not counted.
+        repeat: Whether a request is sent again that an upstream may have worked on: it failed, or was late, before the
+            first token. That may be paid twice.
+        hedge: Share of requests for which a second upstream may be asked while the first is slower than usual.
+        breaker: When an upstream is not asked for a while.
+    """
+
+    order: Literal["declared", "price", "latency"] = "declared"
+    attempts: int = 3
+    repeat: bool = False
+    hedge: float = 0.0
+    breaker: BreakerRule = BreakerRule()
+
+    def __post_init__(self) -> None:
+        if self.order not in (DECLARED, PRICE, LATENCY):
+            raise Invalid(f"A fallback has the order {self.order!r}.", fix=f"write {DECLARED}, {PRICE} or {LATENCY}.")
+        if not self.attempts >= 1 or not 0 <= self.hedge <= 1:
+            raise Invalid(
+                f"A fallback has {self.attempts} attempts and the share {self.hedge:g} of hedges.",
+                fix="write at least 1 attempt, and a share from 0 to 1.",
+            )
+
+
+class Candidate:
+    """An upstream of a language model, with its health.
+
+    Args:
+        name: Of the upstream.
+        model: Name of the model there.
+    """
+
+    def __init__(self, name: str, model: str, answering: Answering, price: TokenPrice, rule: BreakerRule) -> None:
+        self.name, self.model = name, model
+        self.answering = answering
+        self.price = price
+        self.breaker = Breaker(rule)
+        self.latency = Latency()
+
+
+class _Opened(Generic[T]):
+    """What the first upstream that began has given."""
+
+    __slots__ = ("candidate", "value")
+
+    def __init__(self, candidate: Candidate, value: T) -> None:
+        self.candidate, self.value = candidate, value
+
+
+class Failover:
+    """The upstreams of one language model, as one.
+
+    Args:
+        now: A clock that is never set, microseconds.
+        draw: Source of the jitter of waits.
+    """
+
+    def __init__(
+        self,
+        candidates: Sequence[Candidate],
+        fallback: Fallback,
+        now: Callable[[], int],
+        draw: random.Random | None = None,
+    ) -> None:
+        self.candidates = tuple(candidates)
+        self._fallback = fallback
+        self._now = now
+        self._draw = draw or random.Random()  # noqa: S311  # of waits
+        self._hedges = 0.0
+
+    async def chat(self, request: ChatRequest, call: Call) -> ChatReply:
+        """As of `Answering`; `Overloaded` where each upstream is at its limit or rests."""
+
+        def ask(candidate: Candidate, part: Call) -> Awaitable[ChatReply]:
+            return candidate.answering.chat(msgspec.structs.replace(request, model=candidate.model), part)
+
+        opened = await self._first(ask, _ignore, call, repeatable(request))
+        opened.candidate.breaker.succeeded(self._now())
+        return opened.value
+
+    async def embed(self, request: EmbeddingsRequest, call: Call) -> EmbeddingsReply:
+        """As of `chat`."""
+
+        def ask(candidate: Candidate, part: Call) -> Awaitable[EmbeddingsReply]:
+            return candidate.answering.embed(msgspec.structs.replace(request, model=candidate.model), part)
+
+        opened = await self._first(ask, _ignore, call, True)
+        opened.candidate.breaker.succeeded(self._now())
+        return opened.value
+
+    async def stream(self, request: ChatRequest, call: Call) -> AsyncGenerator[Events, None]:
+        """As of `chat`; after the first events no other upstream is asked."""
+
+        async def ask(candidate: Candidate, part: Call) -> tuple[Events, AsyncGenerator[Events, None]]:
+            made = candidate.answering.stream(msgspec.structs.replace(request, model=candidate.model), part)
+            try:
+                return await anext(made), made
+            except StopAsyncIteration:
+                raise UpstreamError(
+                    f"Upstream {candidate.name!r} ended a stream without an event.",
+                    kind="broken",
+                    upstream=candidate.name,
+                ) from None
+            except BaseException:
+                await made.aclose()
+                raise
+
+        opened = await self._first(ask, _close, call, repeatable(request))
+        breaker, (first, rest) = opened.candidate.breaker, opened.value
+        ended = False
+        try:
+            yield first
+            async for events in rest:
+                yield events
+            ended = True
+            breaker.succeeded(self._now())
+        except UpstreamError as error:
+            ended = True
+            self._ended(opened.candidate, error)
+            raise
+        finally:
+            if not ended:
+                breaker.abandoned()
+            await rest.aclose()
+
+    async def _first(
+        self,
+        ask: Callable[[Candidate, Call], Awaitable[T]],
+        close: Callable[[T], Coroutine[Any, Any, None]],
+        call: Call,
+        repeatable: bool,
+    ) -> _Opened[T]:
+        """Return what the first upstream gave that began; ask the next where one fails and that doubles nothing."""
+        begun, fallback = self._now(), self._fallback
+        until = begun + call.deadlines.first
+        self._hedges = min(_MOST_HEDGES, self._hedges + fallback.hedge)
+        tried: list[Candidate] = []
+        failure: Exception | None = None
+        for attempt in range(fallback.attempts):
+            candidate = await self._next(tried, until, attempt, failure)
+            if candidate is None:
+                break
+            tried.append(candidate)
+            call.outcome.attempts += 1
+            try:
+                return await self._raced(candidate, ask, close, call, until, repeatable)
+            except UpstreamError as error:
+                failure = error
+                again = error.unseen or (fallback.repeat and repeatable)
+                if error.kind == "refused" or error.begun or not again:
+                    raise
+            except Overloaded as error:  # its queue is full
+                failure = error
+        raise failure or self._resting()
+
+    async def _next(
+        self, tried: Sequence[Candidate], until: int, attempt: int, failure: Exception | None
+    ) -> Candidate | None:
+        """Return the upstream to ask now, perhaps after a wait; `None` where none takes a call in time."""
+        if (found := self._healthy(tried)) is not None:
+            return found
+        if failure is None and len(tried) < len(self.candidates):
+            return None  # all rest: the caller is told when to ask again
+        now = self._now()
+        backoff = min(_BACKOFF_US << attempt, _LONGEST_BACKOFF_US) * self._draw.uniform(0.5, 1.0)
+        at = max(min(each.breaker.opens_at(now) for each in self.candidates), now + int(backoff))
+        if at >= until:
+            return None
+        await asyncio.sleep((at - now) / SECOND)
+        return self._healthy(())
+
+    def _healthy(self, but: Sequence[Candidate]) -> Candidate | None:
+        """Claim the best upstream that takes calls now."""
+        now = self._now()
+        for candidate in sorted((each for each in self.candidates if each not in but), key=self._rank):
+            if candidate.breaker.begin(now):
+                return candidate
+        return None
+
+    def _rank(self, candidate: Candidate) -> float:
+        if self._fallback.order == PRICE:
+            return candidate.price.micros(_USUAL)
+        if self._fallback.order == LATENCY:
+            return candidate.latency.usual_us or 0.0  # one that nobody has measured is tried
+        return 0.0
+
+    async def _raced(
+        self,
+        candidate: Candidate,
+        ask: Callable[[Candidate, Call], Awaitable[T]],
+        close: Callable[[T], Coroutine[Any, Any, None]],
+        call: Call,
+        until: int,
+        repeatable: bool,
+    ) -> _Opened[T]:
+        tail_us = candidate.latency.tail_us
+        if self._hedges < 1 or not repeatable or tail_us is None or len(self.candidates) < 2:
+            return await self._asked(candidate, ask, call, until)
+        first = asyncio.create_task(self._asked(candidate, ask, call, until))
+        tasks = {first}
+        try:
+            await asyncio.wait(tasks, timeout=tail_us / SECOND)
+            if not first.done() and self._hedges >= 1 and (other := self._healthy((candidate,))) is not None:
+                self._hedges -= 1
+                call.outcome.hedged = True
+                tasks.add(asyncio.create_task(self._asked(other, ask, call, until)))
+            waiting: set[asyncio.Task[_Opened[T]]] = set(tasks)
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    if task.exception() is None:
+                        tasks.discard(task)
+                        return task.result()
+            return first.result()  # it raises
+        finally:
+            await _dropped(tasks, close)
+
+    async def _asked(
+        self, candidate: Candidate, ask: Callable[[Candidate, Call], Awaitable[T]], call: Call, until: int
+    ) -> _Opened[T]:
+        began = self._now()
+        deadlines = msgspec.structs.replace(call.deadlines, first=max(1, until - began))
+        ended = False
+        try:
+            value = await ask(candidate, msgspec.structs.replace(call, deadlines=deadlines))
+            ended = True
+        except UpstreamError as error:
+            ended = True
+            self._ended(candidate, error)
+            raise
+        finally:
+            if not ended:
+                candidate.breaker.abandoned()
+        candidate.latency.observe(self._now() - began)
+        call.outcome.upstream = candidate.name
+        return _Opened(candidate, value)
+
+    def _ended(self, candidate: Candidate, error: UpstreamError) -> None:
+        now = self._now()
+        if error.kind == "refused":
+            candidate.breaker.succeeded(now)
+        elif error.kind == "limited":
+            rest_us = _REST_US if error.retry_after_ms is None else error.retry_after_ms * MILLISECOND
+            candidate.breaker.rest(now + rest_us)
+            candidate.breaker.abandoned()
+        else:
+            candidate.breaker.failed(now)
+
+    def _resting(self) -> Overloaded:
+        now = self._now()
+        at = min(each.breaker.opens_at(now) for each in self.candidates)
+        return Overloaded(
+            "No upstream of the model takes requests now.", retry_after_ms=max(100, -(-(at - now) // MILLISECOND))
+        )
+
+
+def repeatable(request: ChatRequest) -> bool:
+    """Return whether a request can be sent twice without doing something twice: its tools are run by the caller, and
+    the upstream stores nothing."""
+    return all(tool.kind == "function" for tool in request.tools) and not any(
+        request.extra.get(each) for each in _STORED
+    )
+
+
+async def _ignore(value: object) -> None:
+    del value
+
+
+async def _close(value: tuple[Events, AsyncGenerator[Events, None]]) -> None:
+    await value[1].aclose()
+
+
+async def _dropped(tasks: set[asyncio.Task[_Opened[T]]], close: Callable[[T], Coroutine[Any, Any, None]]) -> None:
+    """Cancel calls that are not wanted, and close what they have opened."""
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        try:
+            opened = await task
+        except (asyncio.CancelledError, UpstreamError, Overloaded):
+            continue
+        opened.candidate.breaker.abandoned()
+        await close(opened.value)

@@ -1,0 +1,148 @@
+"""Health of upstreams: circuit breakers, and how long their first tokens take. Instants are microseconds."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import deque
+from math import ceil
+
+import msgspec
+
+from mainspring.core.errors import Invalid
+from mainspring.core.time import SECOND
+
+_PARTS = 10  # of a window
+_SAMPLES, _ENOUGH = 256, 20  # latencies that are kept, and from which on their quantiles mean something
+_TAIL = 0.95
+_SMOOTH = 0.2  # weight of the newest latency in the usual one
+
+
+class BreakerRule(msgspec.Struct, frozen=True, kw_only=True):
+    """When a circuit breaker opens, and for how long.
+
+    Args:
+        window_us: Time of which calls count.
+        least: Calls in the window before it opens.
+        share: Share of them that failed, from which on it opens.
+        open_us: Time for which no call passes; it doubles with each probe that fails, up to `longest_us`.
+        probes: Calls that have to succeed, one at a time, before it closes.
+    """
+
+    window_us: int = 30 * SECOND
+    least: int = 5
+    share: float = 0.5
+    open_us: int = 5 * SECOND
+    longest_us: int = 300 * SECOND
+    probes: int = 2
+
+    def __post_init__(self) -> None:
+        if not (0 < self.share <= 1 and self.least > 0 and self.probes > 0 and 0 < self.open_us <= self.longest_us):
+            raise Invalid(f"A circuit breaker has the rule {self}.", fix="give a share up to 1, and counts above 0.")
+
+
+class Breaker:
+    """The circuit breaker of one upstream (Nygard, Release It!, 2nd ed., chapter 5): closed, open, or half-open.
+
+    Each call for which `begin` returned true ends with one of `succeeded`, `failed` or `abandoned`.
+    """
+
+    def __init__(self, rule: BreakerRule | None = None) -> None:
+        self._rule = rule or BreakerRule()
+        self._parts: deque[list[int]] = deque()  # number of a part, calls, failures
+        self._opened_at: int | None = None  # half-open once `_open_us` are over
+        self._open_us = self._rule.open_us
+        self._probing = False
+        self._passed = 0
+        self._rests_until = 0
+
+    def opens_at(self, now: int) -> int:
+        """Return when the next call passes; `now` if it does at once. While a probe is under way: soon."""
+        at = max(now, self._rests_until)
+        if self._opened_at is not None:
+            at = max(at, self._opened_at + self._open_us, now + 1 if self._probing else 0)
+        return at
+
+    def begin(self, now: int) -> bool:
+        """Return whether a call may go."""
+        if self.opens_at(now) > now:
+            return False
+        self._probing = self._opened_at is not None
+        return True
+
+    def succeeded(self, now: int) -> None:
+        """Count a call that the upstream answered."""
+        if self._opened_at is None:
+            self._count(now, 0)
+        elif self._probing:
+            self._probing = False
+            self._passed += 1
+            if self._passed >= self._rule.probes:
+                self._opened_at, self._open_us, self._passed = None, self._rule.open_us, 0
+                self._parts.clear()
+
+    def failed(self, now: int) -> None:
+        """Count a call that failed by the upstream's fault."""
+        if self._opened_at is None:
+            self._count(now, 1)
+            calls, failures = (sum(part[place] for part in self._parts) for place in (1, 2))
+            if calls >= self._rule.least and failures >= self._rule.share * calls:
+                self._open(now)
+        elif self._probing:
+            self._probing = False
+            self._open_us = min(2 * self._open_us, self._rule.longest_us)
+            self._open(now)
+
+    def abandoned(self) -> None:
+        """End a call of which nobody knows how it would have ended."""
+        self._probing = False
+
+    def rest(self, until: int) -> None:
+        """Let no call pass until an instant, because the upstream asked for that."""
+        self._rests_until = max(self._rests_until, until)
+
+    @property
+    def state(self) -> str:
+        """ "closed", "open" or "half-open" (of which the next probe may still have to wait)."""
+        if self._opened_at is None:
+            return "closed"
+        return "half-open" if self._probing or self._passed else "open"
+
+    def _open(self, now: int) -> None:
+        self._opened_at, self._passed = now, 0
+        self._parts.clear()
+
+    def _count(self, now: int, failures: int) -> None:
+        number = now * _PARTS // self._rule.window_us
+        while self._parts and self._parts[0][0] <= number - _PARTS:
+            self._parts.popleft()
+        if not self._parts or self._parts[-1][0] != number:
+            self._parts.append([number, 0, 0])
+        self._parts[-1][1] += 1
+        self._parts[-1][2] += failures
+
+
+class Latency:
+    """Recent times to the first token of one upstream.
+
+    Attributes:
+        usual_us: Their mean, the newest weighing most; `None` before the first.
+    """
+
+    def __init__(self) -> None:
+        self._order: deque[int] = deque()
+        self._sorted: list[int] = []
+        self.usual_us: float | None = None
+
+    def observe(self, us: int) -> None:
+        """Learn from a call."""
+        self.usual_us = us if self.usual_us is None else self.usual_us + _SMOOTH * (us - self.usual_us)
+        self._order.append(us)
+        insort(self._sorted, us)
+        if len(self._order) > _SAMPLES:
+            del self._sorted[bisect_left(self._sorted, self._order.popleft())]
+
+    @property
+    def tail_us(self) -> int | None:
+        """Their 95th percentile; `None` while there are too few."""
+        count = len(self._sorted)
+        return None if count < _ENOUGH else self._sorted[ceil(_TAIL * count) - 1]

@@ -134,7 +134,10 @@ _WHY = {
     **dict.fromkeys(("apply", "advise", "batch", "bench", "ci", "doctor", "features", "ingest", "jobs"), _CODE),
     **dict.fromkeys(("materialize", "monitor", "pipelines", "profile", "quotas", "reproduce", "search"), _CODE),
     **dict.fromkeys(("streams", "train", "up"), _CODE),
-    **dict.fromkeys(("data", "evidence", "export", "migrate", "models", "retention", "sbom", "topics"), _STATE),
+    **dict.fromkeys(
+        ("collections", "data", "encoders", "evidence", "export", "migrate", "models", "retention", "sbom", "topics"),
+        _STATE,
+    ),
     **dict.fromkeys(("policy", "roles", "service-accounts", "users"), _RIGHTS),
     **dict.fromkeys(("audit", "backup", "console", "edge", "encryption", "restore"), _SECRETS),
     **dict.fromkeys(("completion", "demo", "init", "llm", "login", "logout", "tenant"), _OUTSIDE),
@@ -181,7 +184,9 @@ EVENTS = {
     "audit verify": "audit.verify",
     "backup": "backup.make",
     "batch": "batch.run",
+    "collections build": "collections.build",
     "console": "keys.create",
+    "encoders add": "add",
     "encryption rewrite": "encryption.rewrite",
     "encryption rotate": "encryption.rotate",
     "erase": "subject.erase",
@@ -200,7 +205,9 @@ EVENTS = {
 }  # fmt: skip
 # Command, or group of commands -> why it has no event. Values of persons that they reveal have one.
 NO_EVENT = {
-    **dict.fromkeys(("advise", "audit", "completion", "data", "doctor", "edge", "encryption", "endpoints"), _READS),
+    **dict.fromkeys(
+        ("advise", "audit", "collections", "completion", "data", "doctor", "edge", "encryption", "endpoints"), _READS
+    ),
     **dict.fromkeys(("explain", "fairness", "features", "groups", "incidents", "jobs", "keys", "models"), _READS),
     **dict.fromkeys(("monitor", "objectives", "pipelines", "policy", "predictions", "profile", "quotas"), _READS),
     **dict.fromkeys(("roles", "rollout", "runs", "service-accounts", "sessions", "status", "streams"), _READS),
@@ -218,6 +225,7 @@ NO_EVENT = {
 JOB_EVENTS = {
     "batch": "batch.run",
     "collect-garbage": "collect-garbage",
+    "collections": "collections.build",
     "evidence": "evidence",
     "explain": "",
     "forget-jobs": "jobs.forget",

@@ -34,6 +34,7 @@ from mainspring.operations.backup.running import Made, Restored
 from mainspring.operations.batch.values import BatchReport
 from mainspring.operations.callers import Caller
 from mainspring.operations.ci.model import Report
+from mainspring.operations.collections import CollectionReport
 from mainspring.operations.data.batches import Batch, Descent
 from mainspring.operations.demo.walkthrough import Summary
 from mainspring.operations.edge.building import BuiltPackage
@@ -85,6 +86,8 @@ from mainspring.serving.model import Baseline
 from mainspring.serving.streaming.replay import PartitionReplay
 from mainspring.stats.exposure import Exposure
 from mainspring.training.model import TrainReport
+from mainspring.vectors.model import Build
+from mainspring.vectors.searching import Found
 
 PAGE = Path(__file__).parent / "reference" / "json.md"
 SCHEMA = Path(__file__).parent / "assets" / "json-output.schema.json"
@@ -195,6 +198,11 @@ DOCUMENTS = {
     "streams seek": Document(dict[str, str]),
     "streams replay": Document(list[PartitionReplay]),
     "data commit": Document(DatasetCommit, ("at",)),
+    "encoders add": _ADDED,
+    "collections list": Document(list[CollectionReport], ("Build.built_at",)),
+    "collections show": Document(CollectionReport, ("Build.built_at",)),
+    "collections build": Document(list[Build], ("built_at",)),
+    "collections search": Document(list[Found]),
     "topics list": Document(list[ListedTopic]),
     "topics create": Document(ListedTopic),
     "topics show": Document(list[ListedPartition]),

@@ -37,7 +37,7 @@ ELSEWHERE = {
     *("up", *(f"rollout {name}" for name in ("start", "status", "stop", "promote", "rollback", "list"))),
     *(f"pipelines {name}" for name in ("list", "run", "status", "retry", "approve", "cancel", "logs", "graph")),
     *(f"pipelines {name}" for name in ("run-step", "step", "export")),
-    "batch",
+    "batch", "encoders add", *(f"collections {name}" for name in ("list", "show", "build", "search")),
 }  # fmt: skip
 
 
@@ -75,6 +75,7 @@ EVENTS: dict[str, str] = script("access_reference").EVENTS
 UNCHANGED = {name: EVENTS[name] for name in ("apply", "encryption rewrite", "logout", "models import", "retention")}
 # Command whose event is not seen below -> the test that sees it.
 SEEN = {
+    **dict.fromkeys(("collections build", "encoders add"), "integration/test_collections_command.py"),
     "apply": "integration/test_personal_values.py", "batch": "integration/test_batch.py",
     "data publish": "unit/operations/test_publishing.py", "login": "integration/test_login.py",
     "logout": "integration/test_login.py", "migrate": "e2e/test_migrate.py",

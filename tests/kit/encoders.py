@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mainspring.vectors.model import Floats
+
+ENCODER_WORDS = [
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    *["the", "cat", "sat", "on", "a", "mat", "while", "dogs", "ran", "far", "away"],
+]
+ENCODER_WIDTH, wide, ENCODER_PLACES = 8, 12, 16
 
 
 class WordEncoder:
@@ -38,3 +49,56 @@ class WordEncoder:
     def _word(self, word: str) -> Floats:
         seed = int.from_bytes(hashlib.sha256(f"{self._seed} {word}".encode()).digest()[:8], "big")
         return np.random.default_rng(seed).normal(size=self.dimension).astype(np.float32)
+
+
+def small_tokenizer() -> bytes:
+    """Return a tokeniser of a few words, with limits as published ones have."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from tokenizers.processors import TemplateProcessing
+
+    made = Tokenizer(WordLevel({word: number for number, word in enumerate(ENCODER_WORDS)}, unk_token="[UNK]"))
+    made.pre_tokenizer = Whitespace()
+    made.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    made.enable_truncation(4)
+    made.enable_padding(length=64)
+    return made.to_str().encode()
+
+
+def write_encoder(folder: Path, **config: Any) -> Path:
+    """Write an encoder with random weights as Hugging Face does."""
+    chance = np.random.default_rng(3)
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (len(ENCODER_WORDS), ENCODER_WIDTH),
+        "embeddings.position_embeddings.weight": (ENCODER_PLACES, ENCODER_WIDTH),
+        "embeddings.token_type_embeddings.weight": (2, ENCODER_WIDTH),
+    }
+    layer, wide = "encoder.layer.0.", 12
+    denses = {
+        "attention.output.dense": (ENCODER_WIDTH, ENCODER_WIDTH),
+        "intermediate.dense": (wide, ENCODER_WIDTH),
+    }
+    denses |= {"output.dense": (ENCODER_WIDTH, wide)}
+    denses |= {f"attention.self.{kind}": (ENCODER_WIDTH, ENCODER_WIDTH) for kind in ("query", "key", "value")}
+    for name, shape in denses.items():
+        shapes |= {f"{layer}{name}.weight": shape, f"{layer}{name}.bias": shape[:1]}
+    for name in ("embeddings", f"{layer}attention.output", f"{layer}output"):
+        shapes |= {f"{name}.LayerNorm.{part}": (ENCODER_WIDTH,) for part in ("weight", "bias")}
+    header, parts, at = {}, [], 0
+    for name, shape in shapes.items():
+        content = chance.normal(0, 0.7, shape).astype("<f4").tobytes()
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + len(content)]}
+        parts.append(content)
+        at += len(content)
+    encoded = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(len(encoded).to_bytes(8, "little") + encoded + b"".join(parts))
+    usual = {
+        "model_type": "bert",
+        "hidden_act": "gelu",
+        "num_attention_heads": 2,
+        "max_position_embeddings": ENCODER_PLACES,
+    }
+    (folder / "config.json").write_text(json.dumps({**usual, **config}))
+    (folder / "tokenizer.json").write_bytes(small_tokenizer())
+    return folder

@@ -20,6 +20,8 @@ _NAMES: dict[str, Callable[[Project], Iterable[str]]] = {
     "reference": lambda project: project.definitions.models,
     "stream": lambda project: [*project.definitions.streams, *project.definitions.stream_endpoints],
     "streams": lambda project: [*project.definitions.streams, *project.definitions.stream_endpoints],
+    "collection": lambda project: project.definitions.collections,
+    "collections": lambda project: project.definitions.collections,
     "source": lambda project: project.definitions.sources,
     "view": lambda project: project.definitions.views,
     "views": lambda project: project.definitions.views,

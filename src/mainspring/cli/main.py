@@ -19,6 +19,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ingest": ("ingest", "Ingest data into a source's table."),
     "streams": ("streams", "Streams: into sources, and of stream endpoints."),
     "data": ("data", "Versions of the data: log, diff, restore, profile."),
+    "encoders": ("encoders", "Encoders of texts: add MiniLM or another."),
+    "collections": ("collections", "Documents found by meaning: build, search."),
     "topics": ("topics", "Topics of the event log: list, show, tail, produce."),
     "features": ("features", "List, explain, read and verify features."),
     "materialize": ("materialize", "Bring the online features up to date."),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from functools import reduce
+from typing import Any
 
 import msgspec
 
-from mainspring.core.errors import NotFound
-from mainspring.core.expr.tree import Node
-from mainspring.core.time import format_instant
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.expr.tree import Node, col
+from mainspring.core.schema import DType
+from mainspring.core.time import format_instant, parse_instant
 from mainspring.operations.auditing import audited
 from mainspring.project import Project
 from mainspring.vectors.building import Builder, Progress, restore
@@ -116,3 +120,35 @@ def opened(project: Project, collection: Collection) -> tuple[Build, VectorIndex
             fix=f"run `mainspring collections build {collection.name}`.",
         )
     return build, restore(project.lake, project.vectors, collection, build)
+
+
+def equal_fields(project: Project, name: str, given: Sequence[str]) -> Node | None:
+    """Return the condition that documents have some values, each written as `FIELD=VALUE`; `None` for none.
+
+    Raises:
+        NotFound: The collection is not declared.
+        Invalid: A field is none of the collection's, or has another type than its value.
+    """
+    fields = project.definitions.collection(name).filters
+    parts = []
+    for each in given:
+        field, separator, text = each.partition("=")
+        if not separator or field not in fields:
+            raise Invalid(
+                f"{each!r} names no field of collection {name!r}.", fix=f"write FIELD=VALUE, of {sorted(fields)}."
+            )
+        parts.append(col(field) == _value(field, text, fields[field]))
+    return reduce(operator.and_, parts) if parts else None
+
+
+def _value(field: str, text: str, dtype: DType) -> Any:
+    try:
+        if dtype is DType.Boolean:
+            return {"true": True, "false": False}[text]
+        if dtype in (DType.Int32, DType.Int64):
+            return int(text)
+        if dtype in (DType.Float32, DType.Float64):
+            return float(text)
+    except (KeyError, ValueError):
+        raise Invalid(f"{text!r} is no value of {field!r}, which is {dtype!r}.", fix="write another value.") from None
+    return parse_instant(text) if dtype is DType.Timestamp else text

@@ -142,6 +142,10 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         "Remove versions marked for deletion, and unreferenced bundles, as `mainspring models gc` does.",
         {"grace": Option("7d", grace)},
     ),
+    "collections": BuiltIn(
+        "Build collections, as `mainspring collections build`, one per step; by default all.",
+        {"collections": Option([], names)},
+    ),
     "evidence": BuiltIn(
         "Measure what serves the controls of frameworks, as `mainspring evidence`, by default of all.",
         {"frameworks": Option([], names)},

@@ -171,7 +171,7 @@ def add(
     """
     from mainspring.operations.models.adding import add_file
 
-    _told(call, add_file(call.project, name, file, golden=golden, alias=alias, parent=parent, signed_by=signed_by))
+    tell_added(call, add_file(call.project, name, file, golden=golden, alias=alias, parent=parent, signed_by=signed_by))
 
 
 @make("function")
@@ -202,7 +202,9 @@ def function(
     from mainspring.operations.models.tensor_specs import parse_spec
 
     takes, gives = [parse_spec(text) for text in inputs], [parse_spec(text) for text in outputs]
-    _told(call, add_function(call.project, name, function, inputs=takes, outputs=gives, golden=golden, alias=alias))
+    tell_added(
+        call, add_function(call.project, name, function, inputs=takes, outputs=gives, golden=golden, alias=alias)
+    )
 
 
 @make("compose")
@@ -217,7 +219,7 @@ def compose(call: Call, *, name: str, graph: Path, golden: Path | None, alias: s
     """
     from mainspring.operations.models.composing import compose, read_plan
 
-    _told(call, compose(call.project, name, read_plan(graph), golden=golden, alias=alias))
+    tell_added(call, compose(call.project, name, read_plan(graph), golden=golden, alias=alias))
 
 
 @make("list")
@@ -247,7 +249,7 @@ def list_(call: Call, *, name: str | None) -> None:
     call.result([dated(each, "created_at") for each in found], show)
 
 
-def _told(call: Call, added: Added) -> None:
+def tell_added(call: Call, added: Added) -> None:
     document: dict[str, Any] = {
         **asdict(added),
         "inputs": [_shape(spec) for spec in added.inputs],

@@ -315,6 +315,23 @@ def _monitor(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
     return {"endpoints": chosen}
 
 
+def _build(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
+    from mainspring.operations.collections import build_collection
+
+    chosen = given["collections"] or list(project.definitions.collections)
+    found: dict[str, Plain] = {}
+    for number, name in enumerate(chosen):
+        run.progress(number, len(chosen), name)
+
+        def build(name: str = name) -> Plain:
+            done = build_collection(project, name, lambda _step, _done, _total: run.check())
+            return {"documents": done.documents, "chunks": done.chunks, "embedded": done.embedded}
+
+        found[name] = run.step(name, build)
+    run.progress(len(chosen), len(chosen))
+    return found
+
+
 def _snapshot(project: Project, _: JobRun, given: dict[str, Any]) -> Plain:
     found = {}
     for source in given["sources"] or list(project.definitions.sources):
@@ -335,6 +352,10 @@ def _endpoints(project: Project, given: dict[str, Any]) -> object:
     return [project.definitions.endpoint(each) for each in given["endpoints"]]
 
 
+def _collections(project: Project, given: dict[str, Any]) -> object:
+    return [project.definitions.collection(each) for each in given["collections"]]
+
+
 def _sources(project: Project, given: dict[str, Any]) -> object:
     return [project.definitions.source(each) for each in given["sources"]]
 
@@ -342,6 +363,7 @@ def _sources(project: Project, given: dict[str, Any]) -> object:
 WORK: Mapping[str, Work] = {
     "batch": Work(_batch, _target, long=True),
     "collect-garbage": Work(_collect),
+    "collections": Work(_build, _collections, long=True),
     "evidence": Work(_evidence, _known_frameworks, long=True),
     "explain": Work(_explain, _predictions, long=True),
     "forget-jobs": Work(_forget),

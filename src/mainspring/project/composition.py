@@ -651,8 +651,8 @@ class Project:
         return built
 
     @cached_property
-    def _encoders(self) -> dict[tuple[str, str], Encoder]:
-        """Encoders that were opened, by their names and digests."""
+    def encoders(self) -> dict[tuple[str, str | None], Encoder]:
+        """Encoders that are open, by their names and digests; `None` for one as it is now, whatever that is."""
         return {}
 
     def encoder(self, declared: DeclaredEncoder, digest: str | None = None) -> Encoder:
@@ -665,12 +665,15 @@ class Project:
             NotFound: It is not registered.
             Corrupt: Its bundle is damaged, or is none of an encoder.
         """
+        given = self.encoders.get((declared.name, None))
+        if given is not None:
+            return given
         if digest is None:
             digest = self._encoder_digest(declared)
-        known = self._encoders.get((declared.name, digest))
+        known = self.encoders.get((declared.name, digest))
         if known is None:
             known = backends.registered_encoder(self.bundles.load(digest), declared.name)
-            self._encoders[declared.name, digest] = known
+            self.encoders[declared.name, digest] = known
         return known
 
     def registered_encoder(self, name: str) -> Encoder:

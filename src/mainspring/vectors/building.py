@@ -13,9 +13,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.ids import new_id
 from mainspring.core.locks import Locks
 from mainspring.core.time import Clock
 from mainspring.data import duck
@@ -145,11 +147,51 @@ class Builder:
             if name != kept and name.startswith(prefix) and "-" not in name.removeprefix(prefix):
                 self._store.drop(name)
 
+    def prune(self, collection: Collection) -> None:
+        """Remove what the source does not have as it is here, with all bytes: rows of the table in every version, and
+        entries of the indexes. Nothing is embedded; a document that changed comes back with the next build.
+
+        Where a build with another chunker or encoder is unfinished, the documents that it has done are missing until
+        its end.
+        """
+        with self._locks.hold(f"collection.{collection.name}", wait_s=_WAIT_S):
+            stored, build = StoredChunks(self._lake, collection), self._builds.get(collection.name)
+            if stored.version is not None:
+                stored.rewrite(self._outdated(collection, stored))
+                self._lake.forget(stored.name)
+            self._drop_others(collection.name, "" if build is None else build.index)
+            if build is None:
+                return
+            stored, tally = StoredChunks(self._lake, collection), _Tally()
+            index = self._store.create(build.index, build.spec)
+            chunks = _bring(index, stored, build.recipe, tally)
+            index.compact()
+            left = msgspec.structs.replace(
+                build,
+                documents=stored.documents(build.recipe),
+                chunks=chunks,
+                removed=tally.removed,
+                table_version=-1 if stored.version is None else stored.version,
+                examples={},
+            )
+            self._builds.save(left)
+
+    def _outdated(self, collection: Collection, stored: StoredChunks) -> Iterable[str]:
+        version = self._lake.version(collection.source.name)
+        if version is None:
+            return stored.all_documents()
+        with duck.connect() as con:
+            return ChunkTable(con, self._lake, collection, version, self._clock.now()).outdated()
+
     def remove(self, collection: str) -> None:
-        """Remove a collection that is declared no more: its record, and its indexes."""
+        """Remove a collection that is declared no more, with all bytes: its record, its chunks, and its indexes."""
         with self._locks.hold(f"collection.{collection}", wait_s=_WAIT_S):
             self._builds.remove(collection)
             self._drop_others(collection, "")
+            table = chunks_table(collection)
+            if self._lake.version(table) is not None:
+                self._lake.replace(table, (), self._lake.describe(table).schema, key=new_id())
+                self._lake.forget(table)
 
 
 def _check_size(collection: Collection, encoder: Encoder) -> None:

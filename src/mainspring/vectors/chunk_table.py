@@ -149,6 +149,12 @@ class ChunkTable:
         )
         return Plan(int(documents), int(waiting), dict(gone), dict(refused), dict(examples))
 
+    def outdated(self) -> set[str]:
+        """Return the documents of the table that the source does not have, or not as they are there."""
+        found = self._con.execute(f"""
+            SELECT DISTINCT _document FROM chunks ANTI JOIN documents USING (_document, _digest) WHERE {_LIVE}""")
+        return {document for (document,) in found.fetchall()}
+
     def waiting(self) -> Iterator[tuple[Document, list[int]]]:
         """Yield the documents whose chunks are to be made, with the numbers of the rows that they replace."""
         fields = list(self._collection.filters)
@@ -239,6 +245,12 @@ class StoredChunks:
             query = f"SELECT count(DISTINCT _document) FROM chunks WHERE {_LIVE} AND _recipe = {quote_text(recipe)}"
             return int(duck.one_row(con, query)[0])
 
+    def all_documents(self) -> set[str]:
+        """Return the documents, whatever their recipe."""
+        with duck.session() as con:
+            self._register(con)
+            return {each for (each,) in con.execute(f"SELECT DISTINCT _document FROM chunks WHERE {_LIVE}").fetchall()}
+
     def entries(self, recipe: str, ids: Iterable[str]) -> Iterator[Entries]:
         """Yield some of the chunks as entries of an index; all of a document's are in one piece."""
         fields = list(self._collection.filters)
@@ -269,11 +281,21 @@ class StoredChunks:
             gone, rows = duck.one_row(con, "SELECT count(*) FILTER (_gone), count(*) FROM chunks")
         return bool(gone > max(_LEAST_GONE, rows // 2))
 
-    def rewrite(self) -> None:
-        """Write the table without the rows that are gone."""
+    def count(self, documents: Iterable[str]) -> int:
+        """Return the number of chunks of some documents."""
         with duck.session() as con:
             self._register(con)
-            live = con.sql(f"SELECT * FROM chunks WHERE {_LIVE}").to_arrow_reader(_AT_ONCE)
+            con.register("asked", pa.table({"_document": pa.array(sorted(documents), pa.string())}))
+            query = f"SELECT count(*) FROM chunks SEMI JOIN asked USING (_document) WHERE {_LIVE}"
+            return int(duck.one_row(con, query)[0])
+
+    def rewrite(self, without: Iterable[str] = ()) -> None:
+        """Write the table without the rows that are gone, and without some documents."""
+        with duck.session() as con:
+            self._register(con)
+            con.register("without", pa.table({"_document": pa.array(sorted(without), pa.string())}))
+            query = f"SELECT * FROM chunks ANTI JOIN without USING (_document) WHERE {_LIVE}"
+            live = con.sql(query).to_arrow_reader(_AT_ONCE)
             batches = (_cast(batch, self._schema) for batch in live)
             self._lake.replace(self.name, batches, self._schema, key=new_id())
 

@@ -296,3 +296,32 @@ def test_queries_that_ask_nothing_are_refused(memory: Desk, query: str, k: int) 
     memory.build(WordEncoder())
     with pytest.raises(Invalid):
         memory.search(WordEncoder(), query, k)
+
+
+def test_what_the_source_lost_is_pruned_from_every_version_without_the_encoder(desk: Desk) -> None:
+    encoder = WordEncoder()
+    desk.land(*({"path": name, "body": f"The secret of {name}."} for name in "abc"), {"path": "d", "body": "Old."})
+    desk.build(encoder)
+    desk.land({"path": "d", "body": "New."}, {"path": "c", "body": "Another c."})
+    desk.build(encoder)
+    first = desk.lake.version(chunks_table("docs"))
+    desk.land({"path": "d", "body": "Newest."})
+    desk.lake.erase("pages", {"path": ["a", "c"]})
+    encoder.asked.clear()
+    Builder(desk.lake, desk.store, desk.builds, desk.locks, desk.clock).prune(collection())
+    assert not encoder.asked
+    assert desk.documents() == {"b": ["The secret of b."]}  # d changed since, and comes back with a build
+    assert desk.lake.readable(chunks_table("docs"), range(first + 1)) == []
+    build = desk.builds.get("docs")
+    assert build is not None
+    assert (build.documents, build.chunks) == (1, 1)
+    desk.build(encoder)
+    assert desk.documents() == {"b": ["The secret of b."], "d": ["Newest."]}
+
+
+def test_a_collection_that_is_declared_no_more_is_removed(desk: Desk) -> None:
+    desk.land({"path": "a", "body": "One."})
+    desk.build(WordEncoder())
+    Builder(desk.lake, desk.store, desk.builds, desk.locks, desk.clock).remove("docs")
+    assert (desk.builds.all(), desk.store.names()) == ([], [])
+    assert desk.lake.describe(chunks_table("docs")).rows == 0

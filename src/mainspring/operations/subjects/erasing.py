@@ -27,7 +27,7 @@ from mainspring.features.tilelog.rows import tiles_table
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.auditing import audit
 from mainspring.operations.materialize import materialise_views
-from mainspring.operations.subjects import artefacts, endpoints, messages
+from mainspring.operations.subjects import artefacts, documents, endpoints, messages
 from mainspring.operations.subjects.artefacts import Artefact
 from mainspring.operations.subjects.naming import Subject, former_names, key_values
 from mainspring.operations.subjects.receipts import signed
@@ -103,6 +103,7 @@ def _planned(
     touched = {source_of(table) for table, each in tables.items() if each and not table.startswith(DERIVED_PREFIXES)}
     found = {stream.name: messages.find(project, stream, subjects) for stream in messages.erasable(project)}
     held += [Held(f"stream/{name}", len(each.places)) for name, each in found.items() if each.places]
+    held += [Held(f"collection/{name}", count) for name, count in documents.find(project, subjects).items()]
     held += [Held(f"stream endpoint/{name}", count) for name, count in endpoints.find(project, subjects).items()]
     states = sum(
         state is not None
@@ -253,6 +254,7 @@ def _carry_out(project: Project, subjects: Sequence[Subject], planned: Plan, tol
         if not table.startswith(DERIVED_PREFIXES):
             told(f"lake/{table}")
             _erase_table(project, table, subjects)
+    documents.erase(project, documents.concerned(project, subjects), told)
     views = [project.definitions.views[name] for name in planned.rebuilt]
     _materialise(project, views, told)
     for table in project.lake.tables():

@@ -16,7 +16,7 @@ import msgspec
 from mainspring.core.files import disk_errors
 from mainspring.core.time import format_instant
 from mainspring.data import duck
-from mainspring.data.model import DERIVED_PREFIXES, RECORD_PREFIX
+from mainspring.data.model import CHUNKS_PREFIX, DERIVED_PREFIXES, RECORD_PREFIX
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.auditing import audit
 from mainspring.operations.features.entity_values import entity_values
@@ -86,7 +86,7 @@ def _written(archive: zipfile.ZipFile, name: str, rows: Iterable[Any]) -> Export
 
 def _tables(project: Project, subject: Subject) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
     for table in project.lake.tables():
-        wheres = [] if table.startswith(DERIVED_PREFIXES) else conditions(project, table, [subject])
+        wheres = [] if table.startswith((*DERIVED_PREFIXES, CHUNKS_PREFIX)) else conditions(project, table, [subject])
         if wheres:
             yield table, _rows(project, table, wheres)
 

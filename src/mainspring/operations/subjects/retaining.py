@@ -33,6 +33,7 @@ from mainspring.data.model import (
 from mainspring.features.keys import typed_key
 from mainspring.features.model import Entity
 from mainspring.operations.auditing import audit
+from mainspring.operations.subjects import documents
 from mainspring.operations.subjects.erasing import LOCK, WAIT_S, Held, Plan, Told, commits_of, models_of, rebuild
 from mainspring.operations.subjects.naming import Subject, key_values
 from mainspring.operations.subjects.receipts import signed
@@ -113,6 +114,7 @@ def retain(project: Project, told: Told = lambda _: None) -> Erasure | None:
         for table in project.lake.tables():
             if source_of(table).removeprefix(HEADS_PREFIX) in sources:
                 project.lake.forget(table)
+        documents.erase(project, [each for each in documents.declared(project) if each.source.name in sources], told)
         rebuild(project, [view for view in project.definitions.views.values() if view.source.name in sources], told)
         done = project.wall.now()
         receipt = signed(project, begun, planned, planned.held, None, "retention", done)

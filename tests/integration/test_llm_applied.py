@@ -10,7 +10,7 @@ import pytest
 
 from kit.scripted_upstream import scripted
 from kit.waiting import wait_until_async
-from mainspring.core.errors import InvalidDefinition, MainspringError, NotFound, Unavailable
+from mainspring.core.errors import InvalidDefinition, MainspringError, Unavailable
 from mainspring.core.settings import UpstreamServer
 from mainspring.llm.answering import Served
 from mainspring.llm.declaring import LanguageModel
@@ -21,14 +21,9 @@ from mainspring.project.definitions.loading import load_definitions
 from mainspring.project.language_models import AppliedModels
 from mainspring.project.settings import load_settings
 from mainspring.security.model import Principal
-from mainspring.vectors.ports import Encoder
 
 ASKED = ChatRequest(model="assistant", messages=(Message(role="user", content=(Text("Hello"),)),))
 CALL = Call(id="r", caller=Principal("key", "key", frozenset()), begun=0)
-
-
-def _no_encoder(name: str) -> Encoder:
-    raise NotFound(f"Encoder {name!r} is not registered.")
 
 
 def contents(root: Path, *models: str) -> dict[tuple[str, str], str]:
@@ -55,7 +50,7 @@ def test_a_gateway_follows_what_was_applied_and_keeps_it_while_the_catalog_is_aw
         nonlocal away
         applied.replace(contents(tmp_path, declared("assistant"), declared("other", "elsewhere")), 1)
         with scripted() as upstream:
-            models = AppliedModels(opened, {"LOCAL": UpstreamServer("local", upstream.url)}, _no_encoder)
+            models = AppliedModels(opened, {"LOCAL": UpstreamServer("local", upstream.url)})
             with pytest.raises(Unavailable):
                 models.current()
             models.start()
@@ -87,7 +82,7 @@ def known(models: AppliedModels) -> Mapping[str, Served]:
 
 def test_without_upstreams_there_are_no_language_models_and_nothing_is_read() -> None:
     async def body() -> None:
-        models = AppliedModels(lambda: pytest.fail("read"), {}, _no_encoder)
+        models = AppliedModels(lambda: pytest.fail("read"), {})
         models.start()
         assert models.current() == {}
         await models.stop()

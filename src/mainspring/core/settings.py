@@ -144,11 +144,10 @@ class UpstreamServer:
     """A server of language models, and how this project is known there."""
 
     name: str
-    url: str  # with the path that its protocol begins with, such as https://host/v1; empty for "quotes"
+    url: str  # with the path that its protocol begins with, such as https://host/v1
     key: str = field(default="", repr=False)
     key_file: Path | None = None  # that has it instead
-    protocol: str = "openai"  # or "anthropic"; "quotes" is in this process
-    encoder: str = ""  # registered one, of "quotes"
+    protocol: str = "openai"  # or "anthropic"
     ca: Path | None = None  # PEM file of authorities; by default the machine's
     cert: Path | None = None  # PEM file of a client certificate
     cert_key: Path | None = None  # PEM file of its key; `None`: `cert` has it

@@ -51,10 +51,7 @@ def build_gateway(project: Project, tracing: Tracing | None = None, counts: Coun
         tracing=tracing,
         catalog=catalog,
         counts=counts,
-        surface=LanguageSurface(
-            AppliedModels(lambda: project.applied, project.settings.upstreams, project.registered_encoder),
-            project.authoriser,
-        ),
+        surface=LanguageSurface(AppliedModels(lambda: project.applied, project.settings.upstreams), project.authoriser),
     )
 
 

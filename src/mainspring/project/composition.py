@@ -676,10 +676,6 @@ class Project:
             self.encoders[declared.name, digest] = known
         return known
 
-    def registered_encoder(self, name: str) -> Encoder:
-        """Return the newest version of a registered encoder. Raises as `encoder` does."""
-        return self.encoder(DeclaredEncoder(name))
-
     def _encoder_digest(self, declared: DeclaredEncoder) -> str:
         name, separator, reference = declared.reference.replace("@", ":").partition(":")
         found = [self.versions.get(name, reference)] if separator else self.versions.all(name)[:1]

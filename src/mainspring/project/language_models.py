@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,15 +14,12 @@ from mainspring.client.certificates import Certificates
 from mainspring.core.errors import Invalid, MainspringError, Unavailable
 from mainspring.core.settings import UpstreamServer
 from mainspring.llm.adapters.openai import OpenAIUpstream
-from mainspring.llm.adapters.quoting import QuotingModel
 from mainspring.llm.answering import Assemble, Served, assemble
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Events
 from mainspring.llm.ports import Upstream
 from mainspring.project.receivers import variable
-from mainspring.project.upstreams import QUOTES
 from mainspring.security.secrets import read_private
-from mainspring.vectors.ports import Encoder
 
 if TYPE_CHECKING:
     from mainspring.project.definitions.applied import Applied
@@ -35,17 +31,12 @@ _UPSTREAMS: Mapping[str, Callable[..., Upstream]] = {"openai": OpenAIUpstream}
 _log = logging.getLogger(__name__)
 
 
-def build_upstream(server: UpstreamServer, encoder: Callable[[str], Encoder]) -> Upstream:
+def build_upstream(server: UpstreamServer) -> Upstream:
     """Return the adapter of an upstream.
-
-    Args:
-        encoder: Opens a registered encoder.
 
     Raises:
         Invalid: A file of its settings cannot be read.
     """
-    if server.protocol == QUOTES:
-        return QuotingModel(server.name, partial(encoder, server.encoder))
     key = server.key
     if server.key_file is not None:
         key = read_private(server.key_file, f"key of the upstream {server.name!r}").decode("latin-1").strip()
@@ -60,18 +51,12 @@ class AppliedModels:
     Args:
         applied: Opens the applied definitions; called in a thread, again after each failure.
         servers: The profile's upstreams, by `receivers.variable` of their names.
-        encoder: Opens a registered encoder.
     """
 
     def __init__(
-        self,
-        applied: Callable[[], Applied],
-        servers: Mapping[str, UpstreamServer],
-        encoder: Callable[[str], Encoder],
-        put_together: Assemble = assemble,
+        self, applied: Callable[[], Applied], servers: Mapping[str, UpstreamServer], put_together: Assemble = assemble
     ) -> None:
         self._applied = applied
-        self._encoder = encoder
         self._servers = servers
         self._assemble = put_together
         self._upstreams: dict[str, Upstream] = {}
@@ -86,11 +71,7 @@ class AppliedModels:
 
     def start(self) -> None:
         if self._servers:
-            self._upstreams = {
-                name: build_upstream(server, self._encoder)
-                for name, server in self._servers.items()
-                if server.url or server.protocol == QUOTES
-            }
+            self._upstreams = {name: build_upstream(server) for name, server in self._servers.items() if server.url}
             self._following = asyncio.get_running_loop().create_task(self._follow())
 
     async def stop(self) -> None:

@@ -19,9 +19,8 @@ from mainspring.project.receivers import variable
 from mainspring.project.setting_values import flag
 from mainspring.project.sign_in import path, text
 
-QUOTES = "quotes"
-PROTOCOLS = ("openai", "anthropic", QUOTES)
-_FIELDS = ("url", "key", "key_file", "protocol", "encoder", "ca", "cert", "cert_key", "in_clear")
+PROTOCOLS = ("openai", "anthropic")
+_FIELDS = ("url", "key", "key_file", "protocol", "ca", "cert", "cert_key", "in_clear")
 _VARIABLE = re.compile(rf"MAINSPRING_LLM_([A-Z0-9_]+?)_({'|'.join(_FIELDS).upper()})")
 
 
@@ -58,13 +57,6 @@ def _upstream(root: Path, values: Mapping[str, Any]) -> UpstreamServer:
     protocol = text(values, where, "protocol") or PROTOCOLS[0]
     if protocol not in PROTOCOLS:
         raise Invalid(f"{where} has the protocol {protocol!r}.", fix=f"write one of {', '.join(PROTOCOLS)}.")
-    encoder = text(values, where, "encoder")
-    if protocol == QUOTES:
-        if not encoder or values.keys() - {"name", "protocol", "encoder"}:
-            raise Invalid(f"{where} quotes, and has other settings than its encoder.", fix='write encoder = "minilm".')
-        return UpstreamServer(name=name, url="", protocol=protocol, encoder=check_id(encoder, "encoder"))
-    if encoder:
-        raise Invalid(f"{where} has an encoder, which only one that quotes has.", fix='write protocol = "quotes".')
     key, key_file = text(values, where, "key"), path(root, values, where, "key_file")
     if key and key_file is not None:
         raise Invalid(f"{where} has two keys.", fix="keep key_file, or the variable, not both.")

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from mainspring.core.errors import Denied, MainspringError, NotFound
 from mainspring.llm.answering import Served
 from mainspring.llm.model import Call, ChatReply, ChatRequest, Dialect, Event, Events, UpstreamError
-from mainspring.llm.protocol import openai
+from mainspring.llm.protocol import anthropic, openai
 from mainspring.llm.protocol.errors import Told, error_body, told
 from mainspring.llm.protocol.reading import InvalidField
 from mainspring.llm.routes import LLM_ROUTES
@@ -102,6 +102,14 @@ class LanguageSurface:
         answer = await self._answer(served, asked, call)
         return Reply(200, openai.write_reply(answer))
 
+    async def messages(self, request: Request, body: bytes | memoryview) -> Reply | Streamed:
+        asked = anthropic.read_request(body)
+        served, call = self._served(request, asked.model)
+        if asked.stream:
+            return await self._streamed(served, asked, call, anthropic.EventWriter())
+        answer = await self._answer(served, asked, call)
+        return Reply(200, anthropic.write_reply(answer))
+
     async def embeddings(self, request: Request, body: bytes | memoryview) -> Reply:
         asked = openai.read_embeddings(body)
         served, call = self._served(request, asked.model, embeds=True)
@@ -137,7 +145,13 @@ class LanguageSurface:
         if served.model.embeds is not embeds:
             makes = "vectors, no messages" if served.model.embeds else "messages, no vectors"
             raise InvalidField(f"model: {name!r} makes {makes}.", "model")
-        return served, Call(id=request.id, caller=caller, begun=request.read, deadlines=served.model.deadlines)
+        return served, Call(
+            id=request.id,
+            caller=caller,
+            begun=request.read,
+            deadlines=served.model.deadlines,
+            headers=tuple(("anthropic-beta", each) for each in request.headers.get_all("anthropic-beta")),
+        )
 
     async def _answer(self, served: Served, asked: ChatRequest, call: Call) -> ChatReply:
         return await served.answering.chat(asked, call)

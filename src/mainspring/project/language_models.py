@@ -13,6 +13,7 @@ import msgspec
 from mainspring.client.certificates import Certificates
 from mainspring.core.errors import Invalid, MainspringError, Unavailable
 from mainspring.core.settings import UpstreamServer
+from mainspring.llm.adapters.anthropic import AnthropicUpstream
 from mainspring.llm.adapters.openai import OpenAIUpstream
 from mainspring.llm.answering import Assemble, Served, assemble
 from mainspring.llm.declaring import LanguageModel
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 KIND = "language model"
 _POLL_S = 1.0
-_UPSTREAMS: Mapping[str, Callable[..., Upstream]] = {"openai": OpenAIUpstream}
+_UPSTREAMS: Mapping[str, Callable[..., Upstream]] = {"anthropic": AnthropicUpstream, "openai": OpenAIUpstream}
 
 _log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from mainspring.llm.model import (
     ChatReply,
@@ -41,6 +42,8 @@ from mainspring.vectors.model import Floats
 
 DONE = b"[DONE]"
 _MOST_TOKENS = 1 << 50
+# Fields of Anthropic's callers that say nothing about the answer.
+_UNSAID = {"service_tier", "cache_control", "diagnostics", "inference_geo", "speed", "user_profile_id", "workspace_id"}
 
 # What a caller sends.
 
@@ -234,7 +237,13 @@ def _response_format(extra: Fields) -> ResponseFormat | None:
 
 
 def write_request(request: ChatRequest, model: str) -> bytes:
-    """Return the body of a request to an upstream, for a model as it is called there."""
+    """Return the body of a request to an upstream, for a model as it is called there.
+
+    Raises:
+        InvalidField: It has what this protocol cannot say.
+    """
+    if request.dialect == "anthropic":
+        request = _translated(request)
     sampling, extra = request.sampling, dict(request.extra)
     body: Fields = {"model": model, "messages": [_written(each) for each in request.messages]}
     if request.tools:
@@ -263,6 +272,43 @@ def write_request(request: ChatRequest, model: str) -> bytes:
     if request.stream:
         body |= {"stream": True, "stream_options": {**options, "include_usage": True}}
     return msgspec.json.encode({**extra, **body})
+
+
+def _translated(request: ChatRequest) -> ChatRequest:
+    """Return a request of Anthropic's as one of this protocol: without marks of its cache, and reasoning of before."""
+    extra = {}
+    for name, value in request.extra.items():
+        if name == "top_k":  # as vLLM, llama.cpp and Ollama have it
+            extra[name] = value
+        elif name == "metadata" and isinstance(value, dict):
+            extra |= {"user": value["user_id"]} if isinstance(value.get("user_id"), str) else {}
+        elif name not in _UNSAID:
+            raise InvalidField(f"{name}: the protocol of this model's upstream has no such field.", name)
+    for tool in request.tools:
+        if tool.kind != "function":
+            raise InvalidField(f"tools: the protocol of this model's upstream has no tool {tool.kind!r}.", "tools")
+    return replace(
+        request,
+        messages=tuple(map(_translated_message, request.messages)),
+        tools=tuple(replace(tool, extra={}) for tool in request.tools),
+        extra=extra,
+    )
+
+
+def _translated_message(message: Message) -> Message:
+    content: list[Part] = []
+    for part in message.content:
+        if isinstance(part, Other):
+            if part.kind not in ("thinking", "redacted_thinking"):
+                raise InvalidField(
+                    f"messages: the protocol of this model's upstream has no content {part.kind!r}.", "messages"
+                )
+        elif isinstance(part, Text):
+            content.append(Text(part.text))
+        else:
+            content.append(Image(part.url))
+    calls = tuple(replace(call, extra={}) for call in message.tool_calls)
+    return replace(message, content=tuple(content), tool_calls=calls, extra={})
 
 
 def _written(message: Message) -> Fields:

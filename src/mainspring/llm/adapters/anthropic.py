@@ -1,0 +1,54 @@
+"""Upstreams that speak Anthropic's messages."""
+
+from __future__ import annotations
+
+import ssl
+
+from mainspring.llm.adapters.server import Headers, Reader, ServerUpstream
+from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Event, UpstreamError
+from mainspring.llm.protocol import anthropic
+from mainspring.llm.protocol.events import Frame
+
+_VERSION = ("anthropic-version", "2023-06-01")
+
+
+class AnthropicUpstream(ServerUpstream):
+    """A server with Anthropic's interface. It makes no vectors.
+
+    Args:
+        url: Its address, with the `/v1` at the end.
+        key: Its API key; empty for none.
+    """
+
+    path = "/messages"
+
+    def __init__(self, name: str, url: str, key: str = "", *, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(name, url, (_VERSION, *((("x-api-key", key),) if key else ())), tls=tls)
+
+    def written(self, request: ChatRequest) -> bytes:
+        return anthropic.write_request(request, request.model)
+
+    def answer_of(self, content: bytes) -> ChatReply | bytes:
+        return anthropic.read_reply(content)
+
+    def reader(self) -> Reader:
+        return _Reader()
+
+    def headers(self, request: ChatRequest, call: Call) -> Headers:
+        return call.headers if request.dialect == "anthropic" else ()
+
+    async def embed(self, request: EmbeddingsRequest, call: Call) -> EmbeddingsReply:  # noqa: ARG002
+        raise UpstreamError(
+            "This protocol has no vectors.", kind="refused", upstream=self.name, status=400, param="model"
+        )
+
+
+class _Reader(Reader):
+    def __init__(self) -> None:
+        super().__init__()
+        self._reader = anthropic.EventReader()
+
+    def events(self, frame: Frame) -> list[Event] | bytes:
+        found = self._reader.read(frame)
+        self.done = self._reader.done
+        return found if isinstance(found, bytes) else [found]

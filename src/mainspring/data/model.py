@@ -42,6 +42,7 @@ QUARANTINE_SUFFIX = "__quarantine"
 TILES_PREFIX = "tiles__"  # derived tables, which can be rebuilt
 HEADS_PREFIX = "heads__"  # derived as well: each entity's newest row, for ingestion
 DERIVED_PREFIXES = (TILES_PREFIX, HEADS_PREFIX)
+EVALUATIONS_PREFIX = "evaluations__"  # tables of collections: measures of their builds, without texts
 CHUNKS_PREFIX = "chunks__"  # tables of collections: the chunks of a source's documents, with their vectors
 
 KeyValue = str | int | bool
@@ -57,6 +58,7 @@ __all__ = [
     "CHUNKS_PREFIX",
     "DEAD_LETTERS_SUFFIX",
     "DERIVED_PREFIXES",
+    "EVALUATIONS_PREFIX",
     "HEADS_PREFIX",
     "QUARANTINE_SUFFIX",
     "REASON",
@@ -216,7 +218,7 @@ class Source:
                 f"Source {self.name!r} would share a table with the quarantine or the dead letters of another source.",
                 fix="rename it.",
             )
-        if self.name.startswith((*DERIVED_PREFIXES, CHUNKS_PREFIX)):
+        if self.name.startswith((*DERIVED_PREFIXES, CHUNKS_PREFIX, EVALUATIONS_PREFIX)):
             raise Invalid(f"Source {self.name!r} would share a table with derived data.", fix="rename it.")
         check_schema(self.schema, f"Source {self.name!r}")
         check_schema(dict.fromkeys(self.times, DType.Timestamp), f"Source {self.name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -13,7 +14,7 @@ from mainspring.training.gate_kinds import Gate
 from mainspring.vectors.evaluation.evaluating import FALSE_HITS, UNANSWERED, SearchEvaluation, checked_metrics, paired
 
 
-def gate_metrics(gates: Iterable[Gate], owner: str, judged: Collection[str] = ()) -> tuple[str, ...]:
+def gate_metrics(gates: Iterable[Any], owner: str, judged: Collection[str] = ()) -> tuple[str, ...]:
     """Return the metrics that an evaluation of a search has to measure for gates.
 
     Args:
@@ -24,7 +25,7 @@ def gate_metrics(gates: Iterable[Gate], owner: str, judged: Collection[str] = ()
     """
     names = []
     for gate in gates:
-        if not gate.on_metric:
+        if not isinstance(gate, Gate) or not gate.on_metric:
             raise Invalid(
                 f"{owner} has the gate {gate}, which is not on a metric.",
                 fix='write ms.gates.at_least("recall@10", 0.9), at_most or beats.',

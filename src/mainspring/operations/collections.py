@@ -14,6 +14,7 @@ from mainspring.core.expr.tree import Node, col
 from mainspring.core.schema import DType
 from mainspring.core.time import format_instant, parse_instant
 from mainspring.operations.auditing import audited
+from mainspring.operations.collection_measures import approving
 from mainspring.project import Project
 from mainspring.vectors.building import Builder, Progress, restore
 from mainspring.vectors.declaring import Collection
@@ -73,10 +74,12 @@ def build_collection(project: Project, name: str, progress: Progress = lambda _s
 
     Raises:
         NotFound: The collection is not declared, its encoder is not registered, or its source has no data.
+        Conflict: A new index does not pass the collection's gates; searches go on with the one before.
     """
     declared = project.definitions.collection(name)
     with audited(project, ACTION, f"collection/{name}") as done:
-        build = builder(project).build(declared, project.encoder(declared.encoder), progress)
+        encoder = project.encoder(declared.encoder)
+        build = builder(project).build(declared, encoder, progress, approving(project, declared))
         if build.added or build.removed:
             done(f"{build.chunks} chunks of {build.documents} documents, index {build.index}")
     return build

@@ -30,6 +30,7 @@ from mainspring.vectors.model import Build, Floats, IndexSpec
 from mainspring.vectors.ports import Builds, Encoder, VectorIndex, VectorStore
 
 Progress = Callable[[str, int, int], None]  # step, done, total
+Approve = Callable[[Build, VectorIndex, Build | None], None]  # a new build, its index, and the one that is searched
 
 _CHUNKS_AT_ONCE = 512  # about as many are lost when a build is killed
 _IDS_AT_ONCE = 10_000
@@ -62,14 +63,24 @@ class _Cut:
     chunks: Sequence[Chunk]
 
 
+def _approved(_build: Build, _index: VectorIndex, _served: Build | None) -> None:
+    pass
+
+
 class Builder:
     """Builds collections; one build of a collection at a time, across processes."""
 
     def __init__(self, lake: LakeTables, store: VectorStore, builds: Builds, locks: Locks, clock: Clock) -> None:
         self._lake, self._store, self._builds, self._locks, self._clock = lake, store, builds, locks, clock
 
-    def build(self, collection: Collection, encoder: Encoder, progress: Progress = _silent) -> Build:
+    def build(
+        self, collection: Collection, encoder: Encoder, progress: Progress = _silent, approve: Approve = _approved
+    ) -> Build:
         """Bring a collection up to date with its source, and return the record, which searches use from then on.
+
+        Args:
+            approve: Called with a build of another index than the one that is searched, before searches use it; what it
+                raises leaves them with that one, and the new index in the store.
 
         Raises:
             Invalid: The chunker's chunks are longer than the encoder takes, or the encoder's vectors have another
@@ -116,6 +127,9 @@ class Builder:
                 built_at=self._clock.now(),
                 seconds=round(time.monotonic() - began, 3),
             )
+            served = self._builds.get(collection.name)
+            if served is None or served.index != name:
+                approve(build, index, served)
             self._builds.save(build)
             self._drop_others(collection.name, name)
         return build

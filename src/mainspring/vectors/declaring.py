@@ -15,6 +15,7 @@ from mainspring.core.ids import check_id
 from mainspring.core.schema import DType, Schema
 from mainspring.data.model import Source
 from mainspring.vectors.chunking.model import Chunker
+from mainspring.vectors.evaluation.declaring import EvaluationSet
 from mainspring.vectors.model import METRICS, MOST_DIMENSIONS, Metric
 
 # Fields of an index that say which chunk an entry is; `FIELD_PREFIX` begins none of a source's columns.
@@ -92,9 +93,13 @@ class Collection:
         fields: Columns by which searches may filter.
         tenant: Column of text that says whose a document is: each search is of one tenant's.
         metric: Similarity of vectors.
+        evaluation: Queries by which a new index is measured.
+        gates: Conditions that a new index has to meet before searches use it: `ms.gates.at_least`, `at_most` and
+            `beats` on metrics such as "recall@10". An index that is brought up to date in place is not asked.
 
     Raises:
-        Invalid: A column does not exist, or is of a type that its purpose does not allow.
+        Invalid: A column does not exist, or is of a type that its purpose does not allow; or there are gates without an
+            evaluation.
     """
 
     name: str
@@ -107,6 +112,8 @@ class Collection:
     fields: Sequence[str] = ()
     tenant: str | None = None
     metric: Metric = "cosine"
+    evaluation: EvaluationSet | None = None
+    gates: Sequence[Any] = ()
     description: str = ""
     owner: str = ""
 
@@ -116,6 +123,13 @@ class Collection:
         expect(self.source, Source, f"The source of {what}", fix="give an ms.Source.")
         expect(self.chunk, Chunker, f"The chunker of {what}", fix="write chunk=ms.chunks.markdown(tokens=256).")
         expect(self.encoder, Encoder, f"The encoder of {what}", fix="give an ms.Encoder.")
+        if self.evaluation is not None:
+            fix = "give an ms.EvaluationSet."
+            expect(self.evaluation, EvaluationSet, f"The evaluation of {what}", fix=fix)
+        expect(self.gates, (list, tuple), f"The gates of {what}", fix='write [ms.gates.at_least("recall@10", 0.9)].')
+        object.__setattr__(self, "gates", tuple(self.gates))
+        if self.gates and self.evaluation is None:
+            raise Invalid(f"Collection {self.name!r} has gates and no evaluation.", fix="write evaluation=QUESTIONS.")
         object.__setattr__(self, "fields", (self.fields,) if isinstance(self.fields, str) else tuple(self.fields))
         expect_each(self.fields, str, f"The fields of {what}", fix='name columns: fields=["section"].')
         named = [self.text, self.key, *self.fields, *([] if self.tenant is None else [self.tenant])]
@@ -143,7 +157,12 @@ class Collection:
 
     def document(self) -> dict[str, Any]:
         """Return the declaration as it is stored and compared."""
-        rare = {"fields": list(self.fields), "tenant": self.tenant}
+        rare = {
+            "fields": list(self.fields),
+            "tenant": self.tenant,
+            "evaluation": self.evaluation and self.evaluation.name,
+            "gates": [str(gate) for gate in self.gates],
+        }
         return {
             "name": self.name,
             "source": self.source.name,

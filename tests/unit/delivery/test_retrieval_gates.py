@@ -11,7 +11,7 @@ from mainspring.delivery.retrieval import gate_metrics, judge_retrieval
 from mainspring.training.gates import approved, at_least, at_most, beats
 from mainspring.vectors.evaluation.evaluating import SearchEvaluation, evaluate
 from mainspring.vectors.evaluation.judgements import JudgedQuery, Judgements
-from mainspring.vectors.model import Hit
+from mainspring.vectors.searching import Found
 
 
 def measured(found: int, queries: int = 100, lost: str = "new") -> SearchEvaluation:
@@ -21,8 +21,8 @@ def measured(found: int, queries: int = 100, lost: str = "new") -> SearchEvaluat
         for n in range(queries)
     )
 
-    def search(texts: Sequence[str], k: int) -> list[list[Hit]]:
-        return [[Hit("a" if int(text) < found else "z", 1.0)][:k] for text in texts]
+    def search(texts: Sequence[str], k: int, tenant: str | None) -> list[list[Found]]:
+        return [[Found("a" if int(text) < found else "z", 1.0, "d", 0, 0, 1, (), "")][:k] for text in texts]
 
     return evaluate(Judgements(set="s", of="chunk", version=1, queries=listed), search, metrics=["recall@10"])
 

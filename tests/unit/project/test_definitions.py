@@ -306,3 +306,20 @@ def test_an_evaluation_set_is_a_definition_like_others(root: Path) -> None:
     write(root, sources=sources + asked + asked.splitlines()[1])
     with pytest.raises(InvalidDefinition, match="two evaluation sets named 'questions'"):
         load(root)
+
+
+def test_gates_of_a_collection_are_on_metrics_of_retrieval(root: Path) -> None:
+    declared = (
+        "texts = {'q': ms.String, 'doc': ms.String}\n"
+        "asked = ms.Source('asked', schema=texts, event_time='at')\n"
+        "questions = ms.EvaluationSet('questions', source=asked, query='q', relevant='doc')\n"
+        "ms.Collection('docs', source=asked, text='q', key='doc', chunk=ms.chunks.tokens(64),\n"
+        "              encoder=ms.Encoder('e'), evaluation=questions, gates=[GATE])\n"
+    )
+    sources = FILES[f"{PACKAGE}/sources.py"]
+    write(root, sources=sources + declared.replace("GATE", "ms.gates.at_least('recall@10', 0.9)"))
+    assert '"recall@10 at least 0.9"' in load(root).contents()["collection", "docs"]
+    for gate, words in (("ms.gates.at_least('auc', 0.9)", "'auc' is no metric"), ("'recall@10'", "not on a metric")):
+        write(root, sources=sources + declared.replace("GATE", gate))
+        with pytest.raises(InvalidDefinition, match=words):
+            load(root)

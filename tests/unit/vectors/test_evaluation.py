@@ -17,7 +17,7 @@ from mainspring.data.model import Source
 from mainspring.vectors.evaluation.declaring import EvaluationSet
 from mainspring.vectors.evaluation.evaluating import SearchEvaluation, compare, evaluate
 from mainspring.vectors.evaluation.judgements import JudgedQuery, Judgements, read_judgements
-from mainspring.vectors.model import Hit
+from mainspring.vectors.searching import Found
 
 SCHEMA = {
     "id": String,
@@ -127,10 +127,15 @@ def judged(*queries: tuple[str, dict[str, float], str], of: str = "chunk") -> Ju
 def finding(answers: dict[str, list[str]]) -> Any:
     """Return a search that finds given ids."""
 
-    def search(texts: Sequence[str], k: int) -> list[list[Hit]]:
-        return [[Hit(each, 1.0 / rank) for rank, each in enumerate(answers[text][:k], start=1)] for text in texts]
+    def search(texts: Sequence[str], k: int, tenant: str | None) -> list[list[Found]]:
+        return [[chunk(each) for each in answers[f"{tenant or ''}{text}"][:k]] for text in texts]
 
     return search
+
+
+def chunk(name: str) -> Found:
+    """Return the chunk "document/number" as it is found."""
+    return Found(name, 1.0, name.partition("/")[0], 0, 0, 1, (), "text")
 
 
 SET = judged(
@@ -156,24 +161,27 @@ def test_documents_are_found_at_the_rank_of_their_first_chunk_and_more_chunks_ar
 ):
     asked = []
 
-    def search(texts: Sequence[str], k: int) -> list[list[Hit]]:
+    def search(texts: Sequence[str], k: int, tenant: str | None) -> list[list[Found]]:
         asked.append((len(texts), k))
         chunks = [f"{'abcdefgh'[rank // 6]}/{rank}" for rank in range(48)]
         many = {"q1": 48, "q2": 1}
-        return [[Hit(each, -float(rank)) for rank, each in enumerate(chunks[: min(k, many[text])])] for text in texts]
+        return [[chunk(each) for each in chunks[: min(k, many[text])]] for text in texts]
 
     given = judged(("q1", {"c": 1}, "t=1"), ("q2", {"a": 1}, "t=1"), of="document")
-    found = evaluate(
-        given, search, metrics=["mrr@3"], documents_of=lambda ids: [each.partition("/")[0] for each in ids]
-    )
+    found = evaluate(given, search, metrics=["mrr@3"])
     assert found.queries[0].found == ("a", "b", "c")
     assert [each.values for each in found.queries] == [(pytest.approx(1 / 3),), (1.0,)]
     assert asked == [(2, 3), (1, 12), (1, 48)]
 
 
-def test_judgements_of_documents_need_to_know_the_documents() -> None:
-    with pytest.raises(Invalid, match="judges documents"):
-        evaluate(judged(("q1", {"a": 1}, "t=1"), of="document"), finding(FOUND))
+def test_a_query_searches_the_documents_of_its_tenant() -> None:
+    given = declared(tenant="kind", tags=())
+    found = read([row(1, "q", "a", kind="x"), row(2, "q", "b", kind="y"), row(3, "r", "b", kind="y")], given)
+    assert [(each.tenant, each.text) for each in found.queries] == [("x", "q"), ("y", "q"), ("y", "r")]
+    measured = evaluate(found, finding({"xq": ["a"], "yq": ["a", "b"], "yr": ["b"]}), metrics=["mrr@3"])
+    assert [each.values for each in measured.queries] == [(1.0,), (0.5,), (1.0,)]
+    with pytest.raises(InvalidData, match="without a tenant"):
+        read([row(1, "q", "a")], given)
 
 
 @pytest.mark.parametrize("names", [["f1@3"], []])

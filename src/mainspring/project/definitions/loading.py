@@ -21,6 +21,7 @@ from mainspring.core.nearest import meant
 from mainspring.core.settings import Settings
 from mainspring.data.model import Source
 from mainspring.data.streams.declaring import Stream
+from mainspring.delivery.retrieval import gate_metrics
 from mainspring.delivery.rollout.plan import Rollout, unfit
 from mainspring.features.check import check_groups
 from mainspring.features.functions.model import DerivedSource, FeatureFunction, RequestFunction
@@ -317,12 +318,22 @@ def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tupl
                 f"the project's models are {sorted(names)}; to register a file as a version, run `mainspring "
                 f"models add {endpoint.model_name} FILE`.",
             )
+    yield from (line(*problem) for problem in _collections(declared))
     yield from (line(*problem) for problem in _retentions(declared))
     yield from (line(*problem) for problem in _quotas(declared))
     yield from (line(*problem) for problem in _streams(declared))
     yield from (line(*problem) for problem in _language_models(declared))
     yield from (line(*problem) for problem in _rollouts(declared, models))
     yield from (line(*problem) for problem in _monitors(declared, models))
+
+
+def _collections(declared: Declared) -> Iterable[tuple[object, str, str]]:
+    for item in declared.of(DocumentCollection):
+        assert isinstance(item, DocumentCollection)
+        try:
+            gate_metrics(item.gates, f"Collection {item.name!r}")
+        except MainspringError as error:
+            yield item, error.what, error.fix or "correct its gates."
 
 
 def _retentions(declared: Declared) -> Iterable[tuple[object, str, str]]:

@@ -31,6 +31,8 @@ class EvaluationSet:
         grade: Numeric column with a grade for nDCG: the more relevant, the larger; 0 is not relevant. By default 1.
         answer: Column with the expected answer, a text or null. Of several rows' answers each is right.
         tags: Columns by whose values queries are grouped, so that each group is measured.
+        tenant: Column that says whose documents a query searches; required where the collection has tenants. The same
+            text of two tenants is two queries.
 
     Raises:
         Invalid: The name is not valid, or the source has no such column of that type.
@@ -45,6 +47,7 @@ class EvaluationSet:
     grade: str | None = None
     answer: str | None = None
     tags: str | Sequence[str] = ()
+    tenant: str | None = None
 
     def __post_init__(self) -> None:
         check_id(self.name, "evaluation set")
@@ -57,7 +60,9 @@ class EvaluationSet:
                 f"The relevant ids of evaluation set {self.name!r} are of {self.of!r}.",
                 fix='write of="document" or of="chunk".',
             )
-        for role, column in (("query", self.query), ("relevant", self.relevant), ("answer", self.answer)):
+        for role, column in (
+            ("query", self.query), ("relevant", self.relevant), ("answer", self.answer), ("tenant", self.tenant)
+        ):  # fmt: skip
             self._check(role, column, (DType.String,))
         self._check("grade", self.grade, tuple(each for each in DType if each.numeric))
         for tag in tags:
@@ -78,7 +83,7 @@ class EvaluationSet:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that are read, each once."""
-        named = self.query, self.relevant, self.grade, self.answer, *self.tags
+        named = self.query, self.relevant, self.grade, self.answer, self.tenant, *self.tags
         return tuple(dict.fromkeys(each for each in named if each is not None))
 
     def document(self) -> dict[str, Any]:

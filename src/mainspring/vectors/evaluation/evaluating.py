@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -22,17 +23,34 @@ from mainspring.stats.retrieval import (
 )
 from mainspring.vectors.evaluation.declaring import DOCUMENT
 from mainspring.vectors.evaluation.judgements import JudgedQuery, Judgements
-from mainspring.vectors.model import Hit
 
-Search = Callable[[Sequence[str], int], Sequence[Sequence[Hit]]]
-"""Texts of queries and a number -> the best so many chunks of each, or all that there are, the best first."""
-DocumentsOf = Callable[[Sequence[str]], Sequence[str]]
-"""Ids of chunks -> the key of the document of each."""
+
+class Ranked(Protocol):
+    """A chunk that was found."""
+
+    @property
+    def id(self) -> str:
+        """Name of the chunk."""
+        ...
+
+    @property
+    def document(self) -> str:
+        """Key of its document."""
+        ...
+
+
+class Search(Protocol):
+    """A search that is measured."""
+
+    def __call__(self, queries: Sequence[str], k: int, tenant: str | None) -> Sequence[Sequence[Ranked]]:
+        """Return the best `k` chunks of each query, or all that there are, the best first."""
+        ...
+
 
 METRICS = ("recall@10", "ndcg@10", "mrr@10", "precision@5", "hit_rate@1")
 UNANSWERED, FALSE_HITS = "unanswered", "false_hits"  # shares, of which less is better
 _BATCH = 256  # queries
-_MOST_CHUNKS = 10_000  # that are searched for the documents of a query
+MOST_CHUNKS = 1_000  # that are searched for the documents of a query
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,52 +154,44 @@ def checked_metrics(names: Iterable[str]) -> tuple[RetrievalMetric, ...]:
     return tuple(found)
 
 
-def evaluate(
-    judgements: Judgements,
-    search: Search,
-    *,
-    metrics: Sequence[str] = METRICS,
-    documents_of: DocumentsOf | None = None,
-) -> SearchEvaluation:
+def evaluate(judgements: Judgements, search: Search, *, metrics: Sequence[str] = METRICS) -> SearchEvaluation:
     """Return the measures of a search. A query for which less was found than asked is judged by what was found.
 
-    Args:
-        documents_of: Documents of chunks, where relevant ids are keys of documents. A document's rank is that of its
-            first chunk among the documents; more chunks are searched until there are documents enough.
+    Where relevant ids are of documents, a document's rank is that of its first chunk among the documents; more chunks
+    are searched until there are documents enough.
 
     Raises:
-        Invalid: A metric is unknown, or relevant ids are of documents and `documents_of` is not given.
+        Invalid: A metric is unknown, or the search refuses a query.
     """
     wanted = checked_metrics(metrics)
-    if judgements.of == DOCUMENT and documents_of is None:
-        raise Invalid(
-            f"SearchEvaluation set {judgements.set!r} judges documents, and the search finds chunks alone.",
-            fix='give documents_of=, or declare the set with of="chunk".',
-        )
     depth = max(metric.k for metric in wanted)
-    texts = [each.text for each in judgements.queries]
-    rankings: list[list[str]] = []
-    for start in range(0, len(texts), _BATCH):
-        part = texts[start : start + _BATCH]
-        if judgements.of == DOCUMENT and documents_of is not None:
-            rankings += _documents(part, depth, search, documents_of)
-        else:
-            rankings += [[hit.id for hit in hits][:depth] for hits in search(part, depth)]
-    return _evaluation(judgements, rankings, wanted)
+    rankings: dict[int, list[str]] = {}
+    by_tenant: dict[str | None, list[int]] = {}
+    for at, query in enumerate(judgements.queries):
+        by_tenant.setdefault(query.tenant, []).append(at)
+    for tenant, places in by_tenant.items():
+        for start in range(0, len(places), _BATCH):
+            part = places[start : start + _BATCH]
+            texts = [judgements.queries[at].text for at in part]
+            found = _ranked(texts, depth, search, tenant, documents=judgements.of == DOCUMENT)
+            rankings |= zip(part, found, strict=True)
+    return _evaluation(judgements, [rankings[at] for at in range(len(judgements.queries))], wanted)
 
 
-def _documents(texts: Sequence[str], depth: int, search: Search, documents_of: DocumentsOf) -> list[list[str]]:
-    """Return the best documents of each query."""
+def _ranked(
+    texts: Sequence[str], depth: int, search: Search, tenant: str | None, *, documents: bool
+) -> list[list[str]]:
+    """Return the best ids of each query: chunks, or documents each once."""
     found: dict[int, list[str]] = {}
-    chunks, asked = depth, list(range(len(texts)))
+    chunks, asked = min(depth, MOST_CHUNKS), list(range(len(texts)))
     while asked:
         more = []
-        for at, hits in zip(asked, search([texts[each] for each in asked], chunks), strict=True):
-            documents = list(dict.fromkeys(documents_of([hit.id for hit in hits]) if hits else ()))
-            found[at] = documents[:depth]
-            if len(documents) < depth and len(hits) >= chunks and chunks < _MOST_CHUNKS:
+        for at, hits in zip(asked, search([texts[each] for each in asked], chunks, tenant), strict=True):
+            ids = list(dict.fromkeys(hit.document if documents else hit.id for hit in hits))
+            found[at] = ids[:depth]
+            if documents and len(ids) < depth and len(hits) >= chunks and chunks < MOST_CHUNKS:
                 more.append(at)
-        chunks, asked = min(4 * chunks, _MOST_CHUNKS), more
+        chunks, asked = min(4 * chunks, MOST_CHUNKS), more
     return [found[at] for at in range(len(texts))]
 
 

@@ -23,22 +23,24 @@ class JudgedQuery(msgspec.Struct, frozen=True, kw_only=True):
         relevant: Id -> grade, above 0; empty where the collection has no answer.
         answers: Expected answers, each of them right.
         tags: As "kind=how-to", sorted.
+        tenant: Whose documents it searches; `None` where the collection has no tenants.
     """
 
     text: str
     relevant: Mapping[str, float]
     answers: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    tenant: str | None = None
 
     @property
     def key(self) -> str:
-        """Digest of text and judgements: of equal keys, measures can be compared."""
-        content = msgspec.json.encode([self.text, sorted(self.relevant.items())])
+        """Digest of text, tenant and judgements: of equal keys, measures can be compared."""
+        content = msgspec.json.encode([self.text, self.tenant, sorted(self.relevant.items())])
         return hashlib.sha256(content).hexdigest()[:32]
 
 
 class Judgements(msgspec.Struct, frozen=True, kw_only=True):
-    """Queries of one version of a set, ordered by their text.
+    """Queries of one version of a set, ordered by their tenant and text.
 
     Attributes:
         set: Name of the set.
@@ -86,16 +88,21 @@ def read_judgements(lake: LakeTables, declared: EvaluationSet, *, now: int, vers
     return Judgements(set=declared.name, of=declared.of, version=scan.version, queries=queries)
 
 
+class _Gathered(msgspec.Struct):
+    relevant: dict[str, float] = {}
+    answers: set[str] = set()
+    tags: set[str] = set()
+
+
 def _queries(declared: EvaluationSet, rows: Iterable[Mapping[str, Any]]) -> Iterable[JudgedQuery]:
-    relevant: dict[str, dict[str, float]] = {}
-    answers: dict[str, set[str]] = {}
-    tags: dict[str, set[str]] = {}
+    gathered: dict[tuple[str, str], _Gathered] = {}
     for row in rows:
-        text = row[declared.query]
-        if not (text or "").strip():
-            raise InvalidData(f"Evaluation set {declared.name!r} has an empty query.", fix="leave the row out.")
+        text, tenant = row[declared.query], "" if declared.tenant is None else row[declared.tenant]
+        if not (text or "").strip() or tenant is None:
+            what = "a query without a tenant" if tenant is None else "an empty query"
+            raise InvalidData(f"Evaluation set {declared.name!r} has {what}.", fix="correct the row, or leave it out.")
+        query = gathered.setdefault((tenant, text), _Gathered())
         found, grade = row[declared.relevant], 1.0 if declared.grade is None else row[declared.grade]
-        grades = relevant.setdefault(text, {})
         if found is not None:
             if grade is None or not math.isfinite(grade) or grade < 0:
                 raise InvalidData(
@@ -103,16 +110,15 @@ def _queries(declared: EvaluationSet, rows: Iterable[Mapping[str, Any]]) -> Iter
                     fix="give a number of at least 0.",
                 )
             if grade > 0:
-                grades[found] = max(float(grade), grades.get(found, 0.0))
+                query.relevant[found] = max(float(grade), query.relevant.get(found, 0.0))
         if declared.answer is not None and row[declared.answer]:
-            answers.setdefault(text, set()).add(row[declared.answer])
-        for tag in declared.tags:
-            if row[tag] is not None:
-                tags.setdefault(text, set()).add(f"{tag}={row[tag]}")
-    for text in sorted(relevant):
+            query.answers.add(row[declared.answer])
+        query.tags.update(f"{tag}={row[tag]}" for tag in declared.tags if row[tag] is not None)
+    for (tenant, text), query in sorted(gathered.items()):
         yield JudgedQuery(
             text=text,
-            relevant=dict(sorted(relevant[text].items())),
-            answers=tuple(sorted(answers.get(text, ()))),
-            tags=tuple(sorted(tags.get(text, ()))),
+            relevant=dict(sorted(query.relevant.items())),
+            answers=tuple(sorted(query.answers)),
+            tags=tuple(sorted(query.tags)),
+            tenant=None if declared.tenant is None else tenant,
         )

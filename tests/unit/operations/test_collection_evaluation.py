@@ -1,0 +1,179 @@
+"""Evaluation of a collection's builds, and the gates of a new index."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kit.encoders import WordEncoder
+from mainspring.core.errors import Conflict, Invalid, NotFound
+from mainspring.core.locks import MemoryLocks
+from mainspring.core.schema import String
+from mainspring.core.time import DAY, ManualClock
+from mainspring.data.adapters.memory import MemoryLake
+from mainspring.data.ingest import Ingestor
+from mainspring.data.model import EVALUATIONS_PREFIX, Source
+from mainspring.operations.collection_evaluation import evaluate_collection
+from mainspring.operations.collection_measures import approving, evaluations, version_of
+from mainspring.project.catalog import memory_catalog
+from mainspring.training.gates import at_least, beats
+from mainspring.vectors.adapters.builds import CatalogBuilds
+from mainspring.vectors.adapters.memory import MemoryVectorStore
+from mainspring.vectors.building import Builder
+from mainspring.vectors.chunking import declaring as chunks
+from mainspring.vectors.declaring import Collection, Encoder
+from mainspring.vectors.evaluation.declaring import EvaluationSet
+from mainspring.vectors.model import Build
+
+PAGES = Source("pages", schema={"path": String, "body": String, "team": String}, event_time="at", id="path")
+ASKED = Source("asked", schema={"q": String, "doc": String, "kind": String, "team": String}, event_time="at")
+BODIES = {
+    "refunds": "Refunds are paid within two weeks to the card",
+    "shipping": "Parcels are shipped abroad by ship",
+    "hours": "The shop opens early on weekdays",
+    "staff": "Only staff may enter the kitchen",
+}
+QUESTIONS = [
+    ("refunds paid to the card within two weeks", "refunds", "long"),
+    ("parcels shipped abroad", "shipping", "short"),
+    ("shop opens early", "hours", "short"),
+    ("staff kitchen", "staff", "short"),
+    ("a zebra on the moon", None, "none"),
+]
+
+
+class Blind(WordEncoder):
+    """An encoder to which all documents look nearly alike, and queries like nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(dimension=16, seed=9)
+
+    def _word(self, word: str) -> Any:
+        return super()._word(word) if word in ("zebra", "moon") else super()._word("one")
+
+
+class Shop:
+    """What a project has for its collections."""
+
+    def __init__(self, tenant: bool = False, **more: Any) -> None:
+        self.lake, self.vectors, self.locks = MemoryLake(), MemoryVectorStore(), MemoryLocks()
+        self.clock, self.builds = ManualClock(10 * DAY), CatalogBuilds(memory_catalog(), "lake")
+        team = "team" if tenant else None
+        questions = EvaluationSet("questions", source=ASKED, query="q", relevant="doc", tags="kind", tenant=team)
+        self.declared = Collection(
+            "docs", source=PAGES, text="body", key="path", chunk=chunks.sentences(64), encoder=Encoder("words"),
+            tenant=team, **{"evaluation": questions, **more},
+        )  # fmt: skip
+        self.definitions = SimpleNamespace(collection=lambda _: self.declared, evaluation_set=lambda _: questions)
+        self.now: Any = WordEncoder(64)
+        self._encoders: dict[str, Any] = {}
+        self.ingestor = Ingestor(self.lake, self.locks, self.clock, wall=self.clock)
+        self.land(BODIES)
+        at = "1970-01-02T00:00:00Z"
+        rows = [{"q": q, "doc": doc, "kind": kind, "team": "a", "at": at} for q, doc, kind in QUESTIONS]
+        self.ingestor.ingest(ASKED, rows, keyings={})
+
+    def land(self, bodies: dict[str, str], team: str = "a") -> None:
+        rows = [
+            {"path": path, "body": body, "team": team, "at": "1970-01-02T00:00:00Z"} for path, body in bodies.items()
+        ]
+        self.ingestor.ingest(PAGES, rows, keyings={}, batch_id=f"{len(self._encoders)} {sorted(bodies)} {team}")
+
+    def encoder(self, _declared: Encoder, digest: str | None = None) -> Any:
+        self._encoders[self.now.digest] = self.now
+        return self._encoders[digest or self.now.digest]
+
+    def build(self, encoder: Any | None = None) -> Build:
+        self.now = encoder or self.now
+        builder = Builder(self.lake, self.vectors, self.builds, self.locks, self.clock)
+        return builder.build(self.declared, self.encoder(self.declared.encoder), approve=approving(self, self.declared))
+
+    def evaluate(self, **more: Any) -> Any:
+        return evaluate_collection(self, "docs", **more)
+
+
+def test_a_build_is_measured_by_its_set_and_its_worst_queries_are_shown() -> None:
+    shop = Shop()
+    build = shop.build()
+    found = shop.evaluate(metrics=["recall@1"])
+    assert (found.version, found.queries, found.against, found.gates) == (version_of(build), 5, None, ())
+    assert found.figures["recall@1"].value == 1.0
+    assert found.figures["recall@1"].queries == 4
+    assert found.figures["false_hits"].value == 1.0
+    assert found.worst == ()
+    assert found.by_tag["kind=short"]["recall@1"].queries == 3
+    worse = Shop()
+    worse.build(Blind())
+    lost = worse.evaluate(metrics=["recall@1"])
+    assert lost.figures["recall@1"].value is not None
+    assert lost.figures["recall@1"].value < 1.0
+    assert lost.worst[0].query in {q for q, *_ in QUESTIONS}
+    assert lost.worst[0].found
+    assert set(lost.worst[0].expected) <= set(BODIES)
+
+
+def test_measures_are_stored_without_texts_and_compared_with_those_of_another_build() -> None:
+    shop = Shop()
+    shop.build(Blind())
+    first = shop.evaluate(metrics=["recall@1"])
+    shop.clock.advance(DAY)
+    shop.build(WordEncoder(64))
+    second = shop.evaluate(metrics=["recall@1"])
+    assert second.against == first.version
+    assert second.changes["recall@1"].value > 0
+    assert second.changes["recall@1"].queries == 4
+    assert [each.version for each in evaluations(shop, "docs", "questions")] == [second.version, first.version]
+    stored = shop.lake.scan(f"{EVALUATIONS_PREFIX}docs").rows.to_pylist()
+    assert not any(text in str(stored) for q, *_ in QUESTIONS for text in (q, "refunds"))
+    assert shop.evaluate(against=first.version).against == first.version
+    with pytest.raises(NotFound, match="was not evaluated"):
+        shop.evaluate(against="nothing.1")
+
+
+def test_a_new_index_that_fails_its_gates_is_not_searched() -> None:
+    shop = Shop(gates=[at_least("recall@1", 0.9), beats("mrr@10", margin=0.01)])
+    served = shop.build()
+    with pytest.raises(Conflict, match=r"recall@1 at least 0.9 is 0\.\d+; mrr@10 beats by 0") as failed:
+        shop.build(Blind())
+    assert version_of(served) in failed.value.what
+    assert shop.builds.get("docs") == served
+    shop.now = WordEncoder(64)
+    assert shop.evaluate().figures["mrr@10"].value == 1.0
+    passed = shop.build(WordEncoder(64, seed=1))
+    assert shop.builds.get("docs") == passed
+    assert shop.evaluate().gates[0].passed
+
+
+def test_the_first_index_has_to_pass_too_and_one_that_is_brought_up_to_date_is_not_asked() -> None:
+    shop = Shop(gates=[at_least("recall@1", 0.9)])
+    with pytest.raises(Conflict, match="nothing answers searches"):
+        shop.build(Blind())
+    assert shop.builds.get("docs") is None
+    first = shop.build(WordEncoder(64))
+    shop.land(dict.fromkeys(BODIES, "Nothing is here"))
+    second = shop.build()
+    assert second.index == first.index
+    assert shop.builds.get("docs") == second
+
+
+def test_a_set_of_tenants_measures_a_collection_of_tenants() -> None:
+    shop = Shop(tenant=True)
+    shop.land({"others": "refunds paid to the card within two weeks, parcels shipped abroad"}, team="b")
+    shop.build()
+    assert shop.evaluate().figures["recall@10"].value == 1.0
+    other = EvaluationSet("other", source=ASKED, query="q", relevant="doc")
+    shop.definitions.evaluation_set = lambda _: other
+    with pytest.raises(Invalid, match="differ in having tenants"):
+        shop.evaluate(set_name="other")
+
+
+def test_a_collection_without_a_set_needs_one_named() -> None:
+    shop = Shop(evaluation=None)
+    shop.build()
+    with pytest.raises(Invalid, match="no evaluation set"):
+        shop.evaluate()
+    assert shop.evaluate(set_name="questions").queries == 5
+    with pytest.raises(Invalid, match="gates and no evaluation"):
+        Shop(evaluation=None, gates=[at_least("recall@1", 0.9)])

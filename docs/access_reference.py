@@ -135,7 +135,11 @@ _WHY = {
     **dict.fromkeys(("materialize", "monitor", "pipelines", "profile", "quotas", "reproduce", "search"), _CODE),
     **dict.fromkeys(("streams", "train", "up"), _CODE),
     **dict.fromkeys(
-        ("collections", "data", "encoders", "evidence", "export", "migrate", "models", "retention", "sbom", "topics"),
+        ("collections", "data", "encoders", "evidence", "export", "migrate", "models", "prompts", "retention"),
+        _STATE,
+    ),
+    **dict.fromkeys(
+        ("sbom", "topics"),
         _STATE,
     ),
     **dict.fromkeys(("policy", "roles", "service-accounts", "users"), _RIGHTS),
@@ -209,8 +213,10 @@ NO_EVENT = {
         ("advise", "audit", "collections", "completion", "data", "doctor", "edge", "encryption", "endpoints"), _READS
     ),
     **dict.fromkeys(("explain", "fairness", "features", "groups", "incidents", "jobs", "keys", "models"), _READS),
-    **dict.fromkeys(("monitor", "objectives", "pipelines", "policy", "predictions", "profile", "quotas"), _READS),
-    **dict.fromkeys(("roles", "rollout", "runs", "service-accounts", "sessions", "status", "streams"), _READS),
+    **dict.fromkeys(("monitor", "objectives", "pipelines", "policy", "predictions", "profile", "prompts"), _READS),
+    **dict.fromkeys(
+        ("quotas", "roles", "rollout", "runs", "service-accounts", "sessions", "status", "streams"), _READS
+    ),
     **dict.fromkeys(("subject", "tenant", "topics", "users", "whoami"), _READS),
     **dict.fromkeys(("demo", "edge page", "export", "features read", "init", "pipelines export", "sbom"), _FILE),
     **dict.fromkeys(("models influence", "models label-issues", "models near-duplicates"), _MODELS),

@@ -26,6 +26,7 @@ from mainspring.jobs.model import Status as JobStatus
 from mainspring.jobs.model import Step as JobStep
 from mainspring.jobs.pipelines.graph import Trigger
 from mainspring.ledger.model import Prediction
+from mainspring.llm.prompts import PromptVersion
 from mainspring.llm.sizing import Plan as LanguageModelPlan
 from mainspring.monitoring.service.burning import ObjectiveReport
 from mainspring.operations.advise.folder import FirstPage
@@ -60,6 +61,7 @@ from mainspring.operations.policies import Case
 from mainspring.operations.predict import Answer
 from mainspring.operations.predictions import Label
 from mainspring.operations.profile import Check, Profile
+from mainspring.operations.prompts import PromptDifference
 from mainspring.operations.publishing import Release
 from mainspring.operations.quality import MeasuredWindow
 from mainspring.operations.quotas import QuotaUse
@@ -522,6 +524,9 @@ DOCUMENTS = {
     "policy check": Document(_object("CheckedPolicies", files=list[str])),
     "policy test": Document(_object("TestedPolicies", cases=int, wrong=list[Case])),
     "policy explain": Document(Explanation),
+    "prompts list": Document(list[PromptVersion], ("applied_at",)),
+    "prompts show": Document(PromptVersion, ("applied_at",)),
+    "prompts diff": Document(PromptDifference),
     "llm plan": Document(LanguageModelPlan),
     "status": Document(Status),
     "advise": Document(Advised, otherwise=FirstPage),

@@ -43,6 +43,7 @@ _HOMES = {
     "mainspring.jobs.pipelines.steps": ["step", "task"],
     "mainspring.ledger.model": ["Log"],
     "mainspring.llm.declaring": ["LanguageModel", "TokenPrice", "UpstreamModel"],
+    "mainspring.llm.prompts": ["Prompt", "Variable"],
     "mainspring.monitoring.declaring": ["Monitor"],
     "mainspring.monitoring.quality.declared": ["Forecast", "Ranking"],
     "mainspring.monitoring.quality.sql_metrics": ["sql_metric"],
@@ -149,6 +150,8 @@ if TYPE_CHECKING:
     from mainspring.llm.declaring import LanguageModel as LanguageModel
     from mainspring.llm.declaring import TokenPrice as TokenPrice
     from mainspring.llm.declaring import UpstreamModel as UpstreamModel
+    from mainspring.llm.prompts import Prompt as Prompt
+    from mainspring.llm.prompts import Variable as Variable
     from mainspring.monitoring.declaring import Monitor as Monitor
     from mainspring.monitoring.incidents import actions as actions
     from mainspring.monitoring.notify import declaring as _notify

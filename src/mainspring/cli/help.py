@@ -195,6 +195,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "encryption rewrite": ("encryption rewrite", "encryption rewrite orders"),
     "encryption rotate": ("encryption rotate", "encryption rotate --data-keys"),
     "keys revoke": ("keys revoke 01m8be2bwh331ajhxkj67gs77w",),
+    "prompts list": ("prompts list", "prompts list answer"),
+    "prompts show": ("prompts show answer", "prompts show answer:2"),
+    "prompts diff": ("prompts diff answer", "prompts diff answer 1 3"),
     "llm plan": (
         "llm plan llama-3.1-70b --gpus 8xH100",
         "llm plan ./my-model --gpus 2xL40S --context 4096 --concurrency 16 --dtype fp8 --dtype awq",

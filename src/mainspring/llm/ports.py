@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from typing import Protocol
+from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Events
+
+if TYPE_CHECKING:
+    from mainspring.llm.prompts import PromptVersion
 
 
 class Answering(Protocol):
@@ -63,4 +66,25 @@ class Upstream(Answering, Protocol):
 
     async def close(self) -> None:
         """Close its connections. Calls that are under way end with an error."""
+        ...
+
+
+class PromptVersions(Protocol):
+    """Recorded versions of prompts."""
+
+    def record(self, documents: Mapping[str, Mapping[str, Any]], at: int) -> list[PromptVersion]:
+        """Record each prompt whose newest version is another one, and return what was recorded.
+
+        Args:
+            documents: Name -> `Prompt.document`.
+            at: UTC epoch microseconds.
+        """
+        ...
+
+    def newest(self) -> list[PromptVersion]:
+        """Return the newest version of each prompt, by name."""
+        ...
+
+    def all(self, name: str) -> list[PromptVersion]:
+        """Return all versions of a prompt, the newest first; none where it was never applied."""
         ...

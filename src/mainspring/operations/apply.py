@@ -47,6 +47,8 @@ def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Con
                 conform(project, name)
             with project.audit.together():
                 project.applied.replace(contents, project.wall.now())
+                prompts = {name: prompt.document() for name, prompt in definitions.prompts.items()}
+                project.prompts.record(prompts, project.wall.now())
                 audit(project, "apply", "definitions", _summary(changes))
     return changes, contents
 

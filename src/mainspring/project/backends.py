@@ -346,6 +346,9 @@ APPROVALS: Mapping[str, Build] = _in_catalog("registry", "CatalogApprovals", "ga
 VECTOR_STORES: Mapping[str, Build] = {
     "memory": lambda _: lazily("vectors.adapters.memory", "MemoryVectorStore", extra="gateway")(),
 }
+PROMPT_VERSIONS: Mapping[str, Build] = _by_catalog(
+    lambda at: lazily("llm.adapters.prompt_versions", "CatalogPromptVersions", extra="gateway")(at.project.engine)
+)
 BUILDS: Mapping[str, Build] = _by_catalog(
     lambda at: lazily("vectors.adapters.builds", "CatalogBuilds", extra="gateway")(
         at.project.engine, lake_digest(at.project.settings)

@@ -36,6 +36,7 @@ for _module in (
     "serving.adapters.stream_states",
     "security.adapters.audit",
     "vectors.adapters.builds",
+    "llm.adapters.prompt_versions",
 ):
     importlib.import_module(f"mainspring.{_module}")
 

@@ -30,6 +30,7 @@ from mainspring.jobs.declaring import OwnJob
 from mainspring.jobs.pipelines.declaring import Pipeline
 from mainspring.jobs.pipelines.graph import Graph
 from mainspring.llm.declaring import LanguageModel
+from mainspring.llm.prompts import Prompt
 from mainspring.monitoring.declaring import Monitor
 from mainspring.monitoring.notify.declaring import Target
 from mainspring.project.built_in_jobs import BUILT_IN as BUILT_IN_JOBS
@@ -66,6 +67,7 @@ _KINDS: Mapping[type, str] = {
     DocumentCollection: "collection",
     EvaluationSet: "evaluation set",
     LanguageModel: "language model",
+    Prompt: "prompt",
 }
 
 
@@ -90,6 +92,7 @@ class Definitions:
     collections: Mapping[str, DocumentCollection] = field(default_factory=dict)
     evaluation_sets: Mapping[str, EvaluationSet] = field(default_factory=dict)
     language_models: Mapping[str, LanguageModel] = field(default_factory=dict)
+    prompts: Mapping[str, Prompt] = field(default_factory=dict)
 
     def source(self, name: str) -> Source:
         return _named(self.sources, name, "source")
@@ -144,6 +147,7 @@ class Definitions:
                 ("collection", self.collections),
                 ("evaluation set", self.evaluation_sets),
                 ("language model", self.language_models),
+                ("prompt", self.prompts),
             )
             for name, item in items.items()
         }
@@ -198,6 +202,7 @@ def load_definitions(settings: Settings, known: Callable[[str], bool] = lambda _
         named(DocumentCollection),
         named(EvaluationSet),
         named(LanguageModel),
+        named(Prompt),
     )
 
 
@@ -519,7 +524,7 @@ def _content(item: Any) -> str:
     if isinstance(item, RequestFeatures):
         named = {"views": [view.name for view in item.views]}
         return _pretty(_without_empty({**msgspec.to_builtins(replace(item, views=())), **named}, "views", "tags"))
-    if isinstance(item, (StreamEndpoint, EvaluationSet, DocumentCollection)):
+    if isinstance(item, (StreamEndpoint, EvaluationSet, DocumentCollection, Prompt)):
         return _pretty(item.document())
     if isinstance(item, Stream):
         return _pretty({**_without_empty(msgspec.to_builtins(item), "schema", "message"), "source": item.name})

@@ -42,6 +42,7 @@ _HOMES = {
     ],
     "mainspring.jobs.pipelines.steps": ["step", "task"],
     "mainspring.ledger.model": ["Log"],
+    "mainspring.llm.guarding.declaring": ["Argument", "Guard", "Tool"],
     "mainspring.llm.declaring": ["LanguageModel", "TokenPrice", "UpstreamModel"],
     "mainspring.llm.prompts": ["Prompt", "Variable"],
     "mainspring.monitoring.declaring": ["Monitor"],
@@ -150,6 +151,9 @@ if TYPE_CHECKING:
     from mainspring.llm.declaring import LanguageModel as LanguageModel
     from mainspring.llm.declaring import TokenPrice as TokenPrice
     from mainspring.llm.declaring import UpstreamModel as UpstreamModel
+    from mainspring.llm.guarding.declaring import Argument as Argument
+    from mainspring.llm.guarding.declaring import Guard as Guard
+    from mainspring.llm.guarding.declaring import Tool as Tool
     from mainspring.llm.prompts import Prompt as Prompt
     from mainspring.llm.prompts import Variable as Variable
     from mainspring.monitoring.declaring import Monitor as Monitor

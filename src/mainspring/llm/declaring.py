@@ -12,6 +12,7 @@ from mainspring.core.definition_registry import declare, expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration
+from mainspring.llm.guarding.declaring import Guard
 from mainspring.llm.model import Deadlines, Usage
 
 _MOST = 1_000_000
@@ -95,6 +96,7 @@ class LanguageModel:
         between_events: Longest time from one event of a stream to the next.
         deadline: Longest time to the end of an answer.
         embeds: Whether it makes vectors of texts, instead of messages.
+        guard: Rules of its conversations: calls of tools, and what goes out. `None`: everything passes.
     """
 
     name: str
@@ -104,6 +106,7 @@ class LanguageModel:
     between_events: str | int = "30s"
     deadline: str | int = "10m"
     embeds: bool = False
+    guard: Guard | None = None
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -120,6 +123,10 @@ class LanguageModel:
                 f"Language model {self.name!r} has no upstream.", fix='write [ms.UpstreamModel("local", "qwen3-8b")].'
             )
         expect(self.embeds, bool, f"embeds {owner}", fix="write True or False.")
+        if self.guard is not None:
+            expect(self.guard, Guard, f"The guard {owner}", fix="write guard=ms.Guard(tools=[...]).")
+            if self.embeds:
+                raise Invalid(f"Language model {self.name!r} makes vectors and has a guard.", fix="remove the guard.")
         expect(self.description, str, f"The description {owner}", fix="write a text.")
         object.__setattr__(self, "upstreams", tuple(self.upstreams))
         _ = self.deadlines

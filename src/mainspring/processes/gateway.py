@@ -19,6 +19,7 @@ from mainspring.processes.tracing import traced
 from mainspring.project import Project
 from mainspring.project.executors import executors
 from mainspring.project.explainers import load_explainer
+from mainspring.project.guards import guarded
 from mainspring.project.language_models import AppliedModels
 from mainspring.project.settings import child_arguments
 from mainspring.security.keys import Authenticator
@@ -51,7 +52,9 @@ def build_gateway(project: Project, tracing: Tracing | None = None, counts: Coun
         tracing=tracing,
         catalog=catalog,
         counts=counts,
-        surface=LanguageSurface(AppliedModels(lambda: project.applied, project.settings.upstreams), project.authoriser),
+        surface=LanguageSurface(
+            AppliedModels(lambda: project.applied, project.settings.upstreams, guarded(project)), project.authoriser
+        ),
     )
 
 

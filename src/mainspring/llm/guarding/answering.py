@@ -34,6 +34,7 @@ from mainspring.llm.model import (
     Event,
     Events,
     Message,
+    Part,
     Text,
     ToolCall,
     ToolCallDelta,
@@ -166,7 +167,7 @@ class Guarded:
             if self._guard.canary is not None and message.role in ("system", "developer") and message.text:
                 mark, prints["canary"] = self._canary_of(message.text)
                 content = (Text(BEFORE.format(mark)), *message.content, Text(AFTER.format(mark)))
-                messages[place] = replace(message, content=content)
+                messages[place] = _without_labels(replace(message, content=content))
                 break
         conversation = Conversation(self._model, spans, _history(messages), call.caller.groups)
         rules = Rules(self._shapes, prints, self._treatments)
@@ -349,11 +350,16 @@ def _texts(message: Message) -> Iterator[str]:
 
 
 def _without_labels(message: Message) -> Message:
-    content = tuple(
-        replace(part, extra=_less(part.extra)) if isinstance(part, Text) and PROVENANCE in part.extra else part
-        for part in message.content
-    )
-    return replace(message, content=content, extra=_less(message.extra))
+    """Return a message without labels; texts that only their labels kept apart are one."""
+    content: list[Part] = []
+    for part in message.content:
+        bare = replace(part, extra=_less(part.extra)) if isinstance(part, Text) else part
+        before = content[-1] if content else None
+        if isinstance(bare, Text) and isinstance(before, Text) and not bare.extra and not before.extra:
+            content[-1] = Text(before.text + bare.text)
+        else:
+            content.append(bare)
+    return replace(message, content=tuple(content), extra=_less(message.extra))
 
 
 def _less(extra: Mapping[str, object]) -> Mapping[str, object]:

@@ -1,0 +1,55 @@
+"""Guards of language models, with this installation's key, secrets and policies."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from mainspring.core.settings import Settings, Url
+from mainspring.llm.answering import Assemble, assemble
+from mainspring.llm.declaring import LanguageModel
+from mainspring.llm.guarding.answering import Guarded
+from mainspring.llm.guarding.fingerprints import Fingerprints
+from mainspring.llm.ports import Answering, Upstream
+from mainspring.security.secrets import read_private
+from mainspring.security.tool_calls import ToolCallPolicies
+
+if TYPE_CHECKING:
+    from mainspring.project.composition import Project
+
+
+def guarded(project: Project, inner: Assemble = assemble) -> Assemble:
+    """Return what puts a language model's guard, where it has one, before all else that stands before its upstreams."""
+    key = hmac.digest(project.pepper, b"canaries of language models", "sha256")
+    policies = ToolCallPolicies(project.settings.project, project.policy_files)
+    secrets = Fingerprints(installation_secrets(project.settings))
+
+    def put_together(model: LanguageModel, upstreams: Mapping[str, Upstream]) -> Answering:
+        answering = inner(model, upstreams)
+        if model.guard is None:
+            return answering
+        return Guarded(answering, model.name, model.guard, key=key, permits=policies.permits, secrets=secrets)
+
+    return put_together
+
+
+def installation_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield the secrets of the profile, with a name for each: keys of upstreams, passwords of servers, and those of
+    receivers, webhooks and the identity provider.
+    """
+    for name, server in settings.upstreams.items():
+        key = server.key
+        if server.key_file is not None:
+            key = read_private(server.key_file, f"key of the upstream {server.name!r}").decode("latin-1").strip()
+        yield f"key of upstream {name}", key
+    for name, receiver in settings.receivers.items():
+        yield f"secret of receiver {name}", receiver.secret
+    yield "secret of webhooks", settings.webhook_secret
+    if settings.sign_in is not None:
+        yield "secret of the identity provider", settings.sign_in.client_secret
+    for name in settings.__slots__:
+        value = getattr(settings, name)
+        if isinstance(value, Url):
+            yield f"password of {name}", unquote(urlsplit(value.text).password or "")

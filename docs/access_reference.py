@@ -55,6 +55,7 @@ _CHECKED = {
     "models waive": Action.MODEL_APPROVE,
     "models withdraw": Action.MODEL_APPROVE,
     "pipelines approve": Action.PIPELINE_APPROVE,
+    **dict.fromkeys(("llm approvals", "llm approve", "llm deny"), Action.TOOL_APPROVE),
     "predict": Action.ENDPOINT_PREDICT,
     "whoami": Action.CONSOLE_OPEN,
 }
@@ -168,6 +169,7 @@ EVENTS = {
     **{f"data {each}": f"data.{each}" for each in ("commit", "publish", "restore", "sign", "tag", "untag", "vacuum")},
     **{f"edge {each}": f"edge.{each}" for each in ("build", "publish", "register", "remove", "rollout", "rotate")},
     **{f"edge {each}": f"edge.{each}" for each in ("sign", "withdraw")},
+    **{f"llm {each}": f"llm.{each}" for each in ("approve", "deny")},
     **{f"groups {each}": f"groups.{each}" for each in ("add", "add-member", "remove", "remove-member")},
     **{f"incidents {each}": f"incident.{each}" for each in ("close", "end-shed", "own", "silence", "verdict")},
     **{f"jobs {each}": f"jobs.{each}" for each in ("cancel", "retry", "run")},
@@ -221,6 +223,7 @@ NO_EVENT = {
     **dict.fromkeys(("demo", "edge page", "export", "features read", "init", "pipelines export", "sbom"), _FILE),
     **dict.fromkeys(("models influence", "models label-issues", "models near-duplicates"), _MODELS),
     **dict.fromkeys(("bench", "predict"), _PREDICTS),
+    "llm approvals": _READS,
     "llm plan": "computes from a configuration; opens no project",
     "ci": "of what it trains and promotes",
     "monitor run": "computes from the prediction log; an incident has one",

@@ -26,6 +26,7 @@ from mainspring.jobs.model import Status as JobStatus
 from mainspring.jobs.model import Step as JobStep
 from mainspring.jobs.pipelines.graph import Trigger
 from mainspring.ledger.model import Prediction
+from mainspring.llm.held_calls import HeldCall
 from mainspring.llm.prompts import PromptVersion
 from mainspring.llm.sizing import Plan as LanguageModelPlan
 from mainspring.monitoring.service.burning import ObjectiveReport
@@ -527,6 +528,8 @@ DOCUMENTS = {
     "prompts list": Document(list[PromptVersion], ("applied_at",)),
     "prompts show": Document(PromptVersion, ("applied_at",)),
     "prompts diff": Document(PromptDifference),
+    "llm approvals": Document(list[HeldCall], ("asked_at", "decided_at")),
+    **dict.fromkeys(("llm approve", "llm deny"), Document(HeldCall, ("asked_at", "decided_at"))),
     "llm plan": Document(LanguageModelPlan),
     "status": Document(Status),
     "advise": Document(Advised, otherwise=FirstPage),

@@ -58,6 +58,7 @@ COLUMNS = {
     "audit_subtrees": "hash",
     "audit_tree": "origin frontier note",
     "collections": "lake name document",
+    "held_calls": "id model tool arguments digest caller status decided_by",
     "prompt_versions": "name digest content",
     "data_keys": "id purpose wrapped version",
     "dataset_commits": "id parent message versions",

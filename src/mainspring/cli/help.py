@@ -198,6 +198,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "prompts list": ("prompts list", "prompts list answer"),
     "prompts show": ("prompts show answer", "prompts show answer:2"),
     "prompts diff": ("prompts diff answer", "prompts diff answer 1 3"),
+    "llm approvals": ("llm approvals", "llm approvals --all"),
+    "llm approve": ("llm approve 01m8be2065zc3r951j33fy83ef",),
+    "llm deny": ("llm deny 01m8be2065zc3r951j33fy83ef --reason 'nobody asked for it'",),
     "llm plan": (
         "llm plan llama-3.1-70b --gpus 8xH100",
         "llm plan ./my-model --gpus 2xL40S --context 4096 --concurrency 16 --dtype fp8 --dtype awq",

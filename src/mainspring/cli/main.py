@@ -51,7 +51,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reproduce": ("reproduce", "Repeat a recorded training, and compare."),
     "jobs": ("jobs", "Background work: list, run, cancel, retry."),
     "pipelines": ("pipelines", "Graphs of steps: run, approve, retry, export."),
-    "llm": ("llm", "Language models: plan GPUs, speed and cost."),
+    "llm": ("llm", "Language models: plan GPUs; approve calls of tools."),
     "prompts": ("prompts", "Versions of prompts: list, show, diff."),
     "sbom": ("sbom", "Bills of materials, of software and versions."),
     "evidence": ("evidence", "What serves the controls of GDPR, HIPAA and others."),

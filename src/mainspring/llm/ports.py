@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Events
 
 if TYPE_CHECKING:
+    from mainspring.llm.held_calls import HeldCall, Status
     from mainspring.llm.prompts import PromptVersion
 
 
@@ -87,4 +88,26 @@ class PromptVersions(Protocol):
 
     def all(self, name: str) -> list[PromptVersion]:
         """Return all versions of a prompt, the newest first; none where it was never applied."""
+        ...
+
+
+class HeldCalls(Protocol):
+    """Calls of tools that a person decides. Those asked for more than 30 days ago are gone."""
+
+    def ask(self, call: HeldCall) -> HeldCall | None:
+        """Return the call of the last day by this caller with the same tool and arguments, which was not used: one that
+        is approved is used by this. If there is none, keep `call`, which waits; `None` where too many wait.
+        """
+        ...
+
+    def all(self, *, since: int, waiting: bool) -> list[HeldCall]:
+        """Return those asked for after a time (UTC epoch microseconds), the oldest first: all, or those that wait."""
+        ...
+
+    def get(self, call: str) -> HeldCall | None:
+        """Return a call by its id."""
+        ...
+
+    def decide(self, call: str, status: Status, *, by: str, at: int) -> bool:
+        """Approve or deny a call; return whether it waited, and had not expired."""
         ...

@@ -349,6 +349,9 @@ VECTOR_STORES: Mapping[str, Build] = {
 PROMPT_VERSIONS: Mapping[str, Build] = _by_catalog(
     lambda at: lazily("llm.adapters.prompt_versions", "CatalogPromptVersions", extra="gateway")(at.project.engine)
 )
+HELD_CALLS: Mapping[str, Build] = _by_catalog(
+    lambda at: lazily("llm.adapters.held_calls", "CatalogHeldCalls", extra="gateway")(at.project.engine)
+)
 BUILDS: Mapping[str, Build] = _by_catalog(
     lambda at: lazily("vectors.adapters.builds", "CatalogBuilds", extra="gateway")(
         at.project.engine, lake_digest(at.project.settings)

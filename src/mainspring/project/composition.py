@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from mainspring.jobs.ports import JobStore
     from mainspring.ledger.ports import PredictionLog, PredictionStore, Seals
     from mainspring.ledger.sealing import Opener
-    from mainspring.llm.ports import PromptVersions
+    from mainspring.llm.ports import HeldCalls, PromptVersions
     from mainspring.monitoring.incidents.ports import IncidentStore
     from mainspring.monitoring.model import LabelRows
     from mainspring.monitoring.ports import MonitorStore, SketchStore
@@ -649,6 +649,12 @@ class Project:
     def builds(self) -> Builds:
         """Builds of collections."""
         built: Builds = self._build("builds", backends.BUILDS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def held_calls(self) -> HeldCalls:
+        """Calls of tools that wait for a person."""
+        built: HeldCalls = self._build("held_calls", backends.HELD_CALLS, self.settings.catalog)
         return built
 
     @cached_property

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hmac
+import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from mainspring.core.ids import new_id
 from mainspring.core.settings import Settings, Url
 from mainspring.llm.answering import Assemble, assemble
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.guarding.answering import Guarded
+from mainspring.llm.guarding.calls import Ruling, parsed
 from mainspring.llm.guarding.fingerprints import Fingerprints
+from mainspring.llm.held_calls import HeldCall
 from mainspring.llm.ports import Answering, Upstream
+from mainspring.security.model import Kind, Principal
+from mainspring.security.people import KEY
 from mainspring.security.secrets import read_private
 from mainspring.security.tool_calls import ToolCallPolicies
 
@@ -26,13 +32,36 @@ def guarded(project: Project, inner: Assemble = assemble) -> Assemble:
     policies = ToolCallPolicies(project.settings.project, project.policy_files)
     secrets = Fingerprints(installation_secrets(project.settings))
 
+    def hold(model: str, ruling: Ruling, caller: Principal) -> HeldCall | None:
+        arguments = json.dumps(parsed(ruling.call.arguments), sort_keys=True, ensure_ascii=False)
+        return project.held_calls.ask(
+            HeldCall(
+                id=new_id(),
+                model=model,
+                tool=ruling.call.name,
+                arguments=arguments,
+                digest=ruling.digest,
+                caller=recorded(caller),
+                asked_at=project.wall.now(),
+            )
+        )
+
     def put_together(model: LanguageModel, upstreams: Mapping[str, Upstream]) -> Answering:
         answering = inner(model, upstreams)
         if model.guard is None:
             return answering
-        return Guarded(answering, model.name, model.guard, key=key, permits=policies.permits, secrets=secrets)
+        return Guarded(
+            answering, model.name, model.guard, key=key, permits=policies.permits, secrets=secrets, hold=hold
+        )
 
     return put_together
+
+
+def recorded(caller: Principal) -> str:
+    """Return the name of a caller in records."""
+    if caller.kind is Kind.KEY:
+        return f"{KEY}{caller.id}:{caller.name}"
+    return f"{caller.kind}:{caller.id}"
 
 
 def installation_secrets(settings: Settings) -> Iterator[tuple[str, str]]:

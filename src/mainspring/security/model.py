@@ -60,6 +60,7 @@ class Action(StrEnum):
     STREAM_READ = "stream.read"  # see streams and dead letters
     TABLE_READ = "table.read"  # see a source's schema, checks, profile and versions
     TABLE_ROWS = "table.rows"  # see rows
+    TOOL_APPROVE = "tool.approve"  # see and decide calls of tools that wait for a person
 
 
 class Kind(StrEnum):

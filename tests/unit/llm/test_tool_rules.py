@@ -106,11 +106,10 @@ def test_after_content_of_strangers_policies_decide() -> None:
     assert asked[0].arguments == {"q": {"tool"}, "n": {"assistant"}}
 
 
-def test_a_person_approves_a_call_by_its_arguments() -> None:
-    approved = {digest("refund", {"order": 7})}
-    by = lambda tool, what: what in approved  # noqa: E731
-    assert reasons(("refund", {"order": 7}), ("refund", {"order": 8}), approved=by) == ["", "approval"]
-    assert reasons(("refund", {"order": 7})) == ["approval"]
+def test_a_person_decides_on_a_call_by_its_arguments() -> None:
+    assert reasons(("refund", {"order": 7}), ("refund", "no json")) == ["approval", "malformed"]
+    [ruling] = rule(GUARD, TALK, [Proposed("refund", '{"order": 7}')], permits=PERMITS)
+    assert ruling.digest == digest("refund", {"order": 7})
     assert digest("a", {"x": 1, "y": [2]}) == digest("a", parsed('{"y": [2], "x": 1}') or {})
 
 

@@ -37,6 +37,7 @@ for _module in (
     "security.adapters.audit",
     "vectors.adapters.builds",
     "llm.adapters.prompt_versions",
+    "llm.adapters.held_calls",
 ):
     importlib.import_module(f"mainspring.{_module}")
 

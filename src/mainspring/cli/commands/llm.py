@@ -22,7 +22,7 @@ _PARTS = (("weights", "cyan"), ("cache", "green"), ("activations", "yellow"), ("
 
 @click.group("llm", cls=Group)
 def command() -> None:
-    """Language models: what they need."""
+    """Language models: what they need, and their calls of tools that wait for a person."""
 
 
 @make("plan")
@@ -72,6 +72,50 @@ def plan(
         ),
     )
     call.result(found, lambda console: _show(console, found))
+
+
+@make("approvals", reads_only=True)
+@click.option("--all", "all_", is_flag=True, help="Also calls that were decided, of the last 30 days.")
+def approvals(call: Call, *, all_: bool) -> None:
+    """List calls of tools that wait for a person, the oldest first."""
+    from mainspring.cli.tables import show_records
+    from mainspring.operations.held_calls import described, held_calls
+
+    found = held_calls(call.project, all_=all_)
+
+    def show(console: Console) -> None:
+        if not found:
+            console.print("No call waits.")
+        for each in map(described, found):
+            columns = ("id", "model", "tool", "caller", "status", "asked")
+            row = (each["id"], each["model"], each["tool"], each["caller"], each["status"], each["asked_at"])
+            show_records(console, columns, [row])
+            console.print(f"  {each['arguments']}", markup=False, highlight=False)
+
+    call.result([described(each) for each in found], show)
+
+
+@make("approve")
+@click.argument("held", metavar="CALL")
+def approve(call: Call, *, held: str) -> None:
+    """Approve CALL: who asked for it may make it once, within a day."""
+    _decide(call, held, approve=True)
+
+
+@make("deny")
+@click.argument("held", metavar="CALL")
+@click.option("--reason", default="", help="Kept in the audit log.")
+def deny(call: Call, *, held: str, reason: str) -> None:
+    """Deny CALL."""
+    _decide(call, held, approve=False, reason=reason)
+
+
+def _decide(call: Call, held: str, *, approve: bool, reason: str = "") -> None:
+    from mainspring.operations.held_calls import decide, described
+
+    found = decide(call.project, held, approve=approve, reason=reason)
+    told = f"{held} ({found.tool} of {found.model}) is {found.status} by {found.decided_by}."
+    call.result(described(found), lambda console: console.print(told, markup=False))
 
 
 def _show(console: Console, found: Plan) -> None:
@@ -176,4 +220,5 @@ def _size(size: float) -> str:
     return f"{size:.0f} B"
 
 
-command.add_command(plan)
+for _command in (plan, approvals, approve, deny):
+    command.add_command(_command)

@@ -7,14 +7,16 @@ until it is whole, and text until its last word is.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from dataclasses import replace as replace_ruling
 from functools import lru_cache
 
 from msgspec.structs import replace
 
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Invalid, MainspringError
 from mainspring.llm.guarding.calls import MOST_BYTES, Conversation, History, Permits, Proposed, Ruling, rule
 from mainspring.llm.guarding.characters import hidden, without_hidden
 from mainspring.llm.guarding.declaring import Guard
@@ -22,6 +24,7 @@ from mainspring.llm.guarding.fingerprints import AFTER, BEFORE, Fingerprints, ca
 from mainspring.llm.guarding.patterns import shapes
 from mainspring.llm.guarding.provenance import PROVENANCE, Label, labelled, lowered
 from mainspring.llm.guarding.scanner import MARK, REDACT, Rules, Scanner, scan
+from mainspring.llm.held_calls import HeldCall
 from mainspring.llm.model import (
     CONTENT_FILTER,
     TOOL_CALLS,
@@ -40,6 +43,7 @@ from mainspring.llm.model import (
     ToolCallDelta,
 )
 from mainspring.llm.ports import Answering
+from mainspring.security.model import Principal
 
 _MOST_CALLS = 128  # of one answer
 _PROMPTS = 256  # whose canaries are remembered
@@ -67,6 +71,7 @@ class Noticed:
 
 
 Notice = Callable[[Noticed], None]
+Hold = Callable[[str, Ruling, Principal], HeldCall | None]  # name of the model, the call, who asked
 
 
 def log(noticed: Noticed) -> None:
@@ -95,6 +100,8 @@ class Guarded:
         key: Of the installation, for canaries.
         secrets: Of the installation.
         permits: Whether policies permit a call of a tool.
+        hold: Keeps a call that a person has to decide, or finds what was decided; `None`: nobody does. Called in a
+            thread.
     """
 
     def __init__(
@@ -106,6 +113,7 @@ class Guarded:
         key: bytes,
         permits: Permits,
         secrets: Fingerprints = _NOTHING,
+        hold: Hold | None = None,
         notice: Notice = log,
     ) -> None:
         self._inner = inner
@@ -114,6 +122,7 @@ class Guarded:
         self._key = key
         self._permits = permits
         self._secrets = secrets
+        self._hold = hold
         self._notice = notice
         self._shapes = shapes(guard.personal, secrets=guard.secrets is not None, domains=guard.links)
         self._treatments = {
@@ -127,7 +136,8 @@ class Guarded:
     async def chat(self, request: ChatRequest, call: Call) -> ChatReply:
         begun = self._begin(request, call)
         reply = await self._inner.chat(begun.request, call)
-        return replace(reply, choices=tuple(self._choice(begun, each) for each in reply.choices), raw=b"", extra={})
+        choices = [await self._choice(begun, each) for each in reply.choices]
+        return replace(reply, choices=tuple(choices), raw=b"", extra={})
 
     async def stream(self, request: ChatRequest, call: Call) -> AsyncGenerator[Events, None]:
         begun = self._begin(request, call)
@@ -139,7 +149,7 @@ class Guarded:
                 for event in batch:
                     if event.index not in choices:
                         choices[event.index] = _Streamed(Scanner(begun.rules), Scanner(begun.rules))
-                    out += self._events(begun, choices[event.index], event)
+                    out += [each async for each in self._events(begun, choices[event.index], event)]
                 if out:
                     yield tuple(out)
                 if len(choices) >= request.sampling.choices and all(each.cut for each in choices.values()):
@@ -210,7 +220,7 @@ class Guarded:
 
     # What goes out
 
-    def _choice(self, begun: _Begun, choice: Choice) -> Choice:
+    async def _choice(self, begun: _Begun, choice: Choice) -> Choice:
         message = choice.message
         calls = message.tool_calls[:_MOST_CALLS]
         passed = []
@@ -223,7 +233,7 @@ class Guarded:
                     message=Message(role="assistant", content=content), finish=CONTENT_FILTER, index=choice.index
                 )
             passed.append(given)
-        rulings = self._rule(begun, [Proposed(each.name, each.arguments) for each in calls])
+        rulings = await self._rule(begun, [Proposed(each.name, each.arguments) for each in calls])
         kept = tuple(
             ToolCall(id=each.id, name=each.name, arguments=each.arguments)
             for each, ruling in zip(calls, rulings, strict=True)
@@ -239,14 +249,15 @@ class Guarded:
         )
         return Choice(message=answer, finish=_finish(choice.finish, rulings), index=choice.index)
 
-    def _events(self, begun: _Begun, choice: _Streamed, event: Event) -> Iterator[Event]:
+    async def _events(self, begun: _Begun, choice: _Streamed, event: Event) -> AsyncIterator[Event]:
         bare = replace(event, text="", reasoning="", refusal="", tool_calls=(), finish="", usage=None, raw=b"")
         if not choice.cut:
-            yield from self._passed(begun, choice, event, bare)
+            async for each in self._passed(begun, choice, event, bare):
+                yield each
         if event.usage is not None:
             yield replace(bare, usage=event.usage)
 
-    def _passed(self, begun: _Begun, choice: _Streamed, event: Event, bare: Event) -> Iterator[Event]:
+    async def _passed(self, begun: _Begun, choice: _Streamed, event: Event, bare: Event) -> AsyncIterator[Event]:
         choice.add(event.tool_calls)
         last = bool(event.finish)
         for scanner, name, text in (
@@ -267,7 +278,7 @@ class Guarded:
         if last:
             choice.cut = True
             calls = list(choice.calls.values())
-            rulings = self._rule(begun, [Proposed(each.name, each.arguments) for each in calls])
+            rulings = await self._rule(begun, [Proposed(each.name, each.arguments) for each in calls])
             kept = [each for each, ruling in zip(calls, rulings, strict=True) if ruling.permitted]
             said = " ".join(each.why for each in rulings if each.why)
             if said:
@@ -280,16 +291,35 @@ class Guarded:
                 yield replace(bare, tool_calls=deltas)
             yield replace(bare, finish=_finish(event.finish, rulings))
 
-    def _rule(self, begun: _Begun, proposed: list[Proposed]) -> list[Ruling]:
+    async def _rule(self, begun: _Begun, proposed: list[Proposed]) -> list[Ruling]:
         def discloses(text: str) -> bool:
             found = scan(begun.rules, text)[1].findings
             return any(each.kind in ("canary", "secret") and begun.rules.treatment(each) != MARK for each in found)
 
         rulings = rule(self._guard, begun.conversation, proposed, permits=self._permits, discloses=discloses)
+        rulings = [await self._asked(begun, each) if each.reason == "approval" else each for each in rulings]
         for each in rulings:
             if each.reason:
                 self._note(begun.call, each.reason, each.call.name, "refuse")
         return rulings
+
+    async def _asked(self, begun: _Begun, ruling: Ruling) -> Ruling:
+        """Return the decision on a call that needs a person's: of those that were made, or that it waits."""
+        if self._hold is None:
+            return ruling
+        try:
+            held = await asyncio.to_thread(self._hold, self._model, ruling, begun.call.caller)
+        except MainspringError as error:
+            _log.warning("Approvals cannot be looked up: %s", error)
+            return replace_ruling(ruling, why="Approvals cannot be looked up now; ask again later.")
+        name = repr(ruling.call.name[:64])
+        if held is None:
+            return replace_ruling(ruling, why=f"Too many calls wait for approval, so {name} is not called.")
+        if held.status == "approved":
+            return Ruling(ruling.call, digest=ruling.digest)
+        if held.status == "denied":
+            return replace_ruling(ruling, why=f"A person denied this call of {name}.")
+        return replace_ruling(ruling, why=f"The call of {name} waits for a person's approval: {held.id}.")
 
     def _tell(self, begun: _Begun, scanner: Scanner, seen: int) -> None:
         for found in scanner.findings[seen:]:

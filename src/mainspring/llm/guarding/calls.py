@@ -36,7 +36,7 @@ class Ruling:
     """A decision on a call.
 
     Attributes:
-        reason: Kind of refusal, empty where it is permitted; "approval" where a person has not decided yet.
+        reason: Kind of refusal, empty where it is permitted; "approval" where all that is left is a person's decision.
         why: Sentence for people and models. It has no value that the model wrote but the tool's name.
         digest: Of the tool and its arguments: what a person approves.
     """
@@ -74,7 +74,6 @@ class Conversation:
 
 
 Permits = Callable[[Asked], bool]
-Approved = Callable[[str, str], bool]  # name of the tool, digest of the call
 Discloses = Callable[[str], bool]
 
 
@@ -120,17 +119,15 @@ def rule(
     proposed: Sequence[Proposed],
     *,
     permits: Permits,
-    approved: Approved | None = None,
     discloses: Discloses | None = None,
 ) -> list[Ruling]:
     """Return the decisions on the calls of one answer, in order.
 
     Args:
         permits: Whether policies permit a call.
-        approved: Whether a person approved a call; by default nobody did.
         discloses: Whether a text has something that must not be given out; by default none has.
     """
-    return list(_rulings(guard, conversation, proposed, permits, approved, discloses))
+    return list(_rulings(guard, conversation, proposed, permits, discloses))
 
 
 def _rulings(
@@ -138,7 +135,6 @@ def _rulings(
     conversation: Conversation,
     proposed: Sequence[Proposed],
     permits: Permits,
-    approved: Approved | None,
     discloses: Discloses | None,
 ) -> Iterator[Ruling]:
     history = conversation.history
@@ -191,7 +187,7 @@ def _rulings(
             because = f" after content of strangers was read ({read})" if asked.tainted else ""
             yield Ruling(call, "policy", f"No policy permits to call {shown}{because}.")
             continue
-        if tool.approval and not (approved is not None and approved(call.name, same)):
+        if tool.approval:
             yield Ruling(call, "approval", f"The call of {shown} waits for a person's approval.", same)
             continue
         made[same] += 1

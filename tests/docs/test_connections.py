@@ -63,7 +63,10 @@ ROWS: dict[str, tuple[str, str]] = {
         "",
     ),
     "OpenID Connect": ("security.issuers", ""),
-    "upstreams of language models": ("llm.adapters.connections", f"{MUTUAL}an_upstream_of_language_models"),
+    "upstreams of language models": (
+        "llm.adapters.connections vectors.adapters.encoder_service",
+        f"{MUTUAL}an_upstream_of_language_models",
+    ),
     "Kubernetes": ("deploy.engines.kubernetes_api", f"{MUTUAL}kubernetes"),
     "Ray, Spark": (
         "core.ray_cluster deploy.adapters.ray deploy.adapters.ray_chunks deploy.adapters.spark "

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from mainspring.core.errors import Corrupt, Invalid, MissingExtra
+from mainspring.core.errors import Corrupt, Invalid, MissingExtra, NotFound
 from mainspring.core.locks import FileLocks
 from mainspring.core.settings import Receiver, Settings, Url
 from mainspring.core.time import Clock
@@ -25,6 +25,7 @@ from mainspring.project.ledger_folder import lake_digest, ledger_folder
 from mainspring.project.receivers import variable
 from mainspring.project.tenancy import topics_prefix
 from mainspring.registry.bundles import MODEL, TOKENIZER
+from mainspring.security.secrets import read_private
 
 if TYPE_CHECKING:
     from mainspring.data.ports import LakeTables
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from mainspring.registry.ports import Blobs
     from mainspring.security.ports import Credentials, Keys
     from mainspring.serving.streaming.state import StateStore
+    from mainspring.vectors.declaring import Encoder as DeclaredEncoder
     from mainspring.vectors.ports import Encoder
 
 Build = Callable[["Context"], Any]
@@ -357,6 +359,32 @@ BUILDS: Mapping[str, Build] = _by_catalog(
         at.project.engine, lake_digest(at.project.settings)
     )
 )
+
+
+def service_encoder(settings: Settings, declared: DeclaredEncoder) -> Encoder:
+    """Return the encoder behind an upstream of the profile.
+
+    Raises:
+        NotFound: The profile has no such upstream.
+        Invalid: It speaks another protocol, or the file with its key cannot be read.
+    """
+    server = settings.upstreams.get(variable(declared.service))
+    if server is None:
+        raise NotFound(
+            f"Profile {settings.profile!r} has no upstream {declared.service!r}, of encoder {declared.name!r}.",
+            fix=f"write [profiles.{settings.profile}.llm.upstreams.{declared.service}], then its url.",
+        )
+    if server.protocol != "openai":
+        raise Invalid(
+            f"The upstream {declared.service!r} of encoder {declared.name!r} speaks {server.protocol!r}.",
+            fix="name one with OpenAI's protocol.",
+        )
+    key = server.key
+    if server.key_file is not None:
+        key = read_private(server.key_file, f"key of the upstream {server.name!r}").decode("latin-1").strip()
+    encoder = lazily("vectors.adapters.encoder_service", "ServiceEncoder", extra="gateway")
+    made: Encoder = encoder(server, key, declared.reference, declared.dimension, most_tokens=declared.most_tokens)
+    return made
 
 
 def registered_encoder(bundle: Bundle, name: str) -> Encoder:

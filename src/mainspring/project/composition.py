@@ -675,12 +675,15 @@ class Project:
             digest: Digest of the encoder as it was; by default it is as it is now.
 
         Raises:
-            NotFound: It is not registered.
+            NotFound: It is not registered, or the profile has no such service.
             Corrupt: Its bundle is damaged, or is none of an encoder.
         """
         given = self.encoders.get((declared.name, None))
         if given is not None:
             return given
+        if declared.service:
+            made = backends.service_encoder(self.settings, declared)
+            return self.encoders.setdefault((declared.name, made.digest), made)
         if digest is None:
             digest = self._encoder_digest(declared)
         known = self.encoders.get((declared.name, digest))

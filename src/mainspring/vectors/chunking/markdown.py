@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from mainspring.vectors.chunking.model import BLOCK, SENTENCE, WORD, Outline
+from mainspring.vectors.chunking.model import BLOCK, SENTENCE, Outline
 from mainspring.vectors.chunking.text import breaks, edges
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def outline_markdown(text: str) -> Outline:
     starts = [begin, *(match.end() for match in _LINE.finditer(text, begin)), len(text)]
     ranks = breaks(text)
     whole: list[tuple[int, int]] = []
+    lines: list[int] = []  # begins of the lines within them
     sections: list[tuple[int, tuple[str, ...]]] = [(0, ())]
     stack: list[tuple[int, str]] = []
     for token, title in _blocks(MarkdownIt("commonmark").enable("table").parse(text[begin:])):
@@ -34,15 +36,18 @@ def outline_markdown(text: str) -> Outline:
         ranks[start] = ranks[end] = BLOCK
         if token.type in _WHOLE and (not whole or start >= whole[-1][1]):
             whole.append((start, end))
-            inner = {offset: rank for offset, rank in ranks.items() if start < offset < end and rank > WORD}
-            for offset in inner:
-                del ranks[offset]
-            ranks.update(dict.fromkeys(starts[first + 1 : last], SENTENCE))
-            ranks[end] = BLOCK
+            lines += starts[first + 1 : last]
         elif token.type == "heading_open" and token.level == 0:
             level = int(token.tag[1:])
             stack = [each for each in stack if each[0] < level] + [(level, title)]
             sections.append((start, tuple(name for _, name in stack)))
+    begins = [start for start, _ in whole]
+
+    def is_within(offset: int) -> bool:
+        at = bisect_left(begins, offset) - 1
+        return at >= 0 and offset < whole[at][1]
+
+    ranks = {offset: rank for offset, rank in ranks.items() if not is_within(offset)} | dict.fromkeys(lines, SENTENCE)
     if len(sections) > 1 and sections[1][0] == 0:
         del sections[0]
     forced = [*ranks, *(start for start, _ in sections)]

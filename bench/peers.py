@@ -47,6 +47,12 @@ KNOWN = {
     "quix": Peer(("quixstreams",), usual=False),
     "lightning": Peer(("torch>=2.6", "lightning"), usual=False, by_pip=True),
     "zenml": Peer(("zenml[local]",), "zenml", usual=False),
+    # No servers: the stores of bench/vectors.py. The driver alone, of pgvector.
+    "usearch": Peer(("usearch",), usual=False, then=("numpy",)),
+    "lancedb": Peer(("lancedb",), usual=False, then=("numpy",)),
+    "qdrant": Peer(("qdrant-client",), usual=False, then=("numpy",)),
+    "milvus-lite": Peer(("pymilvus", "milvus-lite", "setuptools<81"), usual=False, then=("numpy",)),
+    "pgvector": Peer(("psycopg[binary]",), usual=False, then=("numpy",)),
     "prefect": Peer(("prefect",), "prefect", usual=False),
     "dagster": Peer(("dagster", "dagster-webserver"), "dagster", usual=False),
     "dbos": Peer(("dbos",), "dbos", usual=False),

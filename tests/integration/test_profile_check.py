@@ -23,7 +23,7 @@ from mainspring.project.place_checks import Backend
 from mainspring.project.settings import load_settings
 from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 
-PARTS = ("catalog", "lake", "online", "tracking", "blobs", "ledger", "streams")
+PARTS = ("catalog", "lake", "online", "tracking", "blobs", "ledger", "streams", "vectors")
 
 
 def project(folder: Path, **settings: str) -> Project:

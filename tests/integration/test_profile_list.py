@@ -71,6 +71,7 @@ def test_where_each_thing_lives(folder: Path) -> None:
         "blobs": f"file://{folder}/.mainspring/bundles",
         "ledger": f"file://{folder}/.mainspring/ledger",
         "streams": f"sqlite:///{folder}/.mainspring/streams.db",
+        "vectors": f"file://{folder}/.mainspring/vectors",
         "gateway": "http://127.0.0.1:8080",
         "control": "http://127.0.0.1:8081",
         "grpc": "127.0.0.1:9090",

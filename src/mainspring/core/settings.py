@@ -234,6 +234,7 @@ class Settings:
     materialise_every_us: int
     debug: bool
     streams: Url = Url("memory://")
+    vectors: Url = Url("memory://")
     gateway_workers: int = 1
     model_time_us: int = 10_000_000  # maximum duration of a call of an ONNX model
     model_memory_bytes: int = 2 << 30  # of a call whose cost depends on the values of the request

@@ -18,7 +18,7 @@ from mainspring.project import Project
 from mainspring.project.place_checks import Backend, Outcome, catalog_schema
 from mainspring.project.settings import load_settings, name_profiles
 
-BACKENDS = ("catalog", "lake", "online", "tracking", "blobs", "ledger", "streams")
+BACKENDS = ("catalog", "lake", "online", "tracking", "blobs", "ledger", "streams", "vectors")
 _POSTGRES = ("postgresql", "postgres")
 
 

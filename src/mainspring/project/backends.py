@@ -346,6 +346,7 @@ VERSIONS: Mapping[str, Build] = {
 }
 APPROVALS: Mapping[str, Build] = _in_catalog("registry", "CatalogApprovals", "gateway")
 VECTOR_STORES: Mapping[str, Build] = {
+    "file": lambda at: lazily("vectors.adapters.embedded", "EmbeddedVectorStore", extra="gateway")(at.url.path),
     "memory": lambda _: lazily("vectors.adapters.memory", "MemoryVectorStore", extra="gateway")(),
 }
 PROMPT_VERSIONS: Mapping[str, Build] = _by_catalog(

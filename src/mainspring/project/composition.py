@@ -642,7 +642,7 @@ class Project:
     @cached_property
     def vectors(self) -> VectorStore:
         """Indexes of vectors."""
-        built: VectorStore = self._build("vectors", backends.VECTOR_STORES, Url("memory://"))
+        built: VectorStore = self._build("vectors", backends.VECTOR_STORES, self.settings.vectors)
         return built
 
     @cached_property

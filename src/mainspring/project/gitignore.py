@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from mainspring.core.settings import Settings
+from mainspring.core.settings import Settings, Url
 
 _NAME = ".gitignore"
 
@@ -16,7 +16,8 @@ def keep_out_of_git(settings: Settings) -> None:
     A folder that a backend owns is ignored completely; in the folder of a database file, the files of that name are.
     """
     lines: dict[Path, set[str]] = {settings.state: {"*"}}
-    for url in (settings.lake, settings.blobs, settings.ledger, settings.catalog, settings.tracking, settings.online):
+    for name in ("lake", "blobs", "ledger", "catalog", "tracking", "online", "vectors"):
+        url: Url = getattr(settings, name)
         if url.scheme in ("file", "lmdb"):
             lines.setdefault(url.path, set()).add("*")
         elif url.scheme == "sqlite":

@@ -58,6 +58,7 @@ DEFAULTS: Mapping[str, Any] = {
     "blobs": f"{STATE_FOLDER}/bundles",
     "ledger": f"{STATE_FOLDER}/ledger",
     "streams": f"sqlite:///{STATE_FOLDER}/streams.db",
+    "vectors": f"{STATE_FOLDER}/vectors",
     "gateway": "127.0.0.1:8080",
     "control": "127.0.0.1:8081",
     "grpc": "",
@@ -120,7 +121,7 @@ DEFAULTS: Mapping[str, Any] = {
 _PLANES = ("gateway", "control")
 _TABLES = (*_PLANES, "grpc", "kubernetes")
 _LEAST_HEADER = 8192  # settings of the HTTP server
-_URLS = ("catalog", "lake", "online", "tracking", "blobs", "ledger", "streams")
+_URLS = ("catalog", "lake", "online", "tracking", "blobs", "ledger", "streams", "vectors")
 
 
 def find_project(start: Path) -> Path:

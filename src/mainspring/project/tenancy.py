@@ -18,7 +18,7 @@ from mainspring.core.settings import Settings, Url
 BUCKETS = ("s3", "gs", "az")
 POSTGRES = ("postgresql", "postgres")
 _FILES = ("file", "sqlite", "lmdb")
-_PLACES = ("catalog", "lake", "online", "tracking", "blobs", "ledger", "streams", "encryption")
+_PLACES = ("catalog", "lake", "online", "tracking", "blobs", "ledger", "streams", "vectors", "encryption")
 _TENANT = re.compile("[a-z][a-z0-9-]{0,30}")
 _LONGEST = 63  # bytes of a name on Postgres
 _CLAIM = "tenant"  # file in the state folder

@@ -15,6 +15,7 @@ from mainspring.core.schema import DType
 from mainspring.vectors.model import Entries, Floats, IndexSpec, Metric, checked
 
 LONGEST_ID = 512  # characters
+Doubles = np.ndarray[Any, np.dtype[np.float64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -110,7 +111,7 @@ def passing(where: Node | None, columns: Mapping[str, Vector], spec: IndexSpec, 
     return np.asarray(found.values & found.valid, dtype=np.bool_)
 
 
-def similarities(metric: Metric, rows: Floats, query: Floats) -> np.ndarray[Any, np.dtype[np.float64]]:
+def similarities(metric: Metric, rows: Floats, query: Floats) -> Doubles:
     """Return the similarity of each row to a query, computed in float64 row by row: equal rows have equal scores.
 
     Args:
@@ -119,9 +120,11 @@ def similarities(metric: Metric, rows: Floats, query: Floats) -> np.ndarray[Any,
     """
     wide, asked = rows.astype(np.float64), query.astype(np.float64)
     if metric == "euclidean":
-        return np.asarray(-np.sqrt(np.square(wide - asked).sum(axis=-1)))
-    inner = (wide * asked).sum(axis=-1)
+        return -np.sqrt(_inner(wide - asked, wide - asked))
     if metric == "dot":
-        return np.asarray(inner)
-    lengths = np.sqrt(np.square(wide).sum(axis=-1)) * np.sqrt(np.square(asked).sum(axis=-1))
-    return np.asarray(inner / lengths)
+        return _inner(wide, asked)
+    return np.asarray(_inner(wide, asked) / (np.sqrt(_inner(wide, wide)) * np.sqrt(_inner(asked, asked))))
+
+
+def _inner(left: Doubles, right: Doubles) -> Doubles:
+    return np.asarray(np.einsum("...d,...d->...", left, right))

@@ -88,13 +88,13 @@ def checked(spec: IndexSpec, vectors: Any, owner: str = "A vector") -> Floats:
             f"{owner} has the shape {shape}, and the index {spec.dimension} dimensions.",
             fix="embed with the encoder that the index was built with, or build it anew.",
         )
-    unfit = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if len(unfit):
+    if not np.isfinite(rows).all():
+        unfit = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         raise Invalid(f"{owner} has a value that is no finite number, in row {unfit[0]}.")
     if spec.metric == "cosine":
-        zeros = np.flatnonzero(~rows.any(axis=1))
-        if len(zeros):
-            raise Invalid(f"{owner} is of zeros alone, in row {zeros[0]}, and has no cosine.")
+        nonzero = rows.any(axis=1)
+        if not nonzero.all():
+            raise Invalid(f"{owner} is of zeros alone, in row {nonzero.argmin()}, and has no cosine.")
     return rows
 
 

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from mainspring.vectors.columns import similarities
+from mainspring.vectors.columns import Doubles, similarities
 from mainspring.vectors.model import Floats, Metric
 
 Places = np.ndarray[Any, np.dtype[np.int64]]
-Doubles = np.ndarray[Any, np.dtype[np.float64]]
 _AT_ONCE = 1 << 24  # similarities in memory, 64 MB
 _ROUNDING = 2.0**-23
 

@@ -185,7 +185,7 @@ class EmbeddedVectorIndex:
 
     def search(self, vectors: Floats, k: int, *, where: Node | None = None, effort: float = 1.0) -> list[list[Hit]]:
         queries = checked(self.spec, vectors, "A query")
-        check_search(self.spec, k, where)
+        check_search(self.spec, k, None)
         return self._state().search(queries, k, where, effort)
 
     def get(self, ids: Sequence[str]) -> Entries:

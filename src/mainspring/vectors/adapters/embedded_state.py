@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,9 +14,9 @@ import numpy as np
 from mainspring.core.expr.evaluate import Vector, vector
 from mainspring.core.expr.operations import NUMPY_TYPES
 from mainspring.core.expr.tree import Node
-from mainspring.vectors.columns import Mask, passing, similarities
+from mainspring.vectors.columns import Doubles, Mask, check_where, passing, similarities
 from mainspring.vectors.model import Floats, Hit, IndexSpec
-from mainspring.vectors.nearest import Doubles, Places, nearest, squares, unit
+from mainspring.vectors.nearest import Places, nearest, squares, unit
 
 if TYPE_CHECKING:
     from mainspring.vectors.adapters.graph import Graph
@@ -26,8 +24,9 @@ if TYPE_CHECKING:
 _KEPT_FILTERS = 32
 _VISITS = 64  # of a search in the graph, at least
 _SPARE = 8  # entries beyond `k` that pass, among those that the graph is asked for
-# Cost of a visit in the graph, in rows of an exact search: many queries share the reading of rows.
-_VISIT_COST, _VISIT_COST_OF_MANY, _MANY = 16, 48, 8
+# Cost of a visit in the graph, in rows of an exact search, whose reading several queries share.
+_VISIT_COST, _SHARED = 6, 8
+_RANKED_AT_ONCE = 20_000
 _ALL = b""
 
 Row = tuple[int, str, bytes, bytes]  # sequence number, id, vector, fields
@@ -114,6 +113,7 @@ class State:
         key = _ALL if where is None else msgspec.msgpack.encode(where)
         found = self.filters.get(key)
         if found is None:
+            check_where(self.spec, where)
             mask = self.live if where is None else self.live & passing(where, self.columns, self.spec, len(self.live))
             if len(self.filters) >= _KEPT_FILTERS:
                 self.filters.clear()
@@ -125,7 +125,15 @@ class State:
         if self.spec.metric == "cosine":
             queries = unit(queries)
         chosen = self.passing(where)
-        near = []
+        step = max(1, _RANKED_AT_ONCE // min(k, len(self.live) + 1))
+        return [
+            hits
+            for start in range(0, len(queries), step)
+            for hits in self._some(queries[start : start + step], k, chosen, effort)
+        ]
+
+    def _some(self, queries: Floats, k: int, chosen: Passing, effort: float) -> list[list[Hit]]:
+        near: list[Sequence[Places]] = []
         if self.graph is not None and len(chosen.indexed):
             near.append(self._in_graph(self.graph, queries, k, chosen, effort))
         if len(chosen.rest):
@@ -134,27 +142,25 @@ class State:
             near.append([self.indexed + chosen.rest[places] for places in found])
         if not near:
             return [[] for _ in queries]
-        places = near[0] if len(near) == 1 else [np.concatenate(each) for each in zip(*near, strict=True)]
-        return self._hits(queries, places, k)
+        together = near[0] if len(near) == 1 else [np.concatenate(each) for each in zip(*near, strict=True)]
+        return self._hits(queries, together, k)
 
-    def _in_graph(self, graph: Graph, queries: Floats, k: int, chosen: Passing, effort: float) -> list[Places]:
+    def _in_graph(self, graph: Graph, queries: Floats, k: int, chosen: Passing, effort: float) -> Sequence[Places]:
         """Return the nearest of the graph's places that pass.
 
         Of the nearest of all, those that pass are the nearest that pass, if there are `k` of them. A query around
         which fewer do is searched exactly: a filter inside of the graph would find some, but not the nearest.
         """
         passing, everything = len(chosen.indexed), self.indexed
-        count = k if passing == everything else math.ceil(1.5 * (k + _SPARE) * everything / passing)
+        count = k if passing == everything else math.ceil((k + _SPARE) * everything / passing)
         visits = max(math.ceil(_VISITS * effort), math.ceil(count * max(effort, 1.0)))
-        cost = _VISIT_COST if len(queries) < _MANY else _VISIT_COST_OF_MANY
-        if passing <= cost * visits:
+        if passing <= _VISIT_COST * min(len(queries), _SHARED) * visits:
             return self._exactly(graph, queries, k, chosen)
         found = graph.search(queries, min(count, everything), visits)
-        if passing == everything:
-            near = [places[places >= 0] for places in found]
-        else:
-            passes = chosen.mask[found] & (found >= 0)
-            near = [places[good][:k] for places, good in zip(found, passes, strict=True)]
+        passes = found >= 0 if passing == everything else chosen.mask[found] & (found >= 0)
+        if passing == everything and passes.all():
+            return list(found)
+        near = [places[good][:k] for places, good in zip(found, passes, strict=True)]
         short = [place for place, places in enumerate(near) if len(places) < k]
         if short:
             for place, exact in zip(short, self._exactly(graph, queries[short], k, chosen), strict=True):
@@ -168,14 +174,16 @@ class State:
     def _hits(self, queries: Floats, near: Sequence[Places], k: int) -> list[list[Hit]]:
         """Return hits with similarities in float64, which are the same whichever way an entry was found."""
         metric = "dot" if self.spec.metric == "cosine" else self.spec.metric
-        found: list[list[Hit]] = [[]] * len(queries)
-        for count, group in groupby(sorted(range(len(near)), key=lambda n: len(near[n])), key=lambda n: len(near[n])):
-            members = list(group)
-            places = np.stack([near[member] for member in members])
-            scores = similarities(metric, self.vectors(places), queries[members][:, None, :])
-            for member, some, these in zip(members, scores.tolist(), places.tolist(), strict=True):
-                ranked = sorted(zip(some, (self.ids[place] for place in these), strict=True), key=_rank)
-                found[member] = [Hit(each, score) for score, each in ranked[: min(k, count)]]
+        places = np.concatenate(near)
+        counts = [len(each) for each in near]
+        asked = queries if len(queries) == 1 else np.repeat(queries, counts, axis=0)
+        scores, ids = similarities(metric, self.vectors(places), asked).tolist(), self.ids
+        names, found, start = [ids[place] for place in places.tolist()], [], 0
+        for count in counts:
+            end = start + count
+            ranked = sorted(zip(scores[start:end], names[start:end], strict=True), key=_rank)
+            found.append([Hit(name, score) for score, name in ranked[:k]])
+            start = end
         return found
 
     def vectors(self, places: Places) -> Floats:
@@ -189,9 +197,6 @@ class State:
         rows[inside] = self.graph.vectors[places[inside]]
         rows[~inside] = self.tail[places[~inside] - self.indexed]
         return rows
-
-
-_SECOND = itemgetter(1)
 
 
 def _rank(found: tuple[float, str]) -> tuple[float, str]:

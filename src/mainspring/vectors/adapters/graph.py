@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 
 from mainspring.core.files import disk_errors, sync_file
+from mainspring.vectors.columns import Doubles
 from mainspring.vectors.model import Floats, Metric
-from mainspring.vectors.nearest import Doubles, Places
+from mainspring.vectors.nearest import Places
 
 LINKS = 16  # of a vector to others, in each layer; twice as many in the lowest
 BUILD_EFFORT = 80
@@ -33,9 +36,18 @@ class Graph:
     def search(self, queries: Floats, count: int, visits: int) -> Places:
         """Return the places of nearest vectors of each query, the nearest first, shape (len(queries), count); -1 where
         fewer were found."""
-        parameters = faiss.SearchParametersHNSW(efSearch=max(visits, count))
-        found: Places = self._index.search(queries, count, params=parameters)[1]
+        found = np.empty((len(queries), count), np.int64)
+        distances = np.empty((len(queries), count), np.float32)
+        self._index.search_c(
+            len(queries), faiss.swig_ptr(queries), count, faiss.swig_ptr(distances), faiss.swig_ptr(found),
+            _parameters(max(visits, count)),
+        )  # fmt: skip
         return found
+
+
+@lru_cache(maxsize=256)
+def _parameters(visits: int) -> Any:
+    return faiss.SearchParametersHNSW(efSearch=visits)
 
 
 def has_graph(metric: Metric, lengths: Doubles) -> bool:

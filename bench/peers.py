@@ -42,6 +42,8 @@ KNOWN = {
     "art": Peer(("adversarial-robustness-toolbox",), usual=False, then=("torch", "scikit-learn<1.8"), by_pip=True),
     # No server: the oracle of tests/unit/registry/test_oms.py. It imports pyOpenSSL, and does not ask for it.
     "model-signing": Peer(("model-signing==1.1.1", "pyopenssl"), usual=False),
+    # A proxy: the peer of bench/llm.py.
+    "litellm": Peer(("litellm[proxy]",), usual=False),
     "ray": Peer(("ray[serve,data,train]",), "ray", usual=False, then=("onnxruntime",)),
     # Reads the same broker as bench/stream.py.
     "quix": Peer(("quixstreams",), usual=False),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from math import isfinite
 
 import msgspec
@@ -132,7 +133,7 @@ class LanguageModel:
         _ = self.deadlines
         declare(self)
 
-    @property
+    @cached_property
     def deadlines(self) -> Deadlines:
         first, between, whole = map(parse_duration, (self.first_event, self.between_events, self.deadline))
         if not 0 < max(first, between) <= whole or not min(first, between):

@@ -185,6 +185,37 @@ def test_a_stream_is_read_as_it_was_written(told: list[Event], usage: Usage | No
     assert b"".join(again.write(event) for event in read if isinstance(event, Event)) + again.end() == stream
 
 
+chunks = st.fixed_dictionaries(
+    {
+        "choices": st.fixed_dictionaries(
+            {
+                "delta": st.dictionaries(
+                    st.sampled_from(["content", "role", "refusal"]),
+                    st.sampled_from(["a", "b", 'q"', "\\", "é", "", None]),
+                ),
+                "logprobs": st.sampled_from([None, {"content": []}]),
+                "finish_reason": st.sampled_from([None, None, None, "stop"]),
+            }
+        ).map(lambda choice: [choice]),
+        "id": st.sampled_from(["a", "b"]),
+    },
+    optional={"usage": st.just({"prompt_tokens": 1}), "content": st.sampled_from(["a", "b"])},
+)
+
+
+@settings(max_examples=examples(gate=100, deep=2000), deadline=None)
+@given(st.lists(chunks, max_size=8), st.booleans(), st.booleans())
+def test_a_chunk_that_is_not_decoded_is_read_as_if_it_were(
+    told: list[dict[str, Any]], spaced: bool, escaped: bool
+) -> None:
+    reader = openai.EventReader()
+    for each in told:
+        how: dict[str, Any] = {} if spaced else {"separators": (",", ":")}
+        data = json.dumps(each, ensure_ascii=escaped, **how).encode()
+        found = reader.read(data, b"raw")
+        assert ([found] if isinstance(found, Event) else found) == openai.read_event(data, b"raw")
+
+
 @given(
     st.lists(st.tuples(st.sampled_from(["", "ping"]), objects), max_size=5),
     st.lists(st.integers(0, 500), max_size=8),

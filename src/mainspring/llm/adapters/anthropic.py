@@ -48,7 +48,7 @@ class _Reader(Reader):
         super().__init__()
         self._reader = anthropic.EventReader()
 
-    def events(self, frame: Frame) -> list[Event] | bytes:
+    def events(self, frame: Frame) -> Event | bytes:
         found = self._reader.read(frame)
         self.done = self._reader.done
-        return found if isinstance(found, bytes) else [found]
+        return found

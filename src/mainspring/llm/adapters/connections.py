@@ -215,11 +215,11 @@ class Answer:
 
     # Called by the connection.
 
-    def arrived(self, part: bytes) -> None:
+    def arrived(self, parts: list[bytes]) -> None:
         if self._released:
             return
-        self.parts.append(part)
-        self.size += len(part)
+        self.parts += parts
+        self.size += sum(map(len, parts))
         self.wake()
 
     def completed(self) -> None:
@@ -298,6 +298,8 @@ class _Connection(asyncio.Protocol):
         self._size = 0
         self._paused = False
         self._informational = False
+        self._parts: list[bytes] = []
+        self.on_body = self._parts.append  # called for each chunk, which may be a token
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -324,6 +326,9 @@ class _Connection(asyncio.Protocol):
         except HttpParserError as error:
             self._failed(str(error.__context__ or error))
             return
+        if self._parts:
+            answer.arrived(self._parts)
+            self._parts.clear()
         if answer.size > _HIGH and not answer.complete and not self._paused:
             self._paused = True
             self._transport.pause_reading()
@@ -365,16 +370,15 @@ class _Connection(asyncio.Protocol):
             answer.status, answer.headers = status, self._headers
             answer.wake()
 
-    def on_body(self, part: bytes) -> None:
-        if self._answer is not None:
-            self._answer.arrived(part)
-
     def on_message_complete(self) -> None:
         answer = self._answer
         if answer is None or self._informational:
             return
         self._answer = None
         self.reusable = self.reusable and self._parser.should_keep_alive()
+        if self._parts:
+            answer.arrived(self._parts)
+            self._parts.clear()
         answer.completed()
 
     def _failed(self, what: str) -> None:

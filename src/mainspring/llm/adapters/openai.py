@@ -41,8 +41,12 @@ class OpenAIUpstream(ServerUpstream):
 
 
 class _Reader(Reader):
-    def events(self, frame: Frame) -> list[Event] | bytes:
+    def __init__(self) -> None:
+        super().__init__()
+        self._reader = openai.EventReader()
+
+    def events(self, frame: Frame) -> Event | list[Event] | bytes:
         if frame.data == openai.DONE:
             self.done = True
             return []
-        return openai.read_event(frame.data, frame.raw)
+        return self._reader.read(frame.data, frame.raw)

@@ -13,7 +13,7 @@ import msgspec
 from mainspring.core.errors import TooLarge
 from mainspring.llm.adapters.connections import Answer, Connections, retry_after_ms
 from mainspring.llm.model import Call, ChatReply, ChatRequest, Deadlines, Event, Events, UpstreamError
-from mainspring.llm.protocol.events import Frames
+from mainspring.llm.protocol.events import Frame, Frames
 from mainspring.llm.protocol.reading import InvalidField
 
 Headers = Sequence[tuple[str, str]]
@@ -54,6 +54,11 @@ class Reader:
         try:
             for frame in self._frames.feed(data):
                 found = self.events(frame)
+                if isinstance(found, Event):
+                    if found.text and not found.finish and found.index in self._open:
+                        events.append(found)
+                        continue
+                    found = [found]
                 if isinstance(found, bytes):
                     self._fail(found)
                     break
@@ -70,7 +75,7 @@ class Reader:
         return events
 
     @abstractmethod
-    def events(self, frame: Any) -> list[Event] | bytes:
+    def events(self, frame: Frame) -> Event | list[Event] | bytes:
         """Return the events in a frame, or the error that stands in their place; note the end in `done`."""
 
     def _fail(self, failure: bytes | Exception) -> None:

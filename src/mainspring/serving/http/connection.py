@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _LINGER_S = 2.0  # in which what was sent behind a refusal is read and thrown away, so that the refusal arrives
 _MANY = 1 << 20  # bytes of a large body that may wait in the kernel
 _LINUX = sys.platform == "linux"
+_MANY_PARTS = 1 << 12  # bytes of a part, or parts, that are sent at once
 _LARGE = 1 << 16  # bytes; copying more to send it with its head costs more than sending it by itself
 _BODILESS = frozenset({204, 304})
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -53,7 +54,18 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         *("_choked_since", "_closing", "_current", "_direct", "_ends", "_greeting", "_held_since", "_incoming"),
-        *("_chunked", "_last", "_lingers_until", "_owner", "_queue", "_reader", "_reading", "_room", "_sends"),
+        *(
+            "_chunked",
+            "_last",
+            "_lingers_until",
+            "_owner",
+            "_parts",
+            "_queue",
+            "_reader",
+            "_reading",
+            "_room",
+            "_sends",
+        ),
         *("_since", "_spared", "_transport", "address", "known"),
     )
 
@@ -84,6 +96,7 @@ class Connection(asyncio.BufferedProtocol):
         self._ends = False  # whether nothing of what it sends counts any more
         self._sends = True  # whether more may come
         self._chunked = self._last = False  # of the reply that is being sent in parts
+        self._parts: list[bytes] = []  # of it, that are sent in this turn of the loop
         self._room: asyncio.Future[None] | None = None  # of who waits until the peer reads
 
     # Called by the transport.
@@ -304,12 +317,22 @@ class Connection(asyncio.BufferedProtocol):
             self._chunked = request.head.chunks
             framing = "transfer-encoding: chunked\r\n" if self._chunked else ""
             self._last = self._ends_with(request) or not self._chunked
-            self._transport.write(self._head(request, status, headers, framing, last=self._last))
+            self._parts = [self._head(request, status, headers, framing, last=self._last)]
 
     def send(self, request: Request, part: bytes) -> None:
-        """Send a part, which is not empty."""
+        """Send a part, which is not empty, with those of the same turn of the loop: each time costs more than a part
+        does."""
         if request is self._current:
-            self._transport.write(b"%x\r\n%b\r\n" % (len(part), part) if self._chunked else part)
+            if len(self._parts) <= 1:  # nothing, or the head
+                self._owner.loop.call_soon(self._flush)
+            self._parts.append(b"%x\r\n%b\r\n" % (len(part), part) if self._chunked else part)
+            if len(part) + len(self._parts) >= _MANY_PARTS:
+                self._flush()
+
+    def _flush(self) -> None:
+        if self._parts:
+            parts, self._parts = self._parts, []
+            self._transport.write(b"".join(parts))
 
     async def room(self) -> None:
         """Wait while the peer does not read what was sent, or until it is gone."""
@@ -325,7 +348,8 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
             return
         if self._chunked:
-            self._transport.write(b"0\r\n\r\n")
+            self._parts.append(b"0\r\n\r\n")
+        self._flush()
         self._answered(request, last=self._last or self._ends_with(request))
 
     def _ends_with(self, request: Request) -> bool:

@@ -146,7 +146,7 @@ _WHY = {
     **dict.fromkeys(("policy", "roles", "service-accounts", "users"), _RIGHTS),
     **dict.fromkeys(("audit", "backup", "console", "edge", "encryption", "restore"), _SECRETS),
     **dict.fromkeys(("completion", "demo", "init", "llm", "login", "logout", "tenant"), _OUTSIDE),
-    **dict.fromkeys(("erase", "subject"), _PERSONAL),
+    **dict.fromkeys(("answers", "erase", "subject"), _PERSONAL),
 }
 _FOLDER = "the folder's user"
 _QUEUED = f"{_FOLDER}, by `mainspring jobs`, or a schedule of the profile"
@@ -214,6 +214,7 @@ NO_EVENT = {
     **dict.fromkeys(
         ("advise", "audit", "collections", "completion", "data", "doctor", "edge", "encryption", "endpoints"), _READS
     ),
+    "answers": _READS,
     **dict.fromkeys(("explain", "fairness", "features", "groups", "incidents", "jobs", "keys", "models"), _READS),
     **dict.fromkeys(("monitor", "objectives", "pipelines", "policy", "predictions", "profile", "prompts"), _READS),
     **dict.fromkeys(
@@ -222,8 +223,9 @@ NO_EVENT = {
     **dict.fromkeys(("subject", "tenant", "topics", "users", "whoami"), _READS),
     **dict.fromkeys(("demo", "edge page", "export", "features read", "init", "pipelines export", "sbom"), _FILE),
     **dict.fromkeys(("models influence", "models label-issues", "models near-duplicates"), _MODELS),
-    **dict.fromkeys(("bench", "predict"), _PREDICTS),
     "llm approvals": _READS,
+    **dict.fromkeys(("answers ask", "bench", "predict"), _PREDICTS),
+    "collections evaluate": "measures; the lake keeps the figures",
     "llm plan": "computes from a configuration; opens no project",
     "ci": "of what it trains and promotes",
     "monitor run": "computes from the prediction log; an incident has one",

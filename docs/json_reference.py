@@ -26,16 +26,20 @@ from mainspring.jobs.model import Status as JobStatus
 from mainspring.jobs.model import Step as JobStep
 from mainspring.jobs.pipelines.graph import Trigger
 from mainspring.ledger.model import Prediction
+from mainspring.llm.answers.model import CitedAnswer
+from mainspring.llm.answers.replaying import AnswerReplay
 from mainspring.llm.held_calls import HeldCall
 from mainspring.llm.prompts import PromptVersion
 from mainspring.llm.sizing import Plan as LanguageModelPlan
 from mainspring.monitoring.service.burning import ObjectiveReport
 from mainspring.operations.advise.folder import FirstPage
 from mainspring.operations.advise.model import Advised
+from mainspring.operations.answers import AnswersEvaluation, AnswersReport
 from mainspring.operations.backup.running import Made, Restored
 from mainspring.operations.batch.values import BatchReport
 from mainspring.operations.callers import Caller
 from mainspring.operations.ci.model import Report
+from mainspring.operations.collection_evaluation import CollectionEvaluation
 from mainspring.operations.collections import CollectionReport
 from mainspring.operations.data.batches import Batch, Descent
 from mainspring.operations.demo.walkthrough import Summary
@@ -205,6 +209,7 @@ DOCUMENTS = {
     "collections list": Document(list[CollectionReport], ("Build.built_at",)),
     "collections show": Document(CollectionReport, ("Build.built_at",)),
     "collections build": Document(list[Build], ("built_at",)),
+    "collections evaluate": Document(CollectionEvaluation),
     "collections search": Document(list[Found]),
     "topics list": Document(list[ListedTopic]),
     "topics create": Document(ListedTopic),
@@ -530,6 +535,10 @@ DOCUMENTS = {
     "prompts diff": Document(PromptDifference),
     "llm approvals": Document(list[HeldCall], ("asked_at", "decided_at")),
     **dict.fromkeys(("llm approve", "llm deny"), Document(HeldCall, ("asked_at", "decided_at"))),
+    "answers list": Document(list[AnswersReport]),
+    "answers ask": Document(CitedAnswer, ("at",)),
+    "answers replay": Document(AnswerReplay),
+    "answers evaluate": Document(AnswersEvaluation),
     "llm plan": Document(LanguageModelPlan),
     "status": Document(Status),
     "advise": Document(Advised, otherwise=FirstPage),

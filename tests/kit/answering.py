@@ -11,6 +11,7 @@ import numpy as np
 
 from mainspring.core.expr.tree import Node, col
 from mainspring.core.schema import String
+from mainspring.data.model import Source
 from mainspring.llm.answers.model import Passage, Retrieved
 from mainspring.llm.model import (
     Call,
@@ -26,9 +27,15 @@ from mainspring.llm.model import (
 )
 from mainspring.security.model import Principal
 from mainspring.vectors.adapters.memory import MemoryVectorIndex
+from mainspring.vectors.chunking import declaring as chunks
+from mainspring.vectors.declaring import Collection, Encoder
 from mainspring.vectors.model import Entries, Floats, Hit, IndexSpec
 
 CALL = Call(id="r1", caller=Principal("key-1", "key one", frozenset()), begun=0)
+PAGES = Source("pages", schema={"path": String, "body": String}, event_time="at", id="path")
+COLLECTION = Collection(
+    "docs", source=PAGES, text="body", key="path", chunk=chunks.sentences(64), encoder=Encoder("words")
+)
 _WORD = re.compile(r"\w+")
 _SOURCE = re.compile(r'<source number="(\d+)"[^>]*>\n(.*?)\n</source>', re.DOTALL)
 

@@ -22,6 +22,7 @@ _NAMES: dict[str, Callable[[Project], Iterable[str]]] = {
     "streams": lambda project: [*project.definitions.streams, *project.definitions.stream_endpoints],
     "collection": lambda project: project.definitions.collections,
     "collections": lambda project: project.definitions.collections,
+    "answers": lambda project: project.definitions.answers,
     "source": lambda project: project.definitions.sources,
     "view": lambda project: project.definitions.views,
     "views": lambda project: project.definitions.views,

@@ -34,6 +34,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "data vacuum": ("data vacuum --dry-run",),
     "encoders add": ("encoders add minilm", "encoders add quick --static 256"),
     "collections build": ("collections build docs",),
+    "collections evaluate": ("collections evaluate docs --set questions --metric recall@20",),
     "collections list": ("collections list",),
     "collections search": ("collections search docs 'the disk is full' --where section=operations",),
     "collections show": ("collections show docs",),
@@ -201,6 +202,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "llm approvals": ("llm approvals", "llm approvals --all"),
     "llm approve": ("llm approve 01m8be2065zc3r951j33fy83ef",),
     "llm deny": ("llm deny 01m8be2065zc3r951j33fy83ef --reason 'nobody asked for it'",),
+    "answers ask": ("answers ask help 'When are refunds paid?' --key customer=c-17",),
+    "answers evaluate": ("answers evaluate help --set questions",),
+    "answers list": ("answers list",),
+    "answers replay": ("answers replay 01JZ0000000000000000000000 --no-ask",),
     "llm plan": (
         "llm plan llama-3.1-70b --gpus 8xH100",
         "llm plan ./my-model --gpus 2xL40S --context 4096 --concurrency 16 --dtype fp8 --dtype awq",

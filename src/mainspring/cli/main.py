@@ -53,6 +53,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pipelines": ("pipelines", "Graphs of steps: run, approve, retry, export."),
     "llm": ("llm", "Language models: plan GPUs; approve calls of tools."),
     "prompts": ("prompts", "Versions of prompts: list, show, diff."),
+    "answers": ("answers", "Answers from documents, with citations."),
     "sbom": ("sbom", "Bills of materials, of software and versions."),
     "evidence": ("evidence", "What serves the controls of GDPR, HIPAA and others."),
     "keys": ("keys", "Create, list and revoke API keys."),

@@ -15,12 +15,14 @@ from mainspring.core.errors import Invalid, MainspringError, Unavailable
 from mainspring.core.settings import UpstreamServer
 from mainspring.llm.adapters.anthropic import AnthropicUpstream
 from mainspring.llm.adapters.openai import OpenAIUpstream
+from mainspring.llm.adapters.quoting import QuotingModel
 from mainspring.llm.answering import Assemble, Served, assemble
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Events
 from mainspring.llm.ports import Upstream
 from mainspring.project.receivers import variable
 from mainspring.security.secrets import read_private
+from mainspring.vectors.ports import Encoder
 
 if TYPE_CHECKING:
     from mainspring.project.definitions.applied import Applied
@@ -43,6 +45,15 @@ def build_upstream(server: UpstreamServer) -> Upstream:
         key = read_private(server.key_file, f"key of the upstream {server.name!r}").decode("latin-1").strip()
     tls = Certificates(server.ca, server.cert, server.cert_key).context() if server.url.startswith("https:") else None
     return _UPSTREAMS[server.protocol](server.name, server.url, key, tls=tls)
+
+
+def quoting(encoder: Callable[[], Encoder]) -> Upstream:
+    """Return what answers for a chain of answers without a language model: it quotes.
+
+    Args:
+        encoder: Returns the encoder by which it chooses sentences.
+    """
+    return QuotingModel("quotes", encoder)
 
 
 class AppliedModels:

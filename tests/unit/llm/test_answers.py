@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kit.answering import CALL, Documents, ScriptedModel, extracted
+from kit.answering import CALL, COLLECTION, Documents, ScriptedModel, extracted
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.expr.tree import col
 from mainspring.core.locks import MemoryLocks
@@ -23,7 +23,7 @@ from mainspring.ledger.sealing import Opener, Sealer
 from mainspring.llm.answers.chain import AnswerChain
 from mainspring.llm.answers.citing import cited
 from mainspring.llm.answers.declaring import AnswerPrompt, Answers, Retriever
-from mainspring.llm.answers.model import Answer, Passage
+from mainspring.llm.answers.model import CitedAnswer, Passage
 from mainspring.llm.answers.prompting import question_request
 from mainspring.llm.answers.recording import AnswerLog, recorded_answer
 from mainspring.llm.answers.replaying import replay_answer
@@ -42,7 +42,7 @@ KEY = OneKey()
 
 def declared(retriever: dict[str, Any] | None = None, **more: Any) -> Answers:
     options = {"k": 2, "min_score": 0.1, **(retriever or {})}
-    return Answers("help", retriever=Retriever("docs", collection="docs", **options), model=MODEL, **more)
+    return Answers("help", retriever=Retriever("docs", collection=COLLECTION, **options), model=MODEL, **more)
 
 
 def chain(model: ScriptedModel, given: Answers | None = None, log: AnswerLog | None = None, **more: Any) -> AnswerChain:
@@ -50,7 +50,7 @@ def chain(model: ScriptedModel, given: Answers | None = None, log: AnswerLog | N
     return AnswerChain(given or declared(), documents, model, ManualClock(1_000_000), log, **more)
 
 
-def ask(asked: AnswerChain, question: str, **more: Any) -> Answer:
+def ask(asked: AnswerChain, question: str, **more: Any) -> CitedAnswer:
     return asyncio.run(asked.answer(question, CALL, **more))
 
 
@@ -210,7 +210,7 @@ class Kept:
         self.store = LakePredictions(folder, MemoryLake(), MemoryLocks(), Opener(KEY))
 
     def answers(self, given: Answers) -> AnswerLog:
-        return AnswerLog(self.log, given, keys=["customer"])
+        return AnswerLog(self.log, given)
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ KEYS = {"customer": "c1"}
 
 
 def test_an_answer_is_recorded_whole_before_it_is_given_and_its_texts_are_encrypted(kept: Kept) -> None:
-    given = declared(log=SYNC)
+    given = declared(log=SYNC, keys="customer")
     found = ask(chain(ScriptedModel(extracted), given, kept.answers(given)), "When are refunds paid?", keys=KEYS)
     kept.store.compact()
     stored = kept.store.find(found.id)
@@ -241,7 +241,7 @@ def test_an_answer_is_recorded_whole_before_it_is_given_and_its_texts_are_encryp
 
 
 def test_an_erased_subject_leaves_no_answer(kept: Kept) -> None:
-    given = declared(log=SYNC)
+    given = declared(log=SYNC, keys="customer")
     asked = chain(ScriptedModel(extracted), given, kept.answers(given))
     first = ask(asked, "When are refunds paid?", keys=KEYS)
     other = ask(asked, "When are refunds paid?", keys={"customer": "c2"})
@@ -253,13 +253,13 @@ def test_an_erased_subject_leaves_no_answer(kept: Kept) -> None:
 
 
 def test_a_caller_names_the_keys_of_the_chain(kept: Kept) -> None:
-    given = declared()
+    given = declared(keys="customer")
     with pytest.raises(Invalid, match="customer"):
         ask(chain(ScriptedModel(extracted), given, kept.answers(given)), "When are refunds paid?")
 
 
 def test_texts_that_were_left_out_cannot_be_replayed(kept: Kept) -> None:
-    given = declared(log=Log(sync=True, personal="leave out"))
+    given = declared(log=Log(sync=True, personal="leave out"), keys="customer")
     found = ask(chain(ScriptedModel(extracted), given, kept.answers(given)), "When are refunds paid?", keys=KEYS)
     with pytest.raises(Invalid, match="left out"):
         recorded_answer(kept.store.revealed(kept.store.find(found.id)))
@@ -267,7 +267,7 @@ def test_texts_that_were_left_out_cannot_be_replayed(kept: Kept) -> None:
 
 @pytest.mark.parametrize("question", ["When are refunds paid?", "Which gift wrapping exists?"])
 def test_a_replay_finds_the_same_passages_prompt_and_reply(kept: Kept, question: str) -> None:
-    given = declared({"min_score": 0.2}, log=SYNC)
+    given = declared({"min_score": 0.2}, log=SYNC, keys="customer")
     asked = chain(ScriptedModel(extracted), given, kept.answers(given))
     where = col("owner") == "all"
     found = ask(asked, question, keys=KEYS, where=where, tenant="all")
@@ -278,7 +278,7 @@ def test_a_replay_finds_the_same_passages_prompt_and_reply(kept: Kept, question:
 
 
 def test_a_replay_says_what_has_changed(kept: Kept) -> None:
-    given, documents = declared(log=SYNC), Documents(TEXTS)
+    given, documents = declared(log=SYNC, keys="customer"), Documents(TEXTS)
     asked = chain(ScriptedModel(extracted), given, kept.answers(given), documents=documents)
     found = ask(asked, "When are refunds paid?", keys=KEYS)
     recorded = recorded_answer(kept.store.revealed(kept.store.find(found.id)))
@@ -296,7 +296,7 @@ def test_a_replay_says_what_has_changed(kept: Kept) -> None:
 
 
 def test_an_index_that_changed_under_the_same_version_is_seen(kept: Kept) -> None:
-    given, documents = declared(log=SYNC), Documents(TEXTS)
+    given, documents = declared(log=SYNC, keys="customer"), Documents(TEXTS)
     asked = chain(ScriptedModel(extracted), given, kept.answers(given), documents=documents)
     found = ask(asked, "When are refunds paid?", keys=KEYS)
     recorded = recorded_answer(kept.store.revealed(kept.store.find(found.id)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kit.answering import CALL, Documents, ScriptedModel, extracted, words
+from kit.answering import CALL, COLLECTION, Documents, ScriptedModel, extracted, words
 from mainspring.core.errors import Invalid
 from mainspring.core.time import ManualClock
 from mainspring.delivery.retrieval import gate_metrics, judge_retrieval
@@ -17,7 +17,7 @@ from mainspring.llm.answers.citing import cited
 from mainspring.llm.answers.declaring import Answers, Retriever
 from mainspring.llm.answers.evaluating import evaluate_answers
 from mainspring.llm.answers.judging import RULES, ModelJudge
-from mainspring.llm.answers.model import Answer, Passage
+from mainspring.llm.answers.model import CitedAnswer, Passage
 from mainspring.llm.declaring import LanguageModel, UpstreamModel
 from mainspring.llm.model import ChatRequest, Usage
 from mainspring.training.gates import at_least, at_most
@@ -26,13 +26,13 @@ from mainspring.vectors.evaluation.judgements import JudgedQuery, Judgements
 SOURCES = ("Refunds are paid within 14 days, up to 1,000.50 euros.", "The shop opens at 9.")
 
 
-def answer(reply: str, *sources: str, found: bool = True) -> Answer:
+def answer(reply: str, *sources: str, found: bool = True) -> CitedAnswer:
     passages = tuple(
         Passage(id=f"{n}", score=1.0, document="d", start=0, end=9, text=text)
         for n, text in enumerate(sources or SOURCES)
     )
     text, citations, unknown = cited(reply, passages)
-    return Answer(
+    return CitedAnswer(
         id="a", answers="help", question="q", text=text, found=found, citations=citations, unknown_citations=unknown,
         query="q", passages=passages, index="i/1", model="m", prompt="p", reply=reply, usage=Usage(), at=0,
         latency_us=0,
@@ -129,7 +129,7 @@ SET = Judgements(set="s", of="document", version=1, queries=QUERIES)
 
 def chain(reply: Any) -> AnswerChain:
     model = LanguageModel("local", upstreams=[UpstreamModel("here", "tiny")])
-    declared = Answers("help", retriever=Retriever("docs", collection="docs"), model=model)
+    declared = Answers("help", retriever=Retriever("docs", collection=COLLECTION), model=model)
     return AnswerChain(declared, Documents(TEXTS), ScriptedModel(reply), ManualClock(0), None)
 
 

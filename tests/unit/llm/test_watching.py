@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kit.answering import CALL, Documents, ScriptedModel, WordEncoder, extracted
+from kit.answering import CALL, COLLECTION, Documents, ScriptedModel, WordEncoder, extracted
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import ManualClock
 from mainspring.data.adapters.memory import MemoryLake
@@ -83,7 +83,7 @@ def watched(tmp_path: Path, then: list[str], now: list[str]) -> AnswerWatch:
     """Return the watching of a day's questions beside those of the day before."""
     key, clock = OneKey(), ManualClock(0)
     model = LanguageModel("local", upstreams=[UpstreamModel("here", "tiny")])
-    declared = Answers("help", retriever=Retriever("docs", collection="docs", k=1, min_score=0.05), model=model)
+    declared = Answers("help", retriever=Retriever("docs", collection=COLLECTION, k=1, min_score=0.05), model=model)
     log = SegmentLog(tmp_path, Sealer(key))
     asked = AnswerChain(declared, Documents(TOPICS), ScriptedModel(extracted), clock, AnswerLog(log, declared))
 

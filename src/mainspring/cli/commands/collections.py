@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mainspring.cli import exits
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
@@ -14,9 +15,12 @@ from mainspring.cli.stdout_redirect import dated
 from mainspring.cli.tables import show_records
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
     from mainspring.operations.collections import CollectionReport
+    from mainspring.vectors.evaluation.evaluating import Figure
     from mainspring.vectors.model import Build
 
 _SHOWN = 300  # characters of a hit
@@ -130,6 +134,60 @@ def search(call: Call, *, collection: str, query: str, limit: int, where: tuple[
     call.result([asdict(hit) for hit in found], told)
 
 
+@make("evaluate")
+@click.argument("collection")
+@click.option("--set", "set_name", default="", metavar="NAME", help="By default the collection's own set.")
+@click.option("--against", default="", metavar="VERSION", help="Evaluated before; by default the last other one.")
+@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="A further one, such as recall@5. Repeatable.")
+def evaluate(call: Call, *, collection: str, set_name: str, against: str, metrics: tuple[str, ...]) -> int:
+    """Measure the search in COLLECTION by the queries of an evaluation set.
+
+    Exits with 3 if the set is the collection's own and one of its gates is not met.
+    """
+    from msgspec import to_builtins
+
+    from mainspring.operations.collection_evaluation import evaluate_collection
+
+    found = evaluate_collection(call.project, collection, set_name, against=against, metrics=metrics)
+
+    def told(console: Console) -> None:
+        compared = f", against {found.against}" if found.against else ""
+        console.print(
+            f"[bold]{found.collection}[/] {found.version}: {found.queries:,} queries of {found.set}{compared}"
+        )
+        show_figures(console, found.figures, found.changes)
+        for tag, figures in found.by_tag.items():
+            console.print(f"[bold]{tag}[/]")
+            show_figures(console, figures)
+        for each in found.gates:
+            console.print(f"{'[green]passed[/]' if each.passed else '[red]failed[/]'} {each.gate}", highlight=False)
+        for query in found.worst:
+            told = f"{query.query}: found {list(query.found)[:5]}, relevant {sorted(query.expected)[:5]}"
+            console.print(f"  {told}", markup=False, highlight=False, soft_wrap=True)
+
+    call.result(to_builtins(found), told)
+    return exits.OK if all(each.passed for each in found.gates) else exits.GATE
+
+
+def show_figures(console: Console, figures: Mapping[str, Figure], changes: Mapping[str, Figure] | None = None) -> None:
+    """Print measures with their intervals, and their changes."""
+    rows = [
+        (name, "" if each.value is None else f"{each.value:.3f}", _interval(each), f"{each.queries:,}",
+         *(() if changes is None else (_change(changes.get(name)),)))
+        for name, each in figures.items()
+    ]  # fmt: skip
+    names = ("metric", "mean", "95 % interval", "queries", *(() if changes is None else ("change",)))
+    show_records(console, names, rows, right=("mean", "95 % interval", "queries"))
+
+
+def _interval(each: Figure) -> str:
+    return "" if each.low is None else f"{each.low:.3f} to {each.high:.3f}"
+
+
+def _change(each: Figure | None) -> str:
+    return "" if each is None or each.value is None else f"{each.value:+.3f} ({_interval(each)})"
+
+
 def _count(number: int | None) -> str:
     return "" if number is None else f"{number:,}"
 
@@ -151,5 +209,5 @@ def _tell(console: Console, build: Build) -> None:
             console.print(f"({', '.join(named[:5])}{', ...' if count > 5 else ''})", markup=False, highlight=False)
 
 
-for _each in (list_, show, build, search):
+for _each in (list_, show, build, search, evaluate):
     command.add_command(_each)

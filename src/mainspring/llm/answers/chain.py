@@ -14,7 +14,7 @@ from mainspring.core.time import Clock
 from mainspring.ledger.model import Value
 from mainspring.llm.answers.citing import cited, uncited
 from mainspring.llm.answers.declaring import NOT_FOUND, Answers, Retriever
-from mainspring.llm.answers.model import Answer, Citation, Passage, Reason, Retrieved
+from mainspring.llm.answers.model import Citation, CitedAnswer, Passage, Reason, Retrieved
 from mainspring.llm.answers.ports import Reranker, Retrieving
 from mainspring.llm.answers.prompting import fitting, question_request, rewrite_request
 from mainspring.llm.answers.recording import AnswerLog, RecordedAnswer
@@ -59,7 +59,7 @@ class AnswerChain:
         where: Node | None = None,
         tenant: str | None = None,
         keys: Mapping[str, Value] = _NOTHING,
-    ) -> Answer:
+    ) -> CitedAnswer:
         """Return the answer to a question, once it is recorded as the declaration's log demands.
 
         Args:
@@ -86,9 +86,9 @@ class AnswerChain:
             request = question_request(self.declared, question, passages)
             reply = await self.ask(request, call)
             spent.append(reply.usage or Usage())
-        usage = _sum(spent)
+        usage, model = _sum(spent), self.declared.model
         text, reason, citations, unknown = self._judged(reply, passages)
-        answer = Answer(
+        answer = CitedAnswer(
             id=new_id(),
             answers=self.declared.name,
             question=question,
@@ -101,12 +101,12 @@ class AnswerChain:
             passages=passages,
             left_out=len(found.passages) - len(passages),
             index=found.version,
-            model=self.declared.model.name if reply is None else reply.model,
+            model=self.declared.model_name if reply is None else reply.model,
             prompt=self.declared.prompt.digest,
             reply=_text(reply),
             finish=reply.choices[0].finish if reply is not None and reply.choices else "",
             usage=usage,
-            cost_micros=self.declared.model.upstreams[0].price.micros(usage),
+            cost_micros=0 if model is None else model.upstreams[0].price.micros(usage),
             at=self._clock.now(),
             latency_us=monotonic_us() - started,
         )

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from math import isfinite
 from typing import Any
 
 import msgspec
 
-from mainspring.core.definition_registry import declare, expect
+from mainspring.core.definition_registry import declare, expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.ledger.model import Log
 from mainspring.llm.declaring import LanguageModel
+from mainspring.vectors.declaring import Collection
 
 MOST_PASSAGES = 100
 NOT_FOUND = "NOT FOUND"
+QUOTES = "quotes"  # in place of a model's name
 
 _INSTRUCTIONS = f"""\
 Answer the question from the sources alone, in the question's language.
@@ -61,7 +64,7 @@ class Retriever:
 
     Args:
         name: Name of the retriever, an id.
-        collection: Name of the collection.
+        collection: The collection.
         k: Number of passages.
         candidates: Number of passages that a reranker orders anew; by default four times `k`.
         min_score: Least score of a passage, of the reranker where there is one; by default each counts.
@@ -70,7 +73,7 @@ class Retriever:
 
     name: str
     _: KW_ONLY
-    collection: str
+    collection: Collection
     k: int = 8
     candidates: int | None = None
     min_score: float | None = None
@@ -79,7 +82,7 @@ class Retriever:
     def __post_init__(self) -> None:
         check_id(self.name, "retriever")
         owner = f"of retriever {self.name!r}"
-        check_id(self.collection, "collection")
+        expect(self.collection, Collection, f"The collection {owner}", fix="give an ms.Collection.")
         for what, number in (("k", self.k), ("candidates", self.candidates)):
             expect(1 if number is None else number, int, f"`{what}` {owner}", fix="write a number of passages.")
             if not 1 <= (1 if number is None else number) <= MOST_PASSAGES * 10:
@@ -102,6 +105,17 @@ class Retriever:
         """Number of passages that are searched for."""
         return self.k if self.rerank is None else self.candidates or 4 * self.k
 
+    def document(self) -> dict[str, Any]:
+        """Return the declaration as it is stored and compared."""
+        return {
+            "name": self.name,
+            "collection": self.collection.name,
+            "k": self.k,
+            "searched": self.searched,
+            "min_score": self.min_score,
+            "rerank": self.rerank,
+        }
+
 
 @dataclass(frozen=True, eq=False)
 class Answers:
@@ -110,20 +124,21 @@ class Answers:
     Args:
         name: Name of the chain, an id.
         retriever: Where passages come from.
-        model: The language model.
+        model: The language model; by default the nearest sentences of the passages are quoted, which needs none.
         prompt: Texts of the prompts.
         rewrite: Whether a question of a conversation is rewritten as a query first, which costs a call.
         most_characters: Characters of passages in a prompt; those that do not fit are left out, the worst first.
         max_tokens: Largest number of tokens of an answer.
         temperature: Of sampling; 0 gives the same answer again, where the model keeps to it.
         not_found: Text that is answered where the passages have no answer.
+        keys: Names of the entity keys that each question comes with, such as "customer": by these its record is erased.
         log: How answers are logged. Question, passages and answer are logged as personal values.
     """
 
     name: str
     _: KW_ONLY
     retriever: Retriever
-    model: LanguageModel
+    model: LanguageModel | None = None
     prompt: AnswerPrompt = _PROMPT
     rewrite: bool = False
     most_characters: int = 24_000
@@ -131,15 +146,19 @@ class Answers:
     temperature: float = 0.0
     seed: int | None = 0
     not_found: str = "The documents do not answer this question."
+    keys: str | Sequence[str] = ()
     log: Log = _LOG
 
     def __post_init__(self) -> None:
         check_id(self.name, "chain of answers")
         owner = f"of the answers {self.name!r}"
-        kinds = (("retriever", Retriever), ("model", LanguageModel), ("prompt", AnswerPrompt), ("rewrite", bool),
+        kinds = (("retriever", Retriever), ("prompt", AnswerPrompt), ("rewrite", bool),
                  ("not_found", str), ("log", Log))  # fmt: skip
         for what, kind in kinds:
             expect(getattr(self, what), kind, f"`{what}` {owner}", fix=f"give a {kind.__name__}.")
+        keys = (self.keys,) if isinstance(self.keys, str) else self.keys
+        expect_each(keys, str, f"The keys {owner}", fix='name them: keys=["customer"].')
+        object.__setattr__(self, "keys", tuple(keys))
         for what in ("most_characters", "max_tokens"):
             expect(getattr(self, what), int, f"`{what}` {owner}", fix="write a whole number.")
             if not 1 <= getattr(self, what) <= 10_000_000:
@@ -147,24 +166,23 @@ class Answers:
         expect(self.temperature, (int, float), f"`temperature` {owner}", fix="write a number from 0 to 2.")
         if not 0 <= self.temperature <= 2:
             raise Invalid(f"`temperature` {owner} is {self.temperature}.", fix="write a number from 0 to 2.")
-        if self.model.embeds:
+        if self.model is not None:
+            expect(self.model, LanguageModel, f"`model` {owner}", fix="give an ms.LanguageModel.")
+        if self.model is not None and self.model.embeds:
             raise Invalid(f"The model {owner} makes vectors of texts.", fix="give one that makes messages.")
         declare(self)
 
+    @property
+    def model_name(self) -> str:
+        """Name of the language model."""
+        return QUOTES if self.model is None else self.model.name
+
     def document(self) -> dict[str, Any]:
         """Return what decides an answer, apart from question, index and model, as JSON."""
-        retriever = self.retriever
         return {
             "name": self.name,
-            "retriever": {
-                "name": retriever.name,
-                "collection": retriever.collection,
-                "k": retriever.k,
-                "searched": retriever.searched,
-                "min_score": retriever.min_score,
-                "rerank": retriever.rerank,
-            },
-            "model": self.model.name,
+            "retriever": self.retriever.document(),
+            "model": self.model_name,
             "prompt": self.prompt.digest,
             "rewrite": self.rewrite,
             "most_characters": self.most_characters,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from mainspring.core.errors import Invalid
 from mainspring.llm.answers.chain import AnswerChain
 from mainspring.llm.answers.judging import RULES, ModelJudge, Rule
-from mainspring.llm.answers.model import Answer
+from mainspring.llm.answers.model import CitedAnswer
 from mainspring.llm.model import Call
 from mainspring.vectors.evaluation.evaluating import QueryResult, SearchEvaluation, summarise
 from mainspring.vectors.evaluation.judgements import JudgedQuery, Judgements
@@ -56,7 +56,7 @@ async def evaluate_answers(
     return summarise(judgements, names, [task.result() for task in tasks])
 
 
-def _result(query: JudgedQuery, answer: Answer, values: Sequence[float]) -> QueryResult:
+def _result(query: JudgedQuery, answer: CitedAnswer, values: Sequence[float]) -> QueryResult:
     return QueryResult(
         key=query.key,
         values=tuple(None if math.isnan(value) else value for value in values),

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from mainspring.llm.answers.citing import cited, uncited
-from mainspring.llm.answers.model import Answer
+from mainspring.llm.answers.model import CitedAnswer
 from mainspring.llm.model import Call, ChatRequest, Message, Sampling, Text
 from mainspring.llm.ports import Answering
 from mainspring.stats.agreement import Agreement, agreement
 
-Rule = Callable[[Answer, Sequence[str]], float]
+Rule = Callable[[CitedAnswer, Sequence[str]], float]
 """An answer with the texts of its passages, and the expected answers -> judgement."""
 
 _WORD = re.compile(r"\w+")
@@ -29,7 +29,7 @@ _AFTER_STOP = re.compile(r"([.!?])((?:\s*\[\d+\])+)")  # marks of the sentence b
 _ARTICLES = {"a", "an", "the"}
 
 
-def citations_known(answer: Answer, _expected: Sequence[str]) -> float:
+def citations_known(answer: CitedAnswer, _expected: Sequence[str]) -> float:
     """Share of the reply's citations that are of passages which the model was shown."""
     if not answer.found:
         return math.nan
@@ -37,7 +37,7 @@ def citations_known(answer: Answer, _expected: Sequence[str]) -> float:
     return known / (known + answer.unknown_citations)
 
 
-def sentences_cited(answer: Answer, _expected: Sequence[str]) -> float:
+def sentences_cited(answer: CitedAnswer, _expected: Sequence[str]) -> float:
     """Share of the sentences with a citation."""
     if not answer.found:
         return math.nan
@@ -46,7 +46,7 @@ def sentences_cited(answer: Answer, _expected: Sequence[str]) -> float:
     return len(marked) / len(sentences) if sentences else math.nan
 
 
-def numbers_supported(answer: Answer, _expected: Sequence[str]) -> float:
+def numbers_supported(answer: CitedAnswer, _expected: Sequence[str]) -> float:
     """Share of the answer's numbers that stand in a passage that it cites; NaN without a number."""
     numbers = _numbers(uncited(answer.text)) if answer.found else []
     if not numbers:
@@ -55,7 +55,7 @@ def numbers_supported(answer: Answer, _expected: Sequence[str]) -> float:
     return sum(number in there for number in numbers) / len(numbers)
 
 
-def overlap(answer: Answer, _expected: Sequence[str]) -> float:
+def overlap(answer: CitedAnswer, _expected: Sequence[str]) -> float:
     """Share of the answer's pairs of neighbouring words that stand in a passage that it cites (n-gram precision)."""
     words = _words(uncited(answer.text)) if answer.found else []
     pairs = list(pairwise(words)) if len(words) > 1 else [(each,) for each in words]
@@ -69,7 +69,7 @@ def overlap(answer: Answer, _expected: Sequence[str]) -> float:
     return sum(pair in there for pair in pairs) / len(pairs)
 
 
-def answer_f1(answer: Answer, expected: Sequence[str]) -> float:
+def answer_f1(answer: CitedAnswer, expected: Sequence[str]) -> float:
     """Largest F1 of the words with an expected answer, without articles (Rajpurkar and others, EMNLP 2016); NaN without
     an expected answer."""
     if not expected:
@@ -101,7 +101,7 @@ class ModelJudge:
         self._answering, self._model = answering, model
         self._instructions = instructions or _INSTRUCTIONS
 
-    async def judge(self, answer: Answer, call: Call) -> float:
+    async def judge(self, answer: CitedAnswer, call: Call) -> float:
         """Return 1 for YES, 0 for NO, and NaN where it replies something else or there is no answer.
 
         Raises:
@@ -123,7 +123,7 @@ class ModelJudge:
         said = _words(reply.choices[0].message.text if reply.choices else "")
         return {"yes": 1.0, "no": 0.0}.get(said[0] if len(said) == 1 else "", math.nan)
 
-    async def agreement(self, labelled: Sequence[tuple[Answer, bool]], call: Call) -> Agreement:
+    async def agreement(self, labelled: Sequence[tuple[CitedAnswer, bool]], call: Call) -> Agreement:
         """Return the judge's agreement with what people say of the same answers: whether they are supported.
 
         An answer that it does not judge counts as a class of its own, which people never choose.
@@ -148,7 +148,7 @@ def _inert(text: str) -> str:
     return _TAG.sub("&lt;", text)
 
 
-def _cited_texts(answer: Answer) -> list[str]:
+def _cited_texts(answer: CitedAnswer) -> list[str]:
     return [answer.passages[each.number - 1].text for each in answer.citations]
 
 

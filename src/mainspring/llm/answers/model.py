@@ -60,7 +60,7 @@ class Citation(msgspec.Struct, frozen=True, kw_only=True):
     at: tuple[int, ...]
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class CitedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """An answer with its provenance.
 
     Attributes:

@@ -52,7 +52,7 @@ def _inert(text: str) -> str:
 
 def _request(declared: Answers, messages: tuple[Message, ...], max_tokens: int) -> ChatRequest:
     sampling = Sampling(temperature=declared.temperature, max_tokens=max_tokens, seed=declared.seed)
-    return ChatRequest(model=declared.model.name, messages=messages, sampling=sampling)
+    return ChatRequest(model=declared.model_name, messages=messages, sampling=sampling)
 
 
 def _message(role: str, text: str) -> Message:

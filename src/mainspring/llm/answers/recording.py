@@ -6,7 +6,7 @@ Question, passages, prompt and answer are inputs that identify a person. The out
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -18,7 +18,7 @@ from mainspring.ledger.model import Asked, Prediction, Value
 from mainspring.ledger.ports import PredictionLog
 from mainspring.ledger.recording import Recorder
 from mainspring.llm.answers.declaring import Answers
-from mainspring.llm.answers.model import Answer, Citation, Passage, Reason
+from mainspring.llm.answers.model import Citation, CitedAnswer, Passage, Reason
 from mainspring.llm.model import ChatRequest, Message, Usage
 
 QUESTION, QUERY = "question", "answer.query"
@@ -39,7 +39,7 @@ class RecordedAnswer(msgspec.Struct, frozen=True, kw_only=True):
         keys: Entity keys by which it is erased.
     """
 
-    answer: Answer
+    answer: CitedAnswer
     digest: str
     request: ChatRequest | None
     conversation: tuple[Message, ...]
@@ -49,22 +49,18 @@ class RecordedAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnswerLog:
-    """Recorder of a chain's answers.
+    """Recorder of a chain's answers. Their keys identify a person."""
 
-    Args:
-        keys: Names of entity keys that callers give, all of which identify a person.
-    """
-
-    def __init__(self, log: PredictionLog, declared: Answers, keys: Sequence[str] = ()) -> None:
-        self._keys = frozenset(keys)
+    def __init__(self, log: PredictionLog, declared: Answers) -> None:
+        self._keys = frozenset(declared.keys)
         self._recorder = Recorder(
             log,
             endpoint=declared.name,
-            model=declared.model.name,
+            model=declared.model_name,
             version=declared.digest[:12],
             digest=declared.digest,
-            keys=keys,
-            personal=(*keys, QUESTION, *_FEATURES),
+            keys=declared.keys,
+            personal=(*declared.keys, QUESTION, *_FEATURES),
             policy=declared.log,
         )
 
@@ -136,7 +132,7 @@ def recorded_answer(prediction: Prediction) -> RecordedAnswer:
             else f"The texts of answer {prediction.id} are not in the log: they were left out, or erased."
         )  # fmt: skip
     values = {name.removeprefix("answer."): str(value) for name, value in features.items()}
-    answer = Answer(
+    answer = CitedAnswer(
         id=prediction.id,
         answers=prediction.endpoint,
         question=str(prediction.request[QUESTION]),

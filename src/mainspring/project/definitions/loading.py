@@ -29,6 +29,7 @@ from mainspring.features.model import Entity, FeatureGroup, FeatureView, Observa
 from mainspring.jobs.declaring import OwnJob
 from mainspring.jobs.pipelines.declaring import Pipeline
 from mainspring.jobs.pipelines.graph import Graph
+from mainspring.llm.answers.declaring import Answers, Retriever
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.prompts import Prompt
 from mainspring.monitoring.declaring import Monitor
@@ -66,6 +67,8 @@ _KINDS: Mapping[type, str] = {
     Encoder: "encoder",
     DocumentCollection: "collection",
     EvaluationSet: "evaluation set",
+    Retriever: "retriever",
+    Answers: "answers",
     LanguageModel: "language model",
     Prompt: "prompt",
 }
@@ -91,6 +94,8 @@ class Definitions:
     encoders: Mapping[str, Encoder] = field(default_factory=dict)
     collections: Mapping[str, DocumentCollection] = field(default_factory=dict)
     evaluation_sets: Mapping[str, EvaluationSet] = field(default_factory=dict)
+    retrievers: Mapping[str, Retriever] = field(default_factory=dict)
+    answers: Mapping[str, Answers] = field(default_factory=dict)
     language_models: Mapping[str, LanguageModel] = field(default_factory=dict)
     prompts: Mapping[str, Prompt] = field(default_factory=dict)
 
@@ -119,6 +124,9 @@ class Definitions:
     def collection(self, name: str) -> DocumentCollection:
         return _named(self.collections, name, "collection")
 
+    def answer_chain(self, name: str) -> Answers:
+        return _named(self.answers, name, "chain of answers")
+
     def evaluation_set(self, name: str) -> EvaluationSet:
         return _named(self.evaluation_sets, name, "evaluation set")
 
@@ -146,6 +154,8 @@ class Definitions:
                 ("encoder", self.encoders),
                 ("collection", self.collections),
                 ("evaluation set", self.evaluation_sets),
+                ("retriever", self.retrievers),
+                ("answers", self.answers),
                 ("language model", self.language_models),
                 ("prompt", self.prompts),
             )
@@ -201,6 +211,8 @@ def load_definitions(settings: Settings, known: Callable[[str], bool] = lambda _
         named(Encoder),
         named(DocumentCollection),
         named(EvaluationSet),
+        named(Retriever),
+        named(Answers),
         named(LanguageModel),
         named(Prompt),
     )
@@ -524,7 +536,7 @@ def _content(item: Any) -> str:
     if isinstance(item, RequestFeatures):
         named = {"views": [view.name for view in item.views]}
         return _pretty(_without_empty({**msgspec.to_builtins(replace(item, views=())), **named}, "views", "tags"))
-    if isinstance(item, (StreamEndpoint, EvaluationSet, DocumentCollection, Prompt)):
+    if isinstance(item, (StreamEndpoint, EvaluationSet, Retriever, Answers, DocumentCollection, Prompt)):
         return _pretty(item.document())
     if isinstance(item, Stream):
         return _pretty({**_without_empty(msgspec.to_builtins(item), "schema", "message"), "source": item.name})

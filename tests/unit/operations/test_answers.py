@@ -1,0 +1,106 @@
+"""Questions to a chain over a collection: without a language model, and with a server of a language model."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kit.document_shop import Shop
+from kit.encoders import WordEncoder
+from kit.scripted_upstream import Script, scripted
+from mainspring.core.errors import Invalid, NotFound, Unavailable
+from mainspring.core.settings import UpstreamServer
+from mainspring.ledger.model import Log
+from mainspring.llm.answers.declaring import Answers, Retriever
+from mainspring.llm.declaring import LanguageModel, TokenPrice, UpstreamModel
+from mainspring.llm.model import UpstreamError
+from mainspring.operations.answers import answer_chains, ask, evaluate_chain, replay, revealed_answer
+
+MODEL = LanguageModel("local", upstreams=[UpstreamModel("here", "tiny", price=TokenPrice(prompt=2.0, completion=10.0))])
+
+
+def shop(model: LanguageModel | None = None, *, tenant: bool = False, **more: Any) -> Shop:
+    made = Shop(tenant)
+    retriever = Retriever("docs", collection=made.declared, k=3, min_score=0.2)
+    made.answers["help"] = Answers("help", retriever=retriever, model=model, log=Log(sync=True), **more)
+    made.build(WordEncoder(64))
+    return made
+
+
+def test_a_chain_without_a_language_model_quotes_and_cites() -> None:
+    found = ask(shop(), "help", "When are refunds paid to the card?")
+    assert found.text == "Refunds are paid within two weeks to the card. [1]"
+    assert [each.document for each in found.citations] == ["refunds"]
+    assert (found.model, found.cost_micros, found.found) == ("quotes", 0, True)
+
+
+@pytest.mark.parametrize("question", ["zebra moon lottery", "Which zebra opens the lottery on the moon?"])
+def test_what_no_document_says_is_not_found(question: str) -> None:
+    found = ask(shop(), "help", question)
+    assert (found.found, found.citations) == (False, ())
+    assert found.reason in ("nothing retrieved", "declined")
+
+
+def test_an_answer_is_in_the_log_and_replays_until_the_collection_changes() -> None:
+    made = shop(keys="customer")
+    found = ask(made, "help", "When are refunds paid to the card?", keys={"customer": "c1"})
+    made.predictions.compact()
+    assert revealed_answer(made, found.id).answer.text == found.text
+    assert made.events[-1].action == "predictions.reveal"
+    again = replay(made, found.id)
+    assert (again.fine, again.why) == (True, ())
+    assert replay(made, found.id, ask_model=False).reply == "cannot"
+    made.land({"refunds": "Refunds are paid within three weeks"})
+    made.build()
+    moved = replay(made, found.id)
+    assert (moved.retrieved, moved.prompt, moved.reply) == ("cannot", "cannot", "identical")
+    assert made.predictions.erase({"customer": "c1"}) == 1
+    with pytest.raises(NotFound):
+        replay(made, found.id)
+
+
+def test_a_question_searches_the_documents_of_its_tenant() -> None:
+    made = shop(tenant=True)
+    made.land({"secret": "Refunds are paid in gold to the card."}, team="b")
+    made.build()
+    question = "Refunds are paid to the card?"
+    assert [each.document for each in ask(made, "help", question, tenant="b").citations] == ["secret"]
+    assert "secret" not in {each.document for each in ask(made, "help", question, tenant="a").passages}
+    with pytest.raises(Invalid, match="of several tenants"):
+        ask(made, "help", question)
+
+
+def test_a_server_of_a_language_model_answers() -> None:
+    with scripted() as upstream:
+        upstream.usual = Script(words=("Within ", "two ", "weeks ", "[1], ", "or never [9]."), usage=(100, 0, 9, 0))
+        made = shop(MODEL)
+        made.settings = SimpleNamespace(upstreams={"HERE": UpstreamServer("here", upstream.url)})
+        found = ask(made, "help", "When are refunds paid to the card?")
+        assert found.text == "Within two weeks [1], or never."
+        assert (found.unknown_citations, found.cost_micros) == (1, 100 * 2 + 9 * 10)
+        sent = upstream.heard[-1].json
+        assert sent["model"] == "tiny"
+        assert (sent["temperature"], sent["seed"]) == (0, 0)
+        assert "Refunds are paid within two weeks" in sent["messages"][-1]["content"]
+        made.predictions.compact()
+        assert replay(made, found.id).fine
+        upstream.usual = Script(status=500)
+        with pytest.raises(UpstreamError):
+            ask(made, "help", "When are refunds paid to the card?")
+
+
+def test_a_model_without_an_upstream_says_what_to_write() -> None:
+    with pytest.raises(Unavailable, match=r"llm\.upstreams\.here"):
+        ask(shop(MODEL), "help", "When are refunds paid?")
+
+
+def test_a_chain_is_measured_by_the_set_of_its_collection() -> None:
+    made = shop()
+    found = evaluate_chain(made, "help")
+    assert (found.questions, found.set, found.version) == (5, "questions", made.answers["help"].digest[:12])
+    assert found.figures["answered"].value == 1.0
+    assert found.figures["false_hits"].value == 0.0
+    assert found.figures["overlap"].value == 1.0
+    assert [each.name for each in answer_chains(made)] == ["help"]

@@ -12,6 +12,7 @@ from mainspring.console.access.keys import add_key_api
 from mainspring.console.access.sessions import add_session_api
 from mainspring.console.answers import Answer, answers
 from mainspring.console.background_cache import Looking
+from mainspring.console.collections.pages import add_collection_api
 from mainspring.console.data.explore_api import add_explore_api
 from mainspring.console.endpoints.api import add_endpoint_api
 from mainspring.console.endpoints.live import Live, live
@@ -90,6 +91,7 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
     add_incident_api(router, project)
     add_fleet_api(router, project)
     add_stream_api(router, project)
+    add_collection_api(router, project)
 
     add_find_api(router, project)
     add_key_api(router, project)

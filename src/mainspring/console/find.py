@@ -95,7 +95,8 @@ def find(project: Project, words: str, *, events: bool = True) -> Found:
         return Found()
     best: list[Hit] = []
     counts: Counter[str] = Counter()
-    for named in (_pages, _incidents, _endpoints, _models, _versions, _features, _tables, _streams, _pipelines, _jobs):
+    named_by = (_pages, _incidents, _endpoints, _models, _versions, _features, _tables, _streams, _collections)
+    for named in (*named_by, _pipelines, _jobs):
         matching = [hit for hit in named(project) if all(term in f"{hit.name} {hit.note}".casefold() for term in terms)]
         counts.update(hit.kind for hit in matching)
         best += sorted(matching, key=lambda hit: (_rank(hit, terms), len(hit.name)))[:_OF_A_KIND]
@@ -172,6 +173,11 @@ def _tables(project: Project) -> Iterator[Hit]:
 def _streams(project: Project) -> Iterator[Hit]:
     for name in names(project):
         yield Hit("stream", name, f"/streams/{quote(name)}")
+
+
+def _collections(project: Project) -> Iterator[Hit]:
+    for name, declared in project.definitions.collections.items():
+        yield Hit("collection", name, f"/collections/{quote(name)}", declared.description)
 
 
 def _pipelines(project: Project) -> Iterator[Hit]:

@@ -18,6 +18,7 @@ from mainspring.console.access.sessions import add_session_pages
 from mainspring.console.access.sign_in import add_sign_in
 from mainspring.console.assets import add_assets
 from mainspring.console.background_cache import Looking, Shared
+from mainspring.console.collections.pages import add_collection_pages
 from mainspring.console.data.pages import add_data_pages
 from mainspring.console.endpoints.pages import add_endpoint_pages
 from mainspring.console.features.pages import add_feature_pages
@@ -52,7 +53,7 @@ _ENDPOINTS = rf"endpoints(/{_ID}(/(performance|fairness|drift|latency|capacity|c
 _PIPELINES = rf"pipelines(/{_ID}(/runs/{_ID}(/steps/[A-Za-z0-9_.%-]{{1,140}})?)?)?"
 _QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it is used on our own page only
 _OWN_PAGE = re.compile(
-    rf"/(predictions(/{_ID})?|features(/{_ID})?|data(/{_ID}){{,3}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents|fleet|streams)(/{_ID})?|keys|sessions|audit|evidence|find|{_ENDPOINTS}|{_MODELS}|{_PIPELINES})?{_QUERY}"
+    rf"/(predictions(/{_ID})?|features(/{_ID})?|data(/{_ID}){{,3}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents|fleet|streams)(/{_ID})?|collections(/{_ID}(/search)?)?|keys|sessions|audit|evidence|find|{_ENDPOINTS}|{_MODELS}|{_PIPELINES})?{_QUERY}"
 )
 
 
@@ -87,6 +88,7 @@ def pages(
         add_prediction_pages,
         add_endpoint_pages,
         add_stream_pages,
+        add_collection_pages,
     ):
         add(router, project, looking, frame)
     for each in (

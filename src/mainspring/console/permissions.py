@@ -156,6 +156,9 @@ NEEDS: Mapping[tuple[str, str], Needs] = {
     **_all(Needs(Action.JOB_READ), "GET /jobs", "GET /api/jobs", "GET /jobs/{job_id}", "GET /api/jobs/{job_id}"),
     **_all(Needs(Action.STREAM_READ), "GET /streams", "GET /api/streams", "GET /streams/{name}"),
     **_all(Needs(Action.STREAM_READ), "GET /api/streams/{name}", "GET /api/streams/{name}/dead-letters"),
+    **_all(_LIST, "GET /collections", "GET /api/collections"),
+    **_pair("/collections/{name}", Needs(Action.TABLE_READ, "collection/{name}")),
+    **_pair("/collections/{name}/search", Needs(Action.TABLE_ROWS, "collection/{name}")),
     **_all(Needs(Action.FLEET_READ), "GET /fleet", "GET /fleet/{device_id}", "GET /api/edge/fleet"),
     **_all(Needs(Action.FLEET_READ), "GET /api/edge/devices", "GET /api/edge/devices/{device_id}"),
     **_all(Needs(Action.AUDIT_ANCHOR), "GET /api/audit/heads", "POST /api/audit/heads"),
@@ -194,12 +197,17 @@ def _of_rollout(project: Project, rollout_id: str) -> Sequence[str]:
     return [f"endpoint/{each.endpoint}" for each in project.rollouts.get([rollout_id]) if each] or [PROJECT]
 
 
+def _of_collection(project: Project, name: str) -> Sequence[str]:
+    return [f"table/{project.definitions.collection(name).source.name}"]
+
+
 # kind -> the resources, all of which the action is checked on
 _OWNERS: Mapping[str, Callable[[Project, str], Sequence[str]]] = {
     "run": _of_run,
     "prediction": _of_prediction,
     "incident": _of_incident,
     "rollout": _of_rollout,
+    "collection": _of_collection,
 }
 
 

@@ -1,0 +1,1 @@
+"""Collections: their list, and one with its measures and a search in it."""

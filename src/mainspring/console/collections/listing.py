@@ -1,0 +1,159 @@
+"""View models of collections: their list, one with its measures over time, and a search in it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from markupsafe import Markup, escape
+
+from mainspring.console.background_cache import Looking
+from mainspring.data.model import EVALUATIONS_PREFIX
+from mainspring.operations.collection_measures import StoredEvaluation, evaluations
+from mainspring.operations.collections import (
+    CollectionReport,
+    collection_report,
+    collections,
+    search_collection,
+)
+from mainspring.operations.ingest import WITHHELD
+from mainspring.operations.revealing import revealed
+from mainspring.project import Project
+from mainspring.security.model import Principal
+from mainspring.vectors.declaring import Collection
+from mainspring.vectors.evaluation.evaluating import Figure
+from mainspring.vectors.searching import Found
+
+HITS = 10
+_RECALL = "recall@"
+_WORD = re.compile(r"\w+")
+_SHORT = 2  # letters of words that are not marked
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionRow:
+    """A collection in the list. `recall` is the name of a metric and its value in the newest evaluation of the
+    collection's own set."""
+
+    collection: CollectionReport
+    recall: tuple[str, Figure] | None
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionPage:
+    """One collection. `evaluations` are by its own set, the newest first; `None` while they are not read yet."""
+
+    collection: CollectionReport
+    text: str
+    fields: tuple[str, ...]
+    tenant: str | None
+    evaluations: Sequence[StoredEvaluation] | None
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionHit:
+    """A chunk that was found, and why.
+
+    Attributes:
+        share: Of the best hit's score.
+        words: Words of the query that it has, too.
+        text: With these marked.
+    """
+
+    found: Found
+    share: float
+    words: tuple[str, ...]
+    text: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """Hits of a query."""
+
+    query: str
+    hits: tuple[CollectionHit, ...]
+    ms: float
+    problem: str = ""
+
+
+def collection_rows(project: Project, looking: Looking) -> list[CollectionRow]:
+    """Return all collections, by name."""
+    rows = []
+    for each in collections(project):
+        measured = _evaluations(project, looking, each.name) or ()
+        figures = measured[0].evaluation.figures if measured else {}
+        recall = next(((name, figure) for name, figure in figures.items() if name.startswith(_RECALL)), None)
+        rows.append(CollectionRow(each, recall))
+    return rows
+
+
+def collection_page(project: Project, looking: Looking, name: str) -> CollectionPage:
+    """Return the page of a collection.
+
+    Raises:
+        NotFound: It is not declared.
+    """
+    report, declared = collection_report(project, name), project.definitions.collection(name)
+    measured = _evaluations(project, looking, name)
+    return CollectionPage(report, declared.text, tuple(declared.fields), declared.tenant, measured)
+
+
+def _evaluations(project: Project, looking: Looking, name: str) -> Sequence[StoredEvaluation] | None:
+    """Return the stored evaluations by the collection's own set, read once for each version of their table."""
+    declared = project.definitions.collection(name)
+    if declared.evaluation is None:
+        return ()
+    chosen = declared.evaluation.name
+    key = ("collection evaluations", name, project.lake.version(f"{EVALUATIONS_PREFIX}{name}"))
+    return looking.at(key, lambda: evaluations(project, name, chosen))[1]
+
+
+def hits_of(
+    project: Project, principal: Principal, name: str, query: str, tenant: str | None = None, *, reveal: bool = False
+) -> Hits:
+    """Return the hits of a query. Texts of a personal column are withheld unless the caller may see them and asks to,
+    which is an event in the audit log.
+
+    Raises:
+        NotFound: The collection is not declared, or was never built.
+        Denied: This caller may see no personal value.
+        Invalid: The query has no words, or tenant and collection do not fit together.
+    """
+    declared = project.definitions.collection(name)
+    source = declared.source
+    personal = [column for column in (declared.text, *declared.filters) if column in source.pii]
+    shown: tuple[str, ...] = ()
+    if reveal and personal:
+        shown = revealed(project, principal, source.name, personal, "collections.reveal", f"collection/{name}")
+    began = time.perf_counter()
+    (found,) = search_collection(project, name, [query], HITS, tenant=tenant)
+    took = (time.perf_counter() - began) * 1000
+    hidden = set(personal) - set(shown)
+    best = max((each.score for each in found), default=0.0)
+    hits = [_shown(each, query, best, hidden, declared) for each in found]
+    return Hits(query, tuple(hits), round(took, 1))
+
+
+def _shown(found: Found, query: str, best: float, hidden: set[str], declared: Collection) -> CollectionHit:
+    share = max(0.0, found.score / best) if best > 0 else 0.0
+    others = {name: value for name, value in found.fields.items() if name != declared.key}
+    fields = {name: WITHHELD if name in hidden else value for name, value in others.items()}
+    document = WITHHELD if declared.key in hidden else found.document
+    if declared.text in hidden:
+        found = replace(found, text=WITHHELD, path=())
+    wanted = {word.casefold() for word in _WORD.findall(query) if len(word) > _SHORT}
+    words, text = _marked(found.text, wanted)
+    return CollectionHit(replace(found, fields=fields, document=document), share, words, text)
+
+
+def _marked(text: str, wanted: set[str]) -> tuple[tuple[str, ...], Markup]:
+    """Return those of some words that a text has, and the text with them marked."""
+    parts, end, words = Markup(), 0, dict[str, None]()
+    for word in _WORD.finditer(text):
+        if (folded := word[0].casefold()) in wanted:
+            words[folded] = None
+            parts += escape(text[end : word.start()]) + Markup("<mark>{}</mark>").format(word[0])
+            end = word.end()
+    return tuple(words), parts + escape(text[end:])

@@ -1,0 +1,122 @@
+"""The pages of collections, the search in one, and their API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import mainspring as ms
+from kit.console.client import Client
+from kit.console.flights import NOW, Project, declared, populated
+from kit.encoders import WordEncoder
+from mainspring.console.app import create_app
+from mainspring.core.time import to_datetime
+from mainspring.operations.apply import apply
+from mainspring.operations.collection_evaluation import evaluate_collection
+from mainspring.operations.collections import build_collection
+from mainspring.operations.ingest import land
+from mainspring.security.model import KeyScope
+from mainspring.vectors.declaring import Encoder
+
+PAGES = ms.Source("pages", schema={"path": ms.String, "body": ms.String, "team": ms.String}, event_time="at", id="path")
+LETTERS = ms.Source("letters", schema={"path": ms.String, "body": ms.String}, event_time="at", id="path", pii=["body"])
+ASKED = ms.Source("asked", schema={"q": ms.String, "doc": ms.String}, event_time="at")
+QUESTIONS = ms.EvaluationSet("questions", source=ASKED, query="q", relevant="doc")
+WORDS = ms.Encoder("words")
+DOCS = ms.Collection(
+    "docs", source=PAGES, text="body", key="path", chunk=ms.chunks.markdown(64), encoder=WORDS, fields=["team"],
+    evaluation=QUESTIONS,
+)  # fmt: skip
+MAIL = ms.Collection("mail", source=LETTERS, text="body", key="path", chunk=ms.chunks.sentences(64), encoder=WORDS)
+NEVER = ms.Collection("never", source=PAGES, text="body", key="path", chunk=ms.chunks.sentences(64), encoder=WORDS)
+ENCODER = WordEncoder(64)
+REFUNDS = "# Refunds\n\nRefunds are <b>paid</b> to the card within two weeks."
+SECRET = "Ana lives in the tower."
+
+
+class _Project(Project):
+    def encoder(self, declared: Encoder, digest: str | None = None) -> WordEncoder:
+        return ENCODER
+
+
+@pytest.fixture(scope="module")
+def project() -> Project:
+    definitions = declared(
+        sources={each.name: each for each in (PAGES, LETTERS, ASKED)},
+        collections={each.name: each for each in (DOCS, MAIL, NEVER)},
+        evaluation_sets={"questions": QUESTIONS},
+        encoders={"words": WORDS},
+    )
+    made = _Project(definitions=definitions)
+    apply(made)
+    rows: dict[str, list[dict[str, Any]]] = {
+        "pages": [
+            {"path": "refunds", "body": REFUNDS, "team": "money"},
+            {"path": "hours", "body": "The shop opens early on weekdays.", "team": "desk"},
+            {"path": "blank", "body": "  ", "team": "desk"},
+        ],
+        "letters": [{"path": "ana", "body": SECRET}],
+        "asked": [{"q": "refunds to the card", "doc": "refunds"}],
+    }
+    for source, given in rows.items():
+        land(made, source, [{**row, "at": to_datetime(NOW)} for row in given])
+    for name in ("docs", "mail"):
+        build_collection(made, name)
+    evaluate_collection(made, "docs")
+    return made
+
+
+@pytest.fixture(scope="module")
+def client(project: Project) -> Client:
+    return Client(create_app(project), project.key())
+
+
+def test_the_list_has_counts_recall_and_state(client: Client) -> None:
+    found = client.page("/collections").text
+    for told in ('<a href="/collections/docs"', "recall@10", "Current", "Never built", "markdown"):
+        assert told in found
+    assert "No collections yet" in Client(create_app(other := populated()), other.key()).page("/collections").text
+
+
+def test_a_collection_shows_what_it_is_of_what_was_left_out_and_how_well_it_is_searched(client: Client) -> None:
+    found = client.page("/collections/docs").text
+    for told in ("64 dimensions", "1 document: empty", "ndcg@10", "mainspring collections show docs", 'name="q"'):
+        assert told in found
+    assert "mainspring collections build never" in client.page("/collections/never").text
+    assert client.get("/collections/nothing").status_code == 404
+
+
+def test_a_search_shows_why_a_hit_is_a_hit_and_runs_no_markup_of_a_document(client: Client) -> None:
+    found = client.page("/collections/docs/search?q=refunds+paid+to+the+card").text
+    for told in ("<mark>Refunds</mark>", "&lt;b&gt;<mark>paid</mark>&lt;/b&gt;", "shares refunds, paid, the, card"):
+        assert told in found
+    assert found.index("<h3>refunds") < found.index("<h3>hours")
+    assert "team: money" in found
+    assert "was never built" in client.page("/collections/never/search?q=refunds").text
+    assert client.page("/collections/docs/search?q=+").status_code == 200
+
+
+def test_the_api_has_the_same(client: Client) -> None:
+    names = [each["name"] for each in client.get("/api/collections").json()["collections"]]
+    assert names == ["docs", "mail", "never"]
+    assert client.get("/api/collections/docs").json()["documents"] == 2
+    hits = client.get("/api/collections/docs/search?q=refunds").json()["hits"]
+    assert hits[0]["document"] == "refunds"
+    assert hits[0]["text"] == REFUNDS
+    assert client.get("/api/collections/never/search?q=refunds").status_code == 404
+
+
+def test_texts_of_a_person_are_shown_only_when_asked_for_with_an_event(client: Client, project: Project) -> None:
+    hidden = client.page("/collections/mail/search?q=tower")
+    assert SECRET not in hidden.text
+    assert "tower" not in hidden.text.partition('class="chunks"')[2]
+    assert client.get("/api/collections/mail/search?q=tower").json()["hits"][0]["text"] == "(withheld)"
+    assert client.get("/api/collections/mail/search?q=tower&reveal=true").json()["hits"][0]["text"] == SECRET
+    (event,) = [each for each in project.audit.read() if each.action == "collections.reveal"]
+    assert event.resource == "collection/mail"
+
+
+def test_a_key_that_may_not_see_rows_may_not_search(project: Project) -> None:
+    scraping = Client(create_app(project), project.key(KeyScope.SCRAPE, name="scraper"))
+    assert scraping.get("/api/collections/docs/search?q=refunds").status_code == 403

@@ -11,10 +11,11 @@ from mainspring.core.errors import Invalid, InvalidData
 from mainspring.core.expr.evaluate import Vector, evaluate, vector
 from mainspring.core.expr.tree import Node
 from mainspring.core.expr.types import dtype_of
-from mainspring.core.schema import DType
+from mainspring.core.schema import DType, Schema
 from mainspring.vectors.model import Entries, Floats, IndexSpec, Metric, checked
 
 LONGEST_ID = 512  # characters
+LONGEST_TEXT = 32_768  # bytes of a field's text: indexes of terms have no room for more
 Doubles = np.ndarray[Any, np.dtype[np.float64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -26,24 +27,34 @@ def check_entries(spec: IndexSpec, entries: Entries) -> tuple[list[str], Floats,
         Invalid: As `VectorIndex.upsert`.
     """
     ids, vectors = check_ids(entries.ids), checked(spec, entries.vectors)
+    return ids, vectors, check_fields(spec.fields, ids, entries.fields, vectors=len(vectors))
+
+
+def check_fields(
+    fields: Schema, ids: Sequence[str], given: Mapping[str, Sequence[Any]], **lengths: int
+) -> dict[str, Vector]:
+    """Return a column for each of an index's fields.
+
+    Args:
+        lengths: Number of values of whatever else there is of each id, by its name.
+
+    Raises:
+        Invalid: An id stands twice, a field is unknown or of another type, or a column has another length.
+    """
     if len(set(ids)) != len(ids):
         twice = next(each for each in ids if ids.count(each) > 1)
         raise Invalid(f"The id {twice!r} stands twice among {len(ids)} entries.", fix="give each entry its own id.")
-    unknown = sorted(set(entries.fields) - set(spec.fields))
+    unknown = sorted(set(given) - set(fields))
     if unknown:
         raise Invalid(
-            f"Entries have the field {unknown[0]!r}; the index has {sorted(spec.fields)}.",
+            f"Entries have the field {unknown[0]!r}; the index has {sorted(fields)}.",
             fix="leave it out, or build the index anew with it.",
         )
-    for what, length in (("vectors", len(vectors)), *((name, len(values)) for name, values in entries.fields.items())):
+    for what, length in (*lengths.items(), *((name, len(values)) for name, values in given.items())):
         if length != len(ids):
             raise Invalid(f"There are {len(ids)} ids and {length} of {what}.")
     nulls = [None] * len(ids)
-    return (
-        ids,
-        vectors,
-        {name: _column(name, entries.fields.get(name, nulls), dtype) for name, dtype in spec.fields.items()},
-    )
+    return {name: _column(name, given.get(name, nulls), dtype) for name, dtype in fields.items()}
 
 
 def check_ids(ids: Sequence[str]) -> list[str]:
@@ -79,6 +90,11 @@ def _column(name: str, values: Sequence[Any], dtype: DType) -> Vector:
         for text in column.values:
             if not _storable(text):
                 raise Invalid(f"The field {name!r}: {text[:80]!r} is no text that every store can keep.")
+            if len(text.encode()) > LONGEST_TEXT:
+                raise Invalid(
+                    f"The field {name!r} has a text of more than {LONGEST_TEXT} bytes.",
+                    fix="keep long texts elsewhere: fields are what filters compare.",
+                )
     return column
 
 

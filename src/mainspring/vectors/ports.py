@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from mainspring.core.expr.tree import Node
+from mainspring.core.schema import Schema
 from mainspring.vectors.model import Build, Entries, Floats, Hit, IndexSpec
 
 
@@ -103,19 +104,42 @@ class VectorStore(Protocol):
 
 
 class TextIndex(Protocol):
-    """One index of texts by their words, ranked by BM25; durable as a `VectorIndex`."""
+    """One index of texts by their words, ranked by BM25; durable as a `VectorIndex`.
+
+    The words are those of `words.words`. The score is the sum over the query's different words of
+
+        ln(1 + (N - n + 0.5) / (n + 0.5)) * f * 2.2 / (f + 1.2 * (0.25 + 0.75 * length / mean length))
+
+    (Robertson and Zaragoza 2009 with k1 = 1.2, b = 0.75 and the idf of Lucene), of N texts of which n have the word, f
+    times in this text. An index may round lengths from 40 words on down by an eighth, and count deleted texts until
+    `compact`.
+    """
+
+    @property
+    def fields(self) -> Schema:
+        """Columns of each text that filters may name."""
+        ...
 
     def upsert(self, ids: Sequence[str], texts: Sequence[str], fields: Mapping[str, Sequence[Any]]) -> None:
-        """Add texts with fields; those whose ids are known are replaced."""
+        """Add texts with fields; those whose ids are known replace the old ones whole. All of them or none.
+
+        Raises:
+            Invalid: A field is unknown or of another type, or an id is not as a `VectorIndex` wants it.
+        """
         ...
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Delete texts and return how many were there."""
+        """Delete texts and return how many were there. Their bytes are gone from the store after `compact`."""
         ...
 
     def search(self, queries: Sequence[str], k: int, *, where: Node | None = None) -> list[list[Hit]]:
         """Return the texts that share words with each query, the best first, ties by id. A query is words alone: none
-        of its characters has a meaning of its own."""
+        of its characters has a meaning of its own.
+
+        Raises:
+            Invalid: `k` is below 1, a query has over 1024 different words, or the condition is none that
+                `conditions.condition` takes.
+        """
         ...
 
     def count(self) -> int:
@@ -123,11 +147,43 @@ class TextIndex(Protocol):
         ...
 
     def compact(self) -> None:
-        """Write the store anew without what was deleted."""
+        """Write the store anew without what was deleted. Searches go on."""
+        ...
+
+    def size_bytes(self) -> int:
+        """Return how many bytes it takes where it is stored."""
         ...
 
     def close(self) -> None:
         """Release it. Idempotent."""
+        ...
+
+
+class TextStore(Protocol):
+    """Text indexes by name."""
+
+    def create(self, name: str, fields: Schema) -> TextIndex:
+        """Create an empty index; one that is there with equal fields is opened.
+
+        Raises:
+            Conflict: It is there with other fields.
+        """
+        ...
+
+    def open(self, name: str) -> TextIndex:
+        """Open an index.
+
+        Raises:
+            NotFound: There is none of that name.
+        """
+        ...
+
+    def names(self) -> list[str]:
+        """Return the names of all, sorted."""
+        ...
+
+    def drop(self, name: str) -> None:
+        """Delete an index with all its bytes. Nothing happens where there is none."""
         ...
 
 

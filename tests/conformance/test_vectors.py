@@ -26,6 +26,10 @@ class _Embedded(VectorIndexConformance, VectorStoreConformance):
         return EmbeddedVectorStore(tmp_path / "vectors", approximate_above=self.approximate_above)
 
     @pytest.fixture
+    def beside(self, tmp_path: Path) -> EmbeddedVectorStore:
+        return EmbeddedVectorStore(tmp_path / "vectors", approximate_above=self.approximate_above)
+
+    @pytest.fixture
     def stored(self, tmp_path: Path) -> Callable[[], Iterable[bytes]]:
         return lambda: (path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 

@@ -84,13 +84,13 @@ def test_a_graph_that_is_not_as_written_is_not_used_and_is_made_anew(
     again.close()
 
 
-def test_a_database_that_is_none_is_refused(index: EmbeddedVectorIndex, store: EmbeddedVectorStore) -> None:
+def test_a_database_that_is_none_is_refused(index: EmbeddedVectorIndex) -> None:
     path = index._file.path
     index.close()
     for each in path.parent.glob(f"{path.name}*"):
         each.write_bytes(b"this is no database" * 500)
     with pytest.raises(Corrupt, match=str(path)) as refused:
-        store.open("i")
+        EmbeddedVectorStore(path.parents[1]).open("i")
     assert str(path.parent) in str(refused.value.fix)
 
 
@@ -114,6 +114,33 @@ def test_what_neither_adds_nor_deletes_does_not_make_a_graph_anew(index: Embedde
     index.compact()
     assert _graph(index) == first
     assert index.size_bytes() == pytest.approx(size, rel=0.5)
+
+
+def test_a_compaction_renews_the_graph_and_builds_it_anew_where_too_many_are_dead(index: EmbeddedVectorIndex) -> None:
+    vectors = index.get(["e7"]).vectors
+    for first, count, places in ((0, 100, COUNT), (100, 300, COUNT), (400, 100, COUNT - 500)):
+        index.delete([f"e{number}" for number in range(first, first + count)])
+        index.compact()
+        assert index._state().indexed == places
+        assert vectors.tobytes()[:16] not in _graph(index).read_bytes()
+        queries = made_vectors(COUNT, 8)[600:900]
+        found = [hits[0].id for hits in index.search(queries, 1)]
+        assert np.mean([name == f"e{number}" for number, name in enumerate(found, 600)]) > 0.99
+    index.upsert(_entries(COUNT, COUNT // 4))
+    index.compact()
+    assert index._state().indexed == COUNT - 500 + COUNT // 4
+    found = [hits[0].id for hits in index.search(made_vectors(COUNT // 4, 8, seed=COUNT)[:300], 1)]
+    assert np.mean([name == f"e{number}" for number, name in enumerate(found, COUNT)]) > 0.99
+
+
+def test_a_graph_finds_what_exact_search_finds(index: EmbeddedVectorIndex) -> None:
+    state = index._state()
+    assert state.graph is not None
+    queries = made_vectors(200, 8, seed=3)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    truth = np.argsort(-(queries @ state.graph.vectors.T), axis=1)[:, :10]
+    near = state.graph.search(queries, 10, 64)
+    assert np.mean([len({*some} & {*wanted}) for some, wanted in zip(near, truth, strict=True)]) > 9.5
 
 
 def test_inner_products_have_a_graph_only_where_all_vectors_are_as_long(store: EmbeddedVectorStore) -> None:

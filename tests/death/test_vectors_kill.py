@@ -55,7 +55,7 @@ def test_what_was_acknowledged_is_there_and_found(tmp_path: Path) -> None:
                 doubtful ^= {number}
                 gone |= {number} if what == "gone" else set()
         started = set(range(last, last + 200))  # written without being acknowledged: whole, or not at all
-        index = store.open("i")
+        index = EmbeddedVectorStore(tmp_path, approximate_above=300).open("i")
         for each in (index, reader):  # one that is new, and one that was there all the time
             held = {int(name) for name in each.ids(count=1_000_000)}
             assert there - gone - doubtful <= held

@@ -158,6 +158,11 @@ class VectorIndexConformance:
         """Return a function that reads all files of the store; none where they are not ours to read."""
         return tuple
 
+    @pytest.fixture
+    def beside(self, store: VectorStore) -> VectorStore:
+        """Return another store at the same place, where there can be one."""
+        return store
+
     @pytest.fixture(params=METRICS)
     def metric(self, request: pytest.FixtureRequest) -> Metric:
         found: Metric = request.param
@@ -403,9 +408,9 @@ class VectorIndexConformance:
         np.testing.assert_array_equal(again.vectors, held.vectors)
         index.close()
 
-    def test_another_that_has_it_open_sees_what_is_written(self, store: VectorStore) -> None:
+    def test_another_that_has_it_open_sees_what_is_written(self, store: VectorStore, beside: VectorStore) -> None:
         writer = store.create("i", IndexSpec(dimension=4, fields=FIELDS))
-        reader = store.open("i")
+        reader = beside.open("i")
         axes = np.eye(4, dtype=np.float32)
         writer.upsert(made(list("abcd"), axes))
         self._soon(lambda: reader.count() == 4)

@@ -32,7 +32,7 @@ from mainspring.core.sqlite_file import SqliteFile
 from mainspring.vectors.adapters.embedded_state import Loaded, State, packed, unpacked
 from mainspring.vectors.columns import check_entries, check_search, check_where, passing
 from mainspring.vectors.model import Entries, Floats, Hit, IndexSpec, checked, no_index, other_spec
-from mainspring.vectors.nearest import squares, unit
+from mainspring.vectors.nearest import Places, unit
 
 if TYPE_CHECKING:
     from mainspring.vectors.adapters.graph import Graph
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 APPROXIMATE_ABOVE = 20_000
 _FILE = "entries.db"
 _PAGE = 1_000
+_NEWER_SHARE = 8  # of the entries in the graph: fewer newer ones are left as they are by a compaction
+_LEAST_LIVE = 0.9  # of the places of a graph; it is built from the beginning where fewer have an entry
 _WAIT_S = 3600.0  # for another process that builds a graph
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS spec (one INTEGER PRIMARY KEY CHECK (one = 1), json BLOB NOT NULL);
@@ -130,7 +132,8 @@ class EmbeddedVectorIndex:
             with self._file.errors():
                 (cleaned,) = self._file.connection().execute("SELECT cleaned FROM version").fetchone()
             state = self._state()
-            self._write_graph(state)
+            if state.change > cleaned or len(state.tail) > state.indexed // _NEWER_SHARE:
+                self._write_graph(state)
             if state.change > cleaned:
                 self._file.rewrite()
                 with self._file.transaction() as connection:
@@ -141,28 +144,37 @@ class EmbeddedVectorIndex:
 
     def _write_graph(self, state: State) -> None:
         """Make the graph of a state's entries, where there are enough of them, and forget what was removed before."""
-        rows = np.flatnonzero(state.live)
-        graph = _graphs() if self._above is not None and len(rows) > self._above else None
-        vectors = state.vectors(rows[:0] if graph is None else rows)
-        if graph is not None and not graph.has_graph(self.spec.metric, squares(vectors)):
-            graph = None
-        if len(rows) == len(state.live) and len(rows if graph else ()) == state.indexed:
-            return
-        new = f"{os.urandom(8).hex()}.graph"
+        new = self._folder / f"{os.urandom(8).hex()}.graph"
         try:
-            digest = graph.write_graph(self._folder / new, vectors) if graph else None
+            made = self._made(state, new)
+            if made is None and state.live.all() and state.graph is None:
+                return
             sync_folder(self._folder)
             self._check_there()
             with self._file.transaction() as connection:
                 connection.execute("DELETE FROM graph")
-                if digest is not None:
-                    numbers = state.numbers[rows]
-                    row = (new, digest, int(numbers[-1]), numbers.tobytes())
+                if made is not None:
+                    digest, numbers = made
+                    row = (new.name, digest, int(numbers[-1]), numbers.tobytes())
                     connection.execute("INSERT INTO graph VALUES (1, ?, ?, ?, ?)", row)
                 connection.execute("DELETE FROM removed")
                 connection.execute("UPDATE version SET epoch = epoch + 1, writes = writes + 1")
         finally:
             self._sweep()
+
+    def _made(self, state: State, path: Path) -> tuple[str, Places] | None:
+        """Write the graph of a state's entries, and return its digest and its numbers; `None` where there is none."""
+        graphs, rows = None if self._above is None else _graphs(), np.flatnonzero(state.live)
+        if graphs is None or len(rows) <= (self._above or 0):
+            return None
+        if not graphs.has_graph(self.spec.metric, np.concatenate([state.graph_squares, state.tail_squares])[rows]):
+            return None
+        there = state.live[: state.indexed]
+        if state.graph is None or np.count_nonzero(there) < _LEAST_LIVE * len(there):
+            return graphs.write_graph(path, state.vectors(rows)), state.numbers[rows]
+        newer = rows[rows >= state.indexed]
+        numbers = np.concatenate([state.numbers[: state.indexed], state.numbers[newer]])
+        return graphs.renew_graph(state.graph.path, path, there, state.vectors(newer)), numbers
 
     def _sweep(self) -> None:
         """Delete graphs that are not in use; their readers keep them until they look again."""
@@ -172,13 +184,16 @@ class EmbeddedVectorIndex:
             if path.name not in used:
                 path.unlink(missing_ok=True)
 
-    def _check_there(self) -> None:
-        """Raise if the index was dropped, or dropped and created anew."""
+    @property
+    def there(self) -> bool:
+        """Whether the index was neither dropped, nor dropped and created anew."""
         try:
-            there = self._file.path.stat().st_ino == self._inode
+            return self._file.path.stat().st_ino == self._inode
         except FileNotFoundError:
-            there = False
-        if not there:
+            return False
+
+    def _check_there(self) -> None:
+        if not self.there:
             raise no_index(self._folder.name)
 
     # Reading
@@ -299,6 +314,8 @@ class EmbeddedVectorStore:
 
     def __init__(self, folder: Path, *, approximate_above: int | None = APPROXIMATE_ABOVE) -> None:
         self._folder, self._above = folder, approximate_above
+        self._opened: dict[str, EmbeddedVectorIndex] = {}
+        self._lock = threading.Lock()
 
     def create(self, name: str, spec: IndexSpec) -> EmbeddedVectorIndex:
         path = self._folder / check_id(name, "index")
@@ -306,7 +323,6 @@ class EmbeddedVectorStore:
             self._make(path, spec)
         index = self.open(name)
         if index.spec != spec:
-            index.close()
             raise other_spec(name)
         return index
 
@@ -329,13 +345,23 @@ class EmbeddedVectorStore:
         sync_folder(self._folder)
 
     def open(self, name: str) -> EmbeddedVectorIndex:
-        return EmbeddedVectorIndex(self._folder / check_id(name, "index"), approximate_above=self._above)
+        """Open an index; those who open it by one store share what it has in memory."""
+        with self._lock:
+            index = self._opened.get(check_id(name, "index"))
+            if index is None or not index.there:
+                index = EmbeddedVectorIndex(self._folder / name, approximate_above=self._above)
+                self._opened[name] = index
+            return index
 
     def names(self) -> list[str]:
         return sorted(path.parent.name for path in self._folder.glob(f"[!.]*/{_FILE}"))
 
     def drop(self, name: str) -> None:
         path = self._folder / check_id(name, "index")
+        with self._lock:
+            opened = self._opened.pop(name, None)
+        if opened is not None:
+            opened.close()
         doomed = self._folder / f".{name}.{os.urandom(8).hex()}.partial"
         with suppress(FileNotFoundError):
             path.rename(doomed)

@@ -11,13 +11,14 @@ import faiss
 import numpy as np
 
 from mainspring.core.files import disk_errors, sync_file
-from mainspring.vectors.columns import Doubles
+from mainspring.vectors.columns import Doubles, Mask
 from mainspring.vectors.model import Floats, Metric
 from mainspring.vectors.nearest import Places
 
 LINKS = 16  # of a vector to others, in each layer; twice as many in the lowest
 BUILD_EFFORT = 80
 _EQUAL = 1.001
+_AROUND = 64
 
 
 class Graph:
@@ -28,6 +29,7 @@ class Graph:
     """
 
     def __init__(self, path: Path, dimension: int) -> None:
+        self.path = path
         self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         # The view is into memory that `_index` owns, which lives as long as this object.
         flat = faiss.rev_swig_ptr(faiss.downcast_index(self._index.storage).get_xb(), self._index.ntotal * dimension)
@@ -63,6 +65,32 @@ def write_graph(path: Path, vectors: Floats) -> str:
     index = faiss.IndexHNSWFlat(vectors.shape[1], LINKS)
     index.hnsw.efConstruction = BUILD_EFFORT
     index.add(np.ascontiguousarray(vectors))
+    return _written(index, path)
+
+
+def renew_graph(path: Path, new: Path, live: Mask, added: Floats) -> str:
+    """Write a graph anew with more vectors, without a byte of those that are dead, and return its digest.
+
+    A dead place keeps its links, by which searches pass, and takes the vector of the nearest that lives.
+
+    Args:
+        live: Which places live, at least one.
+    """
+    index = faiss.read_index(str(path))
+    width, dead = index.d, np.flatnonzero(~live)
+    vectors = faiss.rev_swig_ptr(faiss.downcast_index(index.storage).get_xb(), index.ntotal * width).reshape(-1, width)
+    if len(dead):
+        index.hnsw.efSearch = _AROUND
+        near = index.search(vectors[dead], min(_AROUND, index.ntotal))[1]
+        fit = live[near] & (near >= 0)
+        nearest = near[np.arange(len(dead)), fit.argmax(axis=1)]
+        vectors[dead] = vectors[np.where(fit.any(axis=1), nearest, np.flatnonzero(live)[0])]
+    index.hnsw.efConstruction = BUILD_EFFORT
+    index.add(np.ascontiguousarray(added))
+    return _written(index, new)
+
+
+def _written(index: Any, path: Path) -> str:
     with disk_errors(path):
         path.touch(mode=0o600)
         faiss.write_index(index, str(path))

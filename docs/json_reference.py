@@ -28,6 +28,7 @@ from mainspring.jobs.pipelines.graph import Trigger
 from mainspring.ledger.model import Prediction
 from mainspring.llm.answers.model import CitedAnswer
 from mainspring.llm.answers.replaying import AnswerReplay
+from mainspring.llm.answers.watching import AnswerWatch
 from mainspring.llm.held_calls import HeldCall
 from mainspring.llm.prompts import PromptVersion
 from mainspring.llm.sizing import Plan as LanguageModelPlan
@@ -539,6 +540,7 @@ DOCUMENTS = {
     "answers ask": Document(CitedAnswer, ("at",)),
     "answers replay": Document(AnswerReplay),
     "answers evaluate": Document(AnswersEvaluation),
+    "answers watch": Document(AnswerWatch),
     "llm plan": Document(LanguageModelPlan),
     "status": Document(Status),
     "advise": Document(Advised, otherwise=FirstPage),

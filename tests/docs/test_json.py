@@ -39,7 +39,7 @@ ELSEWHERE = {
     *(f"pipelines {name}" for name in ("list", "run", "status", "retry", "approve", "cancel", "logs", "graph")),
     *(f"pipelines {name}" for name in ("run-step", "step", "export")),
     "batch", "encoders add", *(f"collections {name}" for name in ("list", "show", "build", "search")),
-    "collections evaluate", *(f"answers {name}" for name in ("ask", "evaluate", "list", "replay")),
+    "collections evaluate", *(f"answers {name}" for name in ("ask", "evaluate", "list", "replay", "watch")),
 }  # fmt: skip
 
 

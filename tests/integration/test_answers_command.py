@@ -84,3 +84,6 @@ def test_a_collection_is_measured_asked_and_replayed(depot: Depot, folder: Path)
     measured = depot.json("answers", "evaluate", "help")
     assert measured["figures"]["answered"] == {**measured["figures"]["answered"], "value": 1, "queries": 2}
     assert measured["questions"] == 3
+    watched = depot.json("answers", "watch", "help", "--window", "1d")
+    assert (watched["questions"], watched["unanswered"]["value"], watched["drift"]) == (1, 0, None)
+    assert "Too few questions" in depot.run("answers", "watch", "help").stdout

@@ -205,6 +205,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "answers ask": ("answers ask help 'When are refunds paid?' --key customer=c-17",),
     "answers evaluate": ("answers evaluate help --set questions",),
     "answers list": ("answers list",),
+    "answers watch": ("answers watch help --window 1d",),
     "answers replay": ("answers replay 01JZ0000000000000000000000 --no-ask",),
     "llm plan": (
         "llm plan llama-3.1-70b --gpus 8xH100",

@@ -13,19 +13,22 @@ from msgspec.structs import replace
 from mainspring.core.errors import Invalid
 from mainspring.core.expr.tree import Node
 from mainspring.core.ids import new_id
+from mainspring.core.time import parse_duration
 from mainspring.ledger.model import Value
 from mainspring.llm.answering import assemble
 from mainspring.llm.answers.chain import AnswerChain
 from mainspring.llm.answers.declaring import Answers
 from mainspring.llm.answers.evaluating import evaluate_answers
 from mainspring.llm.answers.model import CitedAnswer
-from mainspring.llm.answers.recording import AnswerLog, RecordedAnswer, recorded_answer
+from mainspring.llm.answers.recording import QUERY, AnswerLog, RecordedAnswer, recorded_answer
 from mainspring.llm.answers.replaying import AnswerReplay, replay_answer
 from mainspring.llm.answers.retrieving import CollectionRetrieving
+from mainspring.llm.answers.watching import AnswerWatch, watch_answers
 from mainspring.llm.model import Call, Message, Text
 from mainspring.llm.ports import Answering, Upstream
+from mainspring.operations.auditing import audit
 from mainspring.operations.collections import opened
-from mainspring.operations.prediction import reveal
+from mainspring.operations.prediction import REVEAL, reveal
 from mainspring.project import Project
 from mainspring.project.language_models import build_upstream, quoting
 from mainspring.registry.processes import local_user
@@ -39,6 +42,7 @@ from mainspring.vectors.ports import Encoder, VectorIndex
 T = TypeVar("T")
 _NONE: Mapping[str, Value] = {}
 _WORST = 10
+_HELD = 5_000  # vectors of a collection, of which cells are made
 
 
 class AnswersReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,6 +187,47 @@ def evaluate_chain(project: Project, name: str, set_name: str = "") -> AnswersEv
         )
 
     return _run(project, declared, measured, recorded=False)
+
+
+def watch(project: Project, name: str, *, window: str | int = "7d", reference: str | int = "28d") -> AnswerWatch:
+    """Return how the questions of a window, and their answers, differ from those of a time before.
+
+    The window before it lies in between: only if its queries drifted too, those of this one alert. Texts of questions
+    are decrypted, which is audited.
+
+    Args:
+        window: Duration of a window, up to now.
+        reference: Duration of the time before the two.
+
+    Raises:
+        NotFound: The chain is not declared, or its collection was never built.
+        Invalid: A duration is not possible.
+    """
+    declared, now = project.definitions.answer_chain(name), project.clock.now()
+    length, earlier = parse_duration(window), parse_duration(reference)
+    if not length or not earlier:
+        raise Invalid("A window and its reference are longer than nothing.", fix="write 7d and 28d.")
+    collection = declared.retriever.collection
+    build, index = opened(project, collection)
+    encoder = project.encoder(collection.encoder, build.encoder)
+    held = index.get(index.ids(count=_HELD)).vectors
+    project.predictions.compact()
+    audit(project, REVEAL, f"endpoint/{name}", QUERY)
+    start = now - 2 * length
+
+    def watched(until: int, *, before: bool) -> AnswerWatch:
+        return watch_answers(
+            project.predictions,
+            name,
+            encoder,
+            held,
+            reference=(start - earlier, start),
+            window=(until - length, until),
+            drifted_before=before,
+        )
+
+    last = watched(now - length, before=False)
+    return watched(now, before=last.drift is not None and last.drift.verdict.drifted)
 
 
 def _run(project: Project, declared: Answers, act: Callable[[AnswerChain], Awaitable[T]], *, recorded: bool) -> T:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from kit.document_shop import Shop
+from kit.document_shop import BODIES, Shop
 from kit.encoders import WordEncoder
 from kit.scripted_upstream import Script, scripted
 from mainspring.core.errors import Invalid, NotFound, Unavailable
 from mainspring.core.settings import UpstreamServer
+from mainspring.core.time import DAY
 from mainspring.ledger.model import Log
 from mainspring.llm.answers.declaring import Answers, Retriever
 from mainspring.llm.declaring import LanguageModel, TokenPrice, UpstreamModel
 from mainspring.llm.model import UpstreamError
-from mainspring.operations.answers import answer_chains, ask, evaluate_chain, replay, revealed_answer
+from mainspring.operations.answers import answer_chains, ask, evaluate_chain, replay, revealed_answer, watch
 
 MODEL = LanguageModel("local", upstreams=[UpstreamModel("here", "tiny", price=TokenPrice(prompt=2.0, completion=10.0))])
 
@@ -104,3 +107,34 @@ def test_a_chain_is_measured_by_the_set_of_its_collection() -> None:
     assert found.figures["false_hits"].value == 0.0
     assert found.figures["overlap"].value == 1.0
     assert [each.name for each in answer_chains(made)] == ["help"]
+
+
+def test_questions_of_two_windows_that_differ_from_those_before_alert() -> None:
+    made = shop()
+    rng = np.random.default_rng(1)
+
+    def asked(paths: Sequence[str], many: int) -> None:
+        made.clock.advance(DAY // 2)
+        for number in range(many):
+            words = BODIES[paths[number % len(paths)]].rstrip(".").split()
+            ask(made, "help", " ".join(rng.choice(words, 5, replace=False)))
+        made.clock.advance(DAY // 2)
+
+    made.land(
+        {f"{path} {n}": " ".join(rng.permutation(body.split())) for path, body in BODIES.items() for n in range(60)}
+    )
+    made.build()
+    asked(("refunds", "hours"), 200)
+    asked(("refunds", "hours"), 60)
+    asked(("shipping", "staff"), 60)
+    first = watch(made, "help", window="1d", reference="1d")
+    assert first.drift is not None
+    assert (first.drift.verdict.drifted, first.drift.verdict.alert, first.questions) == (True, False, 60)
+    assert first.example
+    assert made.events[-1].action == "predictions.reveal"
+    asked(("shipping", "staff"), 60)
+    second = watch(made, "help", window="1d", reference="2d")
+    assert second.drift is not None
+    assert second.drift.verdict.alert
+    with pytest.raises(Invalid, match="longer than nothing"):
+        watch(made, "help", window=0)

@@ -124,5 +124,37 @@ def evaluate(call: Call, *, answers: str, set_name: str) -> None:
     call.result(to_builtins(found), show)
 
 
-for _each in (list_, ask, replay, evaluate):
+@make("watch")
+@click.argument("answers")
+@click.option("--window", default="7d", show_default=True, help="Length of the window that ends now.")
+@click.option("--reference", default="28d", show_default=True, help="Length of the time that it is compared with.")
+def watch(call: Call, *, answers: str, window: str, reference: str) -> None:
+    """Compare the recent questions to ANSWERS with earlier ones: the share without an answer, and what is asked.
+
+    Their texts are decrypted; the audit log records the actor.
+    """
+    from msgspec import to_builtins
+
+    from mainspring.operations import answers as operations
+
+    found = operations.watch(call.project, answers, window=window, reference=reference)
+
+    def show(console: Console) -> None:
+        shown = {"unanswered": found.unanswered, "unanswered before": found.before, "change": found.change}
+        show_figures(console, shown)
+        for reason, count in sorted(found.reasons.items()):
+            console.print(f"  {reason}: {count:,}", highlight=False)
+        if found.drift is None:
+            console.print("Too few questions, or chunks, to judge what is asked.")
+        elif not found.drift.verdict.drifted:
+            console.print("The questions are of the same kinds as before.")
+        else:
+            again = ", as in the window before" if found.drift.verdict.alert else ""
+            console.print(f"[yellow]The questions are of other kinds than before{again}[/], such as:")
+            console.print(f"  {found.example}", markup=False, highlight=False, soft_wrap=True)
+
+    call.result(to_builtins(found), show)
+
+
+for _each in (list_, ask, replay, evaluate, watch):
     command.add_command(_each)

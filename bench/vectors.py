@@ -30,7 +30,7 @@ import numpy as np
 from environments import PEERS
 from mainspring.core.expr.tree import col
 from mainspring.core.schema import DType
-from mainspring.vectors.adapters.embedded import EmbeddedVectorStore
+from mainspring.vectors.adapters.embedded import APPROXIMATE_ABOVE, EmbeddedVectorStore
 from mainspring.vectors.model import Entries, IndexSpec
 from report import Case, report
 from vectors_side import EXACT, MANY, VISITS, K, chunks, resident_mb
@@ -77,7 +77,8 @@ def ours(vectors: Any, queries: Any, parts: Any, folder: Path) -> dict[str, Any]
 
     faiss.omp_set_num_threads(1)
     before, begun = resident_mb(), time.process_time()
-    index = EmbeddedVectorStore(folder).create("i", IndexSpec(dimension=vectors.shape[1], fields={"part": DType.Int64}))
+    store = EmbeddedVectorStore(folder, approximate_above=min(APPROXIMATE_ABOVE, len(vectors) // 2))
+    index = store.create("i", IndexSpec(dimension=vectors.shape[1], fields={"part": DType.Int64}))
     index._above, above = None, index._above  # one graph at the end, as the others
     for start in range(0, len(vectors), 10_000):
         some = slice(start, start + 10_000)

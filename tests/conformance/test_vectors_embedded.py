@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import math
 import stat
 import subprocess
 import sys
@@ -12,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mainspring.core.errors import Corrupt, NotFound
-from mainspring.core.expr.tree import col
+from mainspring.core.errors import Corrupt, Invalid, NotFound
+from mainspring.core.expr.tree import Node, col
 from mainspring.core.schema import DType
 from mainspring.vectors.adapters import embedded
 from mainspring.vectors.adapters.embedded import EmbeddedVectorIndex, EmbeddedVectorStore
@@ -224,6 +226,37 @@ def test_what_a_killed_drop_or_creation_left_is_swept(store: EmbeddedVectorStore
     store.create("i", SPEC).close()
     store.drop("i")
     assert list((tmp_path / "vectors").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        col("part") < 2**70,
+        col("kind") == "\ud800",
+        functools.reduce(lambda left, right: left | right, [col("part") == number for number in range(3_000)]),
+    ],
+    ids=["large", "surrogate", "deep"],
+)
+def test_a_condition_that_cannot_be_written_down_is_refused(index: EmbeddedVectorIndex, where: Node) -> None:
+    for _ in range(2):
+        with pytest.raises(Invalid):
+            index.search(_queries(), 3, where=where)
+        with pytest.raises(Invalid):
+            index.count(where)
+
+
+def test_an_id_that_cannot_be_is_not_there(index: EmbeddedVectorIndex) -> None:
+    impossible = ["\ud800", "a\0b", "", "x" * 600]
+    assert index.get([*impossible, "e1"]).ids == ["e1"]
+    assert index.delete(impossible) == 0
+    with pytest.raises(Invalid):
+        index.ids(after="\ud800")
+
+
+@pytest.mark.parametrize("effort", [0.0, -1.0, math.nan, math.inf])
+def test_an_effort_that_is_none_is_refused(index: EmbeddedVectorIndex, effort: float) -> None:
+    with pytest.raises(Invalid):
+        index.search(_queries(), 3, effort=effort)
 
 
 def test_data_of_any_offset_is_searched_exactly(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,7 +66,7 @@ def check_ids(ids: Sequence[str]) -> list[str]:
     """
     given: Sequence[object] = ids  # callers may give anything
     for each in given:
-        if not isinstance(each, str) or not 0 < len(each) <= LONGEST_ID or not _storable(each):
+        if not isinstance(each, str) or not 0 < len(each) <= LONGEST_ID or not storable(each):
             shown = repr(each)[:80]
             raise Invalid(
                 f"{shown} cannot be the id of an entry.",
@@ -74,7 +75,8 @@ def check_ids(ids: Sequence[str]) -> list[str]:
     return list(ids)
 
 
-def _storable(text: str) -> bool:
+def storable(text: str) -> bool:
+    """Return whether every store can keep a text: it has no NUL and no lone surrogate."""
     try:
         return b"\0" not in text.encode()
     except UnicodeEncodeError:
@@ -88,7 +90,7 @@ def _column(name: str, values: Sequence[Any], dtype: DType) -> Vector:
         raise Invalid(f"The field {name!r}: {error.what}") from error
     if dtype is DType.String:
         for text in column.values:
-            if not _storable(text):
+            if not storable(text):
                 raise Invalid(f"The field {name!r}: {text[:80]!r} is no text that every store can keep.")
             if len(text.encode()) > LONGEST_TEXT:
                 raise Invalid(
@@ -98,14 +100,16 @@ def _column(name: str, values: Sequence[Any], dtype: DType) -> Vector:
     return column
 
 
-def check_search(spec: IndexSpec, k: int, where: Node | None) -> None:
+def check_search(spec: IndexSpec, k: int, where: Node | None, effort: float = 1.0) -> None:
     """Raise if a search is asked for that cannot be answered.
 
     Raises:
-        Invalid: `k` is below 1, or the condition is not one on the index's fields.
+        Invalid: `k` is below 1, the effort is no positive number, or the condition is not one on the index's fields.
     """
     if k < 1:
         raise Invalid(f"A search is for the {k} nearest.", fix="ask for 1 or more.")
+    if not 0 < effort < math.inf:
+        raise Invalid(f"A search has the effort {effort}.", fix="give it a positive number; 1 is usual.")
     check_where(spec, where)
 
 

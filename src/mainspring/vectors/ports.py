@@ -44,8 +44,8 @@ class VectorIndex(Protocol):
             effort: Factor on the work of an approximate index: more finds more of the true neighbours.
 
         Raises:
-            Invalid: A vector is not as `model.checked` wants it, `k` is below 1, or the condition is not one on the
-                index's fields.
+            Invalid: A vector is not as `model.checked` wants it, `k` is below 1, `effort` is no positive number, or the
+                condition is not one on the index's fields.
         """
         ...
 

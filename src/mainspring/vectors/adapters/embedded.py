@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from mainspring.core.errors import Conflict
+from mainspring.core.errors import Conflict, Invalid
 from mainspring.core.expr.evaluate import vector
 from mainspring.core.expr.tree import Node
 from mainspring.core.files import make_folder, sync_folder
@@ -30,7 +30,7 @@ from mainspring.core.ids import check_id
 from mainspring.core.locks import FileLocks
 from mainspring.core.sqlite_file import SqliteFile
 from mainspring.vectors.adapters.embedded_state import Loaded, State, packed, unpacked
-from mainspring.vectors.columns import check_entries, check_search, check_where, passing
+from mainspring.vectors.columns import check_entries, check_search, check_where, passing, storable
 from mainspring.vectors.model import Entries, Floats, Hit, IndexSpec, checked, no_index, other_spec
 from mainspring.vectors.nearest import Places, unit
 
@@ -125,7 +125,7 @@ class EmbeddedVectorIndex:
     def delete(self, ids: Sequence[str]) -> int:
         self._check_there()
         with self._file.transaction() as connection:
-            return _remove(connection, list(dict.fromkeys(ids)))
+            return _remove(connection, [each for each in dict.fromkeys(ids) if storable(each)])
 
     def compact(self) -> None:
         with self._building(_WAIT_S):
@@ -200,11 +200,11 @@ class EmbeddedVectorIndex:
 
     def search(self, vectors: Floats, k: int, *, where: Node | None = None, effort: float = 1.0) -> list[list[Hit]]:
         queries = checked(self.spec, vectors, "A query")
-        check_search(self.spec, k, None)
+        check_search(self.spec, k, None, effort)
         return self._state().search(queries, k, where, effort)
 
     def get(self, ids: Sequence[str]) -> Entries:
-        asked, found = list(dict.fromkeys(ids)), dict[str, tuple[bytes, bytes]]()
+        asked, found = [each for each in dict.fromkeys(ids) if storable(each)], dict[str, tuple[bytes, bytes]]()
         with self._file.transaction("DEFERRED") as connection:
             for start in range(0, len(asked), _PAGE):
                 some = asked[start : start + _PAGE]
@@ -219,6 +219,8 @@ class EmbeddedVectorIndex:
 
     def ids(self, *, after: str = "", count: int = 1000, where: Node | None = None) -> list[str]:
         check_where(self.spec, where)
+        if not storable(after):
+            raise Invalid(f"{after[:80]!r} is no id after which others come.")
         found: list[str] = []
         page = count if where is None else max(count, _PAGE)
         while len(found) < count:

@@ -27,7 +27,7 @@ _SPARE = 8  # entries beyond `k` that pass, among those that the graph is asked 
 # Cost of a visit in the graph, in rows of an exact search, whose reading several queries share.
 _VISIT_COST, _SHARED = 6, 8
 _RANKED_AT_ONCE = 20_000
-_ALL = b""
+_ALL, _UNKNOWN = b"", b"?"
 
 Row = tuple[int, str, bytes, bytes]  # sequence number, id, vector, fields
 
@@ -110,7 +110,10 @@ class State:
 
     def passing(self, where: Node | None) -> Passing:
         """Return the places that a filter passes."""
-        key = _ALL if where is None else msgspec.msgpack.encode(where)
+        try:
+            key = _ALL if where is None else packed(where)
+        except (OverflowError, UnicodeEncodeError, RecursionError):  # a condition that the check below refuses
+            key = _UNKNOWN
         found = self.filters.get(key)
         if found is None:
             check_where(self.spec, where)

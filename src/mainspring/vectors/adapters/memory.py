@@ -61,9 +61,8 @@ class MemoryVectorIndex:
         return there
 
     def search(self, vectors: Floats, k: int, *, where: Node | None = None, effort: float = 1.0) -> list[list[Hit]]:
-        del effort  # every search is exact
         queries = checked(self.spec, vectors, "A query")
-        check_search(self.spec, k, where)
+        check_search(self.spec, k, where, effort)
         state = self._state
         rows = state.chosen(where, self.spec)
         ids, held = [state.ids[row] for row in rows], state.vectors[rows]

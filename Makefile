@@ -58,7 +58,7 @@ $(RUN): pyproject.toml requirements.lock
 $(READY): $(RUN) requirements-dev.lock
 	@echo "Adding what the tests need" >&2
 	@( $(call LOCKED,requirements-dev.lock) ) >&2
-	@$(INSTALL) 'torch>=2.6' >&2 # not locked: pip's configuration says which of its builds suits this machine
+	@$(INSTALL) 'torch>=2.6' 'peft>=0.17' >&2 # not locked: pip's configuration says which build of torch suits this machine
 	@$(COMPILE) || true
 	@touch $@
 

@@ -64,6 +64,7 @@ _FILES = """
 | torch | `torch` | `model.onnx` | ONNX Runtime |
 | Keras, on torch | `keras` | `model.onnx` | ONNX Runtime |
 | transformers | `transformers` | `model.onnx` | ONNX Runtime |
+| an adapter by LoRA | `lora` | `adapter.safetensors` | an engine, with its base |
 | a function of the project | | its name and the digest of its source | Python |
 
 Refused by name as well: `categorical_features` of HistGradientBoosting, encoders that raise on what they do not know,

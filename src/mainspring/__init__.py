@@ -55,6 +55,7 @@ _HOMES = {
     "mainspring.training.gates": ["approved", "at_least", "at_most", "beats", "complete_card"],
     "mainspring.training.label": ["Label"],
     "mainspring.training.loop.fit": ["fit_torch"],
+    "mainspring.training.loop.lora": ["fit_lora"],
     "mainspring.training.model": ["Model", "model"],
     "mainspring.training.runs.run": ["Run"],
     "mainspring.training.sets.training_set": ["TrainingSet"],
@@ -194,6 +195,7 @@ if TYPE_CHECKING:
     from mainspring.training.gates import complete_card as complete_card
     from mainspring.training.label import Label as Label
     from mainspring.training.loop.fit import fit_torch as fit_torch
+    from mainspring.training.loop.lora import fit_lora as fit_lora
     from mainspring.training.loop.stopping import EarlyStopping as EarlyStopping
     from mainspring.training.model import Model as Model
     from mainspring.training.model import model as model

@@ -19,6 +19,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def arm(spec: str, folder: Path) -> None:
         timer.start()
 
 
-def main() -> None:
+def main(train: Callable[[Path], tuple[int, str]] = train) -> None:
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
     torch.optim.AdamW([torch.zeros(1)])  # imports what each child would import

@@ -22,7 +22,8 @@ RUN = {"bash", "python", "toml"}
 LONG = {
     *("explanation/runs-and-reproducibility", "tutorial/first-rollout"),
     *(f"howto/{name}" for name in (
-        "choose-a-framework", "ci", "explain", "find-runs", "measure-capacity", "model-cards", "registry", "replay",
+        "choose-a-framework", "ci", "explain", "find-runs",
+        "fine-tune-with-lora", "measure-capacity", "model-cards", "registry", "replay",
         "reproduce", "roll-out", "run-it", "search", "serve-any-model", "train-and-promote", "train-with-torch",
         "use-from-code", "version-data", "watch", "write-an-adapter",
     )),

@@ -210,10 +210,7 @@ def _lineage(lineage: Lineage) -> tuple[tuple[Fact, ...], list[Gap]]:
         ("Run", f"{lineage.run_id} {lineage.run_status}".strip()),
         ("Code", lineage.code_version),
         ("Features", lineage.features_digest),
-        *(
-            (each.role.capitalize(), f"{each.version or 'no version now'}, bundle {each.digest}")
-            for each in lineage.ancestors
-        ),
+        *((each.role.capitalize(), each.described) for each in lineage.ancestors),
         *((name, value) for name, value in sorted(lineage.tags.items()) if name.startswith("imported.")),
     ), gaps
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mainspring.project.definitions.applied import Change
     from mainspring.registry.searching import RunRow
     from mainspring.serving.model import Endpoint
+    from mainspring.training.gate_kinds import Gate
     from mainspring.training.model import Model
 
 _ONLINE_KEPT = 128  # maximum number of prepared online reads
@@ -472,6 +473,55 @@ class OpenedProject:
         from mainspring.operations.models.adding import add_network
 
         return add_network(self.services, model, network, examples, outputs=outputs, sequences=sequences, alias=alias)
+
+    def register_adapter(
+        self,
+        model: str,
+        adapter: Any,
+        held_out: tuple[Any, Any],
+        *,
+        base: str = "",
+        gates: Sequence[Gate] = (),
+        alias: str | None = None,
+    ) -> Added:
+        """Register the adapter of `ms.fit_lora` as a version: safetensors alone, measured, tied to its base, signed.
+
+        Args:
+            held_out: `(input_ids, labels)` as in training, of rows that it was not trained on.
+            base: Name of the base, for people; what ties the adapter to it is the digest of its weights.
+            gates: `ms.at_most` and `ms.at_least` on loss, perplexity, accuracy (of tokens), on the same of the base
+                alone (`base_loss` and others), or on loss_gain, their difference.
+            alias: Alias to set on the version if its gates pass.
+
+        Raises:
+            Conflict: A gate fails: the version is registered, and has no alias; or the project trains this model.
+            Invalid: The adapter, the rows or a gate are of another kind.
+        """
+        from mainspring.operations.models.lora import add_adapter
+
+        return add_adapter(self.services, model, adapter, held_out, base=base, gates=gates, alias=alias)
+
+    def load_adapter(self, version: str, base: Any) -> Any:
+        """Return a base with a registered adapter, `NAME:VERSION` or `NAME@ALIAS`; the base gets it in place.
+
+        Raises:
+            Conflict: The adapter was trained on other weights; the base is as it was.
+            Corrupt: Its answers are not those from before it was stored.
+        """
+        from mainspring.operations.models.lora import load_adapter
+
+        return load_adapter(self.services, version, base)
+
+    def merge_adapter(self, version: str, base: Any, folder: str | Path) -> Path:
+        """Write the base with the adapter added to its weights, as transformers and engines read it: safetensors.
+
+        Raises:
+            Conflict: See `load_adapter`; or the folder is there already.
+            Corrupt: The merged model answers differently.
+        """
+        from mainspring.operations.models.lora import merge_adapter
+
+        return merge_adapter(self.services, version, base, Path(folder))
 
     def __repr__(self) -> str:
         return f"<mainspring project {self.name!r} in {self.folder}, profile {self.services.settings.profile!r}>"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from mainspring.core.errors import Corrupt
+from mainspring.core.errors import Corrupt, NotConvertible
 from mainspring.project.backends import lazily
 from mainspring.project.code_reach import closed_to_code, open_to_code
 
@@ -72,11 +72,19 @@ def _graph(project: Project, bundle: Bundle, one_thread: bool) -> Executor:
     return GraphExecutor(bundle, lambda digest: load(project.bundles.load(digest)))
 
 
+def _lora(_project: Project, bundle: Bundle, _one_thread: bool) -> Executor:
+    raise NotConvertible(
+        f"The bundle {bundle.digest[:12]} is an adapter, which answers only with its base.",
+        fix="serve it from an engine for language models, or merge it: project.merge_adapter(...).",
+    )
+
+
 EXECUTORS: Mapping[str, Make] = {
     "onnx": _onnx,
     "xgboost": _adapter("xgboost", "XgboostExecutor", "xgboost"),
     "lightgbm": _adapter("lightgbm", "LightgbmExecutor", "lightgbm"),
     "catboost": _adapter("catboost", "CatboostExecutor", "catboost"),
+    "lora": _lora,
     "function": _function,
     "graph": _graph,
 }

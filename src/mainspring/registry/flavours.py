@@ -9,6 +9,7 @@ from mainspring.core.errors import Corrupt
 from mainspring.registry.catboost_file import check_catboost
 from mainspring.registry.graph import check_graph
 from mainspring.registry.lightgbm_file import check_lightgbm
+from mainspring.registry.lora_file import ADAPTER, check_lora
 from mainspring.registry.model import Manifest, check_code
 from mainspring.registry.onnx_file import check_onnx
 from mainspring.registry.xgboost_file import check_xgboost
@@ -33,6 +34,7 @@ FLAVOURS: Mapping[str, Flavour] = {
     "xgboost": Flavour(("model.ubj", "model.json"), check_xgboost),
     "lightgbm": Flavour(("model.txt",), check_lightgbm),
     "catboost": Flavour(("model.cbm",), check_catboost),
+    "lora": Flavour((ADAPTER,), check_lora),
     "function": Flavour(),
     "graph": Flavour(),
 }

@@ -12,15 +12,25 @@ from mainspring.registry.processes import PERSON, STARTER, USER
 AUTHOR = "author"  # a version's tag, for a version whose run does not name its author
 ORIGINAL_AUTHOR = "imported.author"
 SIGNER = "imported.from"  # a tag of an import's run
+BASE = "base"  # a version's tag: the digest of the weights that an adapter was trained on, which is no bundle
 PARENT = "parent"  # a version's tag: the digest of the bundle that it was made from
 
 
 class Ancestor(msgspec.Struct, frozen=True, kw_only=True):
     """A bundle that a version was made from. `version` is `NAME:VERSION`, empty if no version has the bundle now."""
 
-    role: str  # parent, or node NAME
+    role: str  # parent, base (of an adapter, whose digest is no bundle's), or node NAME
     digest: str
     version: str = ""
+
+    @property
+    def described(self) -> str:
+        """Version and digest, as text."""
+        return (
+            f"weights {self.digest}"
+            if self.role == BASE
+            else f"{self.version or 'no version now'}, bundle {self.digest}"
+        )
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +107,8 @@ def _ancestors(version: ModelVersion, manifest: Manifest, names: Mapping[str, st
     found = []
     if parent := version.tags.get(PARENT):
         found.append(Ancestor(role="parent", digest=parent, version=names.get(parent, "")))
+    if base := version.tags.get(BASE):
+        found.append(Ancestor(role=BASE, digest=base))
     for node in () if manifest.graph is None else manifest.graph.nodes:
         if node.bundle:
             role = f"node {node.name}"

@@ -163,6 +163,40 @@ def test_other_rows_or_settings_are_another_training(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 5
 
 
+def partly_frozen(shift: float = 0.0) -> Any:
+    module = network()
+    module[0].weight.requires_grad_(False).add_(shift)
+    module.append(torch.nn.Linear(1, 1, bias=False))
+    module[3].weight = torch.nn.Parameter(torch.ones(1, 1), requires_grad=False)
+    return module
+
+
+def test_frozen_weights_are_in_no_checkpoint_and_belong_to_the_training(tmp_path: Path) -> None:
+    told: list[str] = []
+    settings: dict[str, Any] = {
+        "checkpoints": tmp_path, "checkpoint_every_steps": 2, "validation": (X, Y),
+        "stopping": EarlyStopping(patience=9),
+        "progress": lambda what, _share: told.append(what),
+    }  # fmt: skip
+
+    def stops(outputs: Any, wanted: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return LOSS(outputs, wanted)
+
+    with pytest.raises(Interrupted):
+        trained(partly_frozen(), metric=stops, **settings)
+    (folder,) = tmp_path.iterdir()
+    kept = Checkpoints(folder).newest()
+    assert kept is not None
+    assert {*kept.state["module"]} == {"0.bias", "2.weight", "2.bias"} == {*kept.state["best"]}
+    other = trained(partly_frozen(0.5), metric=LOSS, **settings)
+    assert not any("resumes" in what for what in told)
+    assert torch.equal(other[0].weight, partly_frozen(0.5)[0].weight)
+    resumed = trained(partly_frozen(), metric=LOSS, **settings)
+    assert sum("resumes from step 5" in what for what in told) == 1
+    assert weights(resumed) == weights(trained(partly_frozen(), validation=(X, Y), stopping=EarlyStopping(patience=9)))
+
+
 def test_without_a_reason_a_checkpoint_waits_for_its_time(tmp_path: Path) -> None:
     trained(checkpoints=tmp_path)
     assert [path.name for path in tmp_path.glob("*/0*")] == ["000000000020.safetensors"]  # the finished one

@@ -58,7 +58,7 @@ def show(call: Call, *, reference: str) -> None:
             ("dataset commit", lineage.dataset_commit),
             ("features", lineage.features_digest),
             ("code", lineage.code_version),
-            *((each.role, f"{each.version or 'no version now'}, bundle {each.digest}") for each in lineage.ancestors),
+            *((each.role, each.described) for each in lineage.ancestors),
             *((name, value) for name, value in sorted(lineage.tags.items()) if name.startswith("imported.")),
         ]
         lines += [(f"metric {name}", f"{value:.6g}") for name, value in sorted(lineage.metrics.items())]

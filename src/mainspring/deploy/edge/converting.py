@@ -31,6 +31,7 @@ _LARGEST = 64 << 20  # bytes of a table of categories
 _INSTEAD: Mapping[str, str] = {
     "function": "serve it from a gateway: a device has none of the project's code.",
     "graph": "build a package of each of its models.",
+    "lora": "serve it from an engine with its base.",
 }
 
 

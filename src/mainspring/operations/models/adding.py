@@ -185,9 +185,9 @@ def register(project: Project, model: str, made: Made, alias: str | None) -> Add
                 fix="give each tensor its own name.",
             )
     files = {**made.files, GOLDEN: msgspec.json.encode(probed.golden)}
-    version, new = _version(project, manifest, files, made.origin)
+    version, new = store_version(project, manifest, files, made.origin)
     if alias is not None:
-        _point(project, model, version.version, alias)
+        point_alias(project, model, version.version, alias)
     return Added(
         model=model,
         version=version.version,
@@ -202,9 +202,10 @@ def register(project: Project, model: str, made: Made, alias: str | None) -> Add
     )
 
 
-def _version(
+def store_version(
     project: Project, manifest: Manifest, files: Mapping[str, bytes], origin: Mapping[str, str]
 ) -> tuple[ModelVersion, bool]:
+    """Seal, store and register a version; return it, and whether it is new: equal content is the same version."""
     parts = [encode_manifest(manifest), *(f"{name} {sha256(files[name])}".encode() for name in sorted(files))]
     content = sha256(b"\n".join(parts))
     for known in project.versions.all(manifest.model):
@@ -216,7 +217,8 @@ def _version(
     with begun(project, "add", f"model/{manifest.model}") as done:
         run_id = project.tracking.start(manifest.model, {**process_tags(), "made_by": "models"}, now())
         try:
-            project.tracking.log(run_id, params={**origin, "flavour": manifest.flavour})
+            measured = [(name, value, 0, now()) for name, value in manifest.metrics.items()]
+            project.tracking.log(run_id, params={**origin, "flavour": manifest.flavour}, metrics=measured)
             made = msgspec.structs.replace(manifest, run_id=run_id, created_at=now())
             bundle: Bundle = seal(made, files, project.signing_key)
             project.bundles.save(bundle)
@@ -232,7 +234,8 @@ def _version(
     return version, True
 
 
-def _point(project: Project, model: str, version: str, alias: str) -> None:
+def point_alias(project: Project, model: str, version: str, alias: str) -> None:
+    """Set an alias of a version; `champion` is set by promoting it."""
     from mainspring.core.errors import NotFound
     from mainspring.delivery.routing import CHAMPION
     from mainspring.operations.auditing import audit

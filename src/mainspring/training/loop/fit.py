@@ -27,7 +27,7 @@ from mainspring.training.loop.checkpoints import (
 )
 from mainspring.training.loop.signals import Interrupted, signals_noted
 from mainspring.training.loop.stopping import EarlyStopping
-from mainspring.training.loop.tensors import import_torch, take_apart
+from mainspring.training.loop.tensors import import_torch, take_apart, weights_digest
 from mainspring.training.loop.writing import Keeping
 
 if TYPE_CHECKING:
@@ -139,6 +139,8 @@ class Loop:
         self.epochs, self.batch_size = epochs, batch_size
         self.parameters = [each for group in optimiser.param_groups for each in group["params"]]
         self.device = next((each.device for each in module.parameters()), self.torch.device("cpu"))
+        named = dict(module.named_parameters(remove_duplicate=False))
+        self.frozen = {name: weights for name, weights in named.items() if not weights.requires_grad}
         self.batches = math.ceil(len(rows) / batch_size)
         self.noted: list[int] = []
         self.step = self.epoch = self.batch = 0  # completed; `batch` counts within the current epoch
@@ -148,8 +150,8 @@ class Loop:
         self._losses: list[Any] = []  # not yet checked
 
     def fingerprint(self) -> str:
-        """Return a digest that identifies this training: module, rows and settings, but not weights or number of
-        epochs.
+        """Return a digest that identifies this training: module, rows, settings and frozen weights, but not those
+        that are trained, nor the number of epochs.
 
         Raises:
             Invalid: The optimiser or the schedule has state that a checkpoint cannot store.
@@ -163,7 +165,8 @@ class Loop:
         stopping = self.stopping and (self.stopping.patience, self.stopping.min_delta, self.stopping.mode)
         settings = (self.schedule_per, self.clip_norm, self.amp, self.seed, self.batch_size, stopping)
         rows = (self.rows.digest(), self.validation.digest() if self.validation else None)
-        text = "\0".join(map(repr, (self.module, shapes, loss, *states, *settings, *rows)))
+        frozen = (weights_digest(self.frozen),) if self.frozen else ()
+        text = "\0".join(map(repr, (self.module, shapes, loss, *states, *settings, *rows, *frozen)))
         return hashlib.sha256(_ADDRESS.sub("", text).encode()).hexdigest()
 
     def begin(self) -> None:
@@ -176,7 +179,7 @@ class Loop:
             seed_generators(self.seed)
             return
         state = checkpoint.state
-        self.module.load_state_dict(state["module"])
+        self._restore(state["module"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
@@ -211,7 +214,7 @@ class Loop:
             self._interrupted()
         self.finished = True
         if self.stopping is not None and self.best is not None:
-            self.module.load_state_dict(self.best)
+            self._restore(self.best)
         if self.keeping is not None:
             self._checkpoint(self.keeping, wait=True)
 
@@ -296,7 +299,7 @@ class Loop:
         if self.stopping is None:
             return False
         if self.stopping.is_better(value):
-            self.best = deepcopy(dict(self.module.state_dict()))
+            self.best = deepcopy(self._trained())
         return self.stopping.update(value)
 
     def _after_step(self) -> None:
@@ -318,11 +321,11 @@ class Loop:
 
     def _checkpoint(self, keeping: Keeping, *, wait: bool = False) -> bool:
         self._look()
-        finite = [self.torch.isfinite(each).all().to(self.device) for each in self.module.parameters()]
+        finite = [self.torch.isfinite(each).all().to(self.device) for each in self.parameters]
         if finite and not bool(self.torch.stack(finite).all()):
             raise self._diverged(f"The weights are no longer finite after step {self.step} (epoch {self.epoch + 1})")
         state = {
-            "module": dict(self.module.state_dict()),
+            "module": self._trained(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "stopping": None if self.stopping is None else self.stopping.state(),
@@ -333,6 +336,13 @@ class Loop:
             "generators": generator_states(),
         }
         return keeping.keep(Checkpoint(self.step, state, self.score), wait=wait)
+
+    def _trained(self) -> dict[str, Any]:
+        """Return the module's state without the frozen weights, which stay as they are."""
+        return {name: value for name, value in self.module.state_dict().items() if name not in self.frozen}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.module.load_state_dict({**self.module.state_dict(), **state})
 
     def _diverged(self, what: str) -> MainspringError:
         return MainspringError(

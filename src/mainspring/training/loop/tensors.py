@@ -89,6 +89,18 @@ def put_together(tree: Any, tensors: dict[str, Any]) -> Any:
     return {key: put_together(element, tensors) for key, element in tree.items()}
 
 
+def weights_digest(weights: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of tensors: names, types, shapes and bytes, in the order of the names."""
+    torch = import_torch()
+    sha = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach()
+        sha.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        if tensor.numel():
+            sha.update(memoryview(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+    return sha.hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Position of a tensor's bytes in the data section: from `begin` to `end`."""

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kit.encoders import WordEncoder
+from mainspring.core.errors import Invalid
 from mainspring.core.time import DAY, to_datetime
 from mainspring.operations.collections import build_collection, search_collection
 from mainspring.operations.ingest import land
@@ -30,7 +31,7 @@ notes = ms.Source(
 )
 given = {"source": notes, "text": "body", "key": "note", "encoder": ms.Encoder("words")}
 ms.Collection("letters", chunk=ms.chunks.sentences(20), **given)
-ms.Collection("tagged", chunk=ms.chunks.sentences(20), fields=["customer"], **given)
+ms.Collection("tagged", chunk=ms.chunks.sentences(20), fields=["customer"], words=True, **given)
 """
 ANA, SECRET = "ana-7f3e9c21", "wrote-4411aa secretly"
 
@@ -87,7 +88,10 @@ def test_documents_of_a_subject_leave_no_byte(project: Project) -> None:
     assert {"collection/letters", "collection/tagged"} <= {*told}
     assert files_with(project, SECRET, ANA) == []
     for name in ("letters", "tagged"):
-        (found,) = search_collection(project, name, [SECRET], 10)
+        (found,) = search_collection(project, name, [SECRET], 10, mode="words" if name == "tagged" else "vectors")
+        if name == "tagged":
+            assert found == []
+            (found,) = search_collection(project, name, ["parcel his"], 10, mode="hybrid")
         assert {hit.document for hit in found} == {"n2", "n3"}
         assert build_collection(project, name).documents == 2
 
@@ -112,3 +116,15 @@ def test_a_collection_that_is_no_longer_declared_is_erased_as_a_whole(project: P
     assert files_with(again, SECRET, ANA) == []
     assert [each.collection for each in again.builds.all()] == ["tagged"]
     again.close()
+
+
+def test_columns_that_are_encrypted_are_not_put_into_an_index_in_clear(project: Project) -> None:
+    root = project.settings.root
+    (root / "erased_notes.py").write_text(DECLARED.replace('event_time="at",', 'event_time="at", pii=["body"],'))
+    settings = load_settings(root, overrides={"tracking": "memory://", "pii_encrypted": True}, environment={})
+    sealed = Project(settings, encoders=project.encoders)
+    ingest(sealed, ("n1", ANA, f"She {SECRET}."))
+    with pytest.raises(Invalid, match="personal column 'body'"):
+        build_collection(sealed, "letters")
+    assert files_with(sealed, SECRET) == []
+    sealed.close()

@@ -18,12 +18,13 @@ from mainspring.project.catalog import memory_catalog
 from mainspring.vectors import searching
 from mainspring.vectors.adapters.builds import CatalogBuilds
 from mainspring.vectors.adapters.memory import MemoryVectorStore
+from mainspring.vectors.adapters.memory_text import MemoryTextStore
 from mainspring.vectors.building import Builder, restore
 from mainspring.vectors.chunking import declaring as chunks
 from mainspring.vectors.chunking.model import Chunker
 from mainspring.vectors.declaring import Collection, Encoder
 from mainspring.vectors.model import Build
-from mainspring.vectors.ports import VectorStore
+from mainspring.vectors.ports import TextStore, VectorStore
 from mainspring.vectors.searching import Found
 
 NOW = int(datetime(2026, 1, 10, tzinfo=UTC).timestamp() * 1e6)
@@ -47,6 +48,7 @@ class Desk:
     def __init__(self, lake: LakeTables, engine: CatalogEngine | None = None) -> None:
         self.lake, self.locks = lake, MemoryLocks()
         self.store: VectorStore = MemoryVectorStore()
+        self.texts: TextStore = MemoryTextStore()
         self.clock = ManualClock(NOW)
         self.engine = engine or memory_catalog()
         self.builds = CatalogBuilds(self.engine, "lake")
@@ -61,7 +63,7 @@ class Desk:
         self.ingestor.ingest(PAGES, pa.Table.from_pylist(filled), keyings={}, batch_id=str(self._batch))
 
     def build(self, encoder: Any, declared: Collection | None = None) -> Build:
-        builder = Builder(self.lake, self.store, self.builds, self.locks, self.clock)
+        builder = Builder(self.lake, self.store, self.builds, self.locks, self.clock, self.texts)
         return builder.build(declared or collection(), encoder)
 
     def search(
@@ -71,6 +73,8 @@ class Desk:
         build = self.builds.get(declared.name)
         assert build is not None
         index = restore(self.lake, self.store, declared, build)
+        if build.words:
+            given["words"] = self.texts.open(build.index)
         return searching.search(declared, build, index, encoder, [query], k, **given)[0]
 
     def documents(self) -> dict[str, list[str]]:

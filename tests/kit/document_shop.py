@@ -23,6 +23,7 @@ from mainspring.vectors.chunking import declaring as chunks
 from mainspring.vectors.declaring import Collection, Encoder
 from mainspring.vectors.evaluation.declaring import EvaluationSet
 from mainspring.vectors.model import Build
+from mainspring.vectors.open_indexes import OpenIndexes
 
 PAGES = Source("pages", schema={"path": String, "body": String, "team": String}, event_time="at", id="path")
 ASKED = Source("asked", schema={"q": String, "doc": String, "kind": String, "team": String}, event_time="at")
@@ -56,6 +57,7 @@ class Shop:
 
     def __init__(self, tenant: bool = False, **more: Any) -> None:
         self.lake, self.vectors, self.locks = MemoryLake(), MemoryVectorStore(), MemoryLocks()
+        self.open_indexes = OpenIndexes(self.lake, self.vectors)
         self.clock, self.builds = ManualClock(10 * DAY), CatalogBuilds(memory_catalog(), "lake")
         team = "team" if tenant else None
         questions = EvaluationSet("questions", source=ASKED, query="q", relevant="doc", tags="kind", tenant=team)

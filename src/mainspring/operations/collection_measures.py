@@ -16,7 +16,7 @@ from mainspring.data.model import EVALUATIONS_PREFIX
 from mainspring.delivery.model import GateResult
 from mainspring.delivery.retrieval import gate_metrics, judge_retrieval
 from mainspring.project import Project
-from mainspring.vectors.building import Approve, restore
+from mainspring.vectors.building import Approve
 from mainspring.vectors.declaring import Collection
 from mainspring.vectors.evaluation.evaluating import METRICS, Search, SearchEvaluation, evaluate
 from mainspring.vectors.evaluation.judgements import read_judgements
@@ -65,7 +65,7 @@ def approving(project: Project, declared: Collection) -> Approve:
         found = measured(build, index)
         before = None
         if served is not None and any(gate.kind == "beats" for gate in declared.gates):
-            before = measured(served, restore(project.lake, project.vectors, declared, served))
+            before = measured(served, project.open_indexes.of(declared, served))
         store(project, declared.name, version_of(build), found)
         results = judge_retrieval(declared.gates, found, before, version_of(served) if served is not None else "")
         failed = [each for each in results if not each.passed]

@@ -16,11 +16,11 @@ from mainspring.core.time import format_instant, parse_instant
 from mainspring.operations.auditing import audited
 from mainspring.operations.collection_measures import approving
 from mainspring.project import Project
-from mainspring.vectors.building import Builder, Progress, restore
+from mainspring.vectors.building import Builder, Progress
 from mainspring.vectors.declaring import Collection
 from mainspring.vectors.model import Build
 from mainspring.vectors.ports import VectorIndex
-from mainspring.vectors.searching import Found, search
+from mainspring.vectors.searching import Found, Mode, search
 
 ACTION = "collections.build"
 
@@ -74,9 +74,11 @@ def build_collection(project: Project, name: str, progress: Progress = lambda _s
 
     Raises:
         NotFound: The collection is not declared, its encoder is not registered, or its source has no data.
+        Invalid: The profile encrypts a column that it has.
         Conflict: A new index does not pass the collection's gates; searches go on with the one before.
     """
     declared = project.definitions.collection(name)
+    _expect_clear(project, declared)
     with audited(project, ACTION, f"collection/{name}") as done:
         encoder = project.encoder(declared.encoder)
         build = builder(project).build(declared, encoder, progress, approving(project, declared))
@@ -85,9 +87,23 @@ def build_collection(project: Project, name: str, progress: Progress = lambda _s
     return build
 
 
+def _expect_clear(project: Project, collection: Collection) -> None:
+    """Raise if the profile encrypts a column of a collection, whose index would have it in clear."""
+    personal = {*collection.source.pii} & {collection.text, *collection.filters}
+    if personal and project.settings.pii_encrypted:
+        raise Invalid(
+            f"Collection {collection.name!r} has the personal column {min(personal)!r}, which profile "
+            f"{project.settings.profile!r} encrypts, and an index is not encrypted.",
+            fix="leave it out of the collection, or build it in a profile without pii_encrypted.",
+        )
+
+
 def builder(project: Project) -> Builder:
     """Return what builds the project's collections."""
-    return Builder(project.lake, project.vectors, project.builds, project.locks, project.clock)
+    words = any(each.words for each in project.definitions.collections.values())
+    words = words or any(each.words for each in project.builds.all())
+    texts = project.texts if words else None
+    return Builder(project.lake, project.vectors, project.builds, project.locks, project.clock, texts)
 
 
 def search_collection(
@@ -98,6 +114,7 @@ def search_collection(
     *,
     where: Node | None = None,
     tenant: str | None = None,
+    mode: Mode = "vectors",
 ) -> list[list[Found]]:
     """Return the nearest chunks of each query. See `vectors.searching.search` for what it takes and raises.
 
@@ -107,7 +124,8 @@ def search_collection(
     declared = project.definitions.collection(name)
     build, index = opened(project, declared)
     encoder = project.encoder(declared.encoder, build.encoder)
-    return search(declared, build, index, encoder, queries, k, where=where, tenant=tenant)
+    words = None if mode == "vectors" else project.open_indexes.words_of(declared, build)
+    return search(declared, build, index, encoder, queries, k, where=where, tenant=tenant, words=words, mode=mode)
 
 
 def opened(project: Project, collection: Collection) -> tuple[Build, VectorIndex]:
@@ -122,7 +140,7 @@ def opened(project: Project, collection: Collection) -> tuple[Build, VectorIndex
             f"Collection {collection.name!r} was never built.",
             fix=f"run `mainspring collections build {collection.name}`.",
         )
-    return build, restore(project.lake, project.vectors, collection, build)
+    return build, project.open_indexes.of(collection, build)
 
 
 def equal_fields(project: Project, name: str, given: Sequence[str]) -> Node | None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from mainspring.security.ports import Credentials, Keys
     from mainspring.serving.streaming.state import StateStore
     from mainspring.vectors.declaring import Encoder as DeclaredEncoder
-    from mainspring.vectors.ports import Encoder
+    from mainspring.vectors.ports import Encoder, TextStore
 
 Build = Callable[["Context"], Any]
 
@@ -355,6 +355,18 @@ PROMPT_VERSIONS: Mapping[str, Build] = _by_catalog(
 HELD_CALLS: Mapping[str, Build] = _by_catalog(
     lambda at: lazily("llm.adapters.held_calls", "CatalogHeldCalls", extra="gateway")(at.project.engine)
 )
+
+
+def text_store(settings: Settings) -> TextStore:
+    """Return the store of texts: in memory where the vectors are, else in the state folder."""
+    made: TextStore
+    if settings.vectors.scheme == "memory":
+        made = lazily("vectors.adapters.memory_text", "MemoryTextStore", extra="gateway")()
+    else:
+        made = lazily("vectors.adapters.tantivy", "TantivyTextStore", extra="text")(settings.state / "words")
+    return made
+
+
 BUILDS: Mapping[str, Build] = _by_catalog(
     lambda at: lazily("vectors.adapters.builds", "CatalogBuilds", extra="gateway")(
         at.project.engine, lake_digest(at.project.settings)

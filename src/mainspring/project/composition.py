@@ -97,7 +97,8 @@ if TYPE_CHECKING:
     from mainspring.training.runs.provenance import ModuleFiles
     from mainspring.training.trainer import Trainer
     from mainspring.vectors.declaring import Encoder as DeclaredEncoder
-    from mainspring.vectors.ports import Builds, Encoder, VectorStore
+    from mainspring.vectors.open_indexes import OpenIndexes
+    from mainspring.vectors.ports import Builds, Encoder, TextStore, VectorStore
 
 _HOURS_KEPT_US = 32 * DAY  # channels look at hours for 16 days; older ones are added up to days
 _FOLLOW_S = 1.0  # maximum delay of a process that follows the definitions
@@ -643,6 +644,19 @@ class Project:
     def vectors(self) -> VectorStore:
         """Indexes of vectors."""
         built: VectorStore = self._build("vectors", backends.VECTOR_STORES, self.settings.vectors)
+        return built
+
+    @cached_property
+    def open_indexes(self) -> OpenIndexes:
+        """Indexes of collections that this process searches."""
+        from mainspring.vectors.open_indexes import OpenIndexes
+
+        return OpenIndexes(self.lake, self.vectors, lambda: self.texts)
+
+    @cached_property
+    def texts(self) -> TextStore:
+        """Indexes of texts by their words, on this machine: each is made again from an index of vectors."""
+        built: TextStore = backends.text_store(self.settings)
         return built
 
     @cached_property

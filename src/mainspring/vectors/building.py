@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 import msgspec
@@ -19,23 +20,64 @@ import numpy as np
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import new_id
 from mainspring.core.locks import Locks
+from mainspring.core.schema import Schema
 from mainspring.core.time import Clock
 from mainspring.data import duck
 from mainspring.data.ports import LakeTables
-from mainspring.vectors.chunk_table import EXAMPLES, ChunkTable, Document, StoredChunks, chunks_table, text_digest
+from mainspring.vectors.chunk_table import (
+    EXAMPLES,
+    ChunkTable,
+    Document,
+    StoredChunks,
+    chunk_id,
+    chunks_table,
+    text_digest,
+)
 from mainspring.vectors.chunking.cutting import cut
 from mainspring.vectors.chunking.model import Chunk
-from mainspring.vectors.declaring import Collection
-from mainspring.vectors.model import Build, Floats, IndexSpec
-from mainspring.vectors.ports import Builds, Encoder, VectorIndex, VectorStore
+from mainspring.vectors.declaring import DOCUMENT, END, NUMBER, START, TEXT, Collection
+from mainspring.vectors.model import Build, Entries, Floats, IndexSpec
+from mainspring.vectors.ports import Builds, Encoder, TextStore, VectorIndex, VectorStore
 
 Progress = Callable[[str, int, int], None]  # step, done, total
 Approve = Callable[[Build, VectorIndex, Build | None], None]  # a new build, its index, and the one that is searched
 
 _CHUNKS_AT_ONCE = 512  # about as many are lost when a build is killed
 _IDS_AT_ONCE = 10_000
+_ENTRIES_AT_ONCE = 1_000
 _WAIT_S = 3600.0
 NO_WORDS, NOT_FINITE = "no words", "the encoder gives no finite vector"
+
+
+class Words:
+    """Index of words beside an index of vectors, which says what is in both: each change is made here first."""
+
+    def __init__(self, texts: TextStore, name: str, fields: Schema) -> None:
+        self._texts, self._name, self._fields = texts, name, fields
+        self.index = texts.create(name, fields)
+
+    def upsert(self, entries: Entries) -> None:
+        """Add the texts of entries."""
+        fields = {name: entries.fields[name] for name in self._fields}
+        self.index.upsert(entries.ids, entries.fields[TEXT], fields)
+
+    def bring(self, vectors: VectorIndex) -> None:
+        """Make it anew from an index of vectors where it has another number of entries: it was lost, or a build was
+        killed between the two.
+        """
+        if self.index.count() != vectors.count():
+            self.index.close()
+            self._texts.drop(self._name)
+            self.index = self._texts.create(self._name, self._fields)
+            self.take(vectors)
+
+    def take(self, vectors: VectorIndex) -> None:
+        """Add all entries of an index of vectors."""
+        for ids in _pages(vectors, _ENTRIES_AT_ONCE):
+            self.upsert(vectors.get(ids))
+
+    def close(self) -> None:
+        self.index.close()
 
 
 def _silent(_step: str, _done: int, _total: int) -> None:
@@ -70,8 +112,17 @@ def _approved(_build: Build, _index: VectorIndex, _served: Build | None) -> None
 class Builder:
     """Builds collections; one build of a collection at a time, across processes."""
 
-    def __init__(self, lake: LakeTables, store: VectorStore, builds: Builds, locks: Locks, clock: Clock) -> None:
+    def __init__(
+        self,
+        lake: LakeTables,
+        store: VectorStore,
+        builds: Builds,
+        locks: Locks,
+        clock: Clock,
+        texts: TextStore | None = None,
+    ) -> None:
         self._lake, self._store, self._builds, self._locks, self._clock = lake, store, builds, locks, clock
+        self._texts = texts
 
     def build(
         self, collection: Collection, encoder: Encoder, progress: Progress = _silent, approve: Approve = _approved
@@ -104,34 +155,37 @@ class Builder:
             spec = IndexSpec(
                 dimension=encoder.dimension, metric=collection.metric, fields=dict(collection.index_fields)
             )
-            index = self._store.create(name, spec)
-            chunks = _bring(index, stored, recipe, tally, progress)
-            build = Build(
-                collection=collection.name,
-                index=name,
-                spec=spec,
-                source=collection.source.name,
-                source_version=version,
-                table_version=-1 if stored.version is None else stored.version,
-                encoder_name=collection.encoder.name,
-                encoder=encoder.digest,
-                chunker=str(collection.chunk),
-                recipe=recipe,
-                documents=stored.documents(recipe),
-                chunks=chunks,
-                embedded=tally.embedded,
-                added=tally.added,
-                removed=tally.removed,
-                refused=dict(tally.refused),
-                examples=tally.examples,
-                built_at=self._clock.now(),
-                seconds=round(time.monotonic() - began, 3),
-            )
-            served = self._builds.get(collection.name)
-            if served is None or served.index != name:
-                approve(build, index, served)
+            with closing(self._store.create(name, spec)) as index, self._words(collection, name) as words:
+                chunks = _bring(index, stored, recipe, tally, progress, words)
+                build = Build(
+                    collection=collection.name,
+                    index=name,
+                    spec=spec,
+                    source=collection.source.name,
+                    source_version=version,
+                    table_version=-1 if stored.version is None else stored.version,
+                    encoder_name=collection.encoder.name,
+                    encoder=encoder.digest,
+                    chunker=str(collection.chunk),
+                    recipe=recipe,
+                    documents=stored.documents(recipe),
+                    chunks=chunks,
+                    embedded=tally.embedded,
+                    added=tally.added,
+                    removed=tally.removed,
+                    refused=dict(tally.refused),
+                    examples=tally.examples,
+                    built_at=self._clock.now(),
+                    seconds=round(time.monotonic() - began, 3),
+                    words=words is not None,
+                )
+                served = self._builds.get(collection.name)
+                if served is None or served.index != name:
+                    approve(build, index, served)
             self._builds.save(build)
             self._drop_others(collection.name, name)
+            if self._texts is not None and not collection.words:
+                self._texts.drop(name)
         return build
 
     def _fill(
@@ -155,47 +209,69 @@ class Builder:
         if stored.wasted():
             stored.rewrite()
 
+    @contextmanager
+    def _words(self, collection: Collection, name: str) -> Iterator[Words | None]:
+        """Context with the index of words of a build that has one.
+
+        Raises:
+            Invalid: There is no store of texts.
+        """
+        if not collection.words:
+            yield None
+            return
+        if self._texts is None:
+            raise Invalid(f"Collection {collection.name!r} has words, and the project no index of texts.")
+        with closing(Words(self._texts, name, collection.filters)) as words:
+            yield words
+
     def _drop_others(self, collection: str, kept: str) -> None:
         prefix = f"{collection}-"
-        for name in self._store.names():
-            if name != kept and name.startswith(prefix) and "-" not in name.removeprefix(prefix):
-                self._store.drop(name)
+        stores: list[VectorStore | TextStore] = [self._store, *([] if self._texts is None else [self._texts])]
+        for store in stores:
+            for name in store.names():
+                if name != kept and name.startswith(prefix) and "-" not in name.removeprefix(prefix):
+                    store.drop(name)
 
     def prune(self, collection: Collection) -> None:
         """Remove what the source does not have as it is here, with all bytes: rows of the table in every version, and
-        entries of the indexes. Nothing is embedded; a document that changed comes back with the next build.
-
-        Where a build with another chunker or encoder is unfinished, the documents that it has done are missing until
-        its end.
+        entries of the index that is searched; other indexes are dropped. Nothing is embedded; a document that changed
+        comes back with the next build.
         """
         with self._locks.hold(f"collection.{collection.name}", wait_s=_WAIT_S):
             stored, build = StoredChunks(self._lake, collection), self._builds.get(collection.name)
+            there = self._documents(collection)
             if stored.version is not None:
-                stored.rewrite(self._outdated(collection, stored))
+                stored.rewrite(there)
                 self._lake.forget(stored.name)
             self._drop_others(collection.name, "" if build is None else build.index)
             if build is None:
                 return
-            stored, tally = StoredChunks(self._lake, collection), _Tally()
-            index = self._store.create(build.index, build.spec)
-            chunks = _bring(index, stored, build.recipe, tally)
-            index.compact()
+            with closing(self._store.create(build.index, build.spec)) as index:
+                removed, documents = _prune(index, there)
+                index.compact()
+                chunks = index.count()
+                if build.words and self._texts is not None:  # made anew, from what is left
+                    self._texts.drop(build.index)
+                    with closing(Words(self._texts, build.index, collection.filters)) as words:
+                        words.take(index)
+            version = self._lake.version(stored.name)
             left = msgspec.structs.replace(
                 build,
-                documents=stored.documents(build.recipe),
+                documents=documents,
                 chunks=chunks,
-                removed=tally.removed,
-                table_version=-1 if stored.version is None else stored.version,
+                removed=removed,
+                table_version=-1 if version is None else version,
                 examples={},
             )
             self._builds.save(left)
 
-    def _outdated(self, collection: Collection, stored: StoredChunks) -> Iterable[str]:
+    def _documents(self, collection: Collection) -> dict[str, str]:
+        """Return the documents that the source has, with their digests."""
         version = self._lake.version(collection.source.name)
         if version is None:
-            return stored.all_documents()
+            return {}
         with duck.connect() as con:
-            return ChunkTable(con, self._lake, collection, version, self._clock.now()).outdated()
+            return ChunkTable(con, self._lake, collection, version, self._clock.now()).documents()
 
     def remove(self, collection: str) -> None:
         """Remove a collection that is declared no more, with all bytes: its record, its chunks, and its indexes."""
@@ -266,24 +342,59 @@ def _encoded(encoder: Encoder, texts: Sequence[str]) -> Floats:
     return vectors
 
 
-def _bring(index: VectorIndex, stored: StoredChunks, recipe: str, tally: _Tally, progress: Progress = _silent) -> int:
+def _bring(
+    index: VectorIndex,
+    stored: StoredChunks,
+    recipe: str,
+    tally: _Tally,
+    progress: Progress = _silent,
+    words: Words | None = None,
+) -> int:
     """Bring an index up to date with the table of chunks, and return how many there are."""
-    wanted, there = stored.ids(recipe), set(_ids(index))
+    if words is not None:
+        words.bring(index)
+    wanted, there = stored.ids(recipe), {each for ids in _pages(index, _IDS_AT_ONCE) for each in ids}
     missing, extra = wanted - there, sorted(there - wanted)
     for entries in stored.entries(recipe, missing) if missing else ():
+        if words is not None:
+            words.upsert(entries)
         index.upsert(entries)
         tally.added += len(entries)
         progress("chunks", tally.added, len(missing))
     for begin in range(0, len(extra), _IDS_AT_ONCE):
-        tally.removed += index.delete(extra[begin : begin + _IDS_AT_ONCE])
+        gone = extra[begin : begin + _IDS_AT_ONCE]
+        if words is not None:
+            words.index.delete(gone)
+        tally.removed += index.delete(gone)
     return len(wanted)
 
 
-def _ids(index: VectorIndex) -> Iterator[str]:
+def _prune(index: VectorIndex, documents: Mapping[str, str]) -> tuple[int, int]:
+    """Delete the entries that are not of documents as they are; return how many, and of how many documents others are.
+
+    Args:
+        documents: Document -> its digest.
+    """
+    removed, left = 0, set[str]()
+    for ids in _pages(index, _ENTRIES_AT_ONCE):
+        entries = index.get(ids)
+        places = zip(*(entries.fields[name] for name in (DOCUMENT, NUMBER, START, END, TEXT)), strict=True)
+        gone = []
+        for id_, (document, *place) in zip(entries.ids, places, strict=True):
+            if document in documents and id_ == chunk_id(document, documents[document], *place):
+                left.add(document)
+            else:
+                gone.append(id_)
+        removed += index.delete(gone) if gone else 0
+    return removed, len(left)
+
+
+def _pages(index: VectorIndex, count: int) -> Iterator[list[str]]:
+    """Yield the ids of an index, sorted; those of a piece may be deleted before the next."""
     last = ""
-    while found := index.ids(after=last, count=_IDS_AT_ONCE):
-        yield from found
-        last = found[-1]
+    while ids := index.ids(after=last, count=count):
+        last = ids[-1]
+        yield ids
 
 
 def restore(lake: LakeTables, store: VectorStore, collection: Collection, build: Build) -> VectorIndex:

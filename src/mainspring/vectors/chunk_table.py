@@ -8,6 +8,8 @@ one version, so it is in the table whole or not at all.
 from __future__ import annotations
 
 import hashlib
+import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ from mainspring.data.arrow import arrow_schema, no_rows
 from mainspring.data.model import CHUNKS_PREFIX, SEQUENCE, SUPERSEDED_AT, VISIBLE_AT
 from mainspring.data.ports import LakeTables
 from mainspring.vectors.chunking.model import Chunk
-from mainspring.vectors.declaring import DOCUMENT, END, NUMBER, PATH, PATH_SEPARATOR, START, TEXT, Collection
+from mainspring.vectors.declaring import DOCUMENT, END, NUMBER, PAGE, PATH, PATH_SEPARATOR, START, TEXT, Collection
 from mainspring.vectors.model import Entries, Floats
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ _COLUMNS: Mapping[str, pa.DataType] = {
     "_number": pa.int32(),
     "_start": pa.int64(),
     "_end": pa.int64(),
+    "_page": pa.int32(),
     "_path": pa.string(),
     "_text": pa.string(),
     "_text_digest": pa.string(),
@@ -92,9 +95,13 @@ def chunks_table(collection: str) -> str:
     return f"{CHUNKS_PREFIX}{collection}"
 
 
-def chunk_id(document: Document, number: int, chunk: Chunk) -> str:
-    """Return an entry's id: equal ids have equal entries, whatever the build."""
-    parts = [document.id, document.digest, str(number), str(chunk.start), str(chunk.end), chunk.text]
+def chunk_id(document: str, digest: str, number: int, start: int, end: int, text: str) -> str:
+    """Return an entry's id: equal ids have equal entries, whatever the build.
+
+    Args:
+        digest: As of `Document`.
+    """
+    parts = [document, digest, str(number), str(start), str(end), text]
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
 
 
@@ -149,11 +156,10 @@ class ChunkTable:
         )
         return Plan(int(documents), int(waiting), dict(gone), dict(refused), dict(examples))
 
-    def outdated(self) -> set[str]:
-        """Return the documents of the table that the source does not have, or not as they are there."""
-        found = self._con.execute(f"""
-            SELECT DISTINCT _document FROM chunks ANTI JOIN documents USING (_document, _digest) WHERE {_LIVE}""")
-        return {document for (document,) in found.fetchall()}
+    def documents(self) -> dict[str, str]:
+        """Return the documents that have text, with their digests."""
+        query = "SELECT _document, _digest FROM documents WHERE _document IS NOT NULL AND _text IS NOT NULL"
+        return dict(self._con.execute(query).fetchall())
 
     def waiting(self) -> Iterator[tuple[Document, list[int]]]:
         """Yield the documents whose chunks are to be made, with the numbers of the rows that they replace."""
@@ -194,10 +200,11 @@ class ChunkTable:
     def _rows(self, made: Sequence[tuple[Document, Sequence[Chunk], Floats]], recipe: str, encoder: str) -> pa.Table:
         columns: dict[str, list[Any]] = {name: [] for name in self._schema.names}
         for document, chunks, vectors in made:
+            pages = [match.start() + 1 for match in re.finditer("\f", document.text)] or None
             for number, (chunk, vector) in enumerate(zip(chunks, vectors, strict=True)):
                 values = {
                     SEQUENCE: self._next,
-                    "_id": chunk_id(document, number, chunk),
+                    "_id": chunk_id(document.id, document.digest, number, chunk.start, chunk.end, chunk.text),
                     "_document": document.id,
                     "_digest": document.digest,
                     "_recipe": recipe,
@@ -205,6 +212,7 @@ class ChunkTable:
                     "_number": number,
                     "_start": chunk.start,
                     "_end": chunk.end,
+                    "_page": None if pages is None else bisect_right(pages, chunk.start) + 1,
                     "_path": PATH_SEPARATOR.join(chunk.path),
                     "_text": chunk.text,
                     "_text_digest": text_digest(chunk.text),
@@ -245,16 +253,11 @@ class StoredChunks:
             query = f"SELECT count(DISTINCT _document) FROM chunks WHERE {_LIVE} AND _recipe = {quote_text(recipe)}"
             return int(duck.one_row(con, query)[0])
 
-    def all_documents(self) -> set[str]:
-        """Return the documents, whatever their recipe."""
-        with duck.session() as con:
-            self._register(con)
-            return {each for (each,) in con.execute(f"SELECT DISTINCT _document FROM chunks WHERE {_LIVE}").fetchall()}
-
     def entries(self, recipe: str, ids: Iterable[str]) -> Iterator[Entries]:
         """Yield some of the chunks as entries of an index; all of a document's are in one piece."""
         fields = list(self._collection.filters)
-        chosen = {DOCUMENT: "_document", NUMBER: "_number", START: "_start", END: "_end", PATH: "_path", TEXT: "_text"}
+        chosen = {DOCUMENT: "_document", NUMBER: "_number", START: "_start", END: "_end", PAGE: "_page"}
+        chosen |= {PATH: "_path", TEXT: "_text"}
         listed = ", ".join([f"{column} AS {name}" for name, column in chosen.items()] + list(map(quote_name, fields)))
         with duck.session() as con:
             self._register(con)
@@ -289,12 +292,19 @@ class StoredChunks:
             query = f"SELECT count(*) FROM chunks SEMI JOIN asked USING (_document) WHERE {_LIVE}"
             return int(duck.one_row(con, query)[0])
 
-    def rewrite(self, without: Iterable[str] = ()) -> None:
-        """Write the table without the rows that are gone, and without some documents."""
+    def rewrite(self, only: Mapping[str, str] | None = None) -> None:
+        """Write the table without the rows that are gone.
+
+        Args:
+            only: Documents that stay, with their digests; by default all.
+        """
         with duck.session() as con:
             self._register(con)
-            con.register("without", pa.table({"_document": pa.array(sorted(without), pa.string())}))
-            query = f"SELECT * FROM chunks ANTI JOIN without USING (_document) WHERE {_LIVE}"
+            query = f"SELECT * FROM chunks WHERE {_LIVE}"
+            if only is not None:
+                names, digests = pa.array(list(only), pa.string()), pa.array(list(only.values()), pa.string())
+                con.register("kept", pa.table({"_document": names, "_digest": digests}))
+                query = f"SELECT * FROM chunks SEMI JOIN kept USING (_document, _digest) WHERE {_LIVE}"
             live = con.sql(query).to_arrow_reader(_AT_ONCE)
             batches = (_cast(batch, self._schema) for batch in live)
             self._lake.replace(self.name, batches, self._schema, key=new_id())

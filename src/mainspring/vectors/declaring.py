@@ -20,8 +20,8 @@ from mainspring.vectors.model import METRICS, MOST_DIMENSIONS, Metric
 
 # Fields of an index that say which chunk an entry is; `FIELD_PREFIX` begins none of a source's columns.
 FIELD_PREFIX = "chunk_"
-DOCUMENT, NUMBER, START, END, PATH, TEXT = (
-    FIELD_PREFIX + name for name in ("document", "number", "start", "end", "path", "text")
+DOCUMENT, NUMBER, START, END, PAGE, PATH, TEXT = (
+    FIELD_PREFIX + name for name in ("document", "number", "start", "end", "page", "path", "text")
 )
 PATH_SEPARATOR = "\x1f"
 CHUNK_FIELDS: Schema = {
@@ -29,11 +29,12 @@ CHUNK_FIELDS: Schema = {
     NUMBER: DType.Int32,
     START: DType.Int64,
     END: DType.Int64,
+    PAGE: DType.Int32,
     PATH: DType.String,
     TEXT: DType.String,
 }
 # Part of an index's name: to be raised when the same collection has other entries.
-_LAYOUT = 1
+_LAYOUT = 2
 _DIGITS = 12  # of a digest, at the end of an index's name
 
 
@@ -93,6 +94,7 @@ class Collection:
         fields: Columns by which searches may filter.
         tenant: Column of text that says whose a document is: each search is of one tenant's.
         metric: Similarity of vectors.
+        words: Whether chunks are found by their words as well, for searches by both.
         evaluation: Queries by which a new index is measured.
         gates: Conditions that a new index has to meet before searches use it: `ms.gates.at_least`, `at_most` and
             `beats` on metrics such as "recall@10". An index that is brought up to date in place is not asked.
@@ -112,6 +114,7 @@ class Collection:
     fields: Sequence[str] = ()
     tenant: str | None = None
     metric: Metric = "cosine"
+    words: bool = False
     evaluation: EvaluationSet | None = None
     gates: Sequence[Any] = ()
     description: str = ""
@@ -160,6 +163,7 @@ class Collection:
         rare = {
             "fields": list(self.fields),
             "tenant": self.tenant,
+            "words": self.words,
             "evaluation": self.evaluation and self.evaluation.name,
             "gates": [str(gate) for gate in self.gates],
         }

@@ -113,7 +113,7 @@ def golden_of(tokenizer: bytes) -> dict[str, Any]:
 
 
 def distilled(files: EncoderFiles, dimension: int = 256) -> EncoderFiles:
-    """Return a static encoder: a vector for each token, and their mean for a text; some hundred times faster.
+    """Return a static encoder: a vector for each token, and their mean for a text; dozens of times faster.
 
     A token's vector is the encoder's own of that token alone, in its largest principal components, weighted by the
     logarithm of its place in the vocabulary, which is about its rarity (Model2Vec, Tulkens and van Dongen 2024).

@@ -121,6 +121,7 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
         refused: Reason -> number of documents that are not in the collection.
         examples: Document -> reason, of some that were refused.
         built_at: UTC epoch microseconds.
+        words: Whether there is an index of the chunks' words, of the same name.
     """
 
     collection: str
@@ -142,3 +143,4 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     examples: dict[str, str] = msgspec.field(default_factory=dict)
     built_at: int = 0
     seconds: float = 0.0
+    words: bool = False

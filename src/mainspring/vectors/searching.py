@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from mainspring.core.errors import Conflict, Invalid
 from mainspring.core.expr.tree import Node, col
@@ -13,17 +13,22 @@ from mainspring.vectors.declaring import (
     END,
     FIELD_PREFIX,
     NUMBER,
+    PAGE,
     PATH,
     PATH_SEPARATOR,
     START,
     TEXT,
     Collection,
 )
+from mainspring.vectors.fusion import Place, fuse
 from mainspring.vectors.model import Build, Hit
-from mainspring.vectors.ports import Encoder, VectorIndex
+from mainspring.vectors.ports import Encoder, TextIndex, VectorIndex
 
 MOST_HITS = 1_000
 LONGEST_QUERY = 100_000  # characters
+Mode = Literal["vectors", "words", "hybrid"]
+MODES: tuple[Mode, ...] = ("vectors", "words", "hybrid")
+_FUSED = 5  # times as many hits as asked for are fused
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,8 @@ class Found:
         start: Offset of its first character in the document.
         end: Offset after its last one.
         path: Headings above it, the outermost first.
+        places: For a search by both, vectors and words: where each has it, and what that adds to the score.
+        page: Page on which it begins, from 1, of a document with pages.
         fields: The document's values of the collection's columns.
     """
 
@@ -50,6 +57,8 @@ class Found:
     path: tuple[str, ...]
     text: str
     fields: Mapping[str, Any] = field(default_factory=dict)
+    page: int | None = None
+    places: Mapping[str, Place] = field(default_factory=dict)
 
 
 def search(
@@ -63,6 +72,8 @@ def search(
     where: Node | None = None,
     tenant: str | None = None,
     effort: float = 1.0,
+    words: TextIndex | None = None,
+    mode: Mode = "vectors",
 ) -> list[list[Found]]:
     """Return the nearest chunks of each query, the nearest first.
 
@@ -73,6 +84,8 @@ def search(
         tenant: Whose documents are searched; required where the collection has a tenant column, and of no use
             otherwise.
         effort: As of `VectorIndex.search`.
+        words: Index of the chunks' words.
+        mode: "vectors": by meaning; "words": by the query's words; "hybrid": by both, ranked by reciprocal rank fusion.
 
     Raises:
         Invalid: A query has no word or is too long, `k` is out of range, the tenant is missing, or the condition is
@@ -89,8 +102,19 @@ def search(
     if not queries:
         return []
     condition = condition_of(collection, where, tenant)
-    hits = index.search(encoder.encode(queries), k, where=condition, effort=effort)
-    return found_of(index, hits)
+    if mode != "vectors" and words is None:
+        raise Invalid(f"Collection {collection.name!r} is not found by words.", fix="declare it with words=True.")
+    if mode == "words" and words is not None:
+        return found_of(index, words.search(queries, k, where=condition))
+    count = k if mode == "vectors" else max(k, min(_FUSED * k, MOST_HITS))
+    hits = index.search(encoder.encode(queries), count, where=condition, effort=effort)
+    if words is None or mode == "vectors":
+        return found_of(index, hits)
+    by_words = words.search(queries, count, where=condition)
+    fused = [fuse({"vectors": one, "words": other}, k) for one, other in zip(hits, by_words, strict=True)]
+    found = found_of(index, [[Hit(each.id, each.score) for each in some] for some in fused])
+    places = [{each.id: each.places for each in some} for some in fused]
+    return [[replace(hit, places=theirs[hit.id]) for hit in some] for some, theirs in zip(found, places, strict=True)]
 
 
 def condition_of(collection: Collection, where: Node | None, tenant: str | None) -> Node | None:
@@ -127,6 +151,7 @@ def found_of(index: VectorIndex, hits: Sequence[Sequence[Hit]]) -> list[list[Fou
             tuple(path.split(PATH_SEPARATOR)) if path else (),
             values[TEXT],
             {name: value for name, value in values.items() if not name.startswith(FIELD_PREFIX)},
+            values.get(PAGE),
         )
 
     return [[found(hit) for hit in each if hit.id in places] for each in hits]

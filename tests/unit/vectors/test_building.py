@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from kit.collected import BODY, Desk, collection
 from kit.encoders import WordEncoder
-from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.expr.tree import col
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.memory import MemoryLake
 from mainspring.vectors.adapters.memory import MemoryVectorStore
+from mainspring.vectors.adapters.memory_text import MemoryTextStore
 from mainspring.vectors.building import NO_WORDS, NOT_FINITE, Builder
 from mainspring.vectors.chunk_table import EMPTY, NO_TEXT, chunks_table
 from mainspring.vectors.chunking import declaring as chunks
-from mainspring.vectors.model import Build
+from mainspring.vectors.model import Build, IndexSpec
+from mainspring.vectors.open_indexes import OpenIndexes
 
 
 @pytest.fixture(params=["memory", "delta"])
@@ -248,9 +253,105 @@ def test_what_the_source_lost_is_pruned_from_every_version_without_the_encoder(d
     assert desk.documents() == {"b": ["The secret of b."], "d": ["Newest."]}
 
 
+def test_what_is_searched_stays_when_a_refused_build_is_pruned(memory: Desk) -> None:
+    memory.land(*({"path": name, "body": f"The secret of {name}."} for name in "abc"))
+    first = memory.build(WordEncoder())
+
+    def refuse(*_: object) -> None:
+        raise Conflict("no")
+
+    builder = Builder(memory.lake, memory.store, memory.builds, memory.locks, memory.clock)
+    with pytest.raises(Conflict):
+        builder.build(collection(chunks.sentences(9)), WordEncoder(seed=1), approve=refuse)
+    assert len(memory.store.names()) == 2
+    memory.lake.erase("pages", {"path": ["b"]})
+    builder.prune(collection(chunks.sentences(9)))
+    assert memory.store.names() == [first.index]
+    assert memory.documents() == {"a": ["The secret of a."], "c": ["The secret of c."]}
+
+
 def test_a_collection_that_is_declared_no_more_is_removed(desk: Desk) -> None:
     desk.land({"path": "a", "body": "One."})
     desk.build(WordEncoder())
     Builder(desk.lake, desk.store, desk.builds, desk.locks, desk.clock).remove("docs")
     assert (desk.builds.all(), desk.store.names()) == ([], [])
     assert desk.lake.describe(chunks_table("docs")).rows == 0
+
+
+def test_a_process_opens_an_index_once_and_the_next_when_a_build_made_another(memory: Desk) -> None:
+    closed = []
+
+    class Closing(MemoryVectorStore):
+        def create(self, name: str, spec: IndexSpec) -> Any:
+            index: Any = copy(super().create(name, spec))
+            index.close = partial(closed.append, name)
+            return index
+
+    memory.store = Closing()
+    memory.land({"path": "a", "body": "One."})
+    builds = [memory.build(WordEncoder(seed=0))]
+    closed.clear()
+    indexes = OpenIndexes(memory.lake, memory.store)
+    first = indexes.of(collection(), builds[0])
+    assert indexes.of(collection(), builds[0]) is first
+    for seed in (1, 2):
+        builds.append(memory.build(WordEncoder(seed=seed)))
+        closed.clear()
+        assert indexes.of(collection(), builds[-1]) is not first
+    assert closed == [builds[0].index]  # a search may still be in the one between
+    indexes.close()
+    assert sorted(closed) == sorted(each.index for each in builds)
+
+
+def test_chunks_are_found_by_words_and_by_both(desk: Desk) -> None:
+    declared, encoder = collection(words=True, tenant="team"), WordEncoder()
+    desk.land({"path": "a", "body": "Form F12 is green."}, {"path": "b", "body": "Green forms of any kind."})
+    desk.land({"path": "c", "body": "F12 of others.", "team": "b"})
+    assert desk.build(encoder, declared).words
+    given = {"declared": declared, "tenant": "a"}
+    assert [hit.document for hit in desk.search(encoder, "F12", 5, mode="words", **given)] == ["a"]
+    first, second = desk.search(encoder, "F12 green", 5, mode="hybrid", **given)
+    assert (first.document, second.document) == ("a", "b")
+    assert first.score == pytest.approx(sum(place.share for place in first.places.values()))
+    assert {name: place.rank for name, place in first.places.items()} == {"vectors": 1, "words": 1}
+    assert not desk.search(encoder, "F12", 5, **given)[0].places
+    desk.land({"path": "a", "void": True})
+    desk.build(encoder, declared)
+    assert desk.search(encoder, "F12", 5, mode="words", **given) == []
+    assert not desk.build(encoder, collection(tenant="team")).words
+    assert desk.texts.names() == []
+    with pytest.raises(Invalid, match="words=True"):
+        desk.search(encoder, "F12", 5, mode="words", **given)
+
+
+class Killed(Exception):
+    """The process ends."""
+
+
+def test_an_index_of_words_that_lags_or_was_lost_is_made_anew(memory: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    declared, encoder = collection(words=True), WordEncoder()
+    memory.land({"path": "a", "body": "One."}, {"path": "b", "body": "Two."})
+    build = memory.build(encoder, declared)
+    memory.texts = MemoryTextStore()
+    indexes = OpenIndexes(memory.lake, memory.store, lambda: memory.texts)
+    assert [hit.id for hit in indexes.words_of(declared, build).search(["two"], 5)[0]] != []
+    index = memory.store.open(build.index)
+    memory.land({"path": "c", "body": "Three."})
+
+    def dies(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(index), "upsert", dies)
+        with pytest.raises(Killed):
+            memory.build(encoder, declared)
+    assert memory.texts.open(build.index).count() == 3 > index.count()
+    memory.lake.erase("pages", {"path": ["c"]})
+    memory.build(encoder, declared)
+    assert memory.search(encoder, "three", 5, declared, mode="words") == []
+    memory.lake.erase("pages", {"path": ["b"]})
+    Builder(memory.lake, memory.store, memory.builds, memory.locks, memory.clock, memory.texts).prune(declared)
+    assert memory.search(encoder, "two", 5, declared, mode="words") == []
+    assert memory.texts.open(build.index).count() == 1
+    with pytest.raises(Invalid, match="words=True"):
+        indexes.words_of(declared, structs.replace(build, words=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from kit.encoders import ENCODER_PLACES, ENCODER_WIDTH, ENCODER_WORDS, small_tokenizer, write_encoder
 from mainspring.core.errors import Corrupt, Invalid, NotFound
 from mainspring.vectors.adapters.encoder_onnx import OnnxEncoder
-from mainspring.vectors.encoder_files import distilled, read_encoder
+from mainspring.vectors.encoder_files import PACKAGE, distilled, packaged, read_encoder
 from mainspring.vectors.encoder_graphs import static_graph
 
 
@@ -90,3 +91,26 @@ def test_what_is_no_encoder_does_not_load() -> None:
         OnnxEncoder(b"no", small_tokenizer(), "d", most_tokens=None, name="bad")
     with pytest.raises(Corrupt, match="tokeniser"):
         OnnxEncoder(static_graph(np.eye(3, dtype=np.float32)), b"{}", "d", most_tokens=None, name="bad")
+
+
+# all-MiniLM-L6-v2 by sentence-transformers 6.2: the first components of some vectors, and their cosines.
+MINILM = {
+    "The quick brown fox jumps over the lazy dog.": [0.043934, 0.058934, 0.048178, 0.077548, 0.026745, -0.03763],
+    "Disk full": [0.00624, -0.011422, -0.012265, -0.018532, 0.042144, -0.1303],
+    "Ein Satz über Züge, 42 Wörter lang?": [0.011317, 0.07636, 0.019821, 0.008609, -0.162073, 0.050663],
+    "  Mixed\n\nlines\tand   spaces ": [-0.06706, -0.012853, 0.050553, -0.017989, -0.065432, 0.014388],
+    "漢字とかな": [-0.014995, 0.10281, 0.003429, -0.004073, -0.027794, 0.057299],
+}
+COSINES = [0.085926, 0.104134, -0.058192, 0.132221, 0.129064, 0.098029, 0.11027, 0.094633, 0.214681, 0.018315]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec(PACKAGE) is None, reason="the package with MiniLM is not installed")
+def test_minilm_has_the_vectors_of_its_library() -> None:
+    files = read_encoder(packaged())
+    encoder = OnnxEncoder(files.model, files.tokenizer, "m", most_tokens=files.most_tokens, name="minilm")
+    vectors = encoder.encode([*MINILM])
+    np.testing.assert_allclose(vectors[:, :6], [*MINILM.values()], atol=2e-6)
+    np.testing.assert_allclose((vectors @ vectors.T)[np.triu_indices(5, 1)], COSINES, atol=2e-6)
+    assert (encoder.dimension, encoder.most_tokens) == (384, 256)
+    assert encoder.count_tokens(["The quick brown fox"]) == [4]

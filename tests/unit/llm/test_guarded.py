@@ -16,13 +16,16 @@ from mainspring.llm.model import (
     Choice,
     Event,
     Events,
+    Image,
     Message,
+    Other,
     Sampling,
     Text,
     ToolCall,
     ToolCallDelta,
     Usage,
 )
+from mainspring.llm.model import Tool as WireTool
 from mainspring.security.model import KeyScope, Kind, Principal
 from mainspring.security.tool_calls import ToolCallPolicies
 
@@ -151,6 +154,42 @@ def test_a_canary_is_at_both_ends_of_the_first_system_prompt_alone() -> None:
     other = Desk(Scripted(says("ok")), Guard(canary=None))
     other.chat(Message(role="system", content=(Text("Be short."),)))
     assert other.model.asked[0].messages[0].text == "Be short."
+
+
+def test_tools_that_are_not_declared_and_fields_that_give_tools_do_not_reach_the_upstream() -> None:
+    desk = Desk(Scripted(says("ok")))
+
+    def ask(*tools: WireTool) -> None:
+        extra = {"functions": [], "web_search_options": {}, "mcp_servers": [], "top_k": 3}
+        request = ChatRequest(model="desk", messages=(user("x"),), tools=tools, extra=extra)
+        asyncio.run(desk.guarded.chat(request, CALL))
+
+    ask(WireTool(name="search"))
+    assert desk.model.asked[0].tools == (WireTool(name="search"),)
+    assert desk.model.asked[0].extra == {"top_k": 3}
+    for tool in (WireTool(name="shell"), WireTool(name="search", kind="web_search"), WireTool(name="x", kind="mcp")):
+        with pytest.raises(Invalid, match=f"The tool '{tool.name}' is not declared for 'desk'"):
+            ask(WireTool(name="search"), tool)
+    assert len(desk.model.asked) == 1
+
+
+def test_documents_and_results_of_searches_taint_as_what_is_retrieved() -> None:
+    wants = Choice(message=asks("search", "{}"), finish="tool_calls")
+    for kind, finish in (
+        ("document", "content_filter"),
+        ("search_result", "content_filter"),
+        ("thinking", "tool_calls"),
+    ):
+        message = Message(role="user", content=(Text("x"), Other(kind, {"type": kind, "text": "Do it."})))
+        assert Desk(Scripted(wants)).chat(message).finish == finish
+    image = Message(role="user", content=(Image("data:image/png;base64,", extra={"provenance": "retrieved"}),))
+    desk = Desk(Scripted(wants))
+    assert desk.chat(image).finish == "content_filter"
+    assert desk.model.asked[0].messages[0].content == (Image("data:image/png;base64,"),)
+    with pytest.raises(Invalid, match="The prompt has"):
+        Desk(Scripted(wants), Guard(longest=100)).chat(
+            Message(role="user", content=(Other("document", {"text": "x" * 100}),))
+        )
 
 
 def test_answers_are_treated_as_declared() -> None:

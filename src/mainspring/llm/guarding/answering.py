@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from dataclasses import replace as replace_ruling
 from functools import lru_cache
 
+import msgspec
 from msgspec.structs import replace
 
 from mainspring.core.errors import Invalid, MainspringError
@@ -37,6 +38,7 @@ from mainspring.llm.model import (
     Event,
     Events,
     Message,
+    Other,
     Part,
     Text,
     ToolCall,
@@ -46,6 +48,12 @@ from mainspring.llm.ports import Answering
 from mainspring.security.model import Principal
 
 _MOST_CALLS = 128  # of one answer
+# Fields of a request that are not known to the gateway, and give an upstream neither tools nor content.
+_PASSED = frozenset(
+    {"chat_template_kwargs", "metadata", "min_p", "prompt_cache_key", "reasoning_effort", "repetition_penalty",
+     "safety_identifier", "service_tier", "thinking", "top_k", "user", "verbosity"}
+)  # fmt: skip
+_OWN = frozenset({"reasoning", "redacted_thinking", "thinking"})  # kinds of content that a model wrote
 _PROMPTS = 256  # whose canaries are remembered
 _NOTHING = Fingerprints(())
 _log = logging.getLogger(__name__)
@@ -163,7 +171,13 @@ class Guarded:
     # What comes in
 
     def _begin(self, request: ChatRequest, call: Call) -> _Begun:
-        length = sum(len(text) for message in request.messages for text in _texts(message))
+        for tool in request.tools:
+            if tool.kind != "function" or self._guard.tool(tool.name) is None:
+                raise Invalid(
+                    f"The tool {tool.name[:64]!r} is not declared for {self._model!r}.",
+                    fix="declare it in the guard: ms.Tool(...). Tools that an upstream itself runs cannot be.",
+                )
+        length = sum(_length(message) for message in request.messages)
         if length > self._guard.longest:
             raise Invalid(
                 f"The prompt has {length} characters; {self._model!r} takes {self._guard.longest}.",
@@ -181,7 +195,8 @@ class Guarded:
                 break
         conversation = Conversation(self._model, spans, _history(messages), call.caller.groups)
         rules = Rules(self._shapes, prints, self._treatments)
-        return _Begun(replace(request, messages=tuple(messages)), conversation, rules, call)
+        extra = {name: value for name, value in request.extra.items() if name in _PASSED}
+        return _Begun(replace(request, messages=tuple(messages), extra=extra), conversation, rules, call)
 
     def _make_canary(self, prompt: str) -> tuple[str, Fingerprints]:
         mark = canary(self._key, f"{self._model}\0{prompt}")
@@ -209,7 +224,10 @@ class Guarded:
         for message in messages:
             tool = self._guard.tool(called.get(message.tool_call_id, "")) if message.role == "tool" else None
             for part in message.content:
-                declared = part.extra.get(PROVENANCE) if isinstance(part, Text) else None
+                if isinstance(part, Other):  # documents, results of searches: what strangers wrote
+                    declared: object = None if part.kind in _OWN else Label.RETRIEVED
+                else:
+                    declared = part.extra.get(PROVENANCE)
                 declared = message.extra.get(PROVENANCE) if declared is None else declared
                 label = lowered(message.role, declared)
                 if label is Label.TOOL and declared is None and tool is not None and not tool.taints:
@@ -370,6 +388,12 @@ def _withheld(scanner: Scanner) -> str:
     return f"The answer was withheld: it has something that must not be given out ({what})."
 
 
+def _length(message: Message) -> int:
+    """Return the number of characters of a message's texts, and of content of other kinds as JSON."""
+    others = sum(len(msgspec.json.encode(part.raw)) for part in message.content if isinstance(part, Other))
+    return others + sum(map(len, _texts(message)))
+
+
 def _texts(message: Message) -> Iterator[str]:
     for part in message.content:
         if isinstance(part, Text):
@@ -383,7 +407,7 @@ def _without_labels(message: Message) -> Message:
     """Return a message without labels; texts that only their labels kept apart are one."""
     content: list[Part] = []
     for part in message.content:
-        bare = replace(part, extra=_less(part.extra)) if isinstance(part, Text) else part
+        bare = part if isinstance(part, Other) else replace(part, extra=_less(part.extra))
         before = content[-1] if content else None
         if isinstance(bare, Text) and isinstance(before, Text) and not bare.extra and not before.extra:
             content[-1] = Text(before.text + bare.text)

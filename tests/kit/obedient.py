@@ -66,6 +66,7 @@ def understood(text: str) -> Iterator[str]:
     yield text.translate(_ALIKE)
     yield without_hidden(text)
     yield "".join(chr(ord(each) - 0xE0000) if 0xE0000 < ord(each) < 0xE0080 else each for each in text)
+    yield "".join(chr(ord(each) - 0xE0100 + 16) for each in text if 0xE0100 <= ord(each) <= 0xE01EF)
     yield codecs.encode(text, "rot13")
     yield text[::-1]
     for word in re.findall(r"[A-Za-z0-9+/]{16,}={0,2}", text):

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import lru_cache
 
 _ALIKE = {
     "а": "a", "в": "b", "с": "c", "ԁ": "d", "е": "e", "ғ": "f", "ԍ": "g", "һ": "h", "н": "h", "і": "i", "ј": "j",
@@ -74,33 +75,23 @@ def _shown(code: int) -> str:
     return chr(code) if 0x20 <= code < 0x7F else ""
 
 
-class _Forms(dict[int, str]):
-    """A table for `str.translate` that is filled as characters occur."""
-
-    _MOST = 1 << 16
-
-    def __init__(self, form: Callable[[str], str]) -> None:
-        super().__init__()
-        self._form = form
-
-    def __missing__(self, code: int) -> str:
-        found = self._form(chr(code))
-        if len(self) < self._MOST:
-            self[code] = found
-        return found
-
-
-CLEAN, FOLDED = _Forms(clean), _Forms(folded)
+@lru_cache(1 << 16)
+def forms(letter: str) -> tuple[str, str]:
+    """Return the clean and the folded form of one character."""
+    found = clean(letter)
+    return found, "".join(map(folded, found))
 
 
 def fold(text: str) -> str:
     """Return the folded form of a text."""
-    return text.translate(CLEAN).translate(FOLDED)
+    return "".join([forms(letter)[1] for letter in text])
 
 
 def plain(text: str) -> str:
     """Return the clean form of a text in lower case, each run of white space one space: for comparisons of words."""
-    return " ".join(text.translate(CLEAN).casefold().split())
+    if not text.isascii():
+        text = "".join([forms(letter)[0] for letter in text])
+    return " ".join(text.casefold().split())
 
 
 def hidden(text: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mainspring.llm.guarding.characters import CLEAN, FOLDED
+from mainspring.llm.guarding.characters import forms
 from mainspring.llm.guarding.fingerprints import PREFIX, Fingerprints
 from mainspring.llm.guarding.patterns import Shape, held_from
 
@@ -107,18 +107,25 @@ class Scanner:
                 self._folded.add("".join([lower[place] for place in at]), [start + place for place in at])
             return
         seen: list[str] = []
+        cleans: list[str] = []
+        folds: list[str] = []
+        clean_at: list[int] = []
+        folded_at: list[int] = []
         for letter in text:
-            clean = letter.translate(CLEAN)
+            clean, folded = forms(letter)
             self._unseen = 0 if clean else self._unseen + 1
             if self._unseen > _UNSEEN:
                 continue
             place = start + len(seen)
             seen.append(letter)
-            self._clean.add(clean, [place] * len(clean))
-            if self._rules.fingerprints:
-                folded = clean.translate(FOLDED)
-                self._folded.add(folded, [place] * len(folded))
+            cleans.append(clean)
+            folds.append(folded)
+            clean_at += [place] * len(clean)
+            folded_at += [place] * len(folded)
         self._text += "".join(seen)
+        self._clean.add("".join(cleans), clean_at)
+        if self._rules.fingerprints:
+            self._folded.add("".join(folds), folded_at)
 
     def _shapes(self, held: int) -> int:
         """Search what begins before `held`, in the clean form that is kept; return the place of what comes after."""

@@ -169,6 +169,7 @@ EVENTS = {
     **{f"data {each}": f"data.{each}" for each in ("commit", "publish", "restore", "sign", "tag", "untag", "vacuum")},
     **{f"edge {each}": f"edge.{each}" for each in ("build", "publish", "register", "remove", "rollout", "rotate")},
     **{f"edge {each}": f"edge.{each}" for each in ("sign", "withdraw")},
+    "prompts point": "prompts.point",
     **{f"llm {each}": f"llm.{each}" for each in ("approve", "deny")},
     **{f"groups {each}": f"groups.{each}" for each in ("add", "add-member", "remove", "remove-member")},
     **{f"incidents {each}": f"incident.{each}" for each in ("close", "end-shed", "own", "silence", "verdict")},

@@ -30,7 +30,7 @@ from mainspring.llm.answers.model import CitedAnswer
 from mainspring.llm.answers.replaying import AnswerReplay
 from mainspring.llm.answers.watching import AnswerWatch
 from mainspring.llm.held_calls import HeldCall
-from mainspring.llm.prompts import PromptVersion
+from mainspring.llm.prompts import PromptAlias, PromptVersion
 from mainspring.llm.sizing import Plan as LanguageModelPlan
 from mainspring.monitoring.service.burning import ObjectiveReport
 from mainspring.operations.advise.folder import FirstPage
@@ -533,6 +533,8 @@ DOCUMENTS = {
     "policy explain": Document(Explanation),
     "prompts list": Document(list[PromptVersion], ("applied_at",)),
     "prompts show": Document(PromptVersion, ("applied_at",)),
+    "prompts point": Document(PromptAlias, ("moved_at",)),
+    "prompts aliases": Document(list[PromptAlias], ("moved_at",)),
     "prompts diff": Document(PromptDifference),
     "llm approvals": Document(list[HeldCall], ("asked_at", "decided_at")),
     **dict.fromkeys(("llm approve", "llm deny"), Document(HeldCall, ("asked_at", "decided_at"))),

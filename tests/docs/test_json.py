@@ -31,7 +31,8 @@ from mainspring.security.model import UserSession
 # What needs a process that goes on, or long work: `kit.depot` compares each document of these in other tests.
 ELSEWHERE = {
     *("bench", "ci", "demo", "migrate", "monitor run", "objectives", "predict", "promote", "quotas", "replay"),
-    *("prompts list", "prompts show", "prompts diff", "llm approvals", "llm approve", "llm deny"),
+    *(f"prompts {name}" for name in ("list", "show", "diff", "point", "aliases")),
+    *("llm approvals", "llm approve", "llm deny"),
     *("data publish", "edge page", "endpoints callers", "login", "predictions show", "restore"),
     *(f"streams {name}" for name in ("list", "show", "dead-letters", "run", "send", "seek", "replay")),
     *("explain", "models label-issues", "models exposure", "reproduce", "search", "train"),

@@ -59,6 +59,7 @@ COLUMNS = {
     "audit_tree": "origin frontier note",
     "collections": "lake name document",
     "held_calls": "id model tool arguments digest caller status decided_by",
+    "prompt_moves": "name alias share moved_by",
     "prompt_versions": "name digest content",
     "data_keys": "id purpose wrapped version",
     "dataset_commits": "id parent message versions",

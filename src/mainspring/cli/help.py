@@ -198,6 +198,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "keys revoke": ("keys revoke 01m8be2bwh331ajhxkj67gs77w",),
     "prompts list": ("prompts list", "prompts list answer"),
     "prompts show": ("prompts show answer", "prompts show answer:2"),
+    "prompts point": ("prompts point answer champion 3", "prompts point answer champion 3 --canary 4 --share 0.1"),
+    "prompts aliases": ("prompts aliases answer",),
     "prompts diff": ("prompts diff answer", "prompts diff answer 1 3"),
     "llm approvals": ("llm approvals", "llm approvals --all"),
     "llm approve": ("llm approve 01m8be2065zc3r951j33fy83ef",),

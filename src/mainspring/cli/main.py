@@ -52,7 +52,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "jobs": ("jobs", "Background work: list, run, cancel, retry."),
     "pipelines": ("pipelines", "Graphs of steps: run, approve, retry, export."),
     "llm": ("llm", "Language models: plan GPUs; approve calls of tools."),
-    "prompts": ("prompts", "Versions of prompts: list, show, diff."),
+    "prompts": ("prompts", "Versions of prompts: list, show, diff, point."),
     "answers": ("answers", "Answers from documents, with citations."),
     "sbom": ("sbom", "Bills of materials, of software and versions."),
     "evidence": ("evidence", "What serves the controls of GDPR, HIPAA and others."),

@@ -9,7 +9,7 @@ from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, 
 
 if TYPE_CHECKING:
     from mainspring.llm.held_calls import HeldCall, Status
-    from mainspring.llm.prompts import PromptVersion
+    from mainspring.llm.prompts import PromptAlias, PromptVersion
 
 
 class Answering(Protocol):
@@ -88,6 +88,14 @@ class PromptVersions(Protocol):
 
     def all(self, name: str) -> list[PromptVersion]:
         """Return all versions of a prompt, the newest first; none where it was never applied."""
+        ...
+
+    def move(self, alias: PromptAlias) -> None:
+        """Point an alias at what it names now. Earlier moves are kept."""
+        ...
+
+    def aliases(self, name: str) -> list[PromptAlias]:
+        """Return the aliases of a prompt as they are, by name."""
         ...
 
 

@@ -209,3 +209,29 @@ class PromptVersion(msgspec.Struct, frozen=True, kw_only=True):
         """The prompt as it was."""
         template = [(each.role, each.text) for each in self.messages]
         return Prompt(self.name, template, variables=self.variables, description=self.description)
+
+
+class PromptAlias(msgspec.Struct, frozen=True, kw_only=True):
+    """A name for a version of a prompt, which is moved.
+
+    Attributes:
+        canary: Another version, which a share of the keys gets.
+        moved_at: UTC epoch microseconds.
+    """
+
+    name: str
+    alias: str
+    version: int
+    canary: int | None = None
+    share: float = 0.0
+    moved_at: int
+    moved_by: str
+
+    def chosen(self, key: str) -> int:
+        """Return the version for a key, such as a user's id: always the same while the alias stays. A larger share
+        keeps those who had the canary.
+        """
+        if self.canary is None:
+            return self.version
+        drawn = sha256("\0".join((self.name, self.alias, str(self.canary), key)).encode("utf-8", "surrogatepass"))
+        return self.canary if int.from_bytes(drawn.digest()[:8]) < self.share * 2**64 else self.version

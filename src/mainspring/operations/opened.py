@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mainspring.data.profile import TableProfile
     from mainspring.features.model import FeatureGroup, FeatureView, MaterialiseReport
     from mainspring.ledger.model import Prediction
+    from mainspring.llm.prompts import Prompt
     from mainspring.operations.declared import Named
     from mainspring.operations.features.choosing import Choice, Chosen
     from mainspring.operations.features.file import FeatureFile
@@ -390,6 +391,20 @@ class OpenedProject:
             label=label, status=status, since=since, until=until,
         )  # fmt: skip
         return [each.prediction for each in list_predictions(self.services, conditions, limit=limit).rows]
+
+    def prompt(self, reference: str, *, key: str = "") -> Prompt:
+        """Return a prompt as `apply` recorded it.
+
+        Args:
+            reference: `NAME`, its newest version, `NAME:VERSION` or `NAME@ALIAS`.
+            key: Whose version it is, such as a user's id, where the alias has a canary.
+
+        Raises:
+            NotFound: There is none.
+        """
+        from mainspring.operations.prompts import prompt_version
+
+        return prompt_version(self.services, reference, key).prompt
 
     def profile(self, source: str, *, at: str = "now") -> TableProfile:
         """Return the profile of a source's table: number of rows, and nulls, range, quantiles and frequent values per

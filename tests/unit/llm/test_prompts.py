@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from mainspring.core.errors import Invalid
 from mainspring.llm.model import Text
-from mainspring.llm.prompts import Prompt, Variable, digest_of
+from mainspring.llm.prompts import Prompt, PromptAlias, Variable, digest_of
 
 ANSWER = Prompt(
     "answer",
@@ -80,6 +80,18 @@ def test_a_missing_value_is_refused() -> None:
 def test_wrong_declarations_are_refused(make, said: str) -> None:
     with pytest.raises(Invalid, match=said):
         make()
+
+
+def test_a_canary_is_for_a_share_of_the_keys_which_grows() -> None:
+    def chosen(share: float) -> set[int]:
+        alias = PromptAlias(name="a", alias="champion", version=1, canary=2, share=share, moved_at=0, moved_by="ana")
+        return {number for number in range(2000) if alias.chosen(f"user-{number}") == 2}
+
+    few, more = chosen(0.1), chosen(0.5)
+    assert few < more
+    assert 130 < len(few) < 270
+    assert 880 < len(more) < 1120
+    assert PromptAlias(name="a", alias="b", version=1, moved_at=0, moved_by="ana").chosen("x") == 1
 
 
 def test_the_digest_is_of_messages_and_variables() -> None:

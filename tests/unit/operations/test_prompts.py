@@ -7,15 +7,17 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+import mainspring as ms
 from kit import documents
 from kit.prefork_client import umask
 from mainspring.cli.main import cli
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.llm.prompts import Template
 from mainspring.operations.apply import apply
-from mainspring.operations.prompts import described, prompt_difference, prompt_version
+from mainspring.operations.prompts import described, point, prompt_difference, prompt_version
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
+from mainspring.security.model import AuditFilter
 
 TOML = 'name = "desk"\nmodules = ["desk_p1.prompts"]\n'
 MODULE = """import mainspring as ms
@@ -86,3 +88,26 @@ def test_apply_records_a_version_of_each_change(tmp_path: Path, monkeypatch: pyt
         documents.check(["prompts", "list"], [described(each) for each in project.prompts.newest()])
         documents.check(["prompts", "show"], described(newest))
         documents.check(["prompts", "diff"], msgspec.to_builtins(prompt_difference(project, "answer", 1, 2)))
+        with pytest.raises(NotFound, match="has no alias 'champion'"):
+            prompt_version(project, "answer@champion")
+        point(project, "answer", "champion", 1)
+        documents.check(["prompts", "point"], described(point(project, "answer", "champion", 2, canary=3, share=0.5)))
+        documents.check(["prompts", "aliases"], [described(each) for each in project.prompts.aliases("answer")])
+        drawn = {prompt_version(project, "answer@champion", str(key)).version for key in range(40)}
+        assert drawn == {2, 3}
+        for wrong in (
+            lambda: point(project, "answer", "7", 1),
+            lambda: point(project, "answer", "a b", 1),
+            lambda: point(project, "answer", "champion", 1, canary=2),
+            lambda: point(project, "answer", "champion", 1, share=0.5),
+            lambda: point(project, "answer", "champion", 1, canary=2, share=1.0),
+        ):
+            with pytest.raises(Invalid):
+                wrong()
+        with pytest.raises(NotFound):
+            point(project, "answer", "champion", 9)
+        assert [entry.event.detail for entry in project.audit.search(AuditFilter(action="prompts"))] == [
+            "champion to 2, 0.5 of the keys to 3", "champion to 1",
+        ]  # fmt: skip
+    assert shown("aliases", "answer").split()[-5:-3]
+    assert ms.open(tmp_path).prompt("answer:1").render(question="x")[0].text == "Be short."

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group("prompts", cls=Group)
 def command() -> None:
-    """List, show and compare the versions of prompts that `apply` recorded."""
+    """List, show, compare and name the versions of prompts that `apply` recorded."""
 
 
 @make("list", reads_only=True)
@@ -44,7 +44,7 @@ def list_(call: Call, *, name: str | None) -> None:
 @make("show", reads_only=True)
 @click.argument("prompt", metavar="PROMPT")
 def show(call: Call, *, prompt: str) -> None:
-    """Show PROMPT: NAME, its newest version, or NAME:VERSION."""
+    """Show PROMPT: NAME, its newest version, NAME:VERSION or NAME@ALIAS."""
     from mainspring.operations.prompts import described, prompt_version
 
     found = prompt_version(call.project, prompt)
@@ -57,6 +57,41 @@ def show(call: Call, *, prompt: str) -> None:
             console.print(f"\n[{message.role}]\n{message.text}", markup=False, highlight=False)
 
     call.result(described(found), shown)
+
+
+@make("point")
+@click.argument("name")
+@click.argument("alias")
+@click.argument("version", type=int)
+@click.option("--canary", type=int, help="Another version, for a share of the keys.")
+@click.option("--share", type=float, default=0.0, help="Share of the keys that get it: 0.1.")
+def point(call: Call, *, name: str, alias: str, version: int, canary: int | None, share: float) -> None:
+    """Point ALIAS of NAME at VERSION."""
+    from mainspring.operations.prompts import described
+    from mainspring.operations.prompts import point as move
+
+    found = move(call.project, name, alias, version, canary=canary, share=share)
+    rest = f", {share:.0%} of the keys to {canary}" if canary is not None else ""
+    call.result(described(found), lambda console: console.print(f"{name}@{alias} is {version}{rest}.", markup=False))
+
+
+@make("aliases", reads_only=True)
+@click.argument("name")
+def aliases(call: Call, *, name: str) -> None:
+    """List the aliases of NAME."""
+    from mainspring.operations.prompts import described
+
+    found = [described(each) for each in call.project.prompts.aliases(name)]
+
+    def show(console: Console) -> None:
+        rows = [
+            (each["alias"], str(each["version"]), str(each["canary"] or ""), f"{each['share']:.0%}", each["moved_at"],
+             each["moved_by"])
+            for each in found
+        ]  # fmt: skip
+        show_records(console, ("alias", "version", "canary", "share", "moved", "by"), rows, right=("version", "canary"))
+
+    call.result(found, show)
 
 
 @make("diff", reads_only=True)
@@ -72,5 +107,5 @@ def diff(call: Call, *, name: str, before: int | None, after: int | None) -> Non
     call.result(found, lambda console: console.print(text, markup=False, highlight=False))
 
 
-for each in (list_, show, diff):
+for each in (list_, show, point, aliases, diff):
     command.add_command(each)

@@ -10,7 +10,7 @@ import msgspec
 import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, keep_writers_out, metadata
-from mainspring.llm.prompts import PromptVersion, digest_of
+from mainspring.llm.prompts import PromptAlias, PromptVersion, digest_of
 
 prompt_versions = sa.Table(
     "prompt_versions",
@@ -23,8 +23,22 @@ prompt_versions = sa.Table(
 )
 
 
+prompt_moves = sa.Table(
+    "prompt_moves",
+    metadata,
+    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("alias", sa.String(128), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("canary", sa.Integer),
+    sa.Column("share", sa.Float, nullable=False),
+    sa.Column("moved_at", sa.BigInteger, nullable=False),
+    sa.Column("moved_by", sa.String(256), nullable=False),
+)
+
+
 class CatalogPromptVersions:
-    """Versions of prompts in the catalog."""
+    """Versions of prompts in the catalog, and moves of their aliases."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -53,6 +67,33 @@ class CatalogPromptVersions:
     def all(self, name: str) -> list[PromptVersion]:
         with catalog_errors(self._name), self._engine.connect() as connection:
             return self._read(connection, prompt_versions.c.name == name)[::-1]
+
+    def move(self, alias: PromptAlias) -> None:
+        table = prompt_moves
+        last = sa.select(sa.func.max(table.c.number)).where(table.c.name == alias.name, table.c.alias == alias.alias)
+        with catalog_errors(self._name), self._engine.begin() as connection:
+            keep_writers_out(connection, table)
+            number = (connection.execute(last).scalar() or 0) + 1
+            connection.execute(table.insert(), [{**msgspec.structs.asdict(alias), "number": number}])
+
+    def aliases(self, name: str) -> list[PromptAlias]:
+        table = prompt_moves
+        query = sa.select(table).where(table.c.name == name).order_by(table.c.alias, table.c.number)
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+        newest = {
+            row.alias: PromptAlias(
+                name=row.name,
+                alias=row.alias,
+                version=row.version,
+                canary=row.canary,
+                share=row.share,
+                moved_at=row.moved_at,
+                moved_by=row.moved_by,
+            )
+            for row in rows
+        }
+        return list(newest.values())
 
     def _read(self, connection: sa.Connection, which: sa.ColumnElement[bool]) -> list[PromptVersion]:
         table = prompt_versions

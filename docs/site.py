@@ -63,7 +63,6 @@ SECTIONS = {
     "Jobs and pipelines": "mainspring.jobs",
     "Collections": "mainspring.vectors",
     "Chunkers": "mainspring.vectors.chunking.declaring",
-    "Prompts": "mainspring.llm.prompts",
     "Errors": "mainspring.core.errors",
 }
 _FENCED = re.compile(r"(^ *```.*?^ *```$)", re.DOTALL | re.MULTILINE)

@@ -80,6 +80,8 @@ UNCHANGED = {name: EVENTS[name] for name in ("apply", "encryption rewrite", "log
 SEEN = {
     **dict.fromkeys(("collections build", "encoders add"), "integration/test_collections_command.py"),
     "apply": "integration/test_personal_values.py", "batch": "integration/test_batch.py",
+    **dict.fromkeys(("llm approve", "llm deny"), "unit/operations/test_held_calls.py"),
+    "prompts point": "unit/operations/test_prompts.py",
     "data publish": "unit/operations/test_publishing.py", "login": "integration/test_login.py",
     "logout": "integration/test_login.py", "migrate": "e2e/test_migrate.py",
     "encryption rewrite": "integration/test_erase.py", "retention": "integration/test_retention.py",

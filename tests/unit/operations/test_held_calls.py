@@ -96,6 +96,7 @@ def test_a_denied_call_stays_denied_for_a_day(tmp_path: Path) -> None:
         [held] = held_calls(project)
         documents.check(["llm", "deny"], described(decide(project, held.id, approve=False, reason="no")))
         assert desk.ask() == ("A person denied this call of 'refund'.", 0)
+        assert len(project.audit.search(AuditFilter(action="llm.deny"))) == 1
 
 
 def test_a_question_expires_and_is_deleted(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_apply_records_a_version_of_each_change(tmp_path: Path, monkeypatch: pyt
                 wrong()
         with pytest.raises(NotFound):
             point(project, "answer", "champion", 9)
-        assert [entry.event.detail for entry in project.audit.search(AuditFilter(action="prompts"))] == [
+        assert [entry.event.detail for entry in project.audit.search(AuditFilter(action="prompts.point"))] == [
             "champion to 2, 0.5 of the keys to 3", "champion to 1",
         ]  # fmt: skip
     assert shown("aliases", "answer").split()[-5:-3]

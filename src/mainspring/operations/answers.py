@@ -15,7 +15,6 @@ from mainspring.core.expr.tree import Node
 from mainspring.core.ids import new_id
 from mainspring.core.time import parse_duration
 from mainspring.ledger.model import Value
-from mainspring.llm.answering import assemble
 from mainspring.llm.answers.chain import AnswerChain
 from mainspring.llm.answers.declaring import Answers
 from mainspring.llm.answers.evaluating import evaluate_answers
@@ -30,6 +29,7 @@ from mainspring.operations.auditing import audit
 from mainspring.operations.collections import opened
 from mainspring.operations.prediction import REVEAL, reveal
 from mainspring.project import Project
+from mainspring.project.guards import guarded
 from mainspring.project.language_models import build_upstream, quoting
 from mainspring.registry.processes import local_user
 from mainspring.security.model import Principal
@@ -261,7 +261,7 @@ async def _model(project: Project, declared: Answers, stack: AsyncExitStack) -> 
         if server.name in wanted and server.url:
             upstreams[server.name] = build_upstream(server)
             stack.push_async_callback(upstreams[server.name].close)
-    return assemble(declared.model, upstreams)
+    return guarded(project)(declared.model, upstreams)
 
 
 def _call(declared: Answers) -> Call:

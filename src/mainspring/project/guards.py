@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -28,9 +29,14 @@ if TYPE_CHECKING:
 
 def guarded(project: Project, inner: Assemble = assemble) -> Assemble:
     """Return what puts a language model's guard, where it has one, before all else that stands before its upstreams."""
-    key = hmac.digest(project.pepper, b"canaries of language models", "sha256")
-    policies = ToolCallPolicies(project.settings.project, project.policy_files)
-    secrets = Fingerprints(installation_secrets(project.settings))
+
+    @cache
+    def installation() -> tuple[bytes, ToolCallPolicies, Fingerprints]:
+        return (
+            hmac.digest(project.pepper, b"canaries of language models", "sha256"),
+            ToolCallPolicies(project.settings.project, project.policy_files),
+            Fingerprints(installation_secrets(project.settings)),
+        )
 
     def hold(model: str, ruling: Ruling, caller: Principal) -> HeldCall | None:
         arguments = json.dumps(parsed(ruling.call.arguments), sort_keys=True, ensure_ascii=False)
@@ -50,6 +56,7 @@ def guarded(project: Project, inner: Assemble = assemble) -> Assemble:
         answering = inner(model, upstreams)
         if model.guard is None:
             return answering
+        key, policies, secrets = installation()
         return Guarded(
             answering, model.name, model.guard, key=key, permits=policies.permits, secrets=secrets, hold=hold
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,8 +20,11 @@ from mainspring.core.time import DAY
 from mainspring.ledger.model import Log
 from mainspring.llm.answers.declaring import Answers, Retriever
 from mainspring.llm.declaring import LanguageModel, TokenPrice, UpstreamModel
+from mainspring.llm.guarding.declaring import Guard
 from mainspring.llm.model import UpstreamError
 from mainspring.operations.answers import answer_chains, ask, evaluate_chain, replay, revealed_answer, watch
+from mainspring.project.settings import load_settings
+from mainspring.security.policy_files import PolicyFiles
 
 MODEL = LanguageModel("local", upstreams=[UpstreamModel("here", "tiny", price=TokenPrice(prompt=2.0, completion=10.0))])
 
@@ -92,6 +97,21 @@ def test_a_server_of_a_language_model_answers() -> None:
         upstream.usual = Script(status=500)
         with pytest.raises(UpstreamError):
             ask(made, "help", "When are refunds paid to the card?")
+
+
+def test_a_guard_of_the_language_model_holds_for_answers(tmp_path: Path) -> None:
+    (tmp_path / "mainspring.toml").write_text('name = "shop"\n')
+    guarded = replace(MODEL, guard=Guard(personal={"email": "redact"}))
+    with scripted() as upstream:
+        upstream.usual = Script(words=("Ask bob@", "x.example or up-key-1234567890 [1]."))
+        made = shop(guarded)
+        server = UpstreamServer("here", upstream.url, key="up-key-1234567890")
+        made.settings = replace(load_settings(tmp_path, environment={}), upstreams={"HERE": server})
+        made.pepper, made.policy_files = b"p" * 32, PolicyFiles(tmp_path / "policies", tmp_path / "kept")
+        assert (
+            ask(made, "help", "When are refunds paid to the card?").text == "Ask [email] or [key of upstream HERE] [1]."
+        )
+        assert "never repeat it" in str(upstream.heard[-1].json)
 
 
 def test_a_model_without_an_upstream_says_what_to_write() -> None:

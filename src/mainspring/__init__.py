@@ -46,6 +46,8 @@ _HOMES = {
     "mainspring.llm.answers.declaring": ["AnswerPrompt", "Answers", "Retriever"],
     "mainspring.llm.declaring": ["LanguageModel", "TokenPrice", "UpstreamModel"],
     "mainspring.llm.prompts": ["Prompt", "Variable"],
+    "mainspring.llm.health": ["BreakerRule"],
+    "mainspring.llm.limits": ["AnswerCache", "Fallback"],
     "mainspring.monitoring.declaring": ["Monitor"],
     "mainspring.monitoring.quality.declared": ["Forecast", "Ranking"],
     "mainspring.monitoring.quality.sql_metrics": ["sql_metric"],
@@ -160,6 +162,9 @@ if TYPE_CHECKING:
     from mainspring.llm.guarding.declaring import Argument as Argument
     from mainspring.llm.guarding.declaring import Guard as Guard
     from mainspring.llm.guarding.declaring import Tool as Tool
+    from mainspring.llm.health import BreakerRule as BreakerRule
+    from mainspring.llm.limits import AnswerCache as AnswerCache
+    from mainspring.llm.limits import Fallback as Fallback
     from mainspring.llm.prompts import Prompt as Prompt
     from mainspring.llm.prompts import Variable as Variable
     from mainspring.monitoring.declaring import Monitor as Monitor

@@ -220,6 +220,10 @@ def test_errors_of_an_upstream_are_those_of_the_client(
                 assert secret not in str(error.response.content)
             if script.status == 429:
                 assert error.response.headers["retry-after"] == "7"
+                again = await error_of(client.chat.completions.create(model="assistant", messages=ASKED))
+                assert type(again) is raised  # without a look at the upstream, which wants to be left alone
+                assert len(upstream.heard) == 1
+                return
             if script.status == 400:
                 assert (error.code, error.param, error.type) == ("some_code", "model", "some_error")
             whole = await client.chat.completions.create(model="assistant", messages=ASKED)

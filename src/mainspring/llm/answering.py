@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import blake2b
 
-from msgspec.structs import replace
+import msgspec
 
 from mainspring.core.errors import Unavailable
+from mainspring.llm.accounting import Accounted
+from mainspring.llm.admitting import Admitted
+from mainspring.llm.budgets import Budgets
+from mainspring.llm.caching import Cached, SemanticCache
 from mainspring.llm.declaring import LanguageModel
-from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Events
+from mainspring.llm.failover import Candidate, Failover
 from mainspring.llm.ports import Answering, Upstream
-
-
-class OneUpstream:
-    """Answers from one model of one upstream, whatever name the request has."""
-
-    def __init__(self, upstream: Upstream, model: str) -> None:
-        self._upstream = upstream
-        self._model = model
-
-    async def chat(self, request: ChatRequest, call: Call) -> ChatReply:
-        return await self._upstream.chat(replace(request, model=self._model), call)
-
-    def stream(self, request: ChatRequest, call: Call) -> AsyncGenerator[Events, None]:
-        return self._upstream.stream(replace(request, model=self._model), call)
-
-    async def embed(self, request: EmbeddingsRequest, call: Call) -> EmbeddingsReply:
-        return await self._upstream.embed(replace(request, model=self._model), call)
+from mainspring.llm.queueing import Admission, FairQueue
+from mainspring.serving.plane.counts import Counts
+from mainspring.serving.plane.lane import monotonic_us
+from mainspring.vectors.ports import Encoder
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,8 +34,34 @@ class Served:
 Assemble = Callable[[LanguageModel, Mapping[str, Upstream]], Answering]
 
 
-def assemble(model: LanguageModel, upstreams: Mapping[str, Upstream]) -> Answering:
-    """Return what answers for a language model. All that stands before upstreams is put in here.
+def _memory() -> Budgets:
+    return Budgets(Counts(), Counts(held=True))
+
+
+def _no_encoder(name: str) -> Encoder:
+    raise Unavailable(f"There is no encoder {name!r} here.")
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all language models of a process share.
+
+    Attributes:
+        budgets: By default this process's alone.
+        workers: Processes of the gateway, each of which gets its part of an upstream's capacity.
+        encoder: Opens an encoder by name, for semantic caches; called in a thread.
+        now: A clock that is never set, microseconds.
+    """
+
+    budgets: Budgets = field(default_factory=_memory)
+    workers: int = 1
+    encoder: Callable[[str], Encoder] = _no_encoder
+    now: Callable[[], int] = monotonic_us
+
+
+def assemble(model: LanguageModel, upstreams: Mapping[str, Upstream], shared: Shared | None = None) -> Answering:
+    """Return what answers for a language model. All that stands before upstreams is put in here: the cache, the
+    accounts of callers, the choice of an upstream, and the queue of each.
 
     Args:
         upstreams: Those that the profile has, by name.
@@ -50,10 +69,25 @@ def assemble(model: LanguageModel, upstreams: Mapping[str, Upstream]) -> Answeri
     Raises:
         Unavailable: The profile has none of the model's upstreams.
     """
-    for each in model.upstreams:
-        if each.upstream in upstreams:
-            return OneUpstream(upstreams[each.upstream], each.model)
-    raise Unavailable(
-        f"The profile has none of the upstreams of the language model {model.name!r}.",
-        fix=f"write [profiles.NAME.llm.upstreams.{model.upstreams[0].upstream}], then its url.",
-    )
+    shared = shared or Shared()
+    known = [each for each in model.upstreams if each.upstream in upstreams]
+    if not known:
+        raise Unavailable(
+            f"The profile has none of the upstreams of the language model {model.name!r}.",
+            fix=f"write [profiles.NAME.llm.upstreams.{model.upstreams[0].upstream}], then its url.",
+        )
+    candidates = []
+    for each in known:
+        asked: Answering = upstreams[each.upstream]
+        if each.capacity is not None:
+            queue = FairQueue(max(1, each.capacity // shared.workers), model.queue)
+            asked = Admitted(asked, model, Admission(queue, shared.now), shared.now)
+        candidates.append(Candidate(each.upstream, each.model, asked, each.price, model.fallback.breaker))
+    answering: Answering = Accounted(Failover(candidates, model.fallback, shared.now), model, shared.budgets)
+    if model.cache is None:
+        return answering
+    semantic = None
+    if model.cache.similar is not None:
+        semantic = SemanticCache(partial(shared.encoder, model.cache.encoder), model.cache.similar)
+    version = blake2b(msgspec.json.encode(model), digest_size=16).hexdigest()
+    return Cached(answering, model.cache, version, shared.now, semantic)

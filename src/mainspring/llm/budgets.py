@@ -181,10 +181,12 @@ class Budgets:
         self._looked = float("-inf")
 
     @classmethod
-    def within(cls, folder: Path, clock: Clock | None = None, lease_s: float = _LEASE_S) -> Budgets:
-        """Return the budgets that the processes of a machine share in a folder."""
+    def within(
+        cls, folder: Path, clock: Clock | None = None, lease_s: float = _LEASE_S, spent: Counts | None = None
+    ) -> Budgets:
+        """Return the budgets that the processes of a machine share in a folder; `spent` are counts of its `FILE`."""
         held = Counts(folder / RESERVATIONS, held=True)
-        return cls(Counts(folder / FILE), held, folder / _LOCK, clock, lease_s)
+        return cls(spent or Counts(folder / FILE), held, folder / _LOCK, clock, lease_s)
 
     def now(self) -> int:
         """Return the current instant, UTC epoch microseconds."""
@@ -293,6 +295,14 @@ class Budgets:
             yield
         finally:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+
+def unlimited() -> Reservation:
+    """Return a reservation of a call that nothing limits."""
+    return Reservation(_NOBODY, (), ())
+
+
+_NOBODY = Budgets(Counts(), Counts(held=True))
 
 
 def _state(purse: Purse, left: int, now: int) -> str:

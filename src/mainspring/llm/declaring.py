@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from math import isfinite
 
@@ -13,8 +13,11 @@ from mainspring.core.definition_registry import declare, expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration
+from mainspring.llm.counting import BYTES_A_TOKEN
 from mainspring.llm.guarding.declaring import Guard
+from mainspring.llm.limits import AnswerCache, Fallback, check_quotas
 from mainspring.llm.model import Deadlines, Usage
+from mainspring.serving.quota import Quota, check_callers
 
 _MOST = 1_000_000
 
@@ -54,6 +57,7 @@ class TokenPrice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _FREE = TokenPrice()
+_FALLBACK = Fallback()
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class UpstreamModel:
         model: Name of the model there.
         price: Of its tokens.
         context: Largest number of tokens of a prompt and its answer together; `None`: unknown.
+        capacity: Tokens of all calls under way at once, prompts and answers together, by all processes of a gateway;
+            further calls wait. `None`: any number.
     """
 
     upstream: str
@@ -72,6 +78,7 @@ class UpstreamModel:
     _: KW_ONLY
     price: TokenPrice = _FREE
     context: int | None = None
+    capacity: int | None = None
 
     def __post_init__(self) -> None:
         check_id(self.upstream, "upstream")
@@ -80,10 +87,12 @@ class UpstreamModel:
         if not self.model or not self.model.isprintable():
             raise Invalid(f"The model {owner} is {self.model!r}.", fix='write its name there: "qwen3-8b".')
         expect(self.price, TokenPrice, f"The price {owner}", fix="write price=ms.TokenPrice(prompt=0.15).")
-        if self.context is not None:
-            expect(self.context, int, f"The context {owner}", fix="write a number of tokens.")
-            if self.context < 1:
-                raise Invalid(f"The context {owner} is {self.context}.", fix="write a number of tokens.")
+        for name in ("context", "capacity"):
+            given = getattr(self, name)
+            if given is not None:
+                expect(given, int, f"The {name} {owner}", fix="write a number of tokens.")
+                if given < 1:
+                    raise Invalid(f"The {name} {owner} is {given}.", fix="write a number of tokens.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +107,14 @@ class LanguageModel:
         deadline: Longest time to the end of an answer.
         embeds: Whether it makes vectors of texts, instead of messages.
         guard: Rules of its conversations: calls of tools, and what goes out. `None`: everything passes.
+        quotas: Budgets of callers: of tokens, requests or money.
+        max_tokens: Tokens that an answer is taken to have at most where a request gives no bound; under a quota it is
+            bounded to that.
+        bytes_a_token: Bytes of UTF-8 to a token, for what is estimated before an upstream has counted.
+        queue: Calls that wait at most for the capacity of an upstream, in each process of a gateway.
+        weights: Caller ("key:NAME", "group:NAME", ...) -> share of its key while calls wait; 1 for others.
+        fallback: Use of several upstreams.
+        cache: Use of earlier answers; `None`: each request is answered anew.
     """
 
     name: str
@@ -109,6 +126,13 @@ class LanguageModel:
     embeds: bool = False
     guard: Guard | None = None
     description: str = ""
+    quotas: Sequence[Quota] = ()
+    max_tokens: int = 4096
+    bytes_a_token: float = BYTES_A_TOKEN
+    queue: int = 256
+    weights: Mapping[str, float] = field(default_factory=dict)
+    fallback: Fallback = _FALLBACK
+    cache: AnswerCache | None = None
 
     def __post_init__(self) -> None:
         check_id(self.name, "language model")
@@ -130,8 +154,29 @@ class LanguageModel:
                 raise Invalid(f"Language model {self.name!r} makes vectors and has a guard.", fix="remove the guard.")
         expect(self.description, str, f"The description {owner}", fix="write a text.")
         object.__setattr__(self, "upstreams", tuple(self.upstreams))
+        self._check_limits(owner)
         _ = self.deadlines
         declare(self)
+
+    def _check_limits(self, owner: str) -> None:
+        expect_each(self.quotas, Quota, f"The quotas {owner}", fix="write quotas=[ms.Quota(...)].")
+        priced = any(each.price != _FREE for each in self.upstreams)
+        whose = f"The language model {self.name!r}"
+        object.__setattr__(self, "quotas", check_quotas(self.quotas, priced, whose))
+        for name in ("max_tokens", "queue"):
+            given = getattr(self, name)
+            expect(given, int, f"{name} {owner}", fix="write a number above 0.")
+            if given < 1:
+                raise Invalid(f"{whose} has {name}={given}.", fix="write a number above 0.")
+        if not 0.1 <= self.bytes_a_token <= 100:
+            raise Invalid(f"{whose} has bytes_a_token={self.bytes_a_token}.", fix="write about 3.")
+        expect(self.weights, Mapping, f"The weights {owner}", fix='write weights={"group:trial": 0.2}.')
+        check_callers(tuple(self.weights), whose)
+        if not all(isfinite(each) and each > 0 for each in self.weights.values()):
+            raise Invalid(f"{whose} has the weights {dict(self.weights)}.", fix="write shares above 0.")
+        expect(self.fallback, Fallback, f"The fallback {owner}", fix="write fallback=ms.Fallback(...).")
+        if self.cache is not None:
+            expect(self.cache, AnswerCache, f"The cache {owner}", fix="write cache=ms.AnswerCache(...).")
 
     @cached_property
     def deadlines(self) -> Deadlines:

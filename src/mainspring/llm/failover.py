@@ -12,14 +12,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from mainspring.core.errors import Invalid, Overloaded
-from mainspring.core.time import MILLISECOND, SECOND
+from mainspring.core.errors import Overloaded
+from mainspring.core.time import MILLISECOND, SECOND, parse_duration
 from mainspring.llm.declaring import TokenPrice
 from mainspring.llm.health import Breaker, BreakerRule, Latency
+from mainspring.llm.limits import LATENCY, PRICE, Fallback, repeatable
 from mainspring.llm.model import (
     Call,
     ChatReply,
@@ -32,43 +33,14 @@ from mainspring.llm.model import (
 )
 from mainspring.llm.ports import Answering
 
-DECLARED, PRICE, LATENCY = "declared", "price", "latency"
 _REST_US = SECOND  # of an upstream without capacity that does not say for how long
 _BACKOFF_US, _LONGEST_BACKOFF_US = 50 * MILLISECOND, 2 * SECOND
 _MOST_HEDGES = 10  # saved up
-_STORED = ("store", "background", "previous_response_id", "conversation")
+_PASSING = ("limited", "unreachable")  # kinds of failures that may be over soon
 _USUAL = Usage(prompt=1000, completion=300)
 
 T = TypeVar("T")
 Request = TypeVar("Request", ChatRequest, EmbeddingsRequest)
-
-
-class Fallback(msgspec.Struct, frozen=True, kw_only=True):
-    """Use of several upstreams of a language model.
-
-    Args:
-        order: Order in which healthy upstreams are asked: as "declared", by "price", or by measured "latency".
-        attempts: Calls of upstreams for a request at most, hedges not counted.
-        repeat: Whether a request is sent again that an upstream may have worked on: it failed, or was late, before the
-            first token. That may be paid twice.
-        hedge: Share of requests for which a second upstream may be asked while the first is slower than usual.
-        breaker: When an upstream is not asked for a while.
-    """
-
-    order: Literal["declared", "price", "latency"] = "declared"
-    attempts: int = 3
-    repeat: bool = False
-    hedge: float = 0.0
-    breaker: BreakerRule = BreakerRule()
-
-    def __post_init__(self) -> None:
-        if self.order not in (DECLARED, PRICE, LATENCY):
-            raise Invalid(f"A fallback has the order {self.order!r}.", fix=f"write {DECLARED}, {PRICE} or {LATENCY}.")
-        if not self.attempts >= 1 or not 0 <= self.hedge <= 1:
-            raise Invalid(
-                f"A fallback has {self.attempts} attempts and the share {self.hedge:g} of hedges.",
-                fix="write at least 1 attempt, and a share from 0 to 1.",
-            )
 
 
 class Candidate:
@@ -115,6 +87,7 @@ class Failover:
         self._fallback = fallback
         self._now = now
         self._draw = draw or random.Random()  # noqa: S311  # of waits
+        self._patience_us = parse_duration(fallback.patience)
         self._hedges = 0.0
 
     async def chat(self, request: ChatRequest, call: Call) -> ChatReply:
@@ -213,7 +186,7 @@ class Failover:
         now = self._now()
         backoff = min(_BACKOFF_US << attempt, _LONGEST_BACKOFF_US) * self._draw.uniform(0.5, 1.0)
         at = max(min(each.breaker.opens_at(now) for each in self.candidates), now + int(backoff))
-        if at >= until:
+        if at >= until or at > now + self._patience_us or getattr(failure, "kind", "limited") not in _PASSING:
             return None
         await asyncio.sleep((at - now) / SECOND)
         return self._healthy(())
@@ -281,7 +254,7 @@ class Failover:
             if not ended:
                 candidate.breaker.abandoned()
         candidate.latency.observe(self._now() - began)
-        call.outcome.upstream = candidate.name
+        call.outcome.upstream, call.outcome.model = candidate.name, candidate.model
         return _Opened(candidate, value)
 
     def _ended(self, candidate: Candidate, error: UpstreamError) -> None:
@@ -301,14 +274,6 @@ class Failover:
         return Overloaded(
             "No upstream of the model takes requests now.", retry_after_ms=max(100, -(-(at - now) // MILLISECOND))
         )
-
-
-def repeatable(request: ChatRequest) -> bool:
-    """Return whether a request can be sent twice without doing something twice: its tools are run by the caller, and
-    the upstream stores nothing."""
-    return all(tool.kind == "function" for tool in request.tools) and not any(
-        request.extra.get(each) for each in _STORED
-    )
 
 
 async def _ignore(value: object) -> None:

@@ -9,7 +9,7 @@ from math import ceil
 import msgspec
 
 from mainspring.core.errors import Invalid
-from mainspring.core.time import SECOND
+from mainspring.core.time import parse_duration
 
 _PARTS = 10  # of a window
 _SAMPLES, _ENOUGH = 256, 20  # latencies that are kept, and from which on their quantiles mean something
@@ -21,22 +21,25 @@ class BreakerRule(msgspec.Struct, frozen=True, kw_only=True):
     """When a circuit breaker opens, and for how long.
 
     Args:
-        window_us: Time of which calls count.
+        window: Duration of which calls count.
         least: Calls in the window before it opens.
         share: Share of them that failed, from which on it opens.
-        open_us: Time for which no call passes; it doubles with each probe that fails, up to `longest_us`.
+        opens: Duration for which no call passes; it doubles with each probe that fails, up to `longest`.
         probes: Calls that have to succeed, one at a time, before it closes.
     """
 
-    window_us: int = 30 * SECOND
+    window: str | int = "30s"
     least: int = 5
     share: float = 0.5
-    open_us: int = 5 * SECOND
-    longest_us: int = 300 * SECOND
+    opens: str | int = "5s"
+    longest: str | int = "5m"
     probes: int = 2
 
     def __post_init__(self) -> None:
-        if not (0 < self.share <= 1 and self.least > 0 and self.probes > 0 and 0 < self.open_us <= self.longest_us):
+        window, opens, longest = map(parse_duration, (self.window, self.opens, self.longest))
+        if not (
+            0 < self.share <= 1 and self.least > 0 and self.probes > 0 and 0 < opens <= longest and window >= _PARTS
+        ):
             raise Invalid(f"A circuit breaker has the rule {self}.", fix="give a share up to 1, and counts above 0.")
 
 
@@ -50,7 +53,9 @@ class Breaker:
         self._rule = rule or BreakerRule()
         self._parts: deque[list[int]] = deque()  # number of a part, calls, failures
         self._opened_at: int | None = None  # half-open once `_open_us` are over
-        self._open_us = self._rule.open_us
+        self._window_us = parse_duration(self._rule.window)
+        self._shortest_us, self._longest_us = parse_duration(self._rule.opens), parse_duration(self._rule.longest)
+        self._open_us = self._shortest_us
         self._probing = False
         self._passed = 0
         self._rests_until = 0
@@ -77,7 +82,7 @@ class Breaker:
             self._probing = False
             self._passed += 1
             if self._passed >= self._rule.probes:
-                self._opened_at, self._open_us, self._passed = None, self._rule.open_us, 0
+                self._opened_at, self._open_us, self._passed = None, self._shortest_us, 0
                 self._parts.clear()
 
     def failed(self, now: int) -> None:
@@ -89,7 +94,7 @@ class Breaker:
                 self._open(now)
         elif self._probing:
             self._probing = False
-            self._open_us = min(2 * self._open_us, self._rule.longest_us)
+            self._open_us = min(2 * self._open_us, self._longest_us)
             self._open(now)
 
     def abandoned(self) -> None:
@@ -112,7 +117,7 @@ class Breaker:
         self._parts.clear()
 
     def _count(self, now: int, failures: int) -> None:
-        number = now * _PARTS // self._rule.window_us
+        number = now * _PARTS // self._window_us
         while self._parts and self._parts[0][0] <= number - _PARTS:
             self._parts.popleft()
         if not self._parts or self._parts[-1][0] != number:

@@ -315,7 +315,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     """What became of a request, noted on the event loop by those who answer it. It may change until the answer ends.
 
     Attributes:
-        upstream: Name of the upstream that answered; empty where none did.
+        upstream: Name of the upstream that answered; empty where none did. `model`: what it calls the model.
         attempts: Calls of upstreams, hedges not counted.
         hedged: Whether a second upstream was asked while the first was slow.
         cached: "exact" or "semantic" where the answer is an earlier one.
@@ -325,9 +325,11 @@ class Outcome(msgspec.Struct, kw_only=True):
         counted: Whether `usage` is our own count, because the upstream gave none that can be.
         micros: Cost in millionths of the currency.
         cut: Why a stream ended early: "budget".
+        fields: Header fields of the reply.
     """
 
     upstream: str = ""
+    model: str = ""
     attempts: int = 0
     hedged: bool = False
     cached: str = ""
@@ -337,6 +339,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     counted: bool = False
     micros: int = 0
     cut: str = ""
+    fields: tuple[tuple[str, str], ...] = ()
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-from mainspring.core.errors import Denied, MainspringError, NotFound
+from mainspring.core.errors import Denied, MainspringError, NotFound, QuotaExceeded
 from mainspring.llm.answering import Served
 from mainspring.llm.model import Call, ChatReply, ChatRequest, Dialect, Event, Events, UpstreamError
 from mainspring.llm.protocol import anthropic, openai
@@ -20,7 +20,7 @@ from mainspring.llm.protocol.reading import InvalidField
 from mainspring.llm.routes import LLM_ROUTES
 from mainspring.security.model import Action, Principal
 from mainspring.security.ports import Authoriser
-from mainspring.serving.http.message import JSON, Reply, Request, Streamed, reply
+from mainspring.serving.http.message import JSON, JSON_ONLY, Reply, Request, Streamed, reply
 from mainspring.serving.http.routes import DataRoute
 
 _STREAM = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
@@ -89,7 +89,9 @@ class LanguageSurface:
             task.cancel()
 
     def refusal(self, request: Request, error: Exception) -> Reply:
-        return _refused(told(error), _dialect(request))
+        fields = error.fields if isinstance(error, QuotaExceeded) else ()
+        refused = _refused(told(error), _dialect(request))
+        return Reply(refused.status, refused.body, (*refused.headers, *fields))
 
     # Routes
 
@@ -100,7 +102,7 @@ class LanguageSurface:
             writer = openai.EventWriter(wants_usage=asked.wants_usage)
             return await self._streamed(served, asked, call, writer)
         answer = await self._answer(served, asked, call)
-        return Reply(200, openai.write_reply(answer))
+        return Reply(200, openai.write_reply(answer), JSON_ONLY + call.outcome.fields)
 
     async def messages(self, request: Request, body: bytes | memoryview) -> Reply | Streamed:
         asked = anthropic.read_request(body)
@@ -114,7 +116,7 @@ class LanguageSurface:
         asked = openai.read_embeddings(body)
         served, call = self._served(request, asked.model, embeds=True)
         answer = await served.answering.embed(asked, call)
-        return Reply(200, openai.write_vectors(answer, base64_=asked.base64))
+        return Reply(200, openai.write_vectors(answer, base64_=asked.base64), JSON_ONLY + call.outcome.fields)
 
     async def models(self, request: Request, _body: bytes | memoryview) -> Reply:
         caller = _caller(request)
@@ -166,7 +168,7 @@ class LanguageSurface:
         except BaseException:
             await events.aclose()
             raise
-        return Streamed(self._parts(first, events, writer, call), _STREAM)
+        return Streamed(self._parts(first, events, writer, call), _STREAM + call.outcome.fields)
 
     async def _parts(
         self, batch: Events, events: AsyncGenerator[Events, None], writer: Writer, call: Call

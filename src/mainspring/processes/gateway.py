@@ -9,9 +9,12 @@ import asyncio
 import gc
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mainspring.llm.answering import Shared, assemble
+from mainspring.llm.budgets import Budgets
 from mainspring.llm.surface import LanguageSurface
 from mainspring.processes.catalog_copy import copy_catalog
 from mainspring.processes.process import log, run
@@ -27,14 +30,29 @@ from mainspring.serving.http.gateway import Gateway
 from mainspring.serving.http.server import serve
 from mainspring.serving.plane.counts import FILE, Counts
 from mainspring.serving.plane.slots import Slots, folder
+from mainspring.vectors.declaring import Encoder
 
 if TYPE_CHECKING:
     from mainspring.serving.plane.tracing import Tracing
 
 
-def build_gateway(project: Project, tracing: Tracing | None = None, counts: Counts | None = None) -> Gateway:
-    """Return the gateway over the project's adapters."""
+def build_gateway(
+    project: Project,
+    tracing: Tracing | None = None,
+    counts: Counts | None = None,
+    budgets: Budgets | None = None,
+    workers: int = 1,
+) -> Gateway:
+    """Return the gateway over the project's adapters.
+
+    Args:
+        budgets: Of language models; by default this process's alone.
+        workers: How many processes the gateway has.
+    """
     catalog = copy_catalog(project)
+    if budgets is None:
+        budgets = Budgets(Counts(), Counts(held=True))
+    shared = Shared(budgets, workers, lambda name: project.encoder(Encoder(name)))
     return Gateway(
         routes=catalog,
         bundles=project.bundles,
@@ -53,7 +71,12 @@ def build_gateway(project: Project, tracing: Tracing | None = None, counts: Coun
         catalog=catalog,
         counts=counts,
         surface=LanguageSurface(
-            AppliedModels(lambda: project.applied, project.settings.upstreams, guarded(project)), project.authoriser
+            AppliedModels(
+                lambda: project.applied,
+                project.settings.upstreams,
+                guarded(project, partial(assemble, shared=shared)),
+            ),
+            project.authoriser,
         ),
     )
 
@@ -84,9 +107,11 @@ def main() -> int:
             gc.freeze()
             log.info("gateway listens on %s", at)
 
+        counts = Counts(place / FILE)
+        budgets = Budgets.within(place, project.wall, spent=counts)
         with traced(project, f"gateway-{chosen.slot}") as tracing:
             serving = serve(
-                build_gateway(project, tracing, Counts(place / FILE)),
+                build_gateway(project, tracing, counts, budgets, chosen.slots),
                 settings.gateway,
                 listener=listener,
                 limits=settings.gateway_limits,

@@ -74,6 +74,7 @@ class AppliedModels:
         self._upstreams: dict[str, Upstream] = {}
         self._served: Mapping[str, Served] | None = None if servers else {}
         self._mark = ""
+        self._contents: dict[str, str | bytes] = {}
         self._following: asyncio.Task[None] | None = None
 
     def current(self) -> Mapping[str, Served]:
@@ -112,15 +113,19 @@ class AppliedModels:
         if mark == self._mark and self._served is not None:
             return
         contents = await asyncio.to_thread(applied.current)
-        served = {}
+        before, served = self._served or {}, {}
         for (kind, name), content in contents.items():
             if kind == KIND:
+                if self._contents.get(name) == content and name in before:  # its queues and health go on
+                    served[name] = before[name]
+                    continue
                 try:
                     model = msgspec.json.decode(content, type=LanguageModel)
                 except (msgspec.DecodeError, Invalid) as error:  # of another version of the package
                     _log.error("The language model %r cannot be read, and is not served: %s", name, error)
                     continue
                 served[name] = self._serve(model)
+                self._contents[name] = content
         self._served, self._mark = served, mark
 
     def _serve(self, model: LanguageModel) -> Served:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from mainspring.core.error_codes import codes_of
-from mainspring.core.errors import MainspringError
+from mainspring.core.errors import MainspringError, QuotaExceeded
 from mainspring.llm.model import Dialect, UpstreamError
 from mainspring.llm.protocol.reading import InvalidField
 from mainspring.serving.plane.status import public_text, retry_after_s
@@ -73,6 +73,9 @@ def told(error: Exception) -> Told:
         return Told(_STATUS[error.kind], error.what, error.code, retry_after_s=after)
     if isinstance(error, InvalidField):
         return Told(400, public_text(error), param=error.param)
+    if isinstance(error, QuotaExceeded):
+        spent = "insufficient_quota"
+        return Told(429, public_text(error), spent, spent, retry_after_s=retry_after_s(error))
     if isinstance(error, MainspringError):
         return Told(codes_of(error).http, public_text(error), retry_after_s=retry_after_s(error))
     return Told(500, "An internal error occurred.")

@@ -1,0 +1,426 @@
+"""Earlier answers of language models for the same question, each caller's apart: the same to the byte, or by meaning.
+
+Answers are kept in this process's memory, bounded in bytes and in time; of a prompt a digest is kept, and for the
+semantic cache a vector. Nobody gets an answer that was made for another account (or key without one).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from mainspring.core.errors import Invalid, QuotaExceeded
+from mainspring.core.time import parse_duration
+from mainspring.llm.limits import AnswerCache, repeatable
+from mainspring.llm.model import (
+    LENGTH,
+    STOP,
+    TOOL_CALLS,
+    Call,
+    ChatReply,
+    ChatRequest,
+    EmbeddingsReply,
+    EmbeddingsRequest,
+    Events,
+    Message,
+    Text,
+)
+from mainspring.llm.ports import Answering
+from mainspring.security.model import Principal
+from mainspring.stats.quality_figures import share_interval
+from mainspring.vectors.model import Floats
+from mainspring.vectors.ports import Encoder
+
+EXACT, SEMANTIC = "exact", "semantic"
+_WHOLE = frozenset({STOP, LENGTH, TOOL_CALLS})
+_ENTRY = 512  # bytes of an entry beside its answer
+
+
+def owner_of(caller: Principal) -> str:
+    """Return whose answers a caller may get: the account's, or those of a key without one."""
+    return caller.account or caller.id
+
+
+def digest(version: str, owner: str, request: ChatRequest) -> bytes:
+    """Return the digest of all that an answer depends on.
+
+    Args:
+        version: Of the declared model: another one answers anew.
+    """
+    of = blake2b(msgspec.json.encode((version, owner)), digest_size=32)
+    of.update(msgspec.json.encode(request))
+    return of.digest()
+
+
+class _Entry:
+    __slots__ = ("answer", "cost", "ends", "owner")
+
+    def __init__(self, owner: str, answer: object, cost: int, ends: int) -> None:
+        self.owner, self.answer, self.cost, self.ends = owner, answer, cost, ends
+
+
+class Answers:
+    """Answers by digest, the least recently used of which leave when there is no room. Instants are microseconds."""
+
+    def __init__(self, most_bytes: int, ttl_us: int, now: Callable[[], int]) -> None:
+        self._most_bytes, self._ttl_us, self._now = most_bytes, ttl_us, now
+        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+        self.nbytes = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: bytes) -> Any:
+        """Return an answer; `None` if there is none."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if entry.ends <= self._now():
+            self._drop(key)
+            return None
+        self._entries.move_to_end(key)
+        return entry.answer
+
+    def put(self, key: bytes, owner: str, answer: object, nbytes: int) -> None:
+        """Keep an answer, if it is not larger than all room."""
+        cost = nbytes + _ENTRY
+        if cost > self._most_bytes:
+            return
+        if key in self._entries:
+            self._drop(key)
+        self._entries[key] = _Entry(owner, answer, cost, self._now() + self._ttl_us)
+        self.nbytes += cost
+        while self.nbytes > self._most_bytes:
+            self._drop(next(iter(self._entries)))
+
+    def erase(self, owner: str | None = None) -> int:
+        """Forget the answers of an owner, or all, and return how many there were."""
+        found = [key for key, entry in self._entries.items() if owner in (None, entry.owner)]
+        for key in found:
+            self._drop(key)
+        return len(found)
+
+    def _drop(self, key: bytes) -> None:
+        self.nbytes -= self._entries.pop(key).cost
+
+
+class _Flight:
+    """An answer that is being made for all who ask for it meanwhile. It ends early when none of them waits any more."""
+
+    def __init__(self) -> None:
+        self.batches: list[Events] = []
+        self.reply: ChatReply | None = None
+        self.users = 0
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._error: BaseException | None = None
+        self._over = False
+
+    def begin(self, work: Awaitable[None]) -> None:
+        self._task = asyncio.ensure_future(self._run(work))
+
+    def add(self, batch: Events) -> None:
+        self.batches.append(batch)
+        self._wake()
+
+    async def all(self) -> AsyncGenerator[Events, None]:
+        """Yield its events from the first, as they come."""
+        seen = 0
+        while True:
+            while seen < len(self.batches):
+                yield self.batches[seen]
+                seen += 1
+            if self._over:
+                break
+            await self._changed.wait()
+        if self._error is not None:
+            raise self._error
+
+    async def whole(self) -> ChatReply:
+        while not self._over:
+            await self._changed.wait()
+        if self._error is not None or self.reply is None:
+            raise self._error or asyncio.CancelledError
+        return self.reply
+
+    async def leave(self) -> None:
+        self.users -= 1
+        if not self.users and self._task is not None and not self._over:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (Exception, asyncio.CancelledError) as error:  # raised by each who waits
+            self._error = error
+        self._over = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class Cached:
+    """Answers like those before, where a request allows that.
+
+    Args:
+        version: Of the declared model.
+    """
+
+    def __init__(
+        self,
+        answering: Answering,
+        cache: AnswerCache,
+        version: str,
+        now: Callable[[], int],
+        semantic: SemanticCache | None = None,
+    ) -> None:
+        self._inner = answering
+        self._semantic = semantic
+        self._cache = cache
+        self._version = version
+        self.answers = Answers(cache.most_bytes, parse_duration(cache.ttl), now)
+        self._flights: dict[bytes, _Flight] = {}
+
+    def keeps(self, request: ChatRequest) -> bool:
+        """Return whether a request's answer may be an earlier one."""
+        return (self._cache.sampled or request.sampling.temperature == 0) and repeatable(request)
+
+    def erase(self, owner: str | None = None) -> int:
+        """Forget the answers that were made for an owner, or all, and return how many there were."""
+        if self._semantic is not None:
+            self._semantic.erase()
+        return self.answers.erase(owner)
+
+    async def chat(self, request: ChatRequest, call: Call) -> ChatReply:
+        if not self.keeps(request):
+            return await self._inner.chat(request, call)
+        key, known, place = await self._known(request, call)
+        if known is not None:
+            found: ChatReply = known
+            return found
+        flight, first = self._joined(key, lambda flight: self._make(key, flight, request, call, place))
+        try:
+            reply = await flight.whole()
+        except QuotaExceeded:  # of the first caller's key
+            if first:
+                raise
+            return await self._inner.chat(request, call)
+        finally:
+            await flight.leave()
+        if not first:
+            call.outcome.cached = EXACT
+        return reply
+
+    async def stream(self, request: ChatRequest, call: Call) -> AsyncGenerator[Events, None]:
+        events: AsyncGenerator[Events, None]
+        if not self.keeps(request):
+            async with aclosing(self._inner.stream(request, call)) as events:
+                async for batch in events:
+                    yield batch
+            return
+        key, known, place = await self._known(request, call)
+        if known is not None:
+            for batch in known:
+                yield batch
+            return
+        flight, first = self._joined(key, lambda flight: self._follow(key, flight, request, call, place))
+        begun = False
+        try:
+            async for batch in flight.all():
+                begun = True
+                if not first:
+                    call.outcome.cached = EXACT
+                yield batch
+            return
+        except QuotaExceeded:  # of the first caller's key
+            if first or begun:
+                raise
+        finally:
+            await flight.leave()
+        async with aclosing(self._inner.stream(request, call)) as events:
+            async for batch in events:
+                yield batch
+
+    async def embed(self, request: EmbeddingsRequest, call: Call) -> EmbeddingsReply:
+        return await self._inner.embed(request, call)
+
+    async def _known(self, request: ChatRequest, call: Call) -> tuple[bytes, Any, Any]:
+        """Return the request's digest, its earlier answer if there is one, and its place in the semantic cache."""
+        owner = owner_of(call.caller)
+        key, place = digest(self._version, owner, request), None
+        found = self.answers.get(key)
+        if found is not None:
+            call.outcome.cached = EXACT
+        elif self._semantic is not None:
+            alike, place = await self._semantic.find(self._version, owner, request)
+            if alike is not None and (found := self.answers.get(alike)) is not None:
+                call.outcome.cached = SEMANTIC
+        return key, found, place
+
+    def _joined(self, key: bytes, work: Callable[[_Flight], Awaitable[None]]) -> tuple[_Flight, bool]:
+        """Return the flight of a request, and whether it begins with it."""
+        flight, first = self._flights.get(key), False
+        if flight is None:
+            flight, first = _Flight(), True
+            self._flights[key] = flight
+            flight.begin(work(flight))
+        flight.users += 1
+        return flight, first
+
+    async def _make(self, key: bytes, flight: _Flight, request: ChatRequest, call: Call, place: Any) -> None:
+        try:
+            reply = await self._inner.chat(request, call)
+            if all(choice.finish in _WHOLE for choice in reply.choices):
+                size = len(reply.raw) + sum(len(choice.message.text) for choice in reply.choices)
+                self._keep(key, call, reply, size, place)
+            flight.reply = reply
+        finally:
+            self._flights.pop(key, None)
+
+    async def _follow(self, key: bytes, flight: _Flight, request: ChatRequest, call: Call, place: Any) -> None:
+        try:
+            async with aclosing(self._inner.stream(request, call)) as events:
+                async for batch in events:
+                    flight.add(batch)
+            finishes = {event.finish for batch in flight.batches for event in batch if event.finish}
+            if finishes and finishes <= _WHOLE and not call.outcome.cut:
+                size = sum(len(event.raw) + len(event.text) for batch in flight.batches for event in batch)
+                self._keep(key, call, tuple(flight.batches), size, place)
+        finally:
+            self._flights.pop(key, None)
+
+    def _keep(self, key: bytes, call: Call, answer: object, size: int, place: Any) -> None:
+        self.answers.put(key, owner_of(call.caller), answer, size)
+        if self._semantic is not None:
+            self._semantic.add(key, place)
+
+
+class _Meant:
+    """Questions of one owner that are alike but for their last message."""
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+        self.vectors: list[Any] = []
+
+
+class SemanticCache:
+    """Keys of earlier questions with the same meaning: all but the last message the same, and that one similar.
+
+    Args:
+        threshold: Cosine of two questions, from which on one's answer is given for the other. Choose it by
+            `wrong_hits` on questions of your own.
+        open: Opens the encoder; called once, in a thread.
+        most: Conversations that are kept, and questions of each of them.
+    """
+
+    def __init__(self, open: Callable[[], Encoder], threshold: float, most: int = 1000) -> None:
+        self._open, self.threshold, self._most = open, threshold, most
+        self._encoder: Encoder | None = None
+        self._known: OrderedDict[bytes, _Meant] = OrderedDict()
+
+    async def find(self, version: str, owner: str, request: ChatRequest) -> tuple[bytes | None, Any]:
+        """Return the key under which the most similar question was added, if one is similar enough, and the place of
+        this one for `add`; `None` for a request without a last text."""
+        group, text = _split(version, owner, request)
+        if not text:
+            return None, None
+        vector = (await asyncio.to_thread(self._encode, text))[0]
+        known = self._known.get(group)
+        if known is None:
+            return None, (group, vector)
+        scores = np.stack(known.vectors) @ vector
+        best = int(scores.argmax())
+        return (known.keys[best] if scores[best] >= self.threshold else None), (group, vector)
+
+    def _encode(self, text: str) -> Floats:
+        if self._encoder is None:
+            self._encoder = self._open()
+        return self._encoder.encode([text])
+
+    def add(self, key: bytes, place: Any) -> None:
+        """Remember a question whose answer is known by a key."""
+        if place is None:
+            return
+        group, vector = place
+        known = self._known.setdefault(group, _Meant())
+        if len(self._known) > self._most:
+            self._known.popitem(last=False)
+        known.keys.append(key)
+        known.vectors.append(vector)
+        if len(known.keys) > self._most:
+            del known.keys[0], known.vectors[0]
+
+    def erase(self) -> None:
+        """Forget all questions."""
+        self._known.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class WrongHits:
+    """How often a semantic cache would answer another question than the one that was asked.
+
+    Attributes:
+        pairs: Labelled pairs of questions.
+        hits: Pairs that the threshold takes for the same.
+        wrong: Hits whose questions have different answers.
+        missed: Pairs of the same answer that it takes for different.
+        rate: `wrong / hits`, with its interval `low` to `high`; `None` without hits.
+    """
+
+    threshold: float
+    pairs: int
+    hits: int
+    wrong: int
+    missed: int
+    rate: float | None
+    low: float | None
+    high: float | None
+
+
+def wrong_hits(
+    encoder: Encoder, labelled: Sequence[tuple[str, str, bool]], thresholds: Sequence[float]
+) -> list[WrongHits]:
+    """Measure the wrong hits of thresholds on pairs of questions, each with whether both have the same answer.
+
+    The interval is of 95% confidence and holds for few hits (see `stats.quality_figures.share_interval`).
+
+    Raises:
+        Invalid: There is no pair.
+    """
+    if not labelled:
+        raise Invalid("There are no labelled pairs of questions.", fix="give some of each kind.")
+    one = encoder.encode([pair[0] for pair in labelled])
+    other = encoder.encode([pair[1] for pair in labelled])
+    scores = (one * other).sum(axis=1)
+    same = np.array([pair[2] for pair in labelled], dtype=bool)
+    found = []
+    for threshold in thresholds:
+        hit = scores >= threshold
+        hits, wrong = int(hit.sum()), int((hit & ~same).sum())
+        low, high = share_interval(wrong, hits) if hits else (None, None)
+        missed = int((~hit & same).sum())
+        rate = wrong / hits if hits else None
+        found.append(WrongHits(threshold, len(labelled), hits, wrong, missed, rate, low, high))
+    return found
+
+
+def _split(version: str, owner: str, request: ChatRequest) -> tuple[bytes, str]:
+    """Return the digest of a request without the text of its last message, and that text."""
+    if not request.messages or request.messages[-1].role != "user":
+        return b"", ""
+    last = request.messages[-1]
+    rest = tuple(part for part in last.content if not isinstance(part, Text))
+    without: Message = msgspec.structs.replace(last, content=rest)
+    messages = (*request.messages[:-1], without)
+    return digest(version, owner, msgspec.structs.replace(request, messages=messages)), last.text

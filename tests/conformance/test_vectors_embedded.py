@@ -210,12 +210,16 @@ def test_an_index_that_was_dropped_is_not_written_by_who_has_it_open(
     index: EmbeddedVectorIndex, store: EmbeddedVectorStore
 ) -> None:
     store.drop("i")
-    with pytest.raises(NotFound):
-        index.upsert(_entries(0, 1))
-    store.create("i", SPEC).close()
-    for call in (lambda: index.upsert(_entries(0, 1)), lambda: index.delete(["e1"]), index.compact):
+    for call in (lambda: index.upsert(_entries(0, 1)), index.compact, lambda: index.search(_queries(), 1)):
         with pytest.raises(NotFound):
             call()
+    store.create("i", SPEC).close()
+    for call in (lambda: index.upsert(_entries(0, 1)), lambda: index.delete(["e1"]), index.compact, index.ids):
+        with pytest.raises(NotFound):
+            call()
+    for read in (lambda: index.get(["e1"]), index.count, lambda: index.search(_queries(), 1)):
+        with pytest.raises(NotFound):
+            read()
     assert store.open("i").count() == 0
 
 

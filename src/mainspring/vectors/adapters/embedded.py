@@ -140,6 +140,7 @@ class EmbeddedVectorIndex:
                     connection.execute("UPDATE version SET cleaned = ?", (state.change,))
 
     def _building(self, wait_s: float) -> AbstractContextManager[None]:
+        self._check_there()  # a lock makes its folder
         return FileLocks(self._folder).hold("graph", wait_s=wait_s)
 
     def _write_graph(self, state: State) -> None:
@@ -205,6 +206,7 @@ class EmbeddedVectorIndex:
 
     def get(self, ids: Sequence[str]) -> Entries:
         asked, found = [each for each in dict.fromkeys(ids) if storable(each)], dict[str, tuple[bytes, bytes]]()
+        self._check_there()
         with self._file.transaction("DEFERRED") as connection:
             for start in range(0, len(asked), _PAGE):
                 some = asked[start : start + _PAGE]
@@ -221,6 +223,7 @@ class EmbeddedVectorIndex:
         check_where(self.spec, where)
         if not storable(after):
             raise Invalid(f"{after[:80]!r} is no id after which others come.")
+        self._check_there()
         found: list[str] = []
         page = count if where is None else max(count, _PAGE)
         while len(found) < count:
@@ -256,12 +259,12 @@ class EmbeddedVectorIndex:
 
     def _state(self) -> State:
         """Return the entries as they are now."""
+        self._check_there()
         with self._file.errors():
             now = self._file.connection().execute(_VERSION).fetchone()
         state = self._seen
         if state is not None and (state.epoch, state.writes) == now:
             return state
-        self._check_there()
         with self._lock, self._file.transaction("DEFERRED") as connection:
             epoch, writes = connection.execute(_VERSION).fetchone()
             (change,) = connection.execute(_LAST_CHANGE).fetchone()

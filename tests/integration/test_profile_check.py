@@ -63,11 +63,13 @@ def test_all_is_well_and_nothing_was_made(
     settings = {
         "catalog": database.text, "tracking": database.text, "online": redis_server.url.text,
         "lake": s3_url.text, "blobs": s3_url.text.replace("prefix", "other"),
+        "vectors": database.text,
     }  # fmt: skip
     found = checked(tmp_path, **settings)
     assert wrong(found) == []
     assert set(found["catalog"]) == {"reachable", "version", "encryption", "rights", "schema", "jobs"}
     assert set(found["online"]) == {"reachable", "version", "encryption", "rights", "schema"}
+    assert set(found["vectors"]) == {"reachable", "version", "encryption", "rights", "pgvector"}
     assert "the first command creates them" in found["catalog"]["schema"].detail
     assert "the first run creates them" in found["tracking"]["schema"].detail
     assert "Postgres" in found["catalog"]["version"].detail

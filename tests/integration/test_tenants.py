@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import obstore
 import psycopg
 import pyarrow as pa
@@ -47,12 +48,13 @@ from mainspring.registry.bundles import seal
 from mainspring.security.adapters.key_vault import VaultKeys
 from mainspring.security.model import AuditEvent, Wrapped
 from mainspring.security.sessions import Sessions, session_secret
+from mainspring.vectors.model import Entries, IndexSpec
 
 TENANTS = ("acme", "beta")
 DATABASE = {"sqlite", "postgresql", "postgres", "memory"}  # in schemas: `test_a_role_reaches_no_table_of_the_other`
 # Tables of other adapters. A new one fails `test_every_port_is_tried` until it is here.
 STATE = {"PREDICTION_LOGS", "PREDICTIONS", "SKETCHES"}  # files there, and tables of the lake
-OWN = {"LAKES", "ONLINE_STORES", "EVENT_LOGS", "BLOBS", "KEY_SERVICES", "ANCHORS", "BROKERS"}
+OWN = {"LAKES", "ONLINE_STORES", "EVENT_LOGS", "BLOBS", "KEY_SERVICES", "ANCHORS", "BROKERS", "VECTOR_STORES"}
 # Each kind of server, and the test here that crosses it with credentials; of the others the plan has a test.
 CROSSED = {
     "postgresql",
@@ -268,6 +270,25 @@ def test_online_states_on_postgres_are_in_the_tenant_s_schema(world: World) -> N
     with psycopg.connect(world.settings("acme").catalog.text) as connection:
         schemas = connection.execute("SELECT schemaname FROM pg_tables WHERE tablename = 'entity'").fetchall()
     assert {name for (name,) in schemas} == {schema_of(project.settings.scope) for project in world.two}
+    for store in stores:
+        store.close()
+
+
+def test_indexes_of_vectors_on_postgres_are_apart(world: World) -> None:
+    with psycopg.connect(world.database.text, autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS vector SCHEMA public")
+    stores = []
+    for project in world.two:
+        at = backends.Context(project.settings.catalog, project)
+        stores.append(backends.build("vectors", backends.VECTOR_STORES, at))
+    a, b = stores
+    spec = IndexSpec(dimension=2)
+    a.create("docs", spec).upsert(Entries(["one"], np.ones((1, 2), np.float32)))
+    assert (a.names(), b.names()) == (["docs"], [])
+    b.create("docs", spec)
+    b.drop("docs")
+    assert a.open("docs").ids() == ["one"]
+    a.drop("docs")
     for store in stores:
         store.close()
 

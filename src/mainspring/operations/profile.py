@@ -98,6 +98,7 @@ def _checks(project: Project, part: str, url: Url) -> Iterator[Outcome]:
         "catalog": server_checks.catalog_on_postgres,
         "tracking": server_checks.tracking_on_postgres,
         "online": server_checks.online_on_postgres,
+        "vectors": server_checks.vectors_on_postgres,
     }
     kinds: dict[str, Callable[[Backend], Iterator[Outcome]]] = {
         "memory": place_checks.memory,

@@ -23,7 +23,7 @@ from mainspring.core.time import Clock
 from mainspring.jobs.bell import ring
 from mainspring.project.ledger_folder import lake_digest, ledger_folder
 from mainspring.project.receivers import variable
-from mainspring.project.tenancy import topics_prefix
+from mainspring.project.tenancy import topics_prefix, vectors_schema
 from mainspring.registry.bundles import MODEL, TOKENIZER
 from mainspring.security.secrets import read_private
 
@@ -345,9 +345,17 @@ VERSIONS: Mapping[str, Build] = {
     "memory": lambda _: lazily("registry.adapters.memory", "MemoryVersions", extra="local")(),
 }
 APPROVALS: Mapping[str, Build] = _in_catalog("registry", "CatalogApprovals", "gateway")
+
+
+def _vectors_on_postgres(at: Context) -> Any:
+    store = lazily("vectors.adapters.pgvector", "PgVectorStore", extra="postgres")
+    return store(at.url, schema=vectors_schema(at.project.settings))
+
+
 VECTOR_STORES: Mapping[str, Build] = {
     "file": lambda at: lazily("vectors.adapters.embedded", "EmbeddedVectorStore", extra="gateway")(at.url.path),
     "memory": lambda _: lazily("vectors.adapters.memory", "MemoryVectorStore", extra="gateway")(),
+    **dict.fromkeys(("postgresql", "postgres"), _vectors_on_postgres),
 }
 PROMPT_VERSIONS: Mapping[str, Build] = _by_catalog(
     lambda at: lazily("llm.adapters.prompt_versions", "CatalogPromptVersions", extra="gateway")(at.project.engine)

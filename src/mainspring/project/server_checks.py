@@ -12,12 +12,15 @@ from mainspring.core.ids import new_id
 from mainspring.core.settings import Address, Url
 from mainspring.project.catalog import schema_of
 from mainspring.project.place_checks import Backend, Outcome, all_blobs, catalog_schema, mlflow_schema, probed
+from mainspring.project.tenancy import vectors_schema
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
 LEAST_POSTGRES = 13
 LEAST_REDIS = (6, 0)
+LEAST_PGVECTOR = (0, 8)  # what the tests run with
+_PGVECTOR = "SELECT coalesce(installed_version, default_version) FROM pg_available_extensions WHERE name = 'vector'"
 _UNREAD = ""
 # Message of libpq -> fix.
 _TOLD: Sequence[tuple[str, str]] = (
@@ -79,6 +82,23 @@ def online_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterator[
                 yield Outcome("schema", True, "no tables yet; the first command creates them")
                 return
     yield from list(probed(at.project.online))[1:]
+
+
+def vectors_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterator[Outcome]:
+    """Check the server, its pgvector, and the schema of the indexes."""
+    with connected(at.url) as connect:
+        if not (yield from _serves(connect, at.url, least)):
+            return
+        with connect() as connection:
+            found = _scalar(connection, _PGVECTOR)
+            fix = f"install pgvector {'.'.join(map(str, LEAST_PGVECTOR))} or newer on the server"
+            new = found is not None and tuple(map(int, str(found).split(".")[:2])) >= LEAST_PGVECTOR
+            yield Outcome("pgvector", new, str(found or "not installed"), "" if new else fix)
+            schema = vectors_schema(at.project.settings)
+            made = _scalar(
+                connection, "SELECT to_regclass(quote_ident(:name) || '.vector_index') IS NOT NULL", name=schema
+            )
+            yield from _rights(connection, schema, made=bool(made))
 
 
 def redis(at: Backend, *, least: tuple[int, int] = LEAST_REDIS) -> Iterator[Outcome]:

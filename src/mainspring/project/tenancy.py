@@ -31,6 +31,11 @@ def schema_name(kind: str, scope: str) -> str:
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 17]}_{sha256(scope.encode()).hexdigest()[:16]}"
 
 
+def vectors_schema(settings: Settings) -> str:
+    """Return the schema of indexes of vectors on Postgres: a project's own, a tenant's that of its catalog."""
+    return schema_name("mainspring" if settings.tenant else "mainspring_vectors", settings.scope)
+
+
 def topics_prefix(settings: Settings) -> str:
     """Return the beginning of a tenant's topics; empty for a project without a tenant."""
     return f"{settings.scope}.." if settings.tenant else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.expr.tree import Node, col
 from mainspring.core.schema import DType, Schema
+from mainspring.vectors.conditions import condition
 from mainspring.vectors.model import METRICS, Entries, Floats, Hit, IndexSpec, Metric
 from mainspring.vectors.ports import VectorIndex, VectorStore
 
@@ -145,12 +147,14 @@ class VectorIndexConformance:
     Attributes:
         least_recall: Mean recall@10 that each filtered search reaches; 1 for an exact index.
         entries: Number of entries where recall is measured: enough that an approximate index is used.
+        compares_only: Whether it takes no other filters than `conditions.condition` does.
         chooses_by_id: Whether of several entries that are equally near the first by id are chosen, where not all fit.
     """
 
     least_recall: ClassVar[float] = 1.0
     entries: ClassVar[int] = 1_000
     dimension: ClassVar[int] = 16
+    compares_only: ClassVar[bool] = False
     chooses_by_id: ClassVar[bool] = True
 
     @pytest.fixture
@@ -227,6 +231,10 @@ class VectorIndexConformance:
         index.upsert(made(ids, vectors, rows))
         query = made_vectors(1, 4, seed=5)
         for where, passes in _FILTERS:
+            if self.compares_only and not _compares(where):
+                with pytest.raises(Invalid, match="cannot filter by"):
+                    index.count(where)
+                continue
             kept = [place for place, row in enumerate(rows) if passes(row)]
             wanted = [ids[place] for place in kept]
             assert index.ids(where=where) == wanted
@@ -555,6 +563,12 @@ class VectorIndexConformance:
             assert len(hits) == 60
             nearest = np.argsort(-oracle(metric, scaled, scaled[0]), kind="stable")
             assert [hit.id for hit in hits][:5] == [f"e{place:02}" for place in nearest[:5]]
+
+
+def _compares(where: Node) -> bool:
+    with suppress(Invalid):
+        return bool(condition(where, FIELDS))
+    return False
 
 
 class VectorStoreConformance:

@@ -15,6 +15,7 @@ from mainspring.project import Project, backends, open_project
 from mainspring.project.backends import Context, build
 from mainspring.project.catalog import memory_catalog
 from mainspring.project.settings import load_settings
+from mainspring.project.tenancy import vectors_schema
 from mainspring.serving.adapters.catalog import CatalogRoutes
 
 TABLES = {name: table for name, table in vars(backends).items() if name.isupper() and isinstance(table, dict)}
@@ -77,6 +78,12 @@ def test_an_online_store_is_opened_by_its_address_before_its_server_answers(
     found = _project(tmp_path, online=url).online
     assert type(found).__name__ == store
     found.close()
+
+
+def test_a_store_of_vectors_on_postgres_has_a_schema_of_its_project(tmp_path: Path) -> None:
+    assert vectors_schema(_project(tmp_path).settings) == "mainspring_vectors_shop"
+    found = _project(tmp_path, vectors="postgresql://127.0.0.1:1/x").vectors
+    assert type(found).__name__ == "PgVectorStore"
 
 
 @pytest.mark.parametrize(

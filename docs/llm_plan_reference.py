@@ -14,7 +14,7 @@ from mainspring.llm.sizing.layout import Layout, Sized
 from mainspring.llm.sizing.models import families, read_model
 from mainspring.llm.sizing.plan import NETWORK_GB_S
 from mainspring.llm.sizing.precision import PRECISIONS
-from mainspring.llm.sizing.roofline import GOOD, POOR, USUAL, served
+from mainspring.llm.sizing.roofline import GOOD, POOR, USUAL, served, speed
 
 HERE = Path(__file__).parent
 PAGE = HERE / "reference" / "llm-sizing.md"
@@ -76,6 +76,18 @@ def throughputs() -> Iterator[Row]:
                 table["model"], table["gpus"], table["dtype"], prompt, answer, batch, published, low, expected, high,
                 table["source"],
             )  # fmt: skip
+
+
+def latencies() -> Iterator[Row]:
+    """Yield each published time to the first token beside its estimate, in ms."""
+    for table in PUBLISHED["latency"]:
+        for name, gpus, prompt, published in table["rows"]:
+            group = parse_group(gpus)
+            sized = Sized(read_model(name), PRECISIONS[table["dtype"]], "fp8", group, Layout(group.count, 1, 1, 1))
+            low, expected, high = (
+                1e3 * speed(sized, 1, prompt, prompt, at, NETWORK_GB_S).first for at in (GOOD, USUAL, POOR)
+            )
+            yield Row(name, gpus, table["dtype"], prompt, 1, 1, published, low, expected, high, table["source"])
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
@@ -148,6 +160,22 @@ def _speeds() -> str:
     return f"{_SPEEDS}{summary}Missed: {misses}.\n\n{sources}\n\n" + _table(head, rows)
 
 
+def _latencies() -> str:
+    found = list(latencies())
+    missed = [f"{row.model} on {row.gpus}, {row.prompt} tokens" for row in found if not row.within]
+    rows = [
+        [row.model, row.gpus, f"`{row.dtype}`", f"{row.prompt:,}", f"{row.published:g}",
+         f"{row.expected:.1f} ({row.low:.1f} to {row.high:.1f})", f"{row.ratio:.2f}"]
+        for row in found
+    ]  # fmt: skip
+    head = ["model", "GPUs", "type", "prompt", "published ms", "expected ms", "ratio"]
+    return (
+        "\n## Times to the first token\n\nOf a prompt that comes alone (trt09). "
+        f"{len(found) - len(missed)} of {len(found)} lie in the interval. Missed: {'; '.join(missed) or 'none'}.\n\n"
+        + _table(head, rows)
+    )
+
+
 def _fits() -> str:
     rows = [[table["model"], f"`{table['dtype']}`", f"{table['context']:,}", ", ".join(table["yes"]),
              ", ".join(table["no"])] for table in PUBLISHED["fits"]]  # fmt: skip
@@ -159,7 +187,7 @@ def _fits() -> str:
 
 def page() -> str:
     """Return the whole page."""
-    return _HEAD + _families() + _files() + _fits() + _speeds() + _gpus()
+    return _HEAD + _families() + _files() + _fits() + _speeds() + _latencies() + _gpus()
 
 
 if __name__ == "__main__":

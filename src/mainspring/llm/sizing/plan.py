@@ -277,7 +277,7 @@ def _speeds(sized: Sized, wanted: Wanted, prompt: int, price: float | None) -> d
             lambda at, _found: replicas * served(sized, each, prompt, answer, at, wanted.network_gb_s)
         )
         found["next_token_ms"] = over(lambda _at, found: 1e3 * found.step)
-    found["first_token_ms"] = over(lambda _at, found: 1e3 * prompt / found.prefill)
+    found["first_token_ms"] = over(lambda _at, found: 1e3 * found.first)
     if price is None:
         return dict(found)
 

@@ -37,10 +37,12 @@ class Speed:
 
     Attributes:
         step: Seconds from one token of a sequence to its next.
+        first: Seconds from a prompt that comes alone to its first token.
         decode, prefill: Tokens a second, of all sequences together.
     """
 
     step: float
+    first: float
     decode: float
     prefill: float
 
@@ -56,7 +58,10 @@ def speed(sized: Sized, batch: float, context: float, prompt: float, at: Efficie
     together = max(1.0, batch / stages)  # each stage works on another part of the batch
     step = stages * _stage(sized, together, context, at, network_gb_s) + at.per_step + batch * at.per_sequence
     decode = batch / step if sized.model.attention.cached() else 0.0
-    return Speed(step, decode, _prefill(sized, prompt, at, network_gb_s))
+    prefill = CHUNK / (_chunk(sized, CHUNK, prompt, at, network_gb_s) + at.per_step / stages)
+    chunks = max(1, -(-prompt // CHUNK))  # of a prompt alone, which pass through the stages one after the other
+    first = (chunks + stages - 1) * _chunk(sized, prompt / chunks, prompt, at, network_gb_s) + at.per_step
+    return Speed(step, first, decode, prefill)
 
 
 def served(sized: Sized, batch: float, prompt: float, answer: float, at: Efficiency, network_gb_s: float) -> float:
@@ -102,19 +107,19 @@ def _sums(sized: Sized, tokens: float, at: Efficiency, network_gb_s: float) -> f
     return seconds
 
 
-def _prefill(sized: Sized, prompt: float, at: Efficiency, network_gb_s: float) -> float:
-    """Return the tokens of prompts a second: all stages work, each on another chunk."""
+def _chunk(sized: Sized, chunk: float, prompt: float, at: Efficiency, network_gb_s: float) -> float:
+    """Return the seconds in which one stage computes `chunk` tokens of prompts of `prompt` tokens."""
     model, layout = sized.model, sized.layout
-    chunk = float(CHUNK)
     multiplied = 2 * (model.computed() - _head(sized)) * chunk / layout.gpus / _rate(sized, at)
     reaches = prompt if model.attention.bidirectional else prompt / 2  # the mean of a triangle
     attended = chunk * model.attended(reaches, from_latent=False) / layout.gpus / _attention_rate(sized, at)
-    read = (
-        sum(sized.precision.weights(model).values()) / layout.gpus / (sized.group.gpu.bandwidth_gb_s * 1e9 * at.memory)
-    )
+    found = sized.precision.weights(model)
+    unused = found.get("experts", 0) * (1 - model.expert_share(chunk))
+    looked_up = 0 if model.tied else found.get("embeddings", 0)
+    memory = sized.group.gpu.bandwidth_gb_s * 1e9 * at.memory
+    read = (sum(found.values()) - unused - looked_up) / layout.gpus / memory
     layers = model.layers / layout.pipeline
-    seconds = max(multiplied, read) + attended + _sums(sized, chunk, at, network_gb_s) + layers * at.per_layer
-    return chunk / (seconds + at.per_step / layout.pipeline)
+    return max(multiplied, read) + attended + _sums(sized, chunk, at, network_gb_s) + layers * at.per_layer
 
 
 def _head(sized: Sized) -> int:

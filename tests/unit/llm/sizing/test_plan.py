@@ -106,6 +106,24 @@ def test_expected_speeds_lie_near_published_ones() -> None:
     }
 
 
+def test_times_to_the_first_token_lie_near_published_ones() -> None:
+    found = list(REFERENCE.latencies())
+    assert len(found) == 26
+    assert 0.85 < median(row.ratio for row in found) < 1.15
+    assert all(0.7 < row.ratio < 1.6 for row in found)
+    assert [(row.model, row.gpus, row.prompt) for row in found if not row.within] == [("mixtral-8x7b", "2xA100", 128)]
+
+
+def test_a_prompt_alone_passes_through_the_stages_one_after_the_other() -> None:
+    group, model = parse_group("4xH100"), read_model("llama-3-1-70b")
+    one, four = (
+        speed(Sized(model, PRECISIONS["fp8"], "bf16", group, Layout(1, stages, 1, 1)), 1, 8000, 8000, USUAL, 50)
+        for stages in (1, 4)
+    )
+    assert four.prefill > 3.5 * one.prefill
+    assert four.first > 0.9 * one.first
+
+
 @pytest.mark.parametrize("table", REFERENCE.PUBLISHED["fits"])
 def test_what_is_published_to_fit_fits(table: dict[str, Any]) -> None:
     answers = {

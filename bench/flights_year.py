@@ -95,7 +95,8 @@ def _read() -> pa.Table:
     """Ingest the year into a project of its own, and return the labelled observations with their features."""
     from mainspring.core.time import ReplayClock, parse_instant
     from mainspring.operations.apply import apply
-    from mainspring.operations.demo.walkthrough import MODEL, SOURCES, project_folder
+    from mainspring.operations.demo.example import project_folder
+    from mainspring.operations.demo.walkthrough import MODEL, SOURCES
     from mainspring.operations.ingest import land
     from mainspring.operations.opened import open_folder
 

@@ -43,6 +43,7 @@ from mainspring.operations.ci.model import Report
 from mainspring.operations.collection_evaluation import CollectionEvaluation
 from mainspring.operations.collections import CollectionReport
 from mainspring.operations.data.batches import Batch, Descent
+from mainspring.operations.demo.handbook import HandbookSummary
 from mainspring.operations.demo.walkthrough import Summary
 from mainspring.operations.edge.building import BuiltPackage
 from mainspring.operations.edge.checking import CheckedPackage
@@ -184,7 +185,7 @@ _FLEET_ROLLOUT = _object(
     history=list[_object("FleetEvent", at=int, text=str)],
 )  # fmt: skip
 DOCUMENTS = {
-    "demo": Document(Summary),
+    "demo": Document(Summary, otherwise=HandbookSummary),
     "init": Document(_object("Created", project=str)),
     "apply": Document(
         _object(

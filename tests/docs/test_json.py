@@ -83,6 +83,7 @@ SEEN = {
     **dict.fromkeys(("llm approve", "llm deny"), "unit/operations/test_held_calls.py"),
     "prompts point": "unit/operations/test_prompts.py",
     "data publish": "unit/operations/test_publishing.py", "login": "integration/test_login.py",
+    **dict.fromkeys(("llm approve", "llm deny"), "unit/operations/test_held_calls.py"),
     "logout": "integration/test_login.py", "migrate": "e2e/test_migrate.py",
     "encryption rewrite": "integration/test_erase.py", "retention": "integration/test_retention.py",
     "models import": "integration/test_registry_life.py", "replay": "unit/operations/test_replay.py",

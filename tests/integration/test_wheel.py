@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("src/", "examples/flights/", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")
+PARTS = ("src/", "examples/", "docs/", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")
 
 
 def build(into: Path, mask: int, at: int) -> bytes:

@@ -9,7 +9,7 @@ import click
 SHARED = ("json_", "project", "profile", "debug", "_click_default_help", "help")
 # command -> its examples, without the program's name; a test parses each
 EXAMPLES: dict[str, tuple[str, ...]] = {
-    "demo": ("demo", "demo --keep"),
+    "demo": ("demo", "demo --keep", "demo --rag"),
     "init": ("init courier",),
     "apply": ("apply --dry-run", "apply"),
     "ingest": ("ingest orders orders.parquet", "ingest orders courier.data:orders"),

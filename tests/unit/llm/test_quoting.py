@@ -7,22 +7,17 @@ import asyncio
 import msgspec
 import pytest
 
-from kit.answering import CALL
+from kit.answering import CALL, COLLECTION
 from kit.encoders import WordEncoder
 from mainspring.llm.adapters.quoting import QuotingModel, answer
 from mainspring.llm.answers.declaring import NOT_FOUND, Answers, Retriever
 from mainspring.llm.answers.model import Passage
 from mainspring.llm.answers.prompting import question_request
-from mainspring.llm.declaring import LanguageModel, UpstreamModel
 from mainspring.llm.model import ChatReply, ChatRequest, EmbeddingsRequest, Event, UpstreamError
 from mainspring.vectors.ports import Encoder
 
 ENCODER: Encoder = WordEncoder(64)
-DECLARED = Answers(
-    "ask",
-    retriever=Retriever("search", collection="docs"),
-    model=LanguageModel("quotes", upstreams=[UpstreamModel("quotes", "quotes")]),
-)
+DECLARED = Answers("ask", retriever=Retriever("search", collection=COLLECTION))
 LATE = """\
 # Late events
 

@@ -95,6 +95,8 @@ def test_a_denied_call_stays_denied_for_a_day(tmp_path: Path) -> None:
         desk.ask()
         [held] = held_calls(project)
         documents.check(["llm", "deny"], described(decide(project, held.id, approve=False, reason="no")))
+        [event] = project.audit.search(AuditFilter(action="llm.deny"))
+        assert event.event.resource == f"call/{held.id}"
         assert desk.ask() == ("A person denied this call of 'refund'.", 0)
         assert len(project.audit.search(AuditFilter(action="llm.deny"))) == 1
 

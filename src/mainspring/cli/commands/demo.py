@@ -1,4 +1,4 @@
-"""`mainspring demo`: the whole life cycle, on the flights of 2013."""
+"""`mainspring demo`: the whole life cycle, on the flights of 2013; or answers from the documentation."""
 
 from __future__ import annotations
 
@@ -14,22 +14,32 @@ from mainspring.cli.call import command as make
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mainspring.operations.demo.handbook import HandbookSummary
     from mainspring.operations.demo.walkthrough import Summary
 
 
 @make("demo")
 @click.option("--keep", is_flag=True, help="Keep the project running until Ctrl-C.")
-def command(call: Call, *, keep: bool) -> int:
+@click.option("--rag", is_flag=True, help="Instead, search the documentation and answer questions from it.")
+def command(call: Call, *, keep: bool, rag: bool) -> int:
     """Run the flights example from ingestion to monitoring: ingest, train, gate, serve, monitor.
 
     Trains on January to June of 2013, then replays July and August as real requests. Uses the flights project in the
     current folder if there is one, else creates the folder `flights`.
+
+    With --rag it creates the folder `handbook`: this documentation in chunks with vectors, measured by questions whose
+    pages are known, and questions that are answered with citations, without network. Answers quote their sources
+    until the project names a language model.
     """
     from mainspring.operations.demo import walkthrough
+    from mainspring.operations.demo.example import project_folder
     from mainspring.operations.keys import console_link
     from mainspring.processes.supervisor import Supervisor
 
-    call.folder = walkthrough.project_folder((call.folder or Path.cwd()).resolve())
+    call.folder = project_folder((call.folder or Path.cwd()).resolve(), "handbook" if rag else "flights")
+    if rag:
+        _answers(call, keep=keep)
+        return exits.OK
     project = call.project
     with call.progress() as progress:
 
@@ -52,6 +62,45 @@ def command(call: Call, *, keep: bool) -> int:
                 with told.heeding():
                     told.wait()
     return exits.OK if summary.gate == "passed" else exits.GATE
+
+
+def _answers(call: Call, *, keep: bool) -> None:
+    from mainspring.operations.demo.handbook import handbook_demo
+    from mainspring.operations.keys import console_link
+    from mainspring.processes.supervisor import Supervisor
+
+    with call.progress() as progress:
+        summary = handbook_demo(call.project, progress.update, progress.finish)
+        progress.close()
+    if not keep:
+        call.result(summary, lambda console: _show_answers(console, summary, summary.console))
+        return
+    supervisor = Supervisor(call.project)
+    with supervisor.heeding(), supervisor.running():
+        link = console_link(call.project)
+        call.result(summary, lambda console: _show_answers(console, summary, link))
+        supervisor.wait()
+
+
+def _show_answers(console: Console, found: HandbookSummary, link: str) -> None:
+    console.print(f"\n{found.pages} pages in {found.chunks:,} chunks; the search for {found.questions} known pages:")
+    for name in ("recall@10", "mrr@10"):
+        figure = found.figures[name]
+        interval = "" if figure.low is None else f" ({figure.low:.2f} to {figure.high:.2f})"
+        console.print(f"  {name} [bold]{figure.value or 0.0:.2f}[/]{interval}", highlight=False)
+    for each in found.asked:
+        console.print(f"\n[bold]{each.question}[/]")
+        console.print(each.answer, markup=False, highlight=False)
+        for cited in each.citations:
+            headings = " > ".join(cited.headings)
+            console.print(
+                f"  [{cited.number}] {cited.page}, characters {cited.start} to {cited.end}: {headings}",
+                markup=False, highlight=False, style="dim", soft_wrap=True,
+            )  # fmt: skip
+    console.print(f"\nTook {found.seconds:.1f} s. Console: {link}", soft_wrap=True, highlight=False)
+    console.print("Try next:")
+    for line in ("mainspring answers ask handbook QUESTION", "mainspring collections search handbook QUERY"):
+        console.print(f"  {line}", soft_wrap=True)
 
 
 def _show(console: Console, found: Summary, link: str | None) -> None:

@@ -41,7 +41,7 @@ _END = re.compile(r"(?<=[.!?])[\"')*]*\s+(?=[\"'(*`]*[A-Z0-9`])")
 _WORD = re.compile(r"[^\W_]+")
 _MOST = 3  # sentences
 _LEAST = 0.45  # cosine of the best sentence and the question; unrelated ones of MiniLM have less than .2
-_NEAR = 0.9  # of the best one's cosine, for the others
+_NEAR = 0.93  # of the best one's cosine, for the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def _parted(text: str) -> Sequence[str]:
             blocks.append([])
         if line.strip() and not _UNQUOTED.match(line):
             blocks[-1].append(line[bullet.end() :] if bullet else line)
-    joined = (_LINK.sub(r"\1", " ".join(" ".join(block).split())) for block in blocks)
+    joined = (_LINK.sub(r"\1", " ".join(" ".join(block).split())).replace("**", "") for block in blocks)
     parts = (part.strip() for block in joined for part in _END.split(block))
     return [part for part in parts if part.endswith((".", "!", "?")) and _WORD.search(part)]
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import mainspring
-from mainspring.core.errors import Conflict, Invalid, MissingExtra, NotFound
-from mainspring.core.settings import PROJECT_FILE
+from mainspring.core.errors import Invalid, MissingExtra
 from mainspring.core.time import DAY, ReplayClock, format_instant, parse_instant
 from mainspring.operations.apply import apply
 from mainspring.operations.demo import agreement
@@ -73,28 +69,6 @@ class Shown:
     stage: Callable[[str, float, float | None, str], None]  # name, done, total, note
     done: Callable[[str, str], None]  # name, how it ended
     key: Callable[[str | None], None]  # the administrator's key, once; `None` if an earlier start has shown it
-
-
-def project_folder(folder: Path) -> Path:
-    """Return the demo's project: `folder` if it contains one, else `folder/flights`, copied there if missing.
-
-    Raises:
-        Conflict: `folder/flights` is something else.
-        NotFound: The installation lacks the example.
-    """
-    if (folder / PROJECT_FILE).is_file():
-        return folder
-    target = folder / "flights"
-    if (target / PROJECT_FILE).is_file():
-        return target
-    if target.exists():
-        raise Conflict(f"{target} exists and is not a project.", fix="run the demo in another folder.")
-    package = Path(mainspring.__file__).parent
-    for source in (package / "examples" / "flights", package.parent.parent / "examples" / "flights"):
-        if (source / PROJECT_FILE).is_file():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns(".mainspring", "__pycache__"))
-            return target
-    raise NotFound("This installation lacks the example project.", fix="install mainspring from its wheel.")
 
 
 @contextmanager

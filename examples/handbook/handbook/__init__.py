@@ -1,0 +1,1 @@
+"""Mainspring's documentation, searched and quoted."""

@@ -1,13 +1,18 @@
 import asyncio
 import json
+import os
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner
 
 from kit import documents
 from kit.language_gateway import language_model
+from kit.prefork_client import umask
+from mainspring.cli.main import cli
 from mainspring.core.errors import Conflict, Denied, NotFound, Unavailable
 from mainspring.core.time import DAY
 from mainspring.llm.adapters import held_calls as adapter
@@ -99,6 +104,35 @@ def test_a_denied_call_stays_denied_for_a_day(tmp_path: Path) -> None:
         assert event.event.resource == f"call/{held.id}"
         assert desk.ask() == ("A person denied this call of 'refund'.", 0)
         assert len(project.audit.search(AuditFilter(action="llm.deny"))) == 1
+
+
+def test_the_commands_show_and_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def said(*words: str) -> str:
+        done = CliRunner().invoke(cli, ["llm", *words])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    with closing(opened(tmp_path)) as project:
+        assert said("approvals") == "No call waits.\n"
+        desk = Desk(project)
+        desk.ask()
+        [held] = held_calls(project)
+        assert '{"by": "card", "order": 7}' in said("approvals")
+        assert f"{held.id} (refund of desk) is approved by " in said("approve", held.id)
+        assert desk.ask()[1] == 1
+        assert "used" in said("approvals", "--all")
+        desk.ask("k2")
+        assert "is denied by" in said("deny", held_calls(project)[0].id, "--reason", "no")
+
+
+@pytest.fixture(autouse=True)
+def _own_umask() -> Iterator[None]:
+    """Restore the umask of this process, which a command narrows."""
+    before = umask()
+    yield
+    os.umask(before)
 
 
 def test_a_question_expires_and_is_deleted(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from kit.depot import Depot
 from kit.encoders import write_encoder
+from kit.scripted_upstream import Script, scripted
 from mainspring.cli import exits
 from mainspring.core.time import to_datetime
 
@@ -25,7 +26,11 @@ docs = ms.Collection(
     "docs", source=pages, text="body", key="path", chunk=ms.chunks.sentences(tokens=12), encoder=ms.Encoder("small"),
     evaluation=questions, gates=[ms.gates.at_least("recall@1", LEAST)],
 )
-ms.Answers("help", retriever=ms.Retriever("nearest", collection=docs, k=2), keys="customer", log=ms.Log(sync=True))
+nearest = ms.Retriever("nearest", collection=docs, k=2)
+ms.Answers("help", retriever=nearest, keys="customer", log=ms.Log(sync=True))
+guard = ms.Guard(personal={"email": "redact"})
+model = ms.LanguageModel("kept", upstreams=[ms.UpstreamModel("local", "tiny")], guard=guard)
+ms.Answers("guarded", retriever=nearest, model=model)
 """
 PAGES = {"cat": "The cat sat on a mat.", "dog": "Dogs ran far away."}
 
@@ -69,7 +74,7 @@ def test_a_collection_is_measured_asked_and_replayed(depot: Depot, folder: Path)
     assert depot.run("collections", "evaluate", "docs").code == exits.GATE
     declare(depot, "0.9")
 
-    assert [each["name"] for each in depot.json("answers", "list")] == ["help"]
+    assert [each["name"] for each in depot.json("answers", "list")] == ["guarded", "help"]
     answer = depot.json("answers", "ask", "help", PAGES["dog"], "--key", "customer=c1")
     assert (answer["found"], answer["citations"][0]["document"]) == (True, "dog")
     assert answer["text"].startswith(PAGES["dog"])
@@ -87,3 +92,13 @@ def test_a_collection_is_measured_asked_and_replayed(depot: Depot, folder: Path)
     watched = depot.json("answers", "watch", "help", "--window", "1d")
     assert (watched["questions"], watched["unanswered"]["value"], watched["drift"]) == (1, 0, None)
     assert "Too few questions" in depot.run("answers", "watch", "help").stdout
+    with scripted() as upstream:
+        upstream.usual = Script(words=("Ask ", "ana@example.org ", "[1]."))
+        local = {"MAINSPRING_LLM_LOCAL_URL": upstream.url}
+        ran = depot.run("answers", "ask", "guarded", PAGES["cat"], "--json", environment=local)
+        assert ran.code == 0, ran
+        assert ran.document["found"]
+        assert "ana@" not in ran.document["text"] + ran.document["reply"]
+        sent = upstream.heard[-1].json["messages"][-1]
+        assert "The cat sat" in str(sent)
+        assert "provenance" not in str(sent)

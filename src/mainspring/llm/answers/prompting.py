@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from mainspring.llm.answers.declaring import Answers
 from mainspring.llm.answers.model import Passage
+from mainspring.llm.guarding.provenance import PROVENANCE, Label
 from mainspring.llm.model import ChatRequest, Message, Sampling, Text
 
 _QUERY_TOKENS = 128
@@ -25,17 +26,23 @@ def fitting(passages: Sequence[Passage], most_characters: int) -> tuple[Passage,
 
 
 def question_request(declared: Answers, question: str, passages: Sequence[Passage]) -> ChatRequest:
-    """Return the request that asks for an answer. Passages have the numbers from 1."""
+    """Return the request that asks for an answer. Passages have the numbers from 1.
+
+    To a guard of the model they are content of strangers, and only to one: no upstream knows the label.
+    """
     sources = "\n\n".join(_source(number, passage) for number, passage in enumerate(passages, start=1))
-    asked = f"{sources}\n\nQuestion: {_inert(question)}"
-    return _request(
-        declared, (_message("system", declared.prompt.instructions), _message("user", asked)), declared.max_tokens
-    )
+    asked = f"\n\nQuestion: {_inert(question)}"
+    parts = (Text(sources + asked),)
+    if declared.model is not None and declared.model.guard is not None:
+        parts = Text(sources, {PROVENANCE: Label.RETRIEVED.value}), Text(asked)
+    instructions = Message(role="system", content=(Text(declared.prompt.instructions),))
+    return _request(declared, (instructions, Message(role="user", content=parts)), declared.max_tokens)
 
 
 def rewrite_request(declared: Answers, question: str, before: Sequence[Message]) -> ChatRequest:
     """Return the request that asks for a query."""
-    messages = (_message("system", declared.prompt.rewrite), *before, _message("user", question))
+    instructions = Message(role="system", content=(Text(declared.prompt.rewrite),))
+    messages = (instructions, *before, Message(role="user", content=(Text(question),)))
     return _request(declared, messages, min(declared.max_tokens, _QUERY_TOKENS))
 
 
@@ -53,7 +60,3 @@ def _inert(text: str) -> str:
 def _request(declared: Answers, messages: tuple[Message, ...], max_tokens: int) -> ChatRequest:
     sampling = Sampling(temperature=declared.temperature, max_tokens=max_tokens, seed=declared.seed)
     return ChatRequest(model=declared.model_name, messages=messages, sampling=sampling)
-
-
-def _message(role: str, text: str) -> Message:
-    return Message(role="system" if role == "system" else "user", content=(Text(text),))

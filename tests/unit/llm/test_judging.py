@@ -19,7 +19,7 @@ from mainspring.llm.answers.evaluating import evaluate_answers
 from mainspring.llm.answers.judging import RULES, ModelJudge
 from mainspring.llm.answers.model import CitedAnswer, Passage
 from mainspring.llm.declaring import LanguageModel, UpstreamModel
-from mainspring.llm.model import ChatRequest, Usage
+from mainspring.llm.model import ChatRequest, UpstreamError, Usage
 from mainspring.training.gates import at_least, at_most
 from mainspring.vectors.evaluation.judgements import JudgedQuery, Judgements
 
@@ -152,6 +152,14 @@ def test_a_chain_that_makes_things_up_is_seen() -> None:
     assert found.figures["false_hits"].value == 1.0
     assert found.figures["numbers_supported"].value == 0.0
     assert found.figures["overlap"].value == 0.0
+
+
+def test_a_model_that_fails_ends_an_evaluation_with_its_error() -> None:
+    def fail(_request: ChatRequest) -> str:
+        raise UpstreamError("It is away.", kind="unreachable", upstream="here")
+
+    with pytest.raises(UpstreamError, match="It is away"):
+        asyncio.run(evaluate_answers(SET, chain(fail), CALL))
 
 
 def test_judgements_have_different_names() -> None:

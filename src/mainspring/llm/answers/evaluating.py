@@ -51,8 +51,11 @@ async def evaluate_answers(
             values += [await judge.judge(answer, call) for judge in judges]
         return _result(query, answer, values)
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(measured(query)) for query in judgements.queries]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(measured(query)) for query in judgements.queries]
+    except ExceptionGroup as failed:  # the first; the others were cancelled
+        raise failed.exceptions[0] from None
     return summarise(judgements, names, [task.result() for task in tasks])
 
 

@@ -43,7 +43,7 @@ _HOMES = {
     "mainspring.jobs.pipelines.steps": ["step", "task"],
     "mainspring.ledger.model": ["Log"],
     "mainspring.llm.guarding.declaring": ["Argument", "Guard", "Tool"],
-    "mainspring.llm.answers.declaring": ["AnswerPrompt", "Answers", "Retriever"],
+    "mainspring.llm.answers.declaring": ["Answers", "Retriever"],
     "mainspring.llm.declaring": ["LanguageModel", "TokenPrice", "UpstreamModel"],
     "mainspring.llm.prompts": ["Prompt", "Variable"],
     "mainspring.llm.health": ["BreakerRule"],
@@ -153,7 +153,6 @@ if TYPE_CHECKING:
     from mainspring.jobs.pipelines.steps import step as step
     from mainspring.jobs.pipelines.steps import task as task
     from mainspring.ledger.model import Log as Log
-    from mainspring.llm.answers.declaring import AnswerPrompt as AnswerPrompt
     from mainspring.llm.answers.declaring import Answers as Answers
     from mainspring.llm.answers.declaring import Retriever as Retriever
     from mainspring.llm.declaring import LanguageModel as LanguageModel

@@ -22,7 +22,7 @@ from mainspring.ledger.model import Log
 from mainspring.ledger.sealing import Opener, Sealer
 from mainspring.llm.answers.chain import AnswerChain
 from mainspring.llm.answers.citing import cited
-from mainspring.llm.answers.declaring import AnswerPrompt, Answers, Retriever
+from mainspring.llm.answers.declaring import Answers, Retriever
 from mainspring.llm.answers.model import CitedAnswer, Passage
 from mainspring.llm.answers.prompting import question_request
 from mainspring.llm.answers.recording import AnswerLog, recorded_answer
@@ -30,6 +30,7 @@ from mainspring.llm.answers.replaying import replay_answer
 from mainspring.llm.declaring import LanguageModel, TokenPrice, UpstreamModel
 from mainspring.llm.guarding.declaring import Guard
 from mainspring.llm.model import Message, Text
+from mainspring.llm.prompts import Prompt, Variable
 from mainspring.security.data_keys import OneKey
 
 TEXTS = {
@@ -39,6 +40,7 @@ TEXTS = {
 }
 MODEL = LanguageModel("local", upstreams=[UpstreamModel("here", "tiny", price=TokenPrice(prompt=2.0, completion=10.0))])
 KEY = OneKey()
+SOURCES = {"sources": Variable(provenance="retrieved")}
 
 
 def declared(retriever: dict[str, Any] | None = None, **more: Any) -> Answers:
@@ -175,6 +177,20 @@ class LongestFirst:
         return [float(len(each.text)) for each in passages]
 
 
+def test_prompts_of_a_project_take_the_place_of_the_built_in_ones() -> None:
+    own = Prompt("own", "Q: {question}\n{sources}", system="Cite [1]. {{not}} a variable.", variables=SOURCES)
+    shorter = Prompt("shorter", "Shorten: {question}", system="Rewrite")
+    before = [Message(role="user", content=(Text("Tell me about {sources} of refunds"),))]
+    model = ScriptedModel("refunds are paid [1]")
+    found = ask(chain(model, declared(prompt=own, rewrite=shorter)), "and when {sources}?", before=before)
+    assert [each.role for each in model.asked[0].messages] == ["system", "user", "user"]
+    assert model.asked[0].messages[-1].text == "Shorten: and when {sources}?"
+    system, user = model.asked[1].messages
+    assert system.text == "Cite [1]. {not} a variable."
+    assert user.text.startswith('Q: and when {sources}?\n<source number="1">')
+    assert (found.query, found.prompt) == ("refunds are paid [1]", own.digest)
+
+
 def test_a_reranker_orders_more_candidates_anew() -> None:
     given = declared({"rerank": "longest", "candidates": 3, "min_score": None, "k": 1})
     found = ask(chain(ScriptedModel(extracted), given, reranker=LongestFirst()), "When does the shop open?")
@@ -195,6 +211,10 @@ def test_a_question_that_is_none_is_refused(question: str) -> None:
     [
         ({"temperature": 3.0}, "temperature"),
         ({"max_tokens": 0}, "max_tokens"),
+        ({"prompt": Prompt("own", "{question}")}, "has the variables"),
+        ({"prompt": Prompt("own", "{sources} {question} {style}", variables=SOURCES)}, "has the variables"),
+        ({"prompt": Prompt("own", "{sources} {question}")}, "not content of strangers"),
+        ({"rewrite": Prompt("own", "{sources}")}, "has the variables"),
         ({"retriever": {"k": 0}}, "`k`"),
         ({"retriever": {"k": 5, "candidates": 2}}, "no fewer candidates"),
         ({"retriever": {"min_score": float("nan")}}, "least score"),
@@ -207,7 +227,7 @@ def test_a_declaration_that_does_not_fit_is_refused(more: dict[str, Any], words:
 
 def test_the_version_of_a_chain_changes_with_all_that_decides_an_answer() -> None:
     changed: list[dict[str, Any]] = [
-        {"prompt": AnswerPrompt(instructions="Cite [1].")},
+        {"prompt": Prompt("own", "{sources} {question}", system="Cite [1].", variables=SOURCES)},
         {"temperature": 0.5},
         {"retriever": {"k": 3}},
         {"rewrite": True},

@@ -148,9 +148,10 @@ class AnswerChain:
         return await self._model.chat(request, call)
 
     async def _query(self, question: str, before: Sequence[Message], call: Call, spent: list[Usage]) -> str:
-        if not self.declared.rewrite or not before:
+        prompt = self.declared.rewriting
+        if prompt is None or not before:
             return question
-        reply = await self.ask(rewrite_request(self.declared, question, before), call)
+        reply = await self.ask(rewrite_request(self.declared, prompt, question, before), call)
         spent.append(reply.usage or Usage())
         return _text(reply).strip()[:LONGEST_QUESTION] or question
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 
-from mainspring.core.definition_registry import declare, expect, expect_each
+from mainspring.core.definition_registry import collecting, declare, expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.ledger.model import Log
 from mainspring.llm.declaring import LanguageModel
+from mainspring.llm.guarding.provenance import TAINTED
+from mainspring.llm.prompts import Prompt, Variable
 from mainspring.vectors.declaring import Collection
 
 MOST_PASSAGES = 100
@@ -31,30 +33,14 @@ Rewrite the user's last message as one search query that can be understood witho
 Keep names, numbers and the language. Write the query and nothing else."""
 
 
-class AnswerPrompt(msgspec.Struct, frozen=True, kw_only=True):
-    """Template of the prompts of an answer chain. Its version is the digest of its texts.
-
-    Args:
-        instructions: Text of the system's message. It has to ask for citations as [1], and for "NOT FOUND" where the
-            sources have no answer.
-        rewrite: Text of the system's message by which a question is rewritten.
-    """
-
-    instructions: str = _INSTRUCTIONS
-    rewrite: str = _REWRITE
-
-    def __post_init__(self) -> None:
-        for name, text in (("instructions", self.instructions), ("rewrite", self.rewrite)):
-            expect(text, str, f"The {name} of a prompt", fix="write a text.")
-            if not text.strip():
-                raise Invalid(f"The {name} of a prompt are empty.", fix="write a text, or leave them out.")
-
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
+def _built_in(name: str, system: str, template: str, **variables: Variable) -> Prompt:
+    with collecting():  # it is none of the project that is being loaded
+        return Prompt(name, template, system=system, variables=variables)
 
 
-_PROMPT = AnswerPrompt()
+_SOURCES = Variable(provenance="retrieved", longest=10_000_000)
+ANSWER = _built_in("answers", _INSTRUCTIONS, "{sources}\n\nQuestion: {question}", sources=_SOURCES)
+REWRITE = _built_in("answers-rewrite", _REWRITE, "{question}")
 _LOG = Log()
 
 
@@ -125,8 +111,10 @@ class Answers:
         name: Name of the chain, an id.
         retriever: Where passages come from.
         model: The language model; by default the nearest sentences of the passages are quoted, which needs none.
-        prompt: Texts of the prompts.
-        rewrite: Whether a question of a conversation is rewritten as a query first, which costs a call.
+        prompt: Prompt with the variables `sources` (of the provenance "retrieved") and `question`. It has to ask for
+            citations as [1], and for "NOT FOUND" where the sources have no answer.
+        rewrite: Whether a question of a conversation is rewritten as a query first, which costs a call; or the prompt
+            for that, with the variable `question`. The conversation stands before its last message.
         most_characters: Characters of passages in a prompt; those that do not fit are left out, the worst first.
         max_tokens: Largest number of tokens of an answer.
         temperature: Of sampling; 0 gives the same answer again, where the model keeps to it.
@@ -139,8 +127,8 @@ class Answers:
     _: KW_ONLY
     retriever: Retriever
     model: LanguageModel | None = None
-    prompt: AnswerPrompt = _PROMPT
-    rewrite: bool = False
+    prompt: Prompt = ANSWER
+    rewrite: bool | Prompt = False
     most_characters: int = 24_000
     max_tokens: int = 1024
     temperature: float = 0.0
@@ -152,10 +140,19 @@ class Answers:
     def __post_init__(self) -> None:
         check_id(self.name, "chain of answers")
         owner = f"of the answers {self.name!r}"
-        kinds = (("retriever", Retriever), ("prompt", AnswerPrompt), ("rewrite", bool),
+        kinds = (("retriever", Retriever), ("prompt", Prompt), ("rewrite", (bool, Prompt)),
                  ("not_found", str), ("log", Log))  # fmt: skip
         for what, kind in kinds:
-            expect(getattr(self, what), kind, f"`{what}` {owner}", fix=f"give a {kind.__name__}.")
+            named = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+            expect(getattr(self, what), kind, f"`{what}` {owner}", fix=f"give a {named}.")
+        _check_variables(self.prompt, {"question", "sources"})
+        if self.prompt.variables["sources"].provenance not in TAINTED:
+            raise Invalid(
+                f"The sources of prompt {self.prompt.name!r} are not content of strangers.",
+                fix='write variables={"sources": ms.Variable(provenance="retrieved")}.',
+            )
+        if self.rewriting is not None:
+            _check_variables(self.rewriting, {"question"})
         keys = (self.keys,) if isinstance(self.keys, str) else self.keys
         expect_each(keys, str, f"The keys {owner}", fix='name them: keys=["customer"].')
         object.__setattr__(self, "keys", tuple(keys))
@@ -173,6 +170,13 @@ class Answers:
         declare(self)
 
     @property
+    def rewriting(self) -> Prompt | None:
+        """Prompt by which questions are rewritten."""
+        if isinstance(self.rewrite, Prompt):
+            return self.rewrite
+        return REWRITE if self.rewrite else None
+
+    @property
     def model_name(self) -> str:
         """Name of the language model."""
         return QUOTES if self.model is None else self.model.name
@@ -184,7 +188,7 @@ class Answers:
             "retriever": self.retriever.document(),
             "model": self.model_name,
             "prompt": self.prompt.digest,
-            "rewrite": self.rewrite,
+            "rewrite": None if self.rewriting is None else self.rewriting.digest,
             "most_characters": self.most_characters,
             "max_tokens": self.max_tokens,
             "temperature": self.temperature,
@@ -196,3 +200,11 @@ class Answers:
     def digest(self) -> str:
         """Digest of `document`: the version of the chain."""
         return hashlib.sha256(msgspec.json.encode(self.document(), order="deterministic")).hexdigest()
+
+
+def _check_variables(prompt: Prompt, wanted: set[str]) -> None:
+    if set(prompt.variables) != wanted:
+        raise Invalid(
+            f"The prompt {prompt.name!r} of answers has the variables {sorted(prompt.variables)}.",
+            fix=f"write {' and '.join(f'{{{name}}}' for name in sorted(wanted))} in it, and no other.",
+        )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from mainspring.llm.answers.declaring import Answers
 from mainspring.llm.answers.model import Passage
-from mainspring.llm.guarding.provenance import PROVENANCE, Label
 from mainspring.llm.model import ChatRequest, Message, Sampling, Text
+from mainspring.llm.prompts import Prompt
 
 _QUERY_TOKENS = 128
 _SOURCE_TAG = re.compile(r"<(?=\s*/?\s*source)", re.IGNORECASE)
@@ -31,19 +33,14 @@ def question_request(declared: Answers, question: str, passages: Sequence[Passag
     To a guard of the model they are content of strangers, and only to one: no upstream knows the label.
     """
     sources = "\n\n".join(_source(number, passage) for number, passage in enumerate(passages, start=1))
-    asked = f"\n\nQuestion: {_inert(question)}"
-    parts = (Text(sources + asked),)
-    if declared.model is not None and declared.model.guard is not None:
-        parts = Text(sources, {PROVENANCE: Label.RETRIEVED.value}), Text(asked)
-    instructions = Message(role="system", content=(Text(declared.prompt.instructions),))
-    return _request(declared, (instructions, Message(role="user", content=parts)), declared.max_tokens)
+    messages = declared.prompt.render(sources=sources, question=_inert(question))
+    return _request(declared, messages, declared.max_tokens)
 
 
-def rewrite_request(declared: Answers, question: str, before: Sequence[Message]) -> ChatRequest:
+def rewrite_request(declared: Answers, prompt: Prompt, question: str, before: Sequence[Message]) -> ChatRequest:
     """Return the request that asks for a query."""
-    instructions = Message(role="system", content=(Text(declared.prompt.rewrite),))
-    messages = (instructions, *before, Message(role="user", content=(Text(question),)))
-    return _request(declared, messages, min(declared.max_tokens, _QUERY_TOKENS))
+    *first, last = prompt.render(question=question)
+    return _request(declared, (*first, *before, last), min(declared.max_tokens, _QUERY_TOKENS))
 
 
 def _source(number: int, passage: Passage) -> str:
@@ -59,4 +56,6 @@ def _inert(text: str) -> str:
 
 def _request(declared: Answers, messages: tuple[Message, ...], max_tokens: int) -> ChatRequest:
     sampling = Sampling(temperature=declared.temperature, max_tokens=max_tokens, seed=declared.seed)
+    if declared.model is None or declared.model.guard is None:
+        messages = tuple(replace(each, content=(Text(each.text),)) for each in messages)
     return ChatRequest(model=declared.model_name, messages=messages, sampling=sampling)

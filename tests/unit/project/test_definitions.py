@@ -323,3 +323,21 @@ def test_gates_of_a_collection_are_on_metrics_of_retrieval(root: Path) -> None:
         write(root, sources=sources + declared.replace("GATE", gate))
         with pytest.raises(InvalidDefinition, match=words):
             load(root)
+
+
+def test_answers_are_definitions_like_others_with_a_name_that_no_endpoint_has(root: Path) -> None:
+    declared = (
+        "asked = ms.Source('asked', schema={'q': ms.String, 'doc': ms.String}, event_time='at')\n"
+        "docs = ms.Collection('docs', source=asked, text='q', key='doc', chunk=ms.chunks.tokens(64),\n"
+        "                     encoder=ms.Encoder('e'))\n"
+        "ms.Answers('NAME', retriever=ms.Retriever('nearest', collection=docs))\n"
+    )
+    of = FILES[f"{PACKAGE}/views.py"]
+    write(root, views_of=of, views=ROLLOUT_MODEL + declared.replace("NAME", "help"))
+    definitions = load(root)
+    assert definitions.answer_chain("help").retriever.collection.name == "docs"
+    assert '"collection": "docs"' in definitions.contents()["answers", "help"]
+    assert dict(definitions.prompts) == {}
+    write(root, views_of=of, views=ROLLOUT_MODEL + declared.replace("NAME", "big"))
+    with pytest.raises(InvalidDefinition, match="name of an endpoint"):
+        load(root)

@@ -351,6 +351,10 @@ def _collections(declared: Declared) -> Iterable[tuple[object, str, str]]:
             gate_metrics(item.gates, f"Collection {item.name!r}")
         except MainspringError as error:
             yield item, error.what, error.fix or "correct its gates."
+    endpoints = {str(getattr(item, "name", "")) for kind in (Endpoint, StreamEndpoint) for item in declared.of(kind)}
+    for chain in declared.of(Answers):  # the prediction log has both by name
+        if isinstance(chain, Answers) and chain.name in endpoints:
+            yield chain, f"The answers {chain.name!r} have the name of an endpoint", "give them another name."
 
 
 def _retentions(declared: Declared) -> Iterable[tuple[object, str, str]]:

@@ -16,11 +16,12 @@ from mainspring.core.ids import new_id
 from mainspring.core.time import parse_duration
 from mainspring.ledger.model import Value
 from mainspring.llm.answers.chain import AnswerChain
-from mainspring.llm.answers.declaring import Answers
+from mainspring.llm.answers.declaring import WORDS, Answers
 from mainspring.llm.answers.evaluating import evaluate_answers
 from mainspring.llm.answers.model import CitedAnswer
 from mainspring.llm.answers.recording import QUERY, AnswerLog, RecordedAnswer, recorded_answer
 from mainspring.llm.answers.replaying import AnswerReplay, replay_answer
+from mainspring.llm.answers.reranking import WordReranker
 from mainspring.llm.answers.retrieving import CollectionRetrieving
 from mainspring.llm.answers.watching import AnswerWatch, watch_answers
 from mainspring.llm.model import Call, Message, Text
@@ -234,8 +235,7 @@ def _run(project: Project, declared: Answers, act: Callable[[AnswerChain], Await
     """Return what an act with a chain returns, on an event loop of its own, with its upstreams open."""
     log = AnswerLog(project.prediction_log, declared) if recorded else None
     collection = declared.retriever.collection
-    if declared.retriever.rerank is not None:
-        raise Invalid(f"There is no reranker {declared.retriever.rerank!r}.", fix="leave rerank= out.")
+    reranker = WordReranker() if declared.retriever.rerank == WORDS else None
 
     def searched() -> tuple[Build, VectorIndex, Encoder]:
         build, index = opened(project, collection)
@@ -244,7 +244,9 @@ def _run(project: Project, declared: Answers, act: Callable[[AnswerChain], Await
     async def run() -> T:
         async with AsyncExitStack() as stack:
             model = await _model(project, declared, stack)
-            chain = AnswerChain(declared, CollectionRetrieving(collection, searched), model, project.clock, log)
+            chain = AnswerChain(
+                declared, CollectionRetrieving(collection, searched), model, project.clock, log, reranker
+            )
             return await act(chain)
 
     searched()  # fails before an upstream is opened

@@ -27,6 +27,7 @@ from mainspring.llm.answers.model import CitedAnswer, Passage
 from mainspring.llm.answers.prompting import question_request
 from mainspring.llm.answers.recording import AnswerLog, recorded_answer
 from mainspring.llm.answers.replaying import replay_answer
+from mainspring.llm.answers.reranking import WordReranker
 from mainspring.llm.declaring import LanguageModel, TokenPrice, UpstreamModel
 from mainspring.llm.guarding.declaring import Guard
 from mainspring.llm.model import Message, Text
@@ -192,12 +193,22 @@ def test_prompts_of_a_project_take_the_place_of_the_built_in_ones() -> None:
 
 
 def test_a_reranker_orders_more_candidates_anew() -> None:
-    given = declared({"rerank": "longest", "candidates": 3, "min_score": None, "k": 1})
+    given = declared({"rerank": "words", "candidates": 3, "min_score": None, "k": 1})
     found = ask(chain(ScriptedModel(extracted), given, reranker=LongestFirst()), "When does the shop open?")
     assert [each.document for each in found.passages] == ["refunds"]
     assert found.index == "documents/1+longestlonge"
     with pytest.raises(Invalid, match="do not fit"):
         chain(ScriptedModel(extracted), given)
+
+
+def test_words_bring_a_passage_forward_that_the_search_has_behind_others() -> None:
+    texts = ("Parcels are sent abroad", "The code of the gate is X77", "Parcels are lost")
+    passages = [
+        Passage(id=str(n), score=0.9 - n / 10, document="d", start=0, end=1, text=text) for n, text in enumerate(texts)
+    ]
+    first, second, third = WordReranker().score("what is x77?", passages)
+    assert second > first > third
+    assert WordReranker().score("zebra", passages) == pytest.approx([1 / 61, 1 / 62, 1 / 63])
 
 
 @pytest.mark.parametrize("question", ["", " \n", "a" * 20_001])
@@ -216,6 +227,7 @@ def test_a_question_that_is_none_is_refused(question: str) -> None:
         ({"prompt": Prompt("own", "{sources} {question}")}, "not content of strangers"),
         ({"rewrite": Prompt("own", "{sources}")}, "has the variables"),
         ({"retriever": {"k": 0}}, "`k`"),
+        ({"retriever": {"rerank": "magic"}}, "The reranker"),
         ({"retriever": {"k": 5, "candidates": 2}}, "no fewer candidates"),
         ({"retriever": {"min_score": float("nan")}}, "least score"),
     ],

@@ -13,7 +13,7 @@ from mainspring.core.ids import new_id
 from mainspring.core.time import Clock
 from mainspring.ledger.model import Value
 from mainspring.llm.answers.citing import cited, uncited
-from mainspring.llm.answers.declaring import NOT_FOUND, Answers, Retriever
+from mainspring.llm.answers.declaring import NOT_FOUND, Answers
 from mainspring.llm.answers.model import Citation, CitedAnswer, Passage, Reason, Retrieved
 from mainspring.llm.answers.ports import Reranker, Retrieving
 from mainspring.llm.answers.prompting import fitting, question_request, rewrite_request
@@ -128,16 +128,17 @@ class AnswerChain:
         """Return the passages that count for a query, the best first. It may be called in any thread."""
         retriever = self.declared.retriever
         found = self._retrieving.retrieve(query, retriever.searched, where=where, tenant=tenant)
-        if self._reranker is None or not found.passages:
-            return msgspec.structs.replace(found, passages=_best(retriever, found.passages))
-        scores = self._reranker.score(query, found.passages)
-        scored = [
-            msgspec.structs.replace(each, score=float(score))
-            for each, score in zip(found.passages, scores, strict=True)
-        ]
-        scored.sort(key=lambda each: (-each.score, each.id))
+        least = retriever.min_score
+        passages = [each for each in found.passages if least is None or each.score >= least]
+        if self._reranker is None:
+            return Retrieved(passages=tuple(passages[: retriever.k]), version=found.version)
+        if passages:
+            scores = self._reranker.score(query, passages)
+            scored = zip(passages, scores, strict=True)
+            passages = [msgspec.structs.replace(each, score=float(score)) for each, score in scored]
+            passages.sort(key=lambda each: (-each.score, each.id))
         version = f"{found.version}+{self._reranker.digest[:12]}"
-        return Retrieved(passages=_best(retriever, scored), version=version)
+        return Retrieved(passages=tuple(passages[: retriever.k]), version=version)
 
     async def ask(self, request: ChatRequest, call: Call) -> ChatReply:
         """Return the model's reply to a request of this chain.
@@ -168,11 +169,6 @@ class AnswerChain:
         if not citations or not bare:
             return self.declared.not_found, "nothing cited", (), unknown
         return text, "", citations, unknown
-
-
-def _best(retriever: Retriever, passages: Sequence[Passage]) -> tuple[Passage, ...]:
-    least = retriever.min_score
-    return tuple(each for each in passages if least is None or each.score >= least)[: retriever.k]
 
 
 def _text(reply: ChatReply | None) -> str:

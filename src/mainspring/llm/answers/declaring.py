@@ -21,6 +21,7 @@ from mainspring.vectors.declaring import Collection
 
 MOST_PASSAGES = 100
 NOT_FOUND = "NOT FOUND"
+WORDS = "words"  # the reranker
 QUOTES = "quotes"  # in place of a model's name
 
 _INSTRUCTIONS = f"""\
@@ -53,8 +54,8 @@ class Retriever:
         collection: The collection.
         k: Number of passages.
         candidates: Number of passages that a reranker orders anew; by default four times `k`.
-        min_score: Least score of a passage, of the reranker where there is one; by default each counts.
-        rerank: Name of the reranker; by default none.
+        min_score: Least score of a passage in the search; by default each counts.
+        rerank: "words": the order of the search is fused with that of BM25 among the candidates. By default none.
     """
 
     name: str
@@ -82,8 +83,8 @@ class Retriever:
             expect(self.min_score, (int, float), f"The least score {owner}", fix="write a number such as 0.3.")
             if not isfinite(self.min_score):
                 raise Invalid(f"The least score {owner} is {self.min_score}.", fix="write a finite number.")
-        if self.rerank is not None:
-            check_id(self.rerank, "reranker")
+        if self.rerank not in (None, WORDS):
+            raise Invalid(f"The reranker {owner} is {self.rerank!r}.", fix=f"write rerank={WORDS!r}, or leave it out.")
         declare(self)
 
     @property

@@ -112,6 +112,8 @@ def test_a_guard_of_the_language_model_holds_for_answers(tmp_path: Path) -> None
             ask(made, "help", "When are refunds paid to the card?").text == "Ask [email] or [key of upstream HERE] [1]."
         )
         assert "never repeat it" in str(upstream.heard[-1].json)
+
+
 def test_a_chain_with_a_reranker_replays_too() -> None:
     made = Shop()
     retriever = Retriever("docs", collection=made.declared, k=2, candidates=4, rerank="words")

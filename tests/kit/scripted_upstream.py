@@ -156,9 +156,9 @@ class Upstream:
         if not heard.json.get("stream"):
             return await _whole(peer, _message(script) if anthropic else _completion(script), script)
         await _head(peer, script, "text/event-stream")
-        if script.body is not None:
+        if script.body:
             await _chunk(peer, script.body)
-        else:
+        elif script.body is None:
             count = 0
             async for count, part in _numbered(_anthropic_events(script) if anthropic else _openai_events(script)):
                 if script.first_s and count == (2 if anthropic else 1):

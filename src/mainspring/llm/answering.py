@@ -18,6 +18,7 @@ from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.failover import Candidate, Failover
 from mainspring.llm.ports import Answering, Upstream
 from mainspring.llm.queueing import Admission, FairQueue
+from mainspring.llm.schemas import SchemaChecked
 from mainspring.serving.plane.counts import Counts
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.vectors.ports import Encoder
@@ -84,6 +85,8 @@ def assemble(model: LanguageModel, upstreams: Mapping[str, Upstream], shared: Sh
             asked = Admitted(asked, model, Admission(queue, shared.now), shared.now)
         candidates.append(Candidate(each.upstream, each.model, asked, each.price, model.fallback.breaker))
     answering: Answering = Accounted(Failover(candidates, model.fallback, shared.now), model, shared.budgets)
+    if model.checks_schema:
+        answering = SchemaChecked(answering)
     if model.cache is None:
         return answering
     semantic = None

@@ -106,6 +106,7 @@ class LanguageModel:
         between_events: Longest time from one event of a stream to the next.
         deadline: Longest time to the end of an answer.
         embeds: Whether it makes vectors of texts, instead of messages.
+        checks_schema: Whether answers are checked against the JSON schema that a caller asks for (extra `llm`).
         guard: Rules of its conversations: calls of tools, and what goes out. `None`: everything passes.
         quotas: Budgets of callers: of tokens, requests or money.
         max_tokens: Tokens that an answer is taken to have at most where a request gives no bound; under a quota it is
@@ -124,6 +125,7 @@ class LanguageModel:
     between_events: str | int = "30s"
     deadline: str | int = "10m"
     embeds: bool = False
+    checks_schema: bool = False
     guard: Guard | None = None
     description: str = ""
     quotas: Sequence[Quota] = ()
@@ -148,6 +150,7 @@ class LanguageModel:
                 f"Language model {self.name!r} has no upstream.", fix='write [ms.UpstreamModel("local", "qwen3-8b")].'
             )
         expect(self.embeds, bool, f"embeds {owner}", fix="write True or False.")
+        expect(self.checks_schema, bool, f"checks_schema {owner}", fix="write True or False.")
         if self.guard is not None:
             expect(self.guard, Guard, f"The guard {owner}", fix="write guard=ms.Guard(tools=[...]).")
             if self.embeds:

@@ -7,6 +7,7 @@ from mainspring.serving.http.routes import DataRoute
 
 LLM_ROUTES: tuple[DataRoute, ...] = (
     DataRoute("POST", "/v1/chat/completions", Action.ENDPOINT_PREDICT, "chat", in_body=True),
+    DataRoute("POST", "/v1/responses", Action.ENDPOINT_PREDICT, "responses", in_body=True),
     DataRoute("POST", "/v1/messages", Action.ENDPOINT_PREDICT, "messages", in_body=True),
     DataRoute("POST", "/v1/embeddings", Action.ENDPOINT_PREDICT, "embeddings", in_body=True),
     DataRoute("GET", "/v1/models", Action.GATEWAY_OPEN, "models"),

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from mainspring.core.errors import Denied, MainspringError, NotFound, QuotaExceeded
 from mainspring.llm.answering import Served
 from mainspring.llm.model import Call, ChatReply, ChatRequest, Dialect, Event, Events, UpstreamError
-from mainspring.llm.protocol import anthropic, openai
+from mainspring.llm.protocol import anthropic, openai, responses
 from mainspring.llm.protocol.errors import Told, error_body, told
 from mainspring.llm.protocol.reading import InvalidField
 from mainspring.llm.routes import LLM_ROUTES
@@ -103,6 +103,14 @@ class LanguageSurface:
             return await self._streamed(served, asked, call, writer)
         answer = await self._answer(served, asked, call)
         return Reply(200, openai.write_reply(answer), JSON_ONLY + call.outcome.fields)
+
+    async def responses(self, request: Request, body: bytes | memoryview) -> Reply | Streamed:
+        asked = responses.read_request(body)
+        served, call = self._served(request, asked.model)
+        if asked.stream:
+            return await self._streamed(served, asked, call, responses.EventWriter(asked))
+        answer = await self._answer(served, asked, call)
+        return Reply(200, responses.write_reply(answer, asked))
 
     async def messages(self, request: Request, body: bytes | memoryview) -> Reply | Streamed:
         asked = anthropic.read_request(body)

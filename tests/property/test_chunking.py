@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit.depth import examples
+from kit.depth import deep, examples
 from mainspring.vectors.chunking import declaring as chunks
 from mainspring.vectors.chunking.cutting import cut
 from mainspring.vectors.chunking.model import Chunk, Chunker
@@ -175,3 +176,41 @@ def test_html_is_embedded_as_it_is_read() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_text_without_words_has_no_chunks(kind: str, text: str) -> None:
     assert cut(KINDS[kind](16), text, words) == []
+
+
+HOSTILE = [
+    "<!--",
+    "<![CDATA[",
+    "<?",
+    "</a ",
+    '<a b="',
+    "<script>",
+    "<td>",
+    "&#",
+    "\n",
+    " ",
+    "# a\n",
+    "> ",
+    "- ",
+    "| a |\n",
+]
+
+
+@deep
+@pytest.mark.parametrize("piece", HOSTILE)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_never_ends_takes_no_longer_than_other_texts(kind: str, piece: str) -> None:
+    began = time.process_time()
+    cut(KINDS[kind](64, 8), piece * 20_000, words)
+    assert time.process_time() - began < 10
+
+
+@deep
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_document_of_ten_megabytes_is_cut(kind: str) -> None:
+    text = (MARKDOWN + "<h2>A &amp; b</h2><p>Some words of it.</p>\n\n" + "A sentence of six words. " * 20) * 15_000
+    assert len(text) > 10_000_000
+    found = cut(KINDS[kind](256, 32), text, words)
+    assert found[-1].end == len(text)
+    assert all(before.end >= after.start for before, after in pairwise(found))
+    assert max(chunk.tokens for chunk in found) <= 256

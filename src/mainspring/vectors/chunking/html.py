@@ -19,19 +19,31 @@ _BLOCKS = {
 _CELLS = {"td", "th"}
 _HIDDEN = {"script", "style", "template"}
 _WHOLE = {"pre", "table"}
+_ENDS = {"<!--": "-->", "<![": "]", "<!": ">", "<?": ">", "</": ">", "<": ">"}
 _Run = tuple[int, str, str]  # begin, kind, name of a tag
 
 
 def outline_html(text: str) -> Outline:
     """Return the outline: sections by headings; tables and `pre` are whole, and are cut between rows or lines."""
     parser = _Parser(text)
-    parser.feed(text)
+    parser.feed(_without_open_ends(text))
     parser.close()
     reader = _Reader(text)
     for (start, kind, name), (end, *_) in zip(parser.runs, [*parser.runs[1:], (len(text), "", "")], strict=False):
         if end > start:
             reader.read(start, end, kind, name)
     return reader.outline()
+
+
+def _without_open_ends(text: str) -> str:
+    """Return a text of the same length without what begins a comment or the like that never ends: for each of these the
+    parser would look for the end in all that follows.
+    """
+    for begin, end in _ENDS.items():
+        last = text.rfind(end) + 1
+        if text.find(begin, last) >= 0:
+            text = text[:last] + text[last:].replace(begin, " " * len(begin))
+    return text
 
 
 class _Parser(HTMLParser):
@@ -88,6 +100,7 @@ class _Reader:
         self._stack: list[tuple[int, str]] = []
         self._heading: tuple[int, int, int] | None = None  # level, begin, number of its first atom
         self._hidden = ""
+        self._last = "\n"  # character that is shown
         self._open = ("", 0, 0)  # tag of the whole span, its begin, and its depth
 
     def read(self, start: int, end: int, kind: str, name: str) -> None:
@@ -116,10 +129,10 @@ class _Reader:
     def _add(self, end: int, shown: str) -> None:
         self._edges.append(end)
         self._shown.append(shown)
+        self._last = shown[-1:] or self._last
 
     def _blank(self) -> str:
-        before = next((shown for shown in reversed(self._shown) if shown), "\n")
-        return "" if before[-1].isspace() else " "
+        return "" if self._last.isspace() else " "
 
     def _read_data(self, start: int, end: int) -> None:
         data, kept = self._text[start:end], self._open[0] == "pre"

@@ -11,10 +11,12 @@ from mainspring.vectors.chunking.model import BLOCK, SENTENCE, Outline
 from mainspring.vectors.chunking.text import breaks, edges
 
 if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
     from markdown_it.token import Token
 
 _LINE = re.compile(r"\r\n?|\n")  # as markdown-it sees lines
 _FRONT = re.compile(r"---[^\S\n]*\n.*?^---[^\S\n]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+_LONGEST_TITLE = 1_000  # characters of a heading whose markup is read
 _WHOLE = ("fence", "code_block", "html_block", "table_open")
 
 
@@ -30,7 +32,10 @@ def outline_markdown(text: str) -> Outline:
     lines: list[int] = []  # begins of the lines within them
     sections: list[tuple[int, tuple[str, ...]]] = [(0, ())]
     stack: list[tuple[int, str]] = []
-    for token, title in _blocks(MarkdownIt("commonmark").enable("table").parse(text[begin:])):
+    blocks = MarkdownIt("commonmark").enable("table")
+    blocks.core.ruler.enableOnly(["normalize", "block"])  # what is within lines decides nothing, and costs most
+    headings = MarkdownIt("commonmark")
+    for token, title in _blocks(blocks.parse(text[begin:]), headings):
         first, last = token.map or (0, 0)
         start, end = starts[first], starts[min(last, len(starts) - 1)]
         ranks[start] = ranks[end] = BLOCK
@@ -54,12 +59,15 @@ def outline_markdown(text: str) -> Outline:
     return Outline(edges(text, also=forced), sections, ranks, whole)
 
 
-def _blocks(tokens: list[Token]) -> Iterator[tuple[Token, str]]:
+def _blocks(tokens: list[Token], headings: MarkdownIt) -> Iterator[tuple[Token, str]]:
     """Yield the blocks that begin on a line of their own, each with its text if it is a heading."""
     for token, after in zip(tokens, [*tokens[1:], None], strict=False):
         if token.map and token.nesting >= 0 and token.type != "inline":
-            yield token, _title(after) if after is not None and token.type == "heading_open" else ""
+            yield token, _title(after, headings) if after is not None and token.type == "heading_open" else ""
 
 
-def _title(inline: Token) -> str:
-    return " ".join("".join(child.content or " " for child in inline.children or ()).split())
+def _title(inline: Token, headings: MarkdownIt) -> str:
+    if len(inline.content) > _LONGEST_TITLE:
+        return " ".join(inline.content[:_LONGEST_TITLE].split())
+    (parsed,) = headings.parseInline(inline.content)
+    return " ".join("".join(child.content or " " for child in parsed.children or ()).split())

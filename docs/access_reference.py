@@ -224,7 +224,7 @@ NO_EVENT = {
     **dict.fromkeys(("subject", "tenant", "topics", "users", "whoami"), _READS),
     **dict.fromkeys(("demo", "edge page", "export", "features read", "init", "pipelines export", "sbom"), _FILE),
     **dict.fromkeys(("models influence", "models label-issues", "models near-duplicates"), _MODELS),
-    "llm approvals": _READS,
+    **dict.fromkeys(("llm approvals", "llm usage"), _READS),
     **dict.fromkeys(("answers ask", "bench", "predict"), _PREDICTS),
     "collections evaluate": "measures; the lake keeps the figures",
     "llm plan": "computes from a configuration; opens no project",

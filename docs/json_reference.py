@@ -58,6 +58,7 @@ from mainspring.operations.features.entity_values import EntityValues
 from mainspring.operations.features.view_freshness import ViewFreshness
 from mainspring.operations.incidents import IncidentReport
 from mainspring.operations.jobs.queue import Planned
+from mainspring.operations.llm_usage import LanguageModelUsage
 from mainspring.operations.migrate.migration import Moved as MovedPart
 from mainspring.operations.models.adding import Added
 from mainspring.operations.models.curating import Happened
@@ -545,6 +546,7 @@ DOCUMENTS = {
     "answers evaluate": Document(AnswersEvaluation),
     "answers watch": Document(AnswerWatch),
     "llm plan": Document(LanguageModelPlan),
+    "llm usage": Document(list[LanguageModelUsage]),
     "status": Document(Status),
     "advise": Document(Advised, otherwise=FirstPage),
     "migrate": Document(_object("Migrated", **{"from": str}, to=str, moved=list[MovedPart])),

@@ -32,7 +32,7 @@ from mainspring.security.model import UserSession
 ELSEWHERE = {
     *("bench", "ci", "demo", "migrate", "monitor run", "objectives", "predict", "promote", "quotas", "replay"),
     *(f"prompts {name}" for name in ("list", "show", "diff", "point", "aliases")),
-    *("llm approvals", "llm approve", "llm deny"),
+    *("llm approvals", "llm approve", "llm deny", "llm usage"),
     *("data publish", "edge page", "endpoints callers", "login", "predictions show", "restore"),
     *(f"streams {name}" for name in ("list", "show", "dead-letters", "run", "send", "seek", "replay")),
     *("explain", "models label-issues", "models exposure", "reproduce", "search", "train"),

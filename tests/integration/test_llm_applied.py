@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from kit.scripted_upstream import scripted
@@ -14,6 +15,7 @@ from mainspring.core.errors import InvalidDefinition, MainspringError, Unavailab
 from mainspring.core.settings import UpstreamServer
 from mainspring.llm.answering import Served
 from mainspring.llm.declaring import LanguageModel
+from mainspring.llm.limits import AnswerCache, Fallback
 from mainspring.llm.model import Call, ChatRequest, Message, Text
 from mainspring.project.catalog import memory_catalog
 from mainspring.project.definitions.applied import Applied
@@ -21,6 +23,7 @@ from mainspring.project.definitions.loading import load_definitions
 from mainspring.project.language_models import AppliedModels
 from mainspring.project.settings import load_settings
 from mainspring.security.model import Principal
+from mainspring.serving.quota import Quota
 
 ASKED = ChatRequest(model="assistant", messages=(Message(role="user", content=(Text("Hello"),)),))
 CALL = Call(id="r", caller=Principal("key", "key", frozenset()), begun=0)
@@ -96,6 +99,15 @@ def test_definitions_are_checked_together(tmp_path: Path) -> None:
         contents(tmp_path, declared("assistant"), endpoint)
     with pytest.raises(InvalidDefinition, match="two language models named 'a'"):
         contents(tmp_path, declared("a"), declared("a"))
+    limits = "quotas=[ms.Quota('daily', tokens={})], fallback=ms.Fallback(hedge=0.1), cache=ms.AnswerCache(ttl='1d')"
+    two = [
+        declared(name).replace("deadline", f"{limits.format(count)}, deadline") for name, count in (("a", 1), ("b", 2))
+    ]
+    with pytest.raises(InvalidDefinition, match="two quotas named 'daily'"):
+        contents(tmp_path, *two)
+    stored = msgspec.json.decode(contents(tmp_path, two[0])["language model", "a"], type=LanguageModel)
+    assert stored.quotas == (Quota("daily", tokens=1),)
+    assert (stored.fallback, stored.cache) == (Fallback(hedge=0.1), AnswerCache(ttl="1d"))
     found = contents(tmp_path, declared("assistant"))
     assert found.keys() == {("language model", "assistant")}
     assert LanguageModel.__name__ not in found["language model", "assistant"]

@@ -209,6 +209,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "answers list": ("answers list",),
     "answers watch": ("answers watch help --window 1d",),
     "answers replay": ("answers replay 01JZ0000000000000000000000 --no-ask",),
+    "llm usage": ("llm usage --by team --since 7d",),
     "llm plan": (
         "llm plan llama-3.1-70b --gpus 8xH100",
         "llm plan ./my-model --gpus 2xL40S --context 4096 --concurrency 16 --dtype fp8 --dtype awq",

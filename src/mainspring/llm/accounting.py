@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import msgspec
 
-from mainspring.core.errors import QuotaExceeded
+from mainspring.core.errors import Invalid, QuotaExceeded
 from mainspring.llm.budgets import Budgets, Reservation, Spend, unlimited
 from mainspring.llm.counting import credible, embedded_tokens, event_bytes, prompt_tokens, reply_tokens, tokens_of
 from mainspring.llm.declaring import LanguageModel
@@ -125,7 +125,7 @@ class Accounted:
     def _next_piece(self, reserved: Reservation, prompt: int, generated: int, piece: int, most: int | None) -> int:
         for step in _STEPS:
             wanted = generated + step if most is None else min(most, generated + step)
-            with suppress(QuotaExceeded):
+            with suppress(QuotaExceeded, Invalid):
                 reserved.grow(self._most(prompt, wanted))
                 return max(piece, wanted)
         return piece

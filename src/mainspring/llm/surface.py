@@ -8,24 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
+from prometheus_client.core import Metric
+
 from mainspring.core.errors import Denied, MainspringError, NotFound, QuotaExceeded
+from mainspring.core.time import SystemClock
 from mainspring.llm.answering import Served
 from mainspring.llm.model import Call, ChatReply, ChatRequest, Dialect, Event, Events, UpstreamError
 from mainspring.llm.protocol import anthropic, openai, responses
 from mainspring.llm.protocol.errors import Told, error_body, told
 from mainspring.llm.protocol.reading import InvalidField
 from mainspring.llm.routes import LLM_ROUTES
+from mainspring.llm.usage import Usages, Watched
 from mainspring.security.model import Action, Principal
 from mainspring.security.ports import Authoriser
 from mainspring.serving.http.message import JSON, JSON_ONLY, Reply, Request, Streamed, reply
 from mainspring.serving.http.routes import DataRoute
+from mainspring.serving.plane.lane import monotonic_us
 
 _STREAM = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
 _SPARED_S = 0.5  # of the time to drain, in which a stream says why it ends
 _LONGEST_NAME = 128
+_WRITE_S = 30.0
 
 _log = logging.getLogger(__name__)
 _Handler = Callable[[Request, bytes | memoryview], Awaitable[Reply | Streamed]]
@@ -64,9 +71,11 @@ class LanguageSurface:
 
     routes = LLM_ROUTES
 
-    def __init__(self, models: ModelsSource, authoriser: Authoriser) -> None:
+    def __init__(self, models: ModelsSource, authoriser: Authoriser, usages: Usages | None = None) -> None:
         self._models = models
         self._authoriser = authoriser
+        self._usages = usages or Usages(None, SystemClock())
+        self._writing: asyncio.Task[None] | None = None
         self._streams: set[asyncio.Task[Any]] = set()
         self._cutting = False
 
@@ -74,11 +83,30 @@ class LanguageSurface:
         found: _Handler = getattr(self, route.handler)
         return found
 
+    def metrics(self) -> Iterable[Metric]:
+        return self._usages.metrics()
+
     def start(self) -> None:
         self._models.start()
+        self._writing = asyncio.get_running_loop().create_task(self._write())
 
     async def stop(self) -> None:
         await self._models.stop()
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.wait([self._writing])
+        await self._flush()
+
+    async def _write(self) -> None:
+        while True:
+            await asyncio.sleep(_WRITE_S)
+            await self._flush()
+
+    async def _flush(self) -> None:
+        try:
+            await self._usages.flush()
+        except MainspringError as error:
+            _log.error("The usage of language models cannot be written; it is kept until it can: %s", error)
 
     def drain(self, within_s: float) -> None:
         asyncio.get_running_loop().call_later(max(0.0, within_s - _SPARED_S), self._cut)
@@ -155,6 +183,8 @@ class LanguageSurface:
         if served.model.embeds is not embeds:
             makes = "vectors, no messages" if served.model.embeds else "messages, no vectors"
             raise InvalidField(f"model: {name!r} makes {makes}.", "model")
+        over = partial(setattr, request, "outside")
+        served = Served(served.model, Watched(served.answering, name, self._usages, monotonic_us, over))
         return served, Call(
             id=request.id,
             caller=caller,

@@ -7,6 +7,7 @@ import msgspec
 from mainspring.core.time import format_instant
 from mainspring.monitoring.service.samples import REJECTIONS
 from mainspring.project import Project
+from mainspring.project.language_models import declared_models
 from mainspring.serving.plane.counts import FILE, Counts
 from mainspring.serving.plane.metering import name_of
 from mainspring.serving.plane.slots import folder
@@ -17,11 +18,11 @@ class QuotaUse(msgspec.Struct, frozen=True, kw_only=True):
     """Use of one limit by one count in the current period.
 
     Attributes:
-        endpoints: Endpoints that have the quota.
+        endpoints: Endpoints and language models that have the quota.
         by: "key", "owner", "endpoint" or "all": callers that share the count.
         who: Name of the key, account or endpoint; its id if it is gone.
         id: Id of the key or account, or name of the endpoint.
-        measure: "rows", "requests" or "cost"; `limit`, `spent` and `left` are numbers of it.
+        measure: "rows", "requests", "tokens" or "cost"; `limit`, `spent` and `left` are numbers of it.
         resets_at: End of the period.
     """
 
@@ -47,6 +48,9 @@ def use(project: Project, endpoint: str | None = None) -> list[QuotaUse]:
     declared: dict[str, tuple[Quota, list[str]]] = {}
     for name, route in sorted(project.routes.current().items()):
         for quota in route.quotas:
+            declared.setdefault(quota.name, (quota, []))[1].append(name)
+    for name, model in sorted(declared_models(project.applied).items()):
+        for quota in model.quotas:
             declared.setdefault(quota.name, (quota, []))[1].append(name)
     path = folder(project.settings.state) / FILE
     if not declared or not path.exists():

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from mainspring.llm.answering import Shared, assemble
 from mainspring.llm.budgets import Budgets
 from mainspring.llm.surface import LanguageSurface
+from mainspring.llm.usage import FOLDER as USAGE
+from mainspring.llm.usage import Usages
 from mainspring.processes.catalog_copy import copy_catalog
 from mainspring.processes.process import log, run
 from mainspring.processes.tracing import traced
@@ -77,6 +79,7 @@ def build_gateway(
                 guarded(project, partial(assemble, shared=shared)),
             ),
             project.authoriser,
+            Usages(project.settings.state / USAGE, project.wall),
         ),
     )
 

@@ -56,6 +56,16 @@ def quoting(encoder: Callable[[], Encoder]) -> Upstream:
     return QuotingModel("quotes", encoder)
 
 
+def declared_models(applied: Applied) -> dict[str, LanguageModel]:
+    """Return the applied language models by name, without those of another version of the package."""
+    found = {}
+    for (kind, name), content in applied.current().items():
+        if kind == KIND:
+            with suppress(msgspec.DecodeError, Invalid):
+                found[name] = msgspec.json.decode(content, type=LanguageModel)
+    return found
+
+
 class AppliedModels:
     """The language models of the catalog, read again after each `apply`. What was read last stays while the catalog is
     away.

@@ -31,7 +31,7 @@ from mainspring.serving.plane import runtime
 from mainspring.serving.plane.lane import Lane, monotonic_us
 from mainspring.serving.plane.metrics import EndpointMetrics
 from mainspring.serving.plane.tracing import HUNG_UP, Tracing, parent_of
-from mainspring.serving.protocol.asked import Answered
+from mainspring.serving.protocol.asked import Answered, Outside
 from mainspring.serving.protocol.codec import decode_infer, encode
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -262,6 +262,21 @@ def test_where_the_collector_is_stuck_whole_traces_are_dropped_and_counted() -> 
     made.close(30)
     assert made.counts() == {"exported": 30, "failed": 0, "dropped": 95 * 6}
     assert len({span.context.trace_id for span in stuck.spans}) == 5
+
+
+def test_a_call_of_another_server_is_below_the_request() -> None:
+    with tracing() as (made, exporter):
+        request = asked(CALLER)
+        request.outside = Outside(
+            "chat m", request.received + 1000, request.received + 3000, {"gen_ai.usage": 3}, "failed"
+        )
+        trace(made, request)
+    child, parent = exporter.get_finished_spans()
+    assert (child.name, child.kind, child.parent.span_id) == ("chat m", SpanKind.CLIENT, parent.context.span_id)
+    assert child.end_time - child.start_time == 2_000_000
+    assert dict(child.attributes) == {"gen_ai.usage": 3, "error.type": "failed"}
+    assert child.status.status_code is StatusCode.ERROR
+    assert parent.status.status_code is StatusCode.UNSET
 
 
 def test_the_end_does_not_wait_for_a_collector_that_is_stuck() -> None:

@@ -22,7 +22,7 @@ _PARTS = (("weights", "cyan"), ("cache", "green"), ("activations", "yellow"), ("
 
 @click.group("llm", cls=Group)
 def command() -> None:
-    """Language models: what they need, and their calls of tools that wait for a person."""
+    """Language models: what they need and used, and their calls of tools that wait for a person."""
 
 
 @make("plan")
@@ -72,6 +72,34 @@ def plan(
         ),
     )
     call.result(found, lambda console: _show(console, found))
+
+
+@make("usage", reads_only=True)
+@click.option("--by", type=click.Choice(["key", "team", "model", "upstream"]), default="key", show_default=True)
+@click.option("--since", default="30d", show_default=True, help="Age of the first day that counts.")
+def usage(call: Call, *, by: str, since: str) -> None:
+    """Show tokens, cost and speed of language models, the dearest first."""
+    from mainspring.cli.tables import show_records
+    from mainspring.core.time import DAY, parse_duration
+    from mainspring.operations.llm_usage import usage as used
+
+    first = call.project.wall.now() - parse_duration(since)
+    found = used(call.project, by, first - first % DAY)
+
+    def show(console: Console) -> None:
+        if not found:
+            console.print("No language model was asked.")
+            return
+        rows = [
+            (each.who or "-", f"{each.requests:,}", f"{each.cached:,}", f"{each.prompt:,}", f"{each.completion:,}",
+             f"{each.cost:,.6g}", "-" if each.first_token_s is None else f"{each.first_token_s:.3g} s",
+             "-" if each.tokens_per_s is None else f"{each.tokens_per_s:,.4g}")
+            for each in found
+        ]  # fmt: skip
+        columns = (by, "requests", "cached", "prompt", "completion", "cost", "first token", "tokens/s")
+        show_records(console, columns, rows, right=columns[1:])
+
+    call.result(found, show)
 
 
 @make("approvals", reads_only=True)
@@ -220,5 +248,5 @@ def _size(size: float) -> str:
     return f"{size:.0f} B"
 
 
-for _command in (plan, approvals, approve, deny):
+for _command in (plan, usage, approvals, approve, deny):
     command.add_command(_command)

@@ -403,9 +403,14 @@ def _streams(declared: Declared) -> Iterable[tuple[object, str, str]]:
 
 def _language_models(declared: Declared) -> Iterable[tuple[object, str, str]]:
     endpoints = {endpoint.name for endpoint in declared.of(Endpoint) if isinstance(endpoint, Endpoint)}
+    known = {quota.name: quota for item in declared.of(Endpoint) if isinstance(item, Endpoint) for quota in item.quotas}
     for model in declared.of(LanguageModel):  # policies and roles name both as endpoints
-        if isinstance(model, LanguageModel) and model.name in endpoints:
+        assert isinstance(model, LanguageModel)
+        if model.name in endpoints:
             yield model, f"The language model {model.name!r} has the name of an endpoint", "give it another name."
+        for quota in model.quotas:
+            if known.setdefault(quota.name, quota) != quota:
+                yield model, f"There are two quotas named {quota.name!r}, which differ", "rename one of them."
 
 
 def _rollouts(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[object, str, str]]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
+from prometheus_client.core import Metric
 
 from mainspring.core.errors import (
     DeadlineExceeded,
@@ -97,6 +98,10 @@ class Surface(Protocol):
 
     async def stop(self) -> None:
         """Close connections."""
+        ...
+
+    def metrics(self) -> Iterable[Metric]:
+        """Return families for Prometheus."""
         ...
 
 
@@ -183,6 +188,8 @@ class Gateway:
         self._tracing = tracing
         if tracing is not None:
             self.metrics.spans = tracing.counts
+        if surface is not None:
+            self.metrics.further = surface.metrics
         self.scrape: Callable[[], Awaitable[bytes]] | None = None  # the numbers of every process, where there are more
 
     @property

@@ -16,7 +16,7 @@ from mainspring.core.errors import DeadlineExceeded, MainspringError, Overloaded
 from mainspring.security.model import Principal
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.status import public_text, retry_after_s
-from mainspring.serving.protocol.asked import Answered
+from mainspring.serving.protocol.asked import Answered, Outside
 from mainspring.serving.protocol.codec import ErrorResponse, encode
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Request:
         template: Its path with names for what differs, see `routes`.
         model: As in the path, empty where it has none; so is `version`.
         id: Its request id in logs and traces.
-        answered: Of an `infer`.
+        answered: Of an `infer`. `outside`: a call of another server for it, for its spans.
         on_leave: Is called if the peer leaves before it is answered.
     """
 
@@ -129,6 +129,7 @@ class Request:
         "id",
         "model",
         "on_leave",
+        "outside",
         "parts",
         "principal",
         "read",
@@ -152,6 +153,7 @@ class Request:
         self.template = self.model = self.version = self.id = ""
         self.principal: Principal | None = None
         self.answered: Answered | None = None
+        self.outside: Outside | None = None
         self.on_leave: Callable[[], object] | None = None
 
     @property

@@ -170,6 +170,7 @@ class Metrics(Collector):
         self.outside: dict[int, int] = defaultdict(int)  # replies that belong to no endpoint, by status
         self.spans: Callable[[], Mapping[str, int]] = dict  # what became of spans, where requests are traced
         self.connections: Callable[[], Mapping[str, int]] = dict  # what an acceptor says of its connections
+        self.further: Callable[[], Iterable[Metric]] = tuple  # families of what else the process serves
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)  # process_cpu_seconds_total, process_resident_memory_bytes, ...
@@ -243,6 +244,7 @@ class Metrics(Collector):
         yield from self._of_connections()
         yield from self._counters()
         yield from self._histograms()
+        yield from self.further()
 
     def _of_arms(self) -> Iterator[Metric]:
         """Yield the numbers of the arms of rollouts that are on; forget those of versions that nobody serves."""

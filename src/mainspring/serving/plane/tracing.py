@@ -3,8 +3,9 @@
 A request's spans are made when it is over, from the instants that its lane takes anyway, so a request that is under way
 costs the same with and without. Only who traces imports this module, since it brings in OpenTelemetry.
 
-Names and attributes follow the semantic conventions for HTTP (https://opentelemetry.io/docs/specs/semconv/http/) and
-RPC; `mainspring.*` is ours. No attribute holds what a caller can write at will: not the path, not the request's id.
+Names and attributes follow the semantic conventions for HTTP (https://opentelemetry.io/docs/specs/semconv/http/), RPC
+and generative AI (https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/); `mainspring.*` is ours. No
+attribute holds what a caller can write at will: not the path, not the request's id.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from mainspring.core.time import Clock
 from mainspring.serving.plane.lane import monotonic_us
-from mainspring.serving.protocol.asked import Answered
+from mainspring.serving.protocol.asked import Answered, Outside
 
 if TYPE_CHECKING:
     from mainspring.serving.batching.batcher import Job
@@ -56,6 +57,8 @@ class HttpRequest(Protocol):
     def received(self) -> int: ...
     @property
     def answered(self) -> Answered | None: ...
+    @property
+    def outside(self) -> Outside | None: ...
 
 
 TRACEPARENT = "traceparent"
@@ -181,6 +184,7 @@ class Tracing:
             attributes=attributes,
             failed=failed,
             answered=request.answered,
+            outside=request.outside,
         )
 
     def rpc(
@@ -224,6 +228,7 @@ class Tracing:
         attributes: Attributes,
         failed: str,
         answered: Answered | None,
+        outside: Outside | None = None,
     ) -> None:
         try:
             if endpoint:
@@ -235,7 +240,7 @@ class Tracing:
                 attributes["mainspring.rows"] = job.rows
                 attributes["mainspring.batch.rows"] = answer.work.rows
             below = list(stages(answered)) if answered is not None else []
-            self._spans(name, parent_of(given), received, attributes, failed, below)
+            self._spans(name, parent_of(given), received, attributes, failed, below, outside)
         except Exception:  # whatever is wrong with spans, the request was answered
             self._dropped += 1
             if not self._faulty:
@@ -250,13 +255,14 @@ class Tracing:
         attributes: Attributes,
         failed: str,
         below: Sequence[tuple[str, int, int]],
+        outside: Outside | None,
     ) -> None:
         now = monotonic_us()
         offset = self._clock.now() - now
         span = self._tracer.start_span(name, parent, SpanKind.SERVER, attributes, start_time=(received + offset) * 1000)
         if not span.is_recording():
             return
-        count = 1 + len(below)
+        count = 1 + len(below) + (outside is not None)
         if self._handed - self._exporter.taken + count > self._room:
             self._dropped += count
             return
@@ -265,10 +271,21 @@ class Tracing:
         for stage, start, end in below:
             child = self._tracer.start_span(stage, context, start_time=(start + offset) * 1000)
             child.end((end + offset) * 1000)
-        if failed:
-            span.set_attribute("error.type", failed)
-            span.set_status(Status(StatusCode.ERROR))
+        if outside is not None:
+            began = (outside.begun + offset) * 1000
+            child = self._tracer.start_span(
+                outside.name, context, SpanKind.CLIENT, outside.attributes, start_time=began
+            )
+            _fail(child, outside.failed)
+            child.end((outside.ended + offset) * 1000)
+        _fail(span, failed)
         span.end((now + offset) * 1000)
+
+
+def _fail(span: Span, failed: str) -> None:
+    if failed:
+        span.set_attribute("error.type", failed)
+        span.set_status(Status(StatusCode.ERROR))
 
 
 class _Counting(SpanExporter):  # type: ignore[misc]  # its package is not typed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -32,6 +32,20 @@ class Asked(msgspec.Struct, eq=False):
     inputs: Sequence[Tensor]
     outputs: Sequence[str] = ()
     parameters: Parameters = DEFAULTS
+
+
+class Outside(NamedTuple):
+    """A call of another server for a request. Instants are monotonic, µs.
+
+    Attributes:
+        failed: Kind of its failure, empty without one.
+    """
+
+    name: str
+    begun: int
+    ended: int
+    attributes: Mapping[str, str | int | float]
+    failed: str = ""
 
 
 class Answered(msgspec.Struct, eq=False):

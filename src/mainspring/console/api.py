@@ -23,6 +23,7 @@ from mainspring.console.jobs.api import add_job_api
 from mainspring.console.models.api import add_model_api
 from mainspring.console.permissions import caller_of
 from mainspring.console.pipelines.api import add_pipeline_api
+from mainspring.console.predictions.answer_trace import add_answer_api
 from mainspring.console.predictions.pages import add_prediction_api
 from mainspring.console.rollouts.api import add_rollout_api
 from mainspring.console.routing import router_of
@@ -82,6 +83,7 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
     add_endpoint_api(router, project)
 
     add_prediction_api(router, project, looking)
+    add_answer_api(router, project)
     add_model_api(router, project, looking)
     add_run_api(router, project)
     add_search_api(router, project)

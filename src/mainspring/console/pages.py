@@ -31,6 +31,7 @@ from mainspring.console.models.explanation import add_explanation_pages
 from mainspring.console.models.pages import add_model_pages
 from mainspring.console.permissions import may
 from mainspring.console.pipelines.pages import add_pipeline_pages
+from mainspring.console.predictions.answer_trace import add_answer_page
 from mainspring.console.predictions.pages import add_prediction_pages
 from mainspring.console.render import login_page, onward_page
 from mainspring.console.rollouts.pages import add_rollout_pages
@@ -53,7 +54,7 @@ _ENDPOINTS = rf"endpoints(/{_ID}(/(performance|fairness|drift|latency|capacity|c
 _PIPELINES = rf"pipelines(/{_ID}(/runs/{_ID}(/steps/[A-Za-z0-9_.%-]{{1,140}})?)?)?"
 _QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it is used on our own page only
 _OWN_PAGE = re.compile(
-    rf"/(predictions(/{_ID})?|features(/{_ID})?|data(/{_ID}){{,3}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents|fleet|streams)(/{_ID})?|collections(/{_ID}(/search)?)?|keys|sessions|audit|evidence|find|{_ENDPOINTS}|{_MODELS}|{_PIPELINES})?{_QUERY}"
+    rf"/(predictions(/{_ID}(/answer)?)?|features(/{_ID})?|data(/{_ID}){{,3}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents|fleet|streams)(/{_ID})?|collections(/{_ID}(/search)?)?|keys|sessions|audit|evidence|find|{_ENDPOINTS}|{_MODELS}|{_PIPELINES})?{_QUERY}"
 )
 
 
@@ -92,6 +93,7 @@ def pages(
     ):
         add(router, project, looking, frame)
     for each in (
+        add_answer_page,
         add_run_pages,
         add_search_pages,
         add_job_pages,

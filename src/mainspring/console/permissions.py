@@ -129,6 +129,7 @@ NEEDS: Mapping[tuple[str, str], Needs] = {
     ),
     **_all(Needs(Action.TABLE_ROWS, "table/{source}"), "GET /api/data/tables/{source}/rows"),
     **_pair("/predictions/{prediction_id}", _OF_PREDICTION),
+    **_pair("/predictions/{prediction_id}/answer", _OF_PREDICTION),
     **_all(_OF_PREDICTION, "GET /api/predictions/{prediction_id}/replay"),
     **_all(_OF_PREDICTION, "GET /api/predictions/{prediction_id}/explanation"),
     **_all(Needs(Action.INCIDENT_READ, "incident/{incident}"), "GET /incidents/{incident}"),

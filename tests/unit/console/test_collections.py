@@ -12,6 +12,7 @@ from kit.console.flights import NOW, Project, declared, populated
 from kit.encoders import WordEncoder
 from mainspring.console.app import create_app
 from mainspring.core.time import to_datetime
+from mainspring.operations.answers import ask
 from mainspring.operations.apply import apply
 from mainspring.operations.collection_evaluation import evaluate_collection
 from mainspring.operations.collections import build_collection
@@ -31,6 +32,7 @@ DOCS = ms.Collection(
 MAIL = ms.Collection("mail", source=LETTERS, text="body", key="path", chunk=ms.chunks.sentences(64), encoder=WORDS)
 NEVER = ms.Collection("never", source=PAGES, text="body", key="path", chunk=ms.chunks.sentences(64), encoder=WORDS)
 ENCODER = WordEncoder(64)
+HELP = ms.Answers("help", retriever=ms.Retriever("docs-search", collection=DOCS, k=2))
 REFUNDS = "# Refunds\n\nRefunds are <b>paid</b> to the card within two weeks."
 SECRET = "Ana lives in the tower."
 
@@ -47,6 +49,7 @@ def project() -> Project:
         collections={each.name: each for each in (DOCS, MAIL, NEVER)},
         evaluation_sets={"questions": QUESTIONS},
         encoders={"words": WORDS},
+        answers={"help": HELP},
     )
     made = _Project(definitions=definitions)
     apply(made)
@@ -105,6 +108,31 @@ def test_the_api_has_the_same(client: Client) -> None:
     assert hits[0]["document"] == "refunds"
     assert hits[0]["text"] == REFUNDS
     assert client.get("/api/collections/never/search?q=refunds").status_code == 404
+
+
+def test_the_trace_of_an_answer_shows_each_step_and_its_texts_only_when_asked_for(
+    client: Client, project: Project
+) -> None:
+    answer = ask(project, "help", "refunds are paid to the card")
+    address = f"/predictions/{answer.id}"
+    project.predictions.compact()
+    assert f'<a href="{address}/answer"' in client.page(address).text
+    hidden = client.page(f"{address}/answer").text
+    for told in ("Answered", "2 passages of index docs-", "1 citation", "Show them", "quotes"):
+        assert told in hidden, told
+    assert "to the card" not in hidden
+    shown = client.page(f"{address}/answer?reveal=true").text
+    for told in ("refunds are paid to the card", "Refunds are", "[1] refunds, characters", "<summary>system</summary>"):
+        assert told in shown, told
+    assert client.get(f"/api{address}/answer").json()["texts"] is None
+    texts = client.get(f"/api{address}/answer?reveal=true").json()["texts"]
+    assert texts["answer"]["citations"][0]["document"] == "refunds"
+    reveals = [each for each in project.audit.read() if each.action == "predictions.reveal"]
+    assert [each.resource for each in reveals] == [f"prediction/{answer.id}"] * 2
+    lost = ask(project, "help", "zebra zebra zebra")
+    project.predictions.compact()
+    assert "Not found" in client.page(f"/predictions/{lost.id}/answer").text
+    assert client.get("/predictions/nothing/answer").status_code == 404
 
 
 def test_texts_of_a_person_are_shown_only_when_asked_for_with_an_event(client: Client, project: Project) -> None:

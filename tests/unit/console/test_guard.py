@@ -109,6 +109,8 @@ PATHS = {
     "/runs/x/search",
     "/api/runs/x/search",
     "/jobs",
+    "/predictions/x/answer",
+    "/api/predictions/x/answer",
     "/collections",
     "/collections/x",
     "/collections/x/search",

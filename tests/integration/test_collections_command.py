@@ -26,7 +26,7 @@ pages = ms.Source(
 )
 small = ms.Encoder("small")
 given = {"source": pages, "text": "body", "key": "path", "encoder": small}
-ms.Collection("docs", chunk=ms.chunks.markdown(tokens=12), fields=["page"], **given)
+ms.Collection("docs", chunk=ms.chunks.markdown(tokens=12), fields=["page"], words=True, **given)
 ms.Collection("theirs", chunk=ms.chunks.sentences(tokens=12), tenant="team", **given)
 """
 
@@ -69,8 +69,10 @@ def test_documents_are_registered_built_and_found(depot: Depot, folder: Path) ->
     listed = {each["name"]: (each["chunks"], each["behind"]) for each in depot.json("collections", "list")}
     assert listed == {"docs": (3, False), "theirs": (3, False)}
     assert depot.json("collections", "show", "docs")["build"]["examples"] == {"none": "no text"}
-    said = depot.run("collections", "search", "docs", "# The cat\n\nThe cat sat on a mat.").stdout
-    assert "cat [0:32]  The cat" in said
+    said = depot.run("collections", "search", "docs", "# The cat\n\nThe cat sat on a mat.", "--mode", "hybrid").stdout
+    assert "cat [0:32]  The cat\n   vectors: rank 1, score 1.000, adds 0.0164\n   words: rank 1, score " in said
+    (hit,) = depot.json("collections", "search", "docs", "mat", "--mode", "words")
+    assert hit["document"] == "cat"
     with closing(sqlite3.connect(depot.state / "catalog.db")) as catalog:
         actions = [action for (action,) in catalog.execute("SELECT action FROM audit_events ORDER BY seq")]
     assert {"add", "collections.build"} <= {*actions}

@@ -16,7 +16,7 @@ def train(folder: Path) -> tuple[int, str]:
     rows = byte_rows(SHOUTED)
     model = fit_lora(
         tiny_base(), rows, targets=LAYERS, dropout=0.1, lr=0.01, epochs=6, batch_size=5, seed=3, validation=rows,
-        checkpoints=folder, checkpoint_every_steps=2, keep=2, progress=lambda what, _share: steps.append(what),
+        checkpoints=folder, checkpoint_every_steps=1, keep=2, progress=lambda what, _share: steps.append(what),
     )  # fmt: skip
     resumed = next((int(what.rpartition(" ")[2]) for what in steps if what.startswith("resumes")), 0)
     return resumed, hashlib.sha256(adapter_file(model)).hexdigest()

@@ -24,7 +24,7 @@ VICTIM = Path(__file__).with_name("lora_victim.py")
 @pytest.mark.parametrize("number", range(2))
 def test_the_finished_adapter_is_that_of_an_undisturbed_training(number: int, tmp_path: Path) -> None:
     rng = random.Random(number)
-    specs = [f"#{rng.randint(60, 160)}", *(f"#{rng.randint(1, 150)}" for _ in range(6)), "~60"]
+    specs = [f"#{rng.randint(20, 50)}", *(f"#{rng.randint(1, 60)}" for _ in range(4)), "~20"]
     path = os.pathsep.join([str(VICTIM.parents[1]), *sys.path])
     ended = []
     for folder, asked in ((tmp_path / "calm", ["-"]), (tmp_path / "killed", [*specs, "-"])):

@@ -42,17 +42,24 @@ def test_a_budget_is_charged_refused_and_shown() -> None:
                     await asked(
                         model="assistant", messages=[{"role": "user", "content": "b"}], max_tokens=50, temperature=0
                     )
+            said = {"model": "assistant", "messages": [{"role": "user", "content": "c"}], "max_tokens": 5}
+            answered = {"model": "assistant", "input": "c", "max_output_tokens": 5}
+            async with httpx.AsyncClient(trust_env=False, headers={"x-api-key": gateway.key}) as plain:
+                for path, asks in (("messages", said), ("responses", answered)):
+                    reply = await plain.post(f"{gateway.url}/{path}", json=asks)
+                    assert reply.status_code == 200
+                    assert reply.headers["ratelimit"].startswith('"daily";r=')
             scrape = gateway.kit.key(KeyScope.SCRAPE)
             async with httpx.AsyncClient(trust_env=False) as plain:
                 base = gateway.url.removesuffix("/v1")
                 text = (await plain.get(f"{base}/metrics", headers={"authorization": scrape})).text
-            assert 'mainspring_llm_requests_total{model="assistant",outcome="answered",upstream="local"} 2.0' in text
+            assert 'mainspring_llm_requests_total{model="assistant",outcome="answered",upstream="local"} 4.0' in text
             assert 'mainspring_llm_requests_total{model="assistant",outcome="exact",upstream=""} 1.0' in text
             assert 'outcome="failed"' in text
 
     with scripted() as upstream:
         asyncio.run(body(upstream.url))
-        assert len(upstream.heard) == 2
+        assert len(upstream.heard) == 4
 
 
 def test_a_stream_whose_budget_ends_has_the_reason_length() -> None:

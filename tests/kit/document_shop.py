@@ -57,7 +57,7 @@ class Shop:
 
     def __init__(self, tenant: bool = False, **more: Any) -> None:
         self.lake, self.vectors, self.locks = MemoryLake(), MemoryVectorStore(), MemoryLocks()
-        self.open_indexes = OpenIndexes(self.lake, self.vectors)
+        self.open_indexes = OpenIndexes(self.lake, self.vectors, self.locks)
         self.clock, self.builds = ManualClock(10 * DAY), CatalogBuilds(memory_catalog(), "lake")
         team = "team" if tenant else None
         questions = EvaluationSet("questions", source=ASKED, query="q", relevant="doc", tags="kind", tenant=team)

@@ -651,7 +651,7 @@ class Project:
         """Indexes of collections that this process searches."""
         from mainspring.vectors.open_indexes import OpenIndexes
 
-        return OpenIndexes(self.lake, self.vectors, lambda: self.texts)
+        return OpenIndexes(self.lake, self.vectors, self.locks, lambda: self.texts)
 
     @cached_property
     def texts(self) -> TextStore:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 
-from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.ids import new_id
 from mainspring.core.locks import Locks
 from mainspring.core.schema import Schema
@@ -174,7 +174,7 @@ class Builder:
                     added=tally.added,
                     removed=tally.removed,
                     refused=dict(tally.refused),
-                    examples=tally.examples,
+                    examples={} if collection.key in collection.source.pii else tally.examples,
                     built_at=self._clock.now(),
                     seconds=round(time.monotonic() - began, 3),
                     words=words is not None,
@@ -397,10 +397,11 @@ def _pages(index: VectorIndex, count: int) -> Iterator[list[str]]:
         yield ids
 
 
-def restore(lake: LakeTables, store: VectorStore, collection: Collection, build: Build) -> VectorIndex:
-    """Return the index of a build; an empty one is filled from the table of chunks."""
+def restore(lake: LakeTables, store: VectorStore, locks: Locks, collection: Collection, build: Build) -> VectorIndex:
+    """Return the index of a build; one that lacks entries is filled from the table of chunks, unless a build does."""
     index = store.create(build.index, build.spec)
-    if build.chunks and not index.ids(count=1):
-        version = next(iter(lake.readable(chunks_table(collection.name), [build.table_version])), None)
-        _bring(index, StoredChunks(lake, collection, version), build.recipe, _Tally())
+    if index.count() < build.chunks:
+        with suppress(Conflict), locks.hold(f"collection.{collection.name}", wait_s=0):
+            version = next(iter(lake.readable(chunks_table(collection.name), [build.table_version])), None)
+            _bring(index, StoredChunks(lake, collection, version), build.recipe, _Tally())
     return index

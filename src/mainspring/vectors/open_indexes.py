@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Conflict, Invalid
+from mainspring.core.locks import Locks
 from mainspring.data.ports import LakeTables
 from mainspring.vectors.building import Words, restore
 from mainspring.vectors.declaring import Collection
@@ -19,22 +21,24 @@ class OpenIndexes:
     One that was lost is made again from the table of chunks, and one of words from that of vectors.
     """
 
-    def __init__(self, lake: LakeTables, store: VectorStore, texts: Callable[[], TextStore] | None = None) -> None:
-        self._lake, self._store, self._texts = lake, store, texts
+    def __init__(
+        self, lake: LakeTables, store: VectorStore, locks: Locks, texts: Callable[[], TextStore] | None = None
+    ) -> None:
+        self._lake, self._store, self._locks, self._texts = lake, store, locks, texts
         self._words: dict[str, tuple[str, Words]] = {}
-        self._open: dict[str, tuple[str, VectorIndex]] = {}
+        self._open: dict[str, tuple[Build, VectorIndex]] = {}
         self._former: dict[str, VectorIndex] = {}  # that searches may still be in
         self._lock = threading.Lock()
 
     def of(self, collection: Collection, build: Build) -> VectorIndex:
         """Return the index of a build."""
         with self._lock:
-            name, index = self._open.get(collection.name, ("", None))
-            if index is not None and name == build.index:
+            of, index = self._open.get(collection.name, (None, None))
+            if index is not None and of == build:
                 return index
-            made = restore(self._lake, self._store, collection, build)
-            self._open[collection.name] = (build.index, made)
-            if index is not None:
+            made = restore(self._lake, self._store, self._locks, collection, build)
+            self._open[collection.name] = (build, made)
+            if index is not None and index is not made:
                 if (older := self._former.pop(collection.name, None)) is not None:
                     older.close()
                 self._former[collection.name] = index
@@ -56,7 +60,8 @@ class OpenIndexes:
             name, words = self._words.get(collection.name, ("", None))
             if words is None or name != build.index:
                 words = Words(self._texts(), build.index, collection.filters)
-                words.bring(vectors)
+                with suppress(Conflict), self._locks.hold(f"collection.{collection.name}", wait_s=0):
+                    words.bring(vectors)  # which a build does itself
                 self._words[collection.name] = (build.index, words)
             return words.index
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -28,6 +29,7 @@ MOST_HITS = 1_000
 LONGEST_QUERY = 100_000  # characters
 Mode = Literal["vectors", "words", "hybrid"]
 MODES: tuple[Mode, ...] = ("vectors", "words", "hybrid")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _FUSED = 5  # times as many hits as asked for are fused
 
 
@@ -165,3 +167,5 @@ def _check(queries: Sequence[str], k: int) -> None:
             raise Invalid("A query has no words.", fix="write what is searched for.")
         if len(query) > LONGEST_QUERY:
             raise Invalid(f"A query has {len(query):,} characters.", fix=f"write at most {LONGEST_QUERY:,}.")
+        if _SURROGATE.search(query):
+            raise Invalid("A query has a lone surrogate, which is no character.", fix="send it as UTF-8.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from kit.collected import BODY, Desk, collection
 from kit.encoders import WordEncoder
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.expr.tree import col
+from mainspring.core.time import DAY
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.memory import MemoryLake
+from mainspring.vectors.adapters.embedded import EmbeddedVectorStore
 from mainspring.vectors.adapters.memory import MemoryVectorStore
 from mainspring.vectors.adapters.memory_text import MemoryTextStore
 from mainspring.vectors.building import NO_WORDS, NOT_FINITE, Builder
@@ -291,7 +294,7 @@ def test_a_process_opens_an_index_once_and_the_next_when_a_build_made_another(me
     memory.land({"path": "a", "body": "One."})
     builds = [memory.build(WordEncoder(seed=0))]
     closed.clear()
-    indexes = OpenIndexes(memory.lake, memory.store)
+    indexes = OpenIndexes(memory.lake, memory.store, memory.locks)
     first = indexes.of(collection(), builds[0])
     assert indexes.of(collection(), builds[0]) is first
     for seed in (1, 2):
@@ -301,6 +304,48 @@ def test_a_process_opens_an_index_once_and_the_next_when_a_build_made_another(me
     assert closed == [builds[0].index]  # a search may still be in the one between
     indexes.close()
     assert sorted(closed) == sorted(each.index for each in builds)
+
+
+def test_an_index_that_was_made_again_in_part_is_completed(memory: Desk) -> None:
+    encoder = WordEncoder()
+    memory.land(*({"path": str(n), "body": f"Number {n}."} for n in range(9)))
+    build = memory.build(encoder)
+    index = memory.store.open(build.index)
+    index.delete(index.ids(count=5))  # as a process leaves it that is killed while it restores
+    with memory.locks.hold("collection.docs"):
+        assert len(memory.search(encoder, "number", 20)) == 4  # a build is at work, which completes it
+    assert len(memory.search(encoder, "number", 20)) == 9
+
+
+def test_an_index_that_was_dropped_and_built_anew_is_opened_again(memory: Desk, tmp_path: Path) -> None:
+    memory.store = EmbeddedVectorStore(tmp_path)
+    memory.land({"path": "a", "body": "One."})
+    one, other = WordEncoder(seed=0), WordEncoder(seed=1)
+    first = memory.build(one)
+    there = OpenIndexes(memory.lake, EmbeddedVectorStore(tmp_path), memory.locks)
+    assert there.of(collection(), first).count() == 1
+    memory.build(other)
+    memory.clock.advance(DAY)
+    again = memory.build(one)
+    assert again.index == first.index
+    assert there.of(collection(), again).count() == 1
+    there.close()
+
+
+def test_keys_that_identify_a_person_are_no_examples_of_what_was_refused(memory: Desk) -> None:
+    memory.land({"path": "ana@example.org", "body": " "}, {"path": "b", "body": "One."})
+    declared = collection()
+    assert memory.build(WordEncoder(), declared).examples == {"ana@example.org": EMPTY}
+    object.__setattr__(declared, "source", replace(declared.source, pii=("path",)))
+    build = memory.build(WordEncoder(), declared)
+    assert (build.refused, build.examples) == ({EMPTY: 1}, {})
+
+
+def test_a_query_that_is_no_text_is_refused(memory: Desk) -> None:
+    memory.land({"path": "a", "body": "One."})
+    memory.build(WordEncoder())
+    with pytest.raises(Invalid, match="lone surrogate"):
+        memory.search(WordEncoder(), "one \ud800", 1)
 
 
 def test_chunks_are_found_by_words_and_by_both(desk: Desk) -> None:
@@ -333,7 +378,7 @@ def test_an_index_of_words_that_lags_or_was_lost_is_made_anew(memory: Desk, monk
     memory.land({"path": "a", "body": "One."}, {"path": "b", "body": "Two."})
     build = memory.build(encoder, declared)
     memory.texts = MemoryTextStore()
-    indexes = OpenIndexes(memory.lake, memory.store, lambda: memory.texts)
+    indexes = OpenIndexes(memory.lake, memory.store, memory.locks, lambda: memory.texts)
     assert [hit.id for hit in indexes.words_of(declared, build).search(["two"], 5)[0]] != []
     index = memory.store.open(build.index)
     memory.land({"path": "c", "body": "Three."})

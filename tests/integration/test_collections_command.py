@@ -53,6 +53,7 @@ def test_documents_are_registered_built_and_found(depot: Depot, folder: Path) ->
     assert (lost.code, "collections build docs" in lost.stderr) == (exits.NOT_FOUND, True), lost
     added = depot.json("encoders", "add", "small", folder)
     assert (added["version"], added["new"], added["outputs"][0]["shape"]) == ("1", True, [-1, 8])
+    assert "Next: mainspring collections build" in depot.run("encoders", "add", "small", folder).stdout
     depot.json("ingest", "pages", "pages.parquet")
     docs, theirs = depot.json("collections", "build")
     assert (docs["collection"], docs["documents"], docs["chunks"], docs["refused"]) == ("docs", 2, 3, {"no text": 1})

@@ -12,7 +12,9 @@ import pytest
 from kit.encoders import WordEncoder
 from mainspring.core.errors import Invalid
 from mainspring.core.time import DAY, to_datetime
+from mainspring.data.commits import commit
 from mainspring.operations.collections import build_collection, search_collection
+from mainspring.operations.data.versions import diff
 from mainspring.operations.ingest import land
 from mainspring.operations.subjects import erasing
 from mainspring.operations.subjects.naming import find_subjects
@@ -94,6 +96,22 @@ def test_documents_of_a_subject_leave_no_byte(project: Project) -> None:
             (found,) = search_collection(project, name, ["parcel his"], 10, mode="hybrid")
         assert {hit.document for hit in found} == {"n2", "n3"}
         assert build_collection(project, name).documents == 2
+
+
+def test_a_difference_of_data_shows_no_personal_value_of_a_table_of_chunks(project: Project) -> None:
+    root = project.settings.root
+    (root / "erased_notes.py").write_text(DECLARED.replace('event_time="at",', 'event_time="at", pii=["customer"],'))
+    marked = Project(project.settings, encoders=project.encoders)
+    ingest(marked, *((f"n{n}", ANA, f"One {n}.") for n in range(8)))
+    build(marked)
+    commit(marked.lake, marked.snapshots, marked.wall)
+    ingest(marked, *((f"m{n}", "ben", f"Two {n}.") for n in range(8)))
+    build(marked)
+    (before,) = marked.snapshots.log(1)
+    (found,) = diff(marked, before.id, table="chunks__tagged")
+    assert "customer" in {each.column for each in found.columns}
+    assert ANA not in repr(found)
+    marked.close()
 
 
 def test_documents_past_their_retention_are_gone(project: Project) -> None:

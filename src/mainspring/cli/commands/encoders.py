@@ -33,7 +33,7 @@ def add(call: Call, *, name: str, folder: Path | None, static: int | None, alias
 
     added = add_encoder(call.project, name, folder, static=static, alias=alias)
 
-    tell_added(call, added)
+    tell_added(call, added, "mainspring collections build")
 
 
 command.add_command(add)

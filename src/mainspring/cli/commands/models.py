@@ -249,7 +249,8 @@ def list_(call: Call, *, name: str | None) -> None:
     call.result([dated(each, "created_at") for each in found], show)
 
 
-def tell_added(call: Call, added: Added) -> None:
+def tell_added(call: Call, added: Added, following: str = "") -> None:
+    """Report a version that was added, and the command that follows; by default its promotion."""
     document: dict[str, Any] = {
         **asdict(added),
         "inputs": [_shape(spec) for spec in added.inputs],
@@ -266,7 +267,7 @@ def tell_added(call: Call, added: Added) -> None:
         if added.alias:
             console.print(f"[green]{added.model}@{added.alias} now names it.[/]")
         else:
-            console.print(f"Next: mainspring promote {added.model} {added.version}")
+            console.print(f"Next: {following or f'mainspring promote {added.model} {added.version}'}")
 
     call.result(document, show)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mainspring.core.errors import Invalid, InvalidData, NotFound
 from mainspring.data.commits import RESTORING, data_tables, find, version_of
 from mainspring.data.commits import commit as make_commit
-from mainspring.data.model import QUARANTINE_SUFFIX, DatasetCommit, Source
+from mainspring.data.model import CHUNKS_PREFIX, QUARANTINE_SUFFIX, DatasetCommit, Source
 from mainspring.operations.apply import conform
 from mainspring.operations.auditing import audit, begun
 from mainspring.project import Project
@@ -114,7 +114,9 @@ def _is_kept(project: Project, table: str, *versions: int | None) -> bool:
 
 def _personal(project: Project) -> dict[str, tuple[str, ...]]:
     found = {name: tuple(source.pii) for name, source in project.definitions.sources.items()}
-    return {**found, **{f"{name}{QUARANTINE_SUFFIX}": columns for name, columns in found.items()}}
+    collections = project.definitions.collections.items()
+    chunks = {f"{CHUNKS_PREFIX}{name}": tuple(each.source.pii) for name, each in collections}
+    return {**found, **chunks, **{f"{name}{QUARANTINE_SUFFIX}": columns for name, columns in found.items()}}
 
 
 def profile(

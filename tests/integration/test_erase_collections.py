@@ -15,6 +15,7 @@ from mainspring.core.time import DAY, to_datetime
 from mainspring.data.commits import commit
 from mainspring.operations.collections import build_collection, search_collection
 from mainspring.operations.data.versions import diff
+from mainspring.operations.encryption import check_encryption
 from mainspring.operations.ingest import land
 from mainspring.operations.subjects import erasing
 from mainspring.operations.subjects.naming import find_subjects
@@ -145,4 +146,20 @@ def test_columns_that_are_encrypted_are_not_put_into_an_index_in_clear(project: 
     with pytest.raises(Invalid, match="personal column 'body'"):
         build_collection(sealed, "letters")
     assert files_with(sealed, SECRET) == []
+    assert [each for each in check_encryption(sealed) if not each.ok] == []
+    sealed.close()
+
+
+def test_what_was_built_before_a_profile_encrypted_is_named_by_doctor(project: Project) -> None:
+    root = project.settings.root
+    (root / "erased_notes.py").write_text(DECLARED.replace('event_time="at",', 'event_time="at", pii=["body"],'))
+    clear = Project(project.settings, encoders=project.encoders)
+    ingest(clear, ("n1", ANA, f"She {SECRET}."))
+    build_collection(clear, "letters")
+    assert [each for each in check_encryption(clear) if not each.ok] == []
+    clear.close()
+    settings = load_settings(root, overrides={"tracking": "memory://", "pii_encrypted": True}, environment={})
+    sealed = Project(settings, encoders=project.encoders)
+    (found,) = [each for each in check_encryption(sealed) if not each.ok]
+    assert found.detail.startswith("collection letters has the personal column 'body' in clear")
     sealed.close()

@@ -89,13 +89,18 @@ def build_collection(project: Project, name: str, progress: Progress = lambda _s
 
 def _expect_clear(project: Project, collection: Collection) -> None:
     """Raise if the profile encrypts a column of a collection, whose index would have it in clear."""
-    personal = {*collection.source.pii} & {collection.text, *collection.filters}
+    personal = personal_columns(collection)
     if personal and project.settings.pii_encrypted:
         raise Invalid(
-            f"Collection {collection.name!r} has the personal column {min(personal)!r}, which profile "
+            f"Collection {collection.name!r} has the personal column {personal[0]!r}, which profile "
             f"{project.settings.profile!r} encrypts, and an index is not encrypted.",
             fix="leave it out of the collection, or build it in a profile without pii_encrypted.",
         )
+
+
+def personal_columns(collection: Collection) -> list[str]:
+    """Return the columns of a collection that identify a person, sorted."""
+    return sorted({*collection.source.pii} & {collection.text, *collection.filters})
 
 
 def builder(project: Project) -> Builder:

@@ -165,3 +165,22 @@ def check_encryption(project: Project) -> Iterator[Finding]:
         )
     else:
         yield well("encryption", f"{found.service}; all {len(found.keys)} data keys open")
+    yield from _collections_in_clear(project)
+
+
+def _collections_in_clear(project: Project) -> Iterator[Finding]:
+    """Yield the collections that have a personal column in clear, from before the profile encrypted it."""
+    declared = project.definitions.collections
+    if not project.settings.pii_encrypted or not any(each.source.pii for each in declared.values()):
+        return
+    from mainspring.operations.collections import personal_columns
+
+    for name, each in sorted(declared.items()):
+        columns = personal_columns(each)
+        if columns and project.builds.get(name) is not None:
+            yield Finding(
+                check="encryption",
+                ok=False,
+                detail=f"collection {name} has the personal column {columns[0]!r} in clear, which the profile encrypts",
+                fix="declare it no more: the next `mainspring erase` of a subject removes its chunks and indexes",
+            )

@@ -163,7 +163,8 @@ def equal_fields(project: Project, name: str, given: Sequence[str]) -> Node | No
             raise Invalid(
                 f"{each!r} names no field of collection {name!r}.", fix=f"write FIELD=VALUE, of {sorted(fields)}."
             )
-        parts.append(col(field) == _value(field, text, fields[field]))
+        whole = fields[field] is DType.Timestamp  # constants are none
+        parts.append((col(field).cast(DType.Int64) if whole else col(field)) == _value(field, text, fields[field]))
     return reduce(operator.and_, parts) if parts else None
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import pytest
 
 from kit.document_shop import ASKED, BODIES, QUESTIONS, Blind, Shop
 from kit.encoders import WordEncoder
 from mainspring.core.errors import Conflict, Invalid, NotFound
-from mainspring.core.time import DAY
+from mainspring.core.schema import Boolean, Float64, Int64, String, Timestamp
+from mainspring.core.time import DAY, parse_instant
 from mainspring.data.model import EVALUATIONS_PREFIX
 from mainspring.operations.collection_measures import evaluations, version_of
+from mainspring.operations.collections import equal_fields
 from mainspring.training.gates import at_least, beats
+from mainspring.vectors.adapters.memory import MemoryVectorStore
 from mainspring.vectors.evaluation.declaring import EvaluationSet
+from mainspring.vectors.model import Entries, IndexSpec
 
 
 def test_a_build_is_measured_by_its_set_and_its_worst_queries_are_shown() -> None:
@@ -50,6 +58,20 @@ def test_measures_are_stored_without_texts_and_compared_with_those_of_another_bu
     assert shop.evaluate(against=first.version).against == first.version
     with pytest.raises(NotFound, match="was not evaluated"):
         shop.evaluate(against="nothing.1")
+
+
+def test_a_condition_is_written_as_a_value_of_each_type() -> None:
+    fields = {"page": Int64, "share": Float64, "draft": Boolean, "at": Timestamp, "team": String}
+    project: Any = SimpleNamespace(definitions=SimpleNamespace(collection=lambda _: SimpleNamespace(filters=fields)))
+    index = MemoryVectorStore().create("docs", IndexSpec(dimension=1, fields=fields))
+    at = parse_instant("2026-01-01T00:00:00Z")
+    values = {"page": [2, 2], "share": [0.5, 0.5], "draft": [True, True], "at": [at, at + 1], "team": ["a=b", "a=b"]}
+    index.upsert(Entries(["one", "other"], np.ones((2, 1), np.float32), values))
+    given = ["page=2", "share=0.5", "draft=true", "team=a=b"]
+    assert index.count(equal_fields(project, "docs", given)) == 2
+    assert index.ids(where=equal_fields(project, "docs", [*given, "at=2026-01-01T00:00:00Z"])) == ["one"]
+    with pytest.raises(Invalid, match="is no value of 'page'"):
+        equal_fields(project, "docs", ["page=two"])
 
 
 def test_a_new_index_that_fails_its_gates_is_not_searched() -> None:

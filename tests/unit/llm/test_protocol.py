@@ -32,8 +32,9 @@ from mainspring.llm.model import (
     ToolChoice,
     Usage,
 )
-from mainspring.llm.protocol import openai
+from mainspring.llm.protocol import anthropic, openai, responses
 from mainspring.llm.protocol.events import Frames, framed
+from mainspring.llm.protocol.reading import InvalidField
 
 text = st.text(max_size=12)
 some = st.text(min_size=1, max_size=12)
@@ -272,3 +273,20 @@ def test_vectors_that_are_not_one_for_each_text_are_none(data: str) -> None:
 
     with pytest.raises(msgspec.DecodeError):
         openai.read_vectors(f'{{"data": {data}}}'.encode(), 2)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, True, 1 << 31, 10**30])
+@pytest.mark.parametrize(
+    ("read", "field", "asked"),
+    [
+        (openai.read_request, "max_tokens", {"messages": [{"role": "user", "content": "a"}]}),
+        (openai.read_request, "max_completion_tokens", {"messages": [{"role": "user", "content": "a"}]}),
+        (openai.read_request, "n", {"messages": [{"role": "user", "content": "a"}]}),
+        (anthropic.read_request, "max_tokens", {"messages": [{"role": "user", "content": "a"}]}),
+        (responses.read_request, "max_output_tokens", {"input": "a"}),
+    ],
+)
+def test_a_bound_that_is_none_is_refused(read: Any, field: str, asked: Any, wrong: Any) -> None:
+    with pytest.raises(InvalidField) as caught:
+        read(json.dumps({"model": "m", **asked, field: wrong}).encode())
+    assert caught.value.param == field

@@ -34,7 +34,7 @@ from mainspring.llm.model import (
 )
 from mainspring.llm.protocol.errors import Told, error_body
 from mainspring.llm.protocol.events import Frame, framed
-from mainspring.llm.protocol.reading import Fields, InvalidField, read_object, split, without_none
+from mainspring.llm.protocol.reading import Fields, InvalidField, read_object, split, whole_number, without_none
 
 _MOST_TOKENS = 1 << 50
 _DEFAULT_MOST = 4096  # tokens of an answer, which this protocol wants to know
@@ -120,7 +120,7 @@ def read_request(body: bytes | memoryview) -> ChatRequest:
         sampling=Sampling(
             temperature=asked.temperature,
             top_p=asked.top_p,
-            max_tokens=asked.max_tokens,
+            max_tokens=whole_number(asked.max_tokens, "max_tokens"),
             stop=tuple(asked.stop_sequences or ()),
         ),
         stream=bool(asked.stream),

@@ -37,7 +37,7 @@ from mainspring.llm.model import (
 )
 from mainspring.llm.protocol.errors import Told, error_body
 from mainspring.llm.protocol.events import framed
-from mainspring.llm.protocol.reading import Fields, InvalidField, read_object, split, without_none
+from mainspring.llm.protocol.reading import Fields, InvalidField, read_object, split, whole_number, without_none
 from mainspring.vectors.model import Floats
 
 DONE = b"[DONE]"
@@ -110,11 +110,9 @@ def read_request(body: bytes | memoryview) -> ChatRequest:
     asked, extra = split(given, _Asked)
     if not asked.messages:
         raise InvalidField("messages: there is none.", "messages")
-    most = asked.max_tokens
+    most = whole_number(asked.max_tokens, "max_tokens")
     if extra.get("max_completion_tokens") is not None:
-        most = extra["max_completion_tokens"]
-        if not isinstance(most, int):
-            raise InvalidField("max_completion_tokens: Expected `int`.", "max_completion_tokens")
+        most = whole_number(extra["max_completion_tokens"], "max_completion_tokens")
     options = dict(asked.stream_options or {})
     wants_usage = options.pop("include_usage", None) is True
     if options:
@@ -135,7 +133,7 @@ def read_request(body: bytes | memoryview) -> ChatRequest:
             seed=asked.seed,
             frequency_penalty=asked.frequency_penalty,
             presence_penalty=asked.presence_penalty,
-            choices=1 if asked.n is None else asked.n,
+            choices=whole_number(asked.n, "n") or 1,
         ),
         stream=bool(asked.stream),
         wants_usage=wants_usage,

@@ -54,6 +54,19 @@ def split(given: Any, kind: type[T], place: str = "") -> tuple[T, Fields]:
     return known, {name: value for name, value in given.items() if name not in names}
 
 
+def whole_number(value: Any, place: str) -> int | None:
+    """Return a number of tokens or answers, which bounds what an upstream does; `None` for none.
+
+    Raises:
+        InvalidField: It is no number from 1 to 2^31 - 1. A negative one means "without a bound" to some upstreams.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 31:
+        raise InvalidField(f"{place}: Expected `int` from 1 to 2^31 - 1.", place)
+    return value
+
+
 def without_none(fields: Mapping[str, Any]) -> Fields:
     """Return the fields that have a value."""
     return {name: value for name, value in fields.items() if value is not None}

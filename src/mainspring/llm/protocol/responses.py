@@ -28,7 +28,7 @@ from mainspring.llm.model import (
 )
 from mainspring.llm.protocol.errors import Told, error_fields
 from mainspring.llm.protocol.events import framed
-from mainspring.llm.protocol.reading import Fields, InvalidField, read_object, split
+from mainspring.llm.protocol.reading import Fields, InvalidField, read_object, split, whole_number
 
 # Fields that say nothing about the answer, or ask for what is so anyway.
 _UNSAID = {
@@ -107,7 +107,11 @@ def read_request(body: bytes | memoryview) -> ChatRequest:
         tool_choice=_tool_choice(asked.tool_choice),
         parallel_tool_calls=asked.parallel_tool_calls,
         response_format=_response_format(asked.text),
-        sampling=Sampling(temperature=asked.temperature, top_p=asked.top_p, max_tokens=asked.max_output_tokens),
+        sampling=Sampling(
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+            max_tokens=whole_number(asked.max_output_tokens, "max_output_tokens"),
+        ),
         stream=bool(asked.stream),
         wants_usage=True,
         dialect="responses",

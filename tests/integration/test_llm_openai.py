@@ -389,3 +389,48 @@ async def test_a_stream_that_is_under_way_at_the_end_is_finished_or_says_that_it
         assert [word for word in words if word] == list(WORDS)
         with pytest.raises(openai.APIError, match="stopping"):
             await _read(_ready(long))
+
+
+@pytest.mark.parametrize(
+    "endless", [b"HTTP/1.1 200 OK\r\nx: ", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: "]
+)
+@on_a_loop
+async def test_a_head_that_never_ends_is_refused_before_it_fills_the_memory(endless: bytes) -> None:
+    sent = 0
+
+    async def pour(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(endless)
+        try:
+            while sent < 64 << 20:
+                writer.write(b"a" * 65536)
+                await writer.drain()
+                sent += 65536
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(pour, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    servers = {"local": UpstreamServer("local", url)}
+    async with server, language_gateway(servers) as gateway, httpx.AsyncClient(trust_env=False) as plain:
+        told = await plain.post(
+            f"{gateway.url}/chat/completions",
+            json={"model": "assistant", "messages": ASKED},
+            headers={"authorization": f"Bearer {gateway.key}"},
+        )
+    assert told.status_code == 502
+    assert "head is larger" in told.text
+    assert sent < 16 << 20
+
+
+@on_a_loop
+async def test_a_refusal_of_an_upstream_tells_neither_its_key_nor_its_address(upstream: Upstream) -> None:
+    upstream.then(Script(status=400, error=f"No up-key at {upstream.url}: {'x' * 100_000}"))
+    async with asking(upstream) as (client, _):
+        error = await error_of(client.chat.completions.create(model="assistant", messages=ASKED))
+    assert error.message.startswith("Error code: 400")
+    shown = error.response.text
+    assert "No [...] at [...]: xxx" in shown
+    assert len(shown) < 5000

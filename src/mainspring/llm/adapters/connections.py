@@ -295,7 +295,7 @@ class _Connection(asyncio.Protocol):
         self._transport: Any = None
         self._parser: Any = None
         self._headers: dict[str, str] = {}
-        self._size = 0
+        self._size = self._bodiless = 0
         self._paused = False
         self._informational = False
         self._parts: list[bytes] = []
@@ -327,8 +327,14 @@ class _Connection(asyncio.Protocol):
             self._failed(str(error.__context__ or error))
             return
         if self._parts:
+            self._bodiless = 0
             answer.arrived(self._parts)
             self._parts.clear()
+        else:  # of a head or a trailer, whose fields the parser keeps while they last
+            self._bodiless += len(data)
+            if self._bodiless > _MOST_HEAD and not answer.complete:
+                self._failed(f"its head is larger than {_MOST_HEAD} bytes")
+                return
         if answer.size > _HIGH and not answer.complete and not self._paused:
             self._paused = True
             self._transport.pause_reading()
@@ -337,7 +343,7 @@ class _Connection(asyncio.Protocol):
         """Send a request."""
         self._answer = answer
         self._parser = HttpResponseParser(self)
-        self._headers, self._size = {}, 0
+        self._headers, self._size, self._bodiless = {}, 0, 0
         self._transport.write(request)
 
     def resume(self) -> None:

@@ -7,6 +7,7 @@ import ssl
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -20,6 +21,7 @@ Headers = Sequence[tuple[str, str]]
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _QUICK = Deadlines(connect=2_000_000, first=2_000_000, whole=2_000_000)
 _MOST_SHOWN = 300  # characters of an error that is no JSON
+_MOST_TOLD = 4000  # of one that is
 _KINDS: dict[int, Any] = {
     **dict.fromkeys((401, 402, 403), "denied"),
     404: "missing",
@@ -96,6 +98,8 @@ class ServerUpstream:
     def __init__(self, name: str, url: str, headers: Headers, *, tls: ssl.SSLContext | None = None) -> None:
         self._name = name
         self._connections = Connections(name, url, headers, tls=tls)
+        keys = [value.rpartition(" ")[2] for field, value in headers if field in ("authorization", "x-api-key")]
+        self._secrets = (*keys, url, urlsplit(url).netloc)
 
     @property
     def name(self) -> str:
@@ -222,7 +226,7 @@ class ServerUpstream:
         if status == 200:
             status = int(code) if code.isdigit() and len(code) == 3 else _STATUS.get(error.type or "", status)
         kind = _KINDS.get(status, "refused" if 400 <= status < 500 else "failed")
-        text = error.message.strip()
+        text = self._shown(error.message)
         what = text if kind == "refused" and text else f"The upstream {self._name!r} answered with status {status}."
         refused = kind == "refused"
         return UpstreamError(
@@ -235,6 +239,12 @@ class ServerUpstream:
             type=(error.type or "") if refused else "",
             param=(error.param or "") if refused else "",
         )
+
+    def _shown(self, message: str) -> str:
+        """Return what a caller may see of an upstream's message: not all of a long one, and neither address nor key."""
+        for secret in self._secrets:
+            message = message.replace(secret, "[...]")
+        return message[:_MOST_TOLD].strip()
 
 
 class _Model(msgspec.Struct):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 
@@ -33,7 +34,8 @@ class Accounted:
 
     A whole answer reserves the most that it may use, a stream its prompt and a piece of the answer, and then the next
     pieces. Where there is no room for one, the stream ends as one that reached its length. An answer that failed before
-    its beginning costs nothing; one that broke off, or whose caller left, costs what was generated.
+    its beginning costs nothing; one that broke off costs what was generated, as does one whose caller left: the prompt
+    at least, once an upstream was asked.
 
     Args:
         budgets: Of this process.
@@ -50,7 +52,11 @@ class Accounted:
         prompt = prompt_tokens(request, self._model.bytes_a_token)
         request, most = self._bounded(request, call, prompt)
         with self._reserve(call, prompt, most or 0) as reserved:
-            reply = await self._inner.chat(request, call)
+            try:
+                reply = await self._inner.chat(request, call)
+            except asyncio.CancelledError:
+                self._charge_prompt(reserved, call, prompt)
+                raise
             self._charge(reserved, call, reply.usage, prompt, reply_tokens(reply, self._model.bytes_a_token), most)
             return reply
 
@@ -88,6 +94,10 @@ class Accounted:
                 if call.outcome.cut:
                     used = Usage(prompt=prompt, completion=generated)
                     yield (*(Event(index=each, finish=LENGTH) for each in sorted(open_)), Event(usage=used))
+            except asyncio.CancelledError:
+                if not begun:
+                    self._charge_prompt(reserved, call, prompt)
+                raise
             finally:
                 await events.aclose()
                 if begun:
@@ -138,6 +148,11 @@ class Accounted:
         spend = self._spend(call, outcome.usage)
         outcome.micros = spend.micros
         reserved.settle(spend)
+
+    def _charge_prompt(self, reserved: Reservation, call: Call, prompt: int) -> None:
+        """Charge the prompt of a call whose caller left before an answer came: an upstream has read it."""
+        if call.outcome.attempts:
+            self._charge(reserved, call, None, prompt, 0, None)
 
     def _spend(self, call: Call, usage: Usage) -> Spend:
         price = self._prices.get((call.outcome.upstream, call.outcome.model))

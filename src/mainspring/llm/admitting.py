@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 
 import msgspec
@@ -76,7 +77,11 @@ class Admitted:
 
     async def _enter(self, tokens: int, call: Call) -> tuple[Job, Call]:
         begun, first = self._now(), call.deadlines.first
-        job = await self._admission.enter(call.caller.id, tokens, within_us=first, weight=self.weight(call.caller))
+        try:
+            job = await self._admission.enter(call.caller.id, tokens, within_us=first, weight=self.weight(call.caller))
+        except asyncio.CancelledError:
+            call.outcome.attempts -= 1  # the upstream was not asked
+            raise
         waited = self._now() - begun
         call.outcome.queued_us += waited
         deadlines = msgspec.structs.replace(call.deadlines, first=max(1, first - waited))

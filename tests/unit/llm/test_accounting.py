@@ -124,6 +124,28 @@ def test_a_stream_ends_as_one_that_is_too_long_when_the_budget_does() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_leaves_before_an_answer_pays_the_prompt_once_an_upstream_was_asked(stream: bool) -> None:
+    async def main() -> None:
+        shared = Shared(now=now)
+        slow = scripted(lambda: Step(first_s=20))
+        of = answering(model(quotas=TOKENS, capacity=300), slow, shared=shared)
+        request = asked("x" * 300, sampling=BOUNDED)
+
+        def begun() -> asyncio.Task[Any]:
+            return asyncio.create_task(events_of(of, request, call()) if stream else of.chat(request, call()))  # type: ignore[arg-type]
+
+        first, waiting = begun(), begun()
+        await asyncio.sleep(1)
+        assert slow.open == 1
+        for task in (waiting, first):
+            task.cancel()
+            await asyncio.wait([task])
+        assert left(shared) == 1000 - prompt_tokens(request)
+
+    run(main())
+
+
 def test_a_request_without_a_bound_gets_what_is_left_under_a_quota() -> None:
     async def main() -> None:
         shared, seen = Shared(now=now), []

@@ -10,7 +10,15 @@ import msgspec
 
 from mainspring.core.errors import Invalid, QuotaExceeded
 from mainspring.llm.budgets import Budgets, Reservation, Spend, unlimited
-from mainspring.llm.counting import credible, embedded_tokens, event_bytes, prompt_tokens, reply_tokens, tokens_of
+from mainspring.llm.counting import (
+    FURTHEST,
+    credible,
+    embedded_tokens,
+    event_bytes,
+    prompt_tokens,
+    reply_tokens,
+    tokens_of,
+)
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.model import (
     LENGTH,
@@ -33,7 +41,8 @@ class Accounted:
     """Answers within the budgets of callers, and notes usage and cost in each call's outcome.
 
     A whole answer reserves the most that it may use, a stream its prompt and a piece of the answer, and then the next
-    pieces. Where there is no room for one, the stream ends as one that reached its length. An answer that failed before
+    pieces. Where there is no room for one, the stream ends as one that reached its length; so does one whose upstream
+    goes far beyond its bound. An answer that failed before
     its beginning costs nothing; one that broke off costs what was generated, as does one whose caller left: the prompt
     at least, once an upstream was asked.
 
@@ -91,6 +100,9 @@ class Accounted:
                         if generated + _MARGIN > piece:
                             call.outcome.cut = "budget"
                             break
+                    if most is not None and generated > FURTHEST * most + _MARGIN:  # it does not keep to its bound
+                        call.outcome.cut = "length"
+                        break
                 if call.outcome.cut:
                     used = Usage(prompt=prompt, completion=generated)
                     yield (*(Event(index=each, finish=LENGTH) for each in sorted(open_)), Event(usage=used))

@@ -9,7 +9,7 @@ from mainspring.llm.model import ChatReply, ChatRequest, EmbeddingsRequest, Even
 BYTES_A_TOKEN = 3.0
 _A_MESSAGE = 4  # tokens around it
 _AN_IMAGE = 1500
-_FURTHEST = 4  # times fewer tokens than estimated is more than any tokeniser saves
+FURTHEST = 4  # times fewer tokens than estimated is more than any tokeniser saves
 
 
 def prompt_tokens(request: ChatRequest, bytes_a_token: float = BYTES_A_TOKEN) -> int:
@@ -62,9 +62,9 @@ def credible(told: Usage | None, prompt: int, completion: int, most: int | None)
     if told is None:
         return Usage(prompt=prompt, completion=completion), True
     believed = told
-    if told.prompt < prompt // _FURTHEST:
+    if told.prompt < prompt // FURTHEST:
         believed = msgspec.structs.replace(believed, prompt=prompt, cached=0, written=0)
-    if told.completion < completion // _FURTHEST:
+    if told.completion < completion // FURTHEST:
         believed = msgspec.structs.replace(believed, completion=completion)
     elif most is not None and told.completion > most:
         believed = msgspec.structs.replace(believed, completion=max(most, completion))

@@ -324,7 +324,7 @@ class Outcome(msgspec.Struct, kw_only=True):
         usage: What was charged.
         counted: Whether `usage` is our own count, because the upstream gave none that can be.
         micros: Cost in millionths of the currency.
-        cut: Why a stream ended early: "budget".
+        cut: Why a stream ended early: "budget", or "length": its upstream went on beyond the bound.
         fields: Header fields of the reply.
     """
 

@@ -124,6 +124,23 @@ def test_a_stream_ends_as_one_that_is_too_long_when_the_budget_does() -> None:
     run(main())
 
 
+def test_a_stream_that_goes_far_beyond_its_bound_is_ended() -> None:
+    async def main(quotas: tuple[Quota, ...]) -> None:
+        endless = scripted(lambda: Step(events=5000, usage=None))
+        about = call()
+        events = await events_of(
+            answering(model(quotas=quotas), endless), asked(sampling=Sampling(max_tokens=20)), about
+        )
+        assert events[-2].finish == "length"
+        assert about.outcome.cut == "length"
+        assert about.outcome.usage is not None
+        assert about.outcome.usage.completion < 120
+        assert endless.open == 0
+
+    run(main(()))
+    run(main(TOKENS))
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_who_leaves_before_an_answer_pays_the_prompt_once_an_upstream_was_asked(stream: bool) -> None:
     async def main() -> None:

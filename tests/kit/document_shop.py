@@ -53,7 +53,7 @@ class Blind(WordEncoder):
 
 
 class Shop:
-    """What a project has for its collections."""
+    """Parts that a project has for its collections."""
 
     def __init__(self, tenant: bool = False, **more: Any) -> None:
         self.lake, self.vectors, self.locks = MemoryLake(), MemoryVectorStore(), MemoryLocks()

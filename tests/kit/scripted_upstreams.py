@@ -40,7 +40,7 @@ def call(id: str = "1", *, caller: Principal = CALLER, **given: Any) -> Call:
 
 @dataclass
 class Step:
-    """What an upstream does with one request.
+    """Acts of an upstream on one request.
 
     Attributes:
         first_s: Time until its first event, its reply or its failure.

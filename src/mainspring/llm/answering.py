@@ -1,4 +1,4 @@
-"""What answers for a language model: its upstreams, and whatever stands before them."""
+"""Answering for a language model: its upstreams, and the layers that stand before them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _no_encoder(name: str) -> Encoder:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all language models of a process share.
+    """Parts that all language models of a process share.
 
     Attributes:
         budgets: By default this process's alone.

@@ -92,7 +92,9 @@ class Purse:
 
 
 class Reservation:
-    """What one call may use. As a context it is settled at the end: with what was noted, nothing by default.
+    """Reservation of the most that one call may use.
+
+    As a context it is settled at its end: with what was noted, by default with nothing.
 
     Attributes:
         most: What is reserved, together with what was used of it.

@@ -60,7 +60,7 @@ class Candidate:
 
 
 class _Opened(Generic[T]):
-    """What the first upstream that began has given."""
+    """Events that the first upstream to begin has given."""
 
     __slots__ = ("candidate", "value")
 

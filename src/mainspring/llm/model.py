@@ -312,7 +312,7 @@ _DEADLINES = Deadlines()
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """What became of a request, noted on the event loop by those who answer it. It may change until the answer ends.
+    """Outcome of a request, noted on the event loop by those who answer it. It may change until the answer ends.
 
     Attributes:
         upstream: Name of the upstream that answered; empty where none did. `model`: what it calls the model.
@@ -402,5 +402,5 @@ class UpstreamError(MainspringError):
 
     @property
     def unseen(self) -> bool:
-        """Whether the upstream certainly did nothing for the request, so that asking again doubles nothing."""
+        """True if the upstream certainly did nothing for the request, so that asking again doubles nothing."""
         return self.kind in ("refused", "denied", "missing", "limited", "unreachable")

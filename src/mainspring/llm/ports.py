@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Answering(Protocol):
-    """Whatever answers requests on the event loop: an upstream, or what wraps one (limits, fallback, caches, guards).
+    """Answers to requests on the event loop: an upstream, or a layer around one (limits, fallback, caches, guards).
 
     A request is cancelled as any coroutine is; a stream by `aclose`, also before its first event, and by cancelling
     the task that waits for the next. Both free the upstream at once.

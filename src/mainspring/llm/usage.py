@@ -60,7 +60,7 @@ class Used(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class UsageRow(msgspec.Struct, kw_only=True):
-    """What was used in a part of a day, UTC.
+    """Use in a part of a day, UTC.
 
     Attributes:
         day: Its begin, UTC epoch microseconds.

@@ -73,7 +73,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a build has to do.
+    """Work of a build.
 
     Attributes:
         documents: Number of documents that have text.

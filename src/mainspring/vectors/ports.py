@@ -18,7 +18,7 @@ class VectorIndex(Protocol):
 
     @property
     def spec(self) -> IndexSpec:
-        """What it was created with."""
+        """The specification that it was created with."""
         ...
 
     def upsert(self, entries: Entries) -> None:

@@ -1,4 +1,4 @@
-"""What stands before upstreams: accounts within budgets, queues by capacity, the cache; over scripted upstreams."""
+"""Layers before upstreams: accounts within budgets, queues by capacity, the cache; over scripted upstreams."""
 
 from __future__ import annotations
 

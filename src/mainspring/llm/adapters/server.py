@@ -1,4 +1,4 @@
-"""What upstreams over HTTP have in common, whatever format they speak."""
+"""Upstreams over HTTP: their common part, whatever format they speak."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Reader:
 
     @property
     def whole(self) -> bool:
-        """Whether there was an answer, and each choice of it ended."""
+        """True if there was an answer, and each choice of it ended."""
         return bool(self._finished) and not self._open - self._finished
 
     def read(self, data: bytes) -> list[Event]:

@@ -168,7 +168,7 @@ class Guarded:
     async def embed(self, request: EmbeddingsRequest, call: Call) -> EmbeddingsReply:
         return await self._inner.embed(request, call)
 
-    # What comes in
+    # Requests
 
     def _begin(self, request: ChatRequest, call: Call) -> _Begun:
         for tool in request.tools:
@@ -236,7 +236,7 @@ class Guarded:
             for call in message.tool_calls:
                 yield call.arguments, Label.ASSISTANT
 
-    # What goes out
+    # Replies
 
     async def _choice(self, begun: _Begun, choice: Choice) -> Choice:
         message = choice.message

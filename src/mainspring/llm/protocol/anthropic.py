@@ -50,7 +50,7 @@ _STOPS = {
 }
 _WRITTEN_STOPS = {STOP: "end_turn", LENGTH: "max_tokens", TOOL_CALLS: "tool_use", CONTENT_FILTER: "refusal"}
 
-# What a caller sends.
+# Requests of callers.
 
 
 class _Asked(msgspec.Struct):
@@ -221,7 +221,7 @@ def _response_format(extra: Fields) -> ResponseFormat | None:
     return ResponseFormat(kind="json_schema", schema=given.get("schema"))
 
 
-# What an upstream is sent.
+# Requests to upstreams.
 
 
 def write_request(request: ChatRequest, model: str) -> bytes:
@@ -358,7 +358,7 @@ def _written_choice(request: ChatRequest) -> Fields | None:
     return {"type": modes[choice.mode], **({"name": choice.name} if choice.mode == "function" else {}), **alone}
 
 
-# What an upstream answers.
+# Answers of upstreams.
 
 
 class _Counts(msgspec.Struct):
@@ -517,7 +517,7 @@ class EventReader:
         return {"tool_calls": (ToolCallDelta(index=index, id=block.id, name=block.name),)}
 
 
-# What a caller is answered.
+# Answers to callers.
 
 
 def write_usage(usage: Usage | None) -> Fields:

@@ -45,7 +45,7 @@ _MOST_TOKENS = 1 << 50
 # Fields of Anthropic's callers that say nothing about the answer.
 _UNSAID = {"service_tier", "cache_control", "diagnostics", "inference_geo", "speed", "user_profile_id", "workspace_id"}
 
-# What a caller sends.
+# Requests of callers.
 
 
 class _Asked(msgspec.Struct):
@@ -231,7 +231,7 @@ def _response_format(extra: Fields) -> ResponseFormat | None:
     )
 
 
-# What an upstream is sent.
+# Requests to upstreams.
 
 
 def write_request(request: ChatRequest, model: str) -> bytes:
@@ -363,7 +363,7 @@ def _written_format(given: ResponseFormat) -> Fields:
     return {"type": given.kind, "json_schema": {"name": given.name, **without_none(told)}}
 
 
-# What an upstream answers.
+# Answers of upstreams.
 
 
 class _Cached(msgspec.Struct):
@@ -564,7 +564,7 @@ def _event(given: _ChoicePart, usage: Usage | None, raw: bytes, about: dict[str,
     )
 
 
-# What a caller is answered.
+# Answers to callers.
 
 
 def write_usage(usage: Usage) -> Fields:

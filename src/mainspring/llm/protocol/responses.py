@@ -193,7 +193,7 @@ def _response_format(given: Fields | None) -> ResponseFormat | None:
     )
 
 
-# What a caller is answered.
+# Answers to callers.
 
 
 def write_reply(reply: ChatReply, asked: ChatRequest) -> bytes:

@@ -187,7 +187,7 @@ class EmbeddedVectorIndex:
 
     @property
     def there(self) -> bool:
-        """Whether the index was neither dropped, nor dropped and created anew."""
+        """True if the index was neither dropped, nor dropped and created anew."""
         try:
             return self._file.path.stat().st_ino == self._inode
         except FileNotFoundError:

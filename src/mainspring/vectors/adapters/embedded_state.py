@@ -211,7 +211,7 @@ def _taken(rows: Floats, lengths: Doubles, chosen: Places) -> tuple[Floats, Doub
 
 
 class Loaded:
-    """What grows from state to state as entries are written. Not for several threads at once."""
+    """Parts that grow from state to state as entries are written. Not for several threads at once."""
 
     def __init__(
         self, spec: IndexSpec, graph: Graph | None, numbers: Places, rows: Sequence[tuple[int, str, bytes]]

@@ -170,8 +170,10 @@ def check_encryption(project: Project) -> Iterator[Finding]:
 
 def _collections_in_clear(project: Project) -> Iterator[Finding]:
     """Yield the collections that have a personal column in clear, from before the profile encrypted it."""
+    if not project.settings.pii_encrypted:
+        return
     declared = project.definitions.collections
-    if not project.settings.pii_encrypted or not any(each.source.pii for each in declared.values()):
+    if not any(each.source.pii for each in declared.values()):
         return
     from mainspring.operations.collections import personal_columns
 

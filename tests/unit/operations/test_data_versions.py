@@ -27,7 +27,8 @@ FACTS = Source("facts", schema={"value": Int64}, event_time="at")
 
 def test_commits_are_compared_without_predictions_that_are_gone(tmp_path: Path) -> None:
     lake, snapshots = DeltaLake(tmp_path), CatalogSnapshots(memory_catalog())
-    project: Any = SimpleNamespace(lake=lake, snapshots=snapshots, definitions=SimpleNamespace(sources={}))
+    declared = SimpleNamespace(sources={}, collections={})
+    project: Any = SimpleNamespace(lake=lake, snapshots=snapshots, definitions=declared)
     logged = pa.table({"id": ["p1"]})
     for number in range(2):
         Ingestor(lake, MemoryLocks(), ManualClock()).ingest(FACTS, [{"at": number, "value": 1}], keyings={})

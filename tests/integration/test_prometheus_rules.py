@@ -310,6 +310,9 @@ def test_the_documentation_names_every_metric_and_no_other(texts: list[str]) -> 
     # Where there is a slot, a copy of the catalog, or a collector of spans.
     scraped |= {"mainspring_gateway_worker_up", "mainspring_catalog_stale_seconds", "mainspring_catalog_went_back"}
     scraped |= {"mainspring_spans_total"}
+    # Where language models are served.
+    requests = {f"mainspring_llm_{name}_total" for name in ("requests", "tokens", "cost", "hedges", "queued_seconds")}
+    scraped |= requests | {"mainspring_llm_first_token_seconds", "mainspring_llm_tokens_per_second"}
     assert documented == scraped
 
 

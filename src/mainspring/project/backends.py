@@ -24,7 +24,6 @@ from mainspring.jobs.bell import ring
 from mainspring.project.ledger_folder import lake_digest, ledger_folder
 from mainspring.project.receivers import variable
 from mainspring.project.tenancy import topics_prefix, vectors_schema
-from mainspring.registry.bundles import MODEL, TOKENIZER
 from mainspring.security.secrets import read_private
 
 if TYPE_CHECKING:
@@ -414,6 +413,8 @@ def registered_encoder(bundle: Bundle, name: str) -> Encoder:
     Raises:
         Corrupt: It is none of an encoder.
     """
+    from mainspring.registry.bundles import MODEL, TOKENIZER
+
     if not {MODEL, TOKENIZER} <= set(bundle.files):
         raise Corrupt(f"The model of encoder {name!r} has no tokeniser.", fix=f"run `mainspring encoders add {name}`.")
     encoder = lazily("vectors.adapters.encoder_onnx", "OnnxEncoder", extra="embeddings")

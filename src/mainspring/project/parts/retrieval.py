@@ -1,0 +1,95 @@
+"""Vectors, words, encoders and prompts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mainspring.core.errors import NotFound
+from mainspring.project import backends
+from mainspring.project.parts.cached import cached_property
+from mainspring.project.parts.data import DataParts
+
+if TYPE_CHECKING:
+    from mainspring.llm.ports import HeldCalls, PromptVersions
+    from mainspring.vectors.declaring import Encoder as DeclaredEncoder
+    from mainspring.vectors.open_indexes import OpenIndexes
+    from mainspring.vectors.ports import Builds, Encoder, TextStore, VectorStore
+
+
+class RetrievalParts(DataParts):
+    """Vectors, words, encoders and prompts."""
+
+    @cached_property
+    def vectors(self) -> VectorStore:
+        """Indexes of vectors."""
+        built: VectorStore = self._build("vectors", backends.VECTOR_STORES, self.settings.vectors)
+        return built
+
+    @cached_property
+    def open_indexes(self) -> OpenIndexes:
+        """Indexes of collections that this process searches."""
+        from mainspring.vectors.open_indexes import OpenIndexes
+
+        return OpenIndexes(self.lake, self.vectors, self.locks, lambda: self.texts)
+
+    @cached_property
+    def texts(self) -> TextStore:
+        """Indexes of texts by their words, on this machine: each is made again from an index of vectors."""
+        built: TextStore = backends.text_store(self.settings)
+        return built
+
+    @cached_property
+    def builds(self) -> Builds:
+        """Builds of collections."""
+        built: Builds = self._build("builds", backends.BUILDS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def held_calls(self) -> HeldCalls:
+        """Calls of tools that wait for a person."""
+        built: HeldCalls = self._build("held_calls", backends.HELD_CALLS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def prompts(self) -> PromptVersions:
+        """Recorded versions of prompts."""
+        built: PromptVersions = self._build("prompts", backends.PROMPT_VERSIONS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def encoders(self) -> dict[tuple[str, str | None], Encoder]:
+        """Encoders that are open, by their names and digests; `None` for one as it is now, whatever that is."""
+        return {}
+
+    def encoder(self, declared: DeclaredEncoder, digest: str | None = None) -> Encoder:
+        """Return an encoder.
+
+        Args:
+            digest: Digest of the encoder as it was; by default it is as it is now.
+
+        Raises:
+            NotFound: It is not registered, or the profile has no such service.
+            Corrupt: Its bundle is damaged, or is none of an encoder.
+        """
+        given = self.encoders.get((declared.name, None))
+        if given is not None:
+            return given
+        if declared.service:
+            made = backends.service_encoder(self.settings, declared)
+            return self.encoders.setdefault((declared.name, made.digest), made)
+        if digest is None:
+            digest = self._encoder_digest(declared)
+        known = self.encoders.get((declared.name, digest))
+        if known is None:
+            known = backends.registered_encoder(self.bundles.load(digest), declared.name)
+            self.encoders[declared.name, digest] = known
+        return known
+
+    def _encoder_digest(self, declared: DeclaredEncoder) -> str:
+        name, separator, reference = declared.reference.replace("@", ":").partition(":")
+        found = [self.versions.get(name, reference)] if separator else self.versions.all(name)[:1]
+        if not found:
+            raise NotFound(
+                f"Encoder {declared.name!r} is not registered.", fix=f"run `mainspring encoders add {name}`."
+            )
+        return found[0].digest

@@ -1,0 +1,89 @@
+"""Jobs, routes, rollouts, the prediction log and devices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mainspring.core.errors import Invalid
+from mainspring.project import backends
+from mainspring.project.parts.cached import cached_property
+from mainspring.project.parts.retrieval import RetrievalParts
+
+if TYPE_CHECKING:
+    from mainspring.delivery.ports import Evaluations, RolloutStore
+    from mainspring.deploy.edge.repository import Repository
+    from mainspring.deploy.fleet.ports import FleetStore, Messages
+    from mainspring.jobs.ports import JobStore
+    from mainspring.ledger.ports import PredictionLog, PredictionStore
+    from mainspring.serving.ports import Baselines, Routes
+
+
+class ServingParts(RetrievalParts):
+    """Jobs, routes, rollouts, the prediction log and devices."""
+
+    @cached_property
+    def jobs(self) -> JobStore:
+        built: JobStore = self._build("jobs", backends.JOB_STORES, self.settings.catalog)
+        return built
+
+    @cached_property
+    def routes(self) -> Routes:
+        built: Routes = self._build("routes", backends.ROUTES, self.settings.catalog)
+        return built
+
+    @cached_property
+    def evaluations(self) -> Evaluations:
+        built: Evaluations = self._build("evaluations", backends.EVALUATIONS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def rollouts(self) -> RolloutStore:
+        built: RolloutStore = self._build("rollouts", backends.ROLLOUTS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def baselines(self) -> Baselines:
+        built: Baselines = self._build("baselines", backends.BASELINES, self.settings.catalog)
+        return built
+
+    @cached_property
+    def prediction_log(self) -> PredictionLog:
+        built: PredictionLog = self._build("prediction_log", backends.PREDICTION_LOGS, self.settings.ledger)
+        return built
+
+    @cached_property
+    def predictions(self) -> PredictionStore:
+        built: PredictionStore = self._build("predictions", backends.PREDICTIONS, self.settings.ledger)
+        return built
+
+    @cached_property
+    def fleet(self) -> FleetStore:
+        """Devices and rollouts over them."""
+        built: FleetStore = self._build("fleet", backends.FLEET_STORES, self.settings.catalog)
+        return built
+
+    @cached_property
+    def broker(self) -> Messages:
+        """Messages to and from devices.
+
+        Raises:
+            Invalid: The profile names no broker.
+        """
+        if self.settings.fleet is None:
+            raise Invalid(
+                f"Profile {self.settings.profile!r} has no broker for devices.",
+                fix="set MAINSPRING_FLEET to mqtts://user:password@host:port.",
+            )
+        built: Messages = self._build("broker", backends.BROKERS, self.settings.fleet)
+        return built
+
+    @cached_property
+    def packages(self) -> Repository:
+        """The repository from which devices update."""
+        from mainspring.deploy.edge.repository import Repository
+
+        state = self.settings.state
+        return Repository(
+            state / "edge" / "repository", state / "keys", self.own_locks, self.wall.now,
+            root_key=self.settings.fleet_root_key,
+        )  # fmt: skip

@@ -52,12 +52,14 @@ class Shared:
         workers: Processes of the gateway, each of which gets its part of an upstream's capacity.
         encoder: Opens an encoder by name, for semantic caches; called in a thread.
         now: A clock that is never set, microseconds.
+        erasures: Returns a mark of the last erasure of a person's data, after which earlier answers are given no more.
     """
 
     budgets: Budgets = field(default_factory=_memory)
     workers: int = 1
     encoder: Callable[[str], Encoder] = _no_encoder
     now: Callable[[], int] = monotonic_us
+    erasures: Callable[[], str] = str
 
 
 def assemble(model: LanguageModel, upstreams: Mapping[str, Upstream], shared: Shared | None = None) -> Answering:
@@ -93,4 +95,4 @@ def assemble(model: LanguageModel, upstreams: Mapping[str, Upstream], shared: Sh
     if model.cache.similar is not None:
         semantic = SemanticCache(partial(shared.encoder, model.cache.encoder), model.cache.similar)
     version = blake2b(msgspec.json.encode(model), digest_size=16).hexdigest()
-    return Cached(answering, model.cache, version, shared.now, semantic)
+    return Cached(answering, model.cache, version, shared.now, semantic, shared.erasures)

@@ -1,7 +1,8 @@
 """Earlier answers of language models for the same question, each caller's apart: the same to the byte, or by meaning.
 
 Answers are kept in this process's memory, bounded in bytes and in time; of a prompt a digest is kept, and for the
-semantic cache a vector. Nobody gets an answer that was made for another account (or key without one).
+semantic cache a vector. Nobody gets an answer that was made for another account (or key without one). None outlives an
+erasure: it may quote the person, and whom a prompt is about is not known, so all are forgotten.
 """
 
 from __future__ import annotations
@@ -175,6 +176,8 @@ class Cached:
 
     Args:
         version: Of the declared model.
+        erasures: Returns a mark of the last erasure of a person's data. Answers are of one mark: with another, all that
+            are kept are forgotten, and those under way are not kept.
     """
 
     def __init__(
@@ -184,7 +187,9 @@ class Cached:
         version: str,
         now: Callable[[], int],
         semantic: SemanticCache | None = None,
+        erasures: Callable[[], str] = lambda: "",
     ) -> None:
+        self._erasures, self._erased = erasures, erasures()
         self._inner = answering
         self._semantic = semantic
         self._cache = cache
@@ -258,7 +263,8 @@ class Cached:
     async def _known(self, request: ChatRequest, call: Call) -> tuple[bytes, Any, Any]:
         """Return the request's digest, its earlier answer if there is one, and its place in the semantic cache."""
         owner = owner_of(call.caller)
-        key, place = digest(self._version, owner, request), None
+        self._follow_erasures()
+        key, place = digest(f"{self._version} {self._erased}", owner, request), None
         found = self.answers.get(key)
         if found is not None:
             call.outcome.cached = EXACT
@@ -267,6 +273,11 @@ class Cached:
             if alike is not None and (found := self.answers.get(alike)) is not None:
                 call.outcome.cached = SEMANTIC
         return key, found, place
+
+    def _follow_erasures(self) -> None:
+        if (mark := self._erasures()) != self._erased:
+            self.erase()
+            self._erased = mark
 
     def _joined(self, key: bytes, work: Callable[[_Flight], Awaitable[None]]) -> tuple[_Flight, bool]:
         """Return the flight of a request, and whether it begins with it."""
@@ -279,16 +290,18 @@ class Cached:
         return flight, first
 
     async def _make(self, key: bytes, flight: _Flight, request: ChatRequest, call: Call, place: Any) -> None:
+        erased = self._erased
         try:
             reply = await self._inner.chat(request, call)
             if all(choice.finish in _WHOLE for choice in reply.choices):
                 size = len(reply.raw) + sum(len(choice.message.text) for choice in reply.choices)
-                self._keep(key, call, reply, size, place)
+                self._keep(key, call, reply, size, place, erased)
             flight.reply = reply
         finally:
             self._flights.pop(key, None)
 
     async def _follow(self, key: bytes, flight: _Flight, request: ChatRequest, call: Call, place: Any) -> None:
+        erased = self._erased
         try:
             async with aclosing(self._inner.stream(request, call)) as events:
                 async for batch in events:
@@ -296,11 +309,14 @@ class Cached:
             finishes = {event.finish for batch in flight.batches for event in batch if event.finish}
             if finishes and finishes <= _WHOLE and not call.outcome.cut:
                 size = sum(len(event.raw) + len(event.text) for batch in flight.batches for event in batch)
-                self._keep(key, call, tuple(flight.batches), size, place)
+                self._keep(key, call, tuple(flight.batches), size, place, erased)
         finally:
             self._flights.pop(key, None)
 
-    def _keep(self, key: bytes, call: Call, answer: object, size: int, place: Any) -> None:
+    def _keep(self, key: bytes, call: Call, answer: object, size: int, place: Any, erased: str) -> None:
+        self._follow_erasures()
+        if erased != self._erased:
+            return
         self.answers.put(key, owner_of(call.caller), answer, size)
         if self._semantic is not None:
             self._semantic.add(key, place)

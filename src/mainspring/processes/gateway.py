@@ -25,7 +25,7 @@ from mainspring.project import Project
 from mainspring.project.executors import executors
 from mainspring.project.explainers import load_explainer
 from mainspring.project.guards import guarded
-from mainspring.project.language_models import AppliedModels
+from mainspring.project.language_models import AppliedModels, ErasureMark
 from mainspring.project.settings import child_arguments
 from mainspring.security.keys import Authenticator
 from mainspring.serving.http.gateway import Gateway
@@ -54,7 +54,8 @@ def build_gateway(
     catalog = copy_catalog(project)
     if budgets is None:
         budgets = Budgets(Counts(), Counts(held=True))
-    shared = Shared(budgets, workers, lambda name: project.encoder(Encoder(name)))
+    erasures = ErasureMark(lambda: project.erasures)
+    shared = Shared(budgets, workers, lambda name: project.encoder(Encoder(name)), erasures=erasures)
     return Gateway(
         routes=catalog,
         bundles=project.bundles,
@@ -77,6 +78,7 @@ def build_gateway(
                 lambda: project.applied,
                 project.settings.upstreams,
                 guarded(project, partial(assemble, shared=shared)),
+                erasures,
             ),
             project.authoriser,
             Usages(project.settings.state / USAGE, project.wall),

@@ -21,6 +21,7 @@ from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Events
 from mainspring.llm.ports import Upstream
 from mainspring.project.receivers import variable
+from mainspring.security.ports import Erasures
 from mainspring.security.secrets import read_private
 from mainspring.vectors.ports import Encoder
 
@@ -66,6 +67,29 @@ def declared_models(applied: Applied) -> dict[str, LanguageModel]:
     return found
 
 
+class ErasureMark:
+    """The mark of the last erasure of a person's data, as it was last read.
+
+    Args:
+        erasures: Opens the erasures; called in a thread.
+    """
+
+    def __init__(self, erasures: Callable[[], Erasures]) -> None:
+        self._erasures = erasures
+        self._mark = ""
+
+    def __call__(self) -> str:
+        return self._mark
+
+    def read(self) -> None:
+        """Read it again.
+
+        Raises:
+            Unavailable: The catalog is away.
+        """
+        self._mark = self._erasures().mark()
+
+
 class AppliedModels:
     """The language models of the catalog, read again after each `apply`. What was read last stays while the catalog is
     away.
@@ -73,11 +97,17 @@ class AppliedModels:
     Args:
         applied: Opens the applied definitions; called in a thread, again after each failure.
         servers: The profile's upstreams, by `receivers.variable` of their names.
+        erasures: Mark of erasures that is kept up to date meanwhile.
     """
 
     def __init__(
-        self, applied: Callable[[], Applied], servers: Mapping[str, UpstreamServer], put_together: Assemble = assemble
+        self,
+        applied: Callable[[], Applied],
+        servers: Mapping[str, UpstreamServer],
+        put_together: Assemble = assemble,
+        erasures: ErasureMark | None = None,
     ) -> None:
+        self._erasures = erasures
         self._applied = applied
         self._servers = servers
         self._assemble = put_together
@@ -110,6 +140,8 @@ class AppliedModels:
         while True:
             try:
                 await self._look()
+                if self._erasures is not None:
+                    await asyncio.to_thread(self._erasures.read)
                 away = False
             except MainspringError as error:
                 if not away:

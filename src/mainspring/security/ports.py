@@ -664,6 +664,10 @@ class Erasures(Protocol):
         """Return erasures, the newest first."""
         ...
 
+    def mark(self) -> str:
+        """Return a text that changes whenever an erasure begins or ends."""
+        ...
+
     def hold(self, hold: LegalHold) -> None:
         """Hold a subject; an older hold of it is replaced."""
         ...

@@ -53,10 +53,16 @@ class ErasuresConformance:
     def test_erasures_come_back_the_newest_first(self, store: Erasures) -> None:
         first = Erasure("1", "customer", (b"a" * 32, b"\x00" * 32), 10)
         second = Erasure("2", "customer", (b"b" * 32,), 20)
+        marks = [store.mark()]
         store.begin(first)
+        marks.append(store.mark())
         store.begin(second)
+        marks.append(store.mark())
         assert store.all() == [second, first]
         store.finish("1", '{"ä": 1}', 2**53)
+        assert store.mark() not in marks
+        assert len({*marks}) == 3
+        assert store.mark() == store.mark()
         assert store.all(1) == [second]
         assert store.all()[1] == Erasure("1", "customer", first.subjects, 10, 2**53, '{"ä": 1}')
 

@@ -135,14 +135,29 @@ def test_the_trace_of_an_answer_shows_each_step_and_its_texts_only_when_asked_fo
     assert client.get("/predictions/nothing/answer").status_code == 404
 
 
-def test_texts_of_a_person_are_shown_only_when_asked_for_with_an_event(client: Client, project: Project) -> None:
+def test_a_text_of_a_person_is_searched_only_when_asked_for_with_an_event(client: Client, project: Project) -> None:
+    refused = client.get("/api/collections/mail/search?q=tower")
+    assert refused.status_code == 400
+    assert "column.reveal on column/letters/body" in refused.json()["fix"]
     hidden = client.page("/collections/mail/search?q=tower")
-    assert SECRET not in hidden.text
-    assert "tower" not in hidden.text.partition('class="chunks"')[2]
-    assert client.get("/api/collections/mail/search?q=tower").json()["hits"][0]["text"] == "(withheld)"
+    assert 'class="chunks"' not in hidden.text
+    assert "identifies a person" in hidden.text
+    assert 'name="reveal" value="true"' in hidden.text
     assert client.get("/api/collections/mail/search?q=tower&reveal=true").json()["hits"][0]["text"] == SECRET
     (event,) = [each for each in project.audit.read() if each.action == "collections.reveal"]
     assert event.resource == "collection/mail"
+
+
+def test_who_may_not_see_a_text_cannot_tell_by_a_search_which_words_it_has(project: Project) -> None:
+    reading = Client(create_app(project), project.key(KeyScope.VIEW, name="reader"))
+    told = set()
+    for words in ("tower", "zebra", "Ana"):
+        for more in ("", "&reveal=true"):
+            found = reading.get(f"/api/collections/mail/search?q={words}{more}")
+            assert found.status_code in (400, 403)
+            told.add((more, found.status_code, found.text))
+    assert len(told) == 2
+    assert reading.get("/api/collections/docs/search?q=refunds").status_code == 200
 
 
 def test_a_key_that_may_not_see_rows_may_not_search(project: Project) -> None:

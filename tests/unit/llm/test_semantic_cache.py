@@ -68,6 +68,43 @@ def test_similar_questions_after_the_same_conversation_get_one_answer_each_accou
     asyncio.run(main())
 
 
+def test_an_erasure_ends_all_earlier_answers_and_keeps_none_that_was_under_way() -> None:
+    async def main() -> None:
+        mark, begun, go = "", asyncio.Event(), asyncio.Event()
+
+        class Slow(ScriptedUpstream):
+            async def chat(self, request: Any, of: Any) -> Any:
+                begun.set()
+                await go.wait()
+                return await super().chat(request, of)
+
+        upstream: Any = Slow("a", Step)
+        inner = Failover([Candidate("a", "tiny", upstream, TokenPrice(), Fallback().breaker)], Fallback(), now)
+        of = Cached(inner, AnswerCache(), "1", now, SemanticCache(Letters, 0.95), lambda: mark)
+
+        async def ask(text: str) -> str:
+            given, message = call(), Message(role="user", content=(Text(text),))
+            await of.chat(msgspec.structs.replace(asked(sampling=COLD), messages=(message,)), given)
+            return given.outcome.cached
+
+        go.set()
+        assert [await ask("Who is Ana?"), await ask("Who is Ana?"), await ask("who is ana")] == ["", "exact", "semantic"]
+        mark = "1"
+        assert await ask("who is ana") == ""
+        assert [await ask("who is ana"), len(of.answers)] == ["exact", 1]
+        go.clear()
+        begun.clear()
+        under_way = asyncio.create_task(ask("And Ben?"))
+        await begun.wait()
+        mark = "2"
+        go.set()
+        assert await under_way == ""
+        assert len(of.answers) == 0
+        assert await ask("And Ben?") == ""
+
+    asyncio.run(main())
+
+
 def test_wrong_hits_are_counted_with_their_interval() -> None:
     pairs = [("abc", "bca", True), ("abc", "abcd", True), ("abc", "abcabc", False), ("abc", "xyz", False)]
     low, high = wrong_hits(Letters(), pairs, [0.8, 0.99])

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from markupsafe import Markup, escape
 
 from mainspring.console.background_cache import Looking
+from mainspring.core.errors import Invalid
 from mainspring.data.model import EVALUATIONS_PREFIX
 from mainspring.operations.collection_measures import StoredEvaluation, evaluations
 from mainspring.operations.collections import (
@@ -21,10 +22,10 @@ from mainspring.operations.collections import (
 from mainspring.operations.ingest import WITHHELD
 from mainspring.operations.revealing import revealed
 from mainspring.project import Project
-from mainspring.security.model import Principal
+from mainspring.security.model import Action, Principal
 from mainspring.vectors.declaring import Collection
 from mainspring.vectors.evaluation.evaluating import Figure
-from mainspring.vectors.searching import Found
+from mainspring.vectors.searching import MODES, Found, Mode
 
 HITS = 10
 _RECALL = "recall@"
@@ -43,12 +44,20 @@ class CollectionRow:
 
 @dataclass(frozen=True, slots=True)
 class CollectionPage:
-    """One collection. `evaluations` are by its own set, the newest first; `None` while they are not read yet."""
+    """One collection.
+
+    Attributes:
+        modes: Of a search in it.
+        personal: Whether a search is in a column that identifies a person.
+        evaluations: By its own set, the newest first; `None` while they are not read yet.
+    """
 
     collection: CollectionReport
     text: str
     fields: tuple[str, ...]
     tenant: str | None
+    modes: tuple[Mode, ...]
+    personal: bool
     evaluations: Sequence[StoredEvaluation] | None
 
 
@@ -97,7 +106,9 @@ def collection_page(project: Project, looking: Looking, name: str) -> Collection
     """
     report, declared = collection_report(project, name), project.definitions.collection(name)
     measured = _evaluations(project, looking, name)
-    return CollectionPage(report, declared.text, tuple(declared.fields), declared.tenant, measured)
+    modes = MODES if declared.words else MODES[:1]
+    personal = bool(searched_personal(declared))
+    return CollectionPage(report, declared.text, tuple(declared.fields), declared.tenant, modes, personal, measured)
 
 
 def _evaluations(project: Project, looking: Looking, name: str) -> Sequence[StoredEvaluation] | None:
@@ -111,15 +122,23 @@ def _evaluations(project: Project, looking: Looking, name: str) -> Sequence[Stor
 
 
 def hits_of(
-    project: Project, principal: Principal, name: str, query: str, tenant: str | None = None, *, reveal: bool = False
+    project: Project,
+    principal: Principal,
+    name: str,
+    query: str,
+    tenant: str | None = None,
+    *,
+    mode: Mode = "vectors",
+    reveal: bool = False,
 ) -> Hits:
-    """Return the hits of a query. Texts of a personal column are withheld unless the caller may see them and asks to,
-    which is an event in the audit log.
+    """Return the hits of a query. A hit tells of the text by its place alone: a search in a personal column is only for
+    those who may see it and ask to, which is an event in the audit log. Other personal values are withheld without it.
 
     Raises:
         NotFound: The collection is not declared, or was never built.
-        Denied: This caller may see no personal value.
-        Invalid: The query has no words, or tenant and collection do not fit together.
+        Denied: This caller may not see a personal column that is searched.
+        Invalid: The query has no words, tenant and collection do not fit together, or a personal column is searched
+            and `reveal` is not given.
     """
     declared = project.definitions.collection(name)
     source = declared.source
@@ -127,8 +146,18 @@ def hits_of(
     shown: tuple[str, ...] = ()
     if reveal and personal:
         shown = revealed(project, principal, source.name, personal, "collections.reveal", f"collection/{name}")
+    for column in searched_personal(declared):
+        if not reveal:
+            raise Invalid(
+                f"The column {column!r} of source {source.name!r} identifies a person, and a search in it would tell "
+                "what is in it.",
+                fix=f"search with reveal=true, which needs column.reveal on column/{source.name}/{column} and is in "
+                "the audit log.",
+            )
+        if column not in shown:
+            project.authoriser.check(principal, Action.COLUMN_REVEAL, f"column/{source.name}/{column}")
     began = time.perf_counter()
-    (found,) = search_collection(project, name, [query], HITS, tenant=tenant)
+    (found,) = search_collection(project, name, [query], HITS, tenant=tenant, mode=mode)
     took = (time.perf_counter() - began) * 1000
     hidden = set(personal) - set(shown)
     best = max((each.score for each in found), default=0.0)
@@ -136,13 +165,16 @@ def hits_of(
     return Hits(query, tuple(hits), round(took, 1))
 
 
+def searched_personal(declared: Collection) -> list[str]:
+    """Return the columns that identify a person and that decide which hits a search has, and in which order."""
+    return [each for each in (declared.text, declared.tenant) if each is not None and each in declared.source.pii]
+
+
 def _shown(found: Found, query: str, best: float, hidden: set[str], declared: Collection) -> CollectionHit:
     share = max(0.0, found.score / best) if best > 0 else 0.0
     others = {name: value for name, value in found.fields.items() if name != declared.key}
     fields = {name: WITHHELD if name in hidden else value for name, value in others.items()}
     document = WITHHELD if declared.key in hidden else found.document
-    if declared.text in hidden:
-        found = replace(found, text=WITHHELD, path=())
     wanted = {word.casefold() for word in _WORD.findall(query) if len(word) > _SHORT}
     words, text = _marked(found.text, wanted)
     return CollectionHit(replace(found, fields=fields, document=document), share, words, text)

@@ -19,7 +19,7 @@ from mainspring.core.ids import check_id
 from mainspring.operations.collections import CollectionReport, collection_report, collections
 from mainspring.project import Project
 from mainspring.security.model import Action
-from mainspring.vectors.searching import Found
+from mainspring.vectors.searching import Found, Mode
 
 Words = Annotated[str, Query(max_length=2_000)]
 Tenant = Annotated[str, Query(max_length=400)]
@@ -40,20 +40,22 @@ def add_collection_pages(router: APIRouter, project: Project, looking: Looking, 
     @router.get("/collections/{name}")
     def show_collection(request: Request, name: str) -> Response:
         view = collection_page(project, looking, check_id(name, "collection"))
-        return page("collection.html", framed(request, view=view, each=view.collection, found=None, tenant=""))
+        return page("collection.html", framed(request, view=view, each=view.collection, found=None, tenant="", mode="vectors"))
 
     @router.get("/collections/{name}/search")
-    def search_page(request: Request, name: str, q: Words = "", tenant: Tenant = "", reveal: bool = False) -> Response:
+    def search_page(
+        request: Request, name: str, q: Words = "", tenant: Tenant = "", mode: Mode = "vectors", reveal: bool = False
+    ) -> Response:
         view = collection_page(project, looking, check_id(name, "collection"))
         found = None
         if q.strip():
             try:
-                found = hits_of(project, caller(request).principal, name, q, tenant or None, reveal=reveal)
+                found = hits_of(project, caller(request).principal, name, q, tenant or None, mode=mode, reveal=reveal)
             except Denied:
                 raise
             except MainspringError as error:
                 found = Hits(q, (), 0.0, str(error))
-        content = {"view": view, "each": view.collection, "found": found, "tenant": tenant}
+        content = {"view": view, "each": view.collection, "found": found, "tenant": tenant, "mode": mode}
         return page("collection.html", framed(request, **content))
 
 
@@ -75,9 +77,12 @@ def add_collection_api(router: APIRouter, project: Project) -> None:
 
     @router.get("/collections/{name}/search")
     @answers(hits=list[Found], ms=float)
-    def search_collection(request: Request, name: str, q: Words, tenant: Tenant = "", reveal: bool = False) -> Answer:
-        """The chunks of a collection that are the nearest to a query. Values that identify a person are withheld; with
-        `reveal=true` they are shown to those who may see them, with an event in the audit log."""
+    def search_collection(
+        request: Request, name: str, q: Words, tenant: Tenant = "", mode: Mode = "vectors", reveal: bool = False
+    ) -> Answer:
+        """The chunks of a collection that are the nearest to a query. Values that identify a person are withheld, and
+        such a text is not searched; with `reveal=true` both are for those who may see them, with an event in the audit
+        log."""
         principal = caller(request).principal
-        found = hits_of(project, principal, check_id(name, "collection"), q, tenant or None, reveal=reveal)
+        found = hits_of(project, principal, check_id(name, "collection"), q, tenant or None, mode=mode, reveal=reveal)
         return Answer({"hits": [each.found for each in found.hits], "ms": found.ms})

@@ -51,6 +51,12 @@ class CatalogErasures:
         with catalog_errors(self._name), self._engine.connect() as connection:
             return [_erasure(row) for row in connection.execute(query)]
 
+    def mark(self) -> str:
+        at = erasures.c
+        query = sa.select(sa.func.count(), sa.func.count(at.done_at), sa.func.max(at.id), sa.func.max(at.done_at))
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            return " ".join(map(str, connection.execute(query).one()))
+
     def hold(self, hold: LegalHold) -> None:
         row = {column.name: getattr(hold, column.name) for column in legal_holds.columns}
         with catalog_errors(self._name), self._engine.begin() as connection:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mainspring.deploy.engines.ports import ChunkEngine
     from mainspring.features.ports import OnlineStore
     from mainspring.jobs.pipelines.ports import StepRunner
+    from mainspring.llm.ports import HeldCalls
     from mainspring.monitoring.adapters.notify_http import SignedPosts
     from mainspring.monitoring.notify.ports import Notifier
     from mainspring.project import Project
@@ -362,6 +363,13 @@ PROMPT_VERSIONS: Mapping[str, Build] = _by_catalog(
 HELD_CALLS: Mapping[str, Build] = _by_catalog(
     lambda at: lazily("llm.adapters.held_calls", "CatalogHeldCalls", extra="gateway")(at.project.engine)
 )
+
+
+def sealed_calls(calls: HeldCalls, keys: Keys) -> HeldCalls:
+    """Return held calls whose arguments are encrypted; see `llm.adapters.sealed_calls`."""
+    from mainspring.llm.adapters.sealed_calls import SealedHeldCalls
+
+    return SealedHeldCalls(calls, keys)
 
 
 def text_store(settings: Settings) -> TextStore:

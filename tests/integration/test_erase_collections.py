@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from kit.encoders import WordEncoder
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.time import DAY, to_datetime
 from mainspring.data.commits import commit
 from mainspring.operations.collections import build_collection, search_collection
 from mainspring.operations.data.versions import diff
-from mainspring.operations.encryption import check_encryption
+from mainspring.operations.encryption import check_encryption, rewrite
 from mainspring.operations.ingest import land
 from mainspring.operations.subjects import erasing
 from mainspring.operations.subjects.naming import find_subjects
@@ -150,16 +151,65 @@ def test_columns_that_are_encrypted_are_not_put_into_an_index_in_clear(project: 
     sealed.close()
 
 
-def test_what_was_built_before_a_profile_encrypted_is_named_by_doctor(project: Project) -> None:
+def encrypted(project: Project) -> Project:
+    """Return the project with `body` marked as personal, in a profile that encrypts it."""
+    root = project.settings.root
+    (root / "erased_notes.py").write_text(DECLARED.replace('event_time="at",', 'event_time="at", pii=["body"],'))
+    overrides = {"tracking": "memory://", "pii_encrypted": True}
+    return Project(load_settings(root, overrides=overrides, environment={}), encoders=project.encoders)
+
+
+def test_what_was_built_before_a_profile_encrypted_is_removed_when_its_tables_are_rewritten(project: Project) -> None:
     root = project.settings.root
     (root / "erased_notes.py").write_text(DECLARED.replace('event_time="at",', 'event_time="at", pii=["body"],'))
     clear = Project(project.settings, encoders=project.encoders)
     ingest(clear, ("n1", ANA, f"She {SECRET}."))
-    build_collection(clear, "letters")
+    build(clear)
     assert [each for each in check_encryption(clear) if not each.ok] == []
+    assert rewrite(clear) == []
     clear.close()
-    settings = load_settings(root, overrides={"tracking": "memory://", "pii_encrypted": True}, environment={})
-    sealed = Project(settings, encoders=project.encoders)
-    (found,) = [each for each in check_encryption(sealed) if not each.ok]
-    assert found.detail.startswith("collection letters has the personal column 'body' in clear")
+    sealed = encrypted(project)
+    found = [each for each in check_encryption(sealed) if not each.ok]
+    assert [each.detail for each in found] == [
+        f"collection {name} has a personal column in clear, which the profile encrypts"
+        for name in ("letters", "tagged")
+    ]
+    assert rewrite(sealed, ["chunks__letters"]) == ["chunks__letters"]
+    assert not any("letters" in each for each in files_with(sealed, SECRET))
+    assert {"chunks__tagged", "notes"} == {*rewrite(sealed)}
+    assert files_with(sealed, SECRET) == []
+    assert [each for each in check_encryption(sealed) if not each.ok] == []
+    assert rewrite(sealed) == []
+    with pytest.raises(NotFound, match="never built"):
+        search_collection(sealed, "letters", ["secretly"], 3)
     sealed.close()
+
+
+@pytest.mark.parametrize("killed", range(0, 5, 2))
+def test_a_rewriting_that_is_killed_at_any_write_is_ended_by_the_next(project: Project, killed: int) -> None:
+    ingest(project, ("n1", ANA, f"She {SECRET}."))
+    build(project)
+    sealed, left = encrypted(project), killed
+
+    def counted(write: Any) -> Any:
+        def counting(*given: Any, **named: Any) -> Any:
+            nonlocal left
+            if not left:
+                raise KeyboardInterrupt
+            left -= 1
+            return write(*given, **named)
+
+        return counting
+
+    with pytest.MonkeyPatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(sealed.builds, "remove", counted(sealed.builds.remove))
+        for store in (sealed.vectors, sealed.texts):
+            patch.setattr(store, "drop", counted(store.drop))
+        for name in ("replace", "forget"):
+            patch.setattr(sealed.lake, name, counted(getattr(sealed.lake, name)))
+        rewrite(sealed, ["chunks__tagged"])
+    sealed.close()
+    again = encrypted(project)
+    rewrite(again)
+    assert files_with(again, SECRET) == []
+    again.close()

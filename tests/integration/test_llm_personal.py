@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -50,15 +50,15 @@ ms.Answers("help", retriever=ms.Retriever("docs-search", collection=docs, k=2))
 
 
 @pytest.fixture
-def project(tmp_path: Path, request: pytest.FixtureRequest) -> Project:
+def project(tmp_path: Path) -> Iterator[Project]:
     (tmp_path / "mainspring.toml").write_text('name = "own"\nmodules = ["own_personal"]\n[profiles.local]\n')
     (tmp_path / "own_personal.py").write_text(DECLARED)
     settings = load_settings(tmp_path, environment={})
     settings.state.mkdir()
     made = Project(settings, encoders={("words", None): WordEncoder()})
     apply(made)
-    request.addfinalizer(made.close)
-    return made
+    yield made
+    made.close()
 
 
 @asynccontextmanager
@@ -157,7 +157,11 @@ def test_no_route_leaves_a_personal_value_in_a_file_or_a_log(
 
 
 def test_a_chain_of_answers_keeps_its_texts_encrypted(project: Project) -> None:
-    land(project, "pages", [{"page": "refunds", "body": "Refunds go to the card.", "at": to_datetime(project.wall.now())}])
+    land(
+        project,
+        "pages",
+        [{"page": "refunds", "body": "Refunds go to the card.", "at": to_datetime(project.wall.now())}],
+    )
     build_collection(project, "docs")
     answer = ask(project, "help", f"Do refunds go to the card of {ASKED}?", before=[f"I am {ANA}."])
     assert answer.citations

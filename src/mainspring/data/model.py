@@ -80,6 +80,7 @@ __all__ = [
     "SourceColumn",
     "TableScan",
     "TableVersion",
+    "chunks_table",
     "fresh",
     "in_range",
     "length",
@@ -95,6 +96,11 @@ __all__ = [
 def source_of(table: str) -> str:
     """Return the source to which a table, its quarantine or its table of dead letters belongs."""
     return next((table.removesuffix(suffix) for suffix in _BESIDE if table.endswith(suffix)), table)
+
+
+def chunks_table(collection: str) -> str:
+    """Return the name of a collection's table of chunks."""
+    return f"{CHUNKS_PREFIX}{collection}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from mainspring.core.files import make_folder, write_atomic
-from mainspring.data.model import source_of
+from mainspring.data.model import CHUNKS_PREFIX, chunks_table, source_of
 from mainspring.data.sealed import fits, write_anew
 from mainspring.operations.auditing import audit
 from mainspring.operations.endpoint_checks import Finding, well
@@ -112,7 +112,9 @@ def renew(project: Project) -> Rotation:
 def rewrite(project: Project, names: Sequence[str] = (), told: Callable[[str], None] = lambda _: None) -> list[str]:
     """Write tables anew in which columns are encrypted otherwise than in what is written now; return their names.
 
-    What only their older versions need is removed. Killed, it is finished by a repetition.
+    What only their older versions need is removed. A collection with a personal column that the profile encrypts is
+    removed, with its indexes, which are not encrypted; its table of chunks is named. Killed, it is finished by a
+    repetition.
 
     Args:
         names: By default all tables.
@@ -125,7 +127,9 @@ def rewrite(project: Project, names: Sequence[str] = (), told: Callable[[str], N
 
     begun = project.settings.state / _BEGUN
     make_folder(begun)
-    made = not_as_set(project, names)
+    in_clear = {chunks_table(each): each for each in collections_in_clear(project)}
+    in_clear = {table: each for table, each in in_clear.items() if not names or table in names}
+    made = [each for each in not_as_set(project, names) if each not in in_clear] + sorted(in_clear)
     left = [each.name for each in begun.iterdir() if each.name not in made and (not names or each.name in names)]
     for table in [*made, *left]:
         told(table)
@@ -134,12 +138,55 @@ def rewrite(project: Project, names: Sequence[str] = (), told: Callable[[str], N
             for name in (LOCK, f"ingest.{source_of(table)}", table):
                 held.enter_context(project.locks.hold(name, wait_s=_WAIT_S))
             write_atomic(begun / table, b"")
-            if table in made:
-                write_anew(project.lake, table)
-            project.lake.forget(table)
+            if table.startswith(CHUNKS_PREFIX):
+                _remove(project, table)
+            else:
+                if table in made:
+                    write_anew(project.lake, table)
+                project.lake.forget(table)
             (begun / table).unlink()
-        audit(project, "encryption.rewrite", f"table/{table}", "as pii_encrypted says")
+        removed = table.startswith(CHUNKS_PREFIX)
+        audit(
+            project, "encryption.rewrite", f"table/{table}",
+            "removed, with its indexes: they had a personal column in clear" if removed else "as pii_encrypted says",
+        )  # fmt: skip
     return [*made, *left]
+
+
+def _remove(project: Project, table: str) -> None:
+    """Remove a collection with its indexes, by its table of chunks."""
+    from mainspring.operations.collections import builder
+
+    builder(project).remove(table.removeprefix(CHUNKS_PREFIX))
+
+
+def collections_in_clear(project: Project) -> list[str]:
+    """Return the collections that have a personal column in clear, from before the profile encrypted it: those that
+    were built, or of which there are chunks. One that is declared no more counts if its source has any such column.
+    """
+    if not project.settings.pii_encrypted:
+        return []
+    loaded = project.definitions
+    built = {each.collection: each.source for each in project.builds.all()}
+    if not built and not any(each.source.pii for each in loaded.collections.values()):
+        return []
+    from mainspring.operations.collections import personal_columns
+
+    found = []
+    for name in sorted({*loaded.collections, *built}):
+        declared = loaded.collections.get(name)
+        if declared is None:
+            source = loaded.sources.get(built[name])
+            personal = source is None or bool(source.pii)
+        else:
+            personal = bool(personal_columns(declared))
+        if personal and (name in built or _has_rows(project, chunks_table(name))):
+            found.append(name)
+    return found
+
+
+def _has_rows(project: Project, table: str) -> bool:
+    return project.lake.version(table) is not None and project.lake.scan(table).files != ()
 
 
 def not_as_set(project: Project, names: Sequence[str] = ()) -> list[str]:
@@ -169,20 +216,10 @@ def check_encryption(project: Project) -> Iterator[Finding]:
 
 
 def _collections_in_clear(project: Project) -> Iterator[Finding]:
-    """Yield the collections that have a personal column in clear, from before the profile encrypted it."""
-    if not project.settings.pii_encrypted:
-        return
-    declared = project.definitions.collections
-    if not any(each.source.pii for each in declared.values()):
-        return
-    from mainspring.operations.collections import personal_columns
-
-    for name, each in sorted(declared.items()):
-        columns = personal_columns(each)
-        if columns and project.builds.get(name) is not None:
-            yield Finding(
-                check="encryption",
-                ok=False,
-                detail=f"collection {name} has the personal column {columns[0]!r} in clear, which the profile encrypts",
-                fix="declare it no more: the next `mainspring erase` of a subject removes its chunks and indexes",
-            )
+    for name in collections_in_clear(project):
+        yield Finding(
+            check="encryption",
+            ok=False,
+            detail=f"collection {name} has a personal column in clear, which the profile encrypts",
+            fix=f"run `mainspring encryption rewrite {chunks_table(name)}`, which removes its chunks and indexes",
+        )

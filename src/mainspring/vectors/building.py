@@ -23,6 +23,7 @@ from mainspring.core.locks import Locks
 from mainspring.core.schema import Schema
 from mainspring.core.time import Clock
 from mainspring.data import duck
+from mainspring.data.model import chunks_table
 from mainspring.data.ports import LakeTables
 from mainspring.vectors.chunk_table import (
     EXAMPLES,
@@ -30,7 +31,6 @@ from mainspring.vectors.chunk_table import (
     Document,
     StoredChunks,
     chunk_id,
-    chunks_table,
     text_digest,
 )
 from mainspring.vectors.chunking.cutting import cut

@@ -21,7 +21,7 @@ from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.core.ids import new_id
 from mainspring.data import duck
 from mainspring.data.arrow import arrow_schema, no_rows
-from mainspring.data.model import CHUNKS_PREFIX, SEQUENCE, SUPERSEDED_AT, VISIBLE_AT
+from mainspring.data.model import SEQUENCE, SUPERSEDED_AT, VISIBLE_AT, chunks_table
 from mainspring.data.ports import LakeTables
 from mainspring.vectors.chunking.model import Chunk
 from mainspring.vectors.declaring import DOCUMENT, END, NUMBER, PAGE, PATH, PATH_SEPARATOR, START, TEXT, Collection
@@ -88,11 +88,6 @@ class Plan:
     gone: Mapping[str, Sequence[int]]
     refused: Mapping[str, int]
     examples: Mapping[str, str]
-
-
-def chunks_table(collection: str) -> str:
-    """Return the name of a collection's table of chunks."""
-    return f"{CHUNKS_PREFIX}{collection}"
 
 
 def chunk_id(document: str, digest: str, number: int, start: int, end: int, text: str) -> str:

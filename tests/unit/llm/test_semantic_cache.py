@@ -88,7 +88,11 @@ def test_an_erasure_ends_all_earlier_answers_and_keeps_none_that_was_under_way()
             return given.outcome.cached
 
         go.set()
-        assert [await ask("Who is Ana?"), await ask("Who is Ana?"), await ask("who is ana")] == ["", "exact", "semantic"]
+        assert [await ask("Who is Ana?"), await ask("Who is Ana?"), await ask("who is ana")] == [
+            "",
+            "exact",
+            "semantic",
+        ]
         mark = "1"
         assert await ask("who is ana") == ""
         assert [await ask("who is ana"), len(of.answers)] == ["exact", 1]

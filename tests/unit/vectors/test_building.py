@@ -20,11 +20,12 @@ from mainspring.core.expr.tree import col
 from mainspring.core.time import DAY
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.memory import MemoryLake
+from mainspring.data.model import chunks_table
 from mainspring.vectors.adapters.embedded import EmbeddedVectorStore
 from mainspring.vectors.adapters.memory import MemoryVectorStore
 from mainspring.vectors.adapters.memory_text import MemoryTextStore
 from mainspring.vectors.building import NO_WORDS, NOT_FINITE, Builder
-from mainspring.vectors.chunk_table import EMPTY, NO_TEXT, chunks_table
+from mainspring.vectors.chunk_table import EMPTY, NO_TEXT
 from mainspring.vectors.chunking import declaring as chunks
 from mainspring.vectors.model import Build, IndexSpec
 from mainspring.vectors.open_indexes import OpenIndexes

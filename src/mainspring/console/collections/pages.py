@@ -40,7 +40,9 @@ def add_collection_pages(router: APIRouter, project: Project, looking: Looking, 
     @router.get("/collections/{name}")
     def show_collection(request: Request, name: str) -> Response:
         view = collection_page(project, looking, check_id(name, "collection"))
-        return page("collection.html", framed(request, view=view, each=view.collection, found=None, tenant="", mode="vectors"))
+        return page(
+            "collection.html", framed(request, view=view, each=view.collection, found=None, tenant="", mode="vectors")
+        )
 
     @router.get("/collections/{name}/search")
     def search_page(

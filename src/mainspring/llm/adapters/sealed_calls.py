@@ -1,4 +1,4 @@
-"""Encryption in front of the calls of tools that wait for a person: their arguments quote whom a conversation is about."""
+"""Encryption in front of the calls of tools that wait for a person: arguments may quote anybody."""
 
 from __future__ import annotations
 
@@ -43,5 +43,3 @@ class SealedHeldCalls:
         (secret,) = self._keys.secrets([envelopes.key_of(envelope)])
         arguments = envelopes.unseal(secret, CALLS, call.id, envelope).decode()
         return msgspec.structs.replace(call, arguments=arguments)
-
-

@@ -48,7 +48,7 @@ class RetrievalParts(DataParts):
     def held_calls(self) -> HeldCalls:
         """Calls of tools that wait for a person."""
         built: HeldCalls = self._build("held_calls", backends.HELD_CALLS, self.settings.catalog)
-        return built
+        return backends.sealed_calls(built, self.data_keys)
 
     @cached_property
     def prompts(self) -> PromptVersions:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kit.depth import deep, examples
 from mainspring.vectors.chunking import declaring as chunks
 from mainspring.vectors.chunking.cutting import cut
-from mainspring.vectors.chunking.model import Chunk, Chunker
+from mainspring.vectors.chunking.model import Chunk, Chunker, headed
 
 KINDS = {"tokens": chunks.tokens, "sentences": chunks.sentences, "markdown": chunks.markdown, "html": chunks.html}
 PIECES = [
@@ -100,7 +100,12 @@ def test_chunks_cover_a_text_and_none_is_too_long(kind: str, text: str, size: in
         assert before.start < after.start <= before.end < after.end
         assert after.start == before.end or before.path == after.path
     for chunk in found:
-        assert count([chunk.text]) == [chunk.tokens]
+        assert count([chunk.embedded]) == [chunk.tokens]
+        assert chunk.embedded.endswith(chunk.text)
+        assert chunk.shown == chunk.path[len(chunk.path) - len(chunk.shown) :]
+        for shown in (chunk.shown, chunk.path[-len(chunk.shown) - 1 :]):  # as many headings as have half of the tokens
+            fits = not shown or count([headed(shown, "")])[0] <= size // 2
+            assert fits == (shown == chunk.shown)
         assert 0 < chunk.tokens <= size or not chunk.text.strip() or kind == "html"
         assert kind == "html" or chunk.text == text[chunk.start : chunk.end]
     assert cut(chunker, text, count) == found
@@ -146,7 +151,7 @@ pip install b
 
 
 def test_headings_are_paths_and_code_and_tables_stay_whole() -> None:
-    found = cut(chunks.markdown(14), MARKDOWN, words)
+    found = cut(chunks.markdown(18), MARKDOWN, words)
     assert lines(*found) == [
         ("---\ntitle: Front\n---\nBefore.\n\n", ()),
         ("# Guide\n\nIntro of the guide.\n\n", ("Guide",)),

@@ -34,8 +34,8 @@ from mainspring.vectors.chunk_table import (
     text_digest,
 )
 from mainspring.vectors.chunking.cutting import cut
-from mainspring.vectors.chunking.model import Chunk
-from mainspring.vectors.declaring import DOCUMENT, END, NUMBER, START, TEXT, Collection
+from mainspring.vectors.chunking.model import Chunk, headed
+from mainspring.vectors.declaring import DOCUMENT, END, NUMBER, PATH, START, TEXT, Collection, path_of
 from mainspring.vectors.model import Build, Entries, Floats, IndexSpec
 from mainspring.vectors.ports import Builds, Encoder, TextStore, VectorIndex, VectorStore
 
@@ -57,9 +57,10 @@ class Words:
         self.index = texts.create(name, fields)
 
     def upsert(self, entries: Entries) -> None:
-        """Add the texts of entries."""
+        """Add the texts of entries, each below its headings."""
         fields = {name: entries.fields[name] for name in self._fields}
-        self.index.upsert(entries.ids, entries.fields[TEXT], fields)
+        paths, texts = entries.fields[PATH], entries.fields[TEXT]
+        self.index.upsert(entries.ids, [headed(*each) for each in zip(map(path_of, paths), texts, strict=True)], fields)
 
     def bring(self, vectors: VectorIndex) -> None:
         """Make it anew from an index of vectors where it has another number of entries: it was lost, or a build was
@@ -315,7 +316,7 @@ def _groups(documents: Iterable[_Cut]) -> Iterator[list[_Cut]]:
 
 def _write(table: ChunkTable, group: Sequence[_Cut], encoder: Encoder, recipe: str, tally: _Tally) -> None:
     """Embed what has no vector yet, and write the documents whose vectors are all finite."""
-    texts = {text_digest(chunk.text): chunk.text for each in group for chunk in each.chunks}
+    texts = {text_digest(chunk.embedded): chunk.embedded for each in group for chunk in each.chunks}
     vectors = table.known(encoder.digest, texts) if texts else {}
     new = [digest for digest in texts if digest not in vectors]
     if new:
@@ -323,7 +324,7 @@ def _write(table: ChunkTable, group: Sequence[_Cut], encoder: Encoder, recipe: s
         tally.embedded += len(new)
     made: list[tuple[Document, Sequence[Chunk], Floats]] = []
     for each in group:
-        found = [vectors[text_digest(chunk.text)] for chunk in each.chunks]
+        found = [vectors[text_digest(chunk.embedded)] for chunk in each.chunks]
         if any(not np.isfinite(vector).all() or not vector.any() for vector in found):
             tally.refuse(each.document.id, NOT_FINITE)
         elif found:

@@ -24,7 +24,7 @@ from mainspring.data.arrow import arrow_schema, no_rows
 from mainspring.data.model import SEQUENCE, SUPERSEDED_AT, VISIBLE_AT, chunks_table
 from mainspring.data.ports import LakeTables
 from mainspring.vectors.chunking.model import Chunk
-from mainspring.vectors.declaring import DOCUMENT, END, NUMBER, PAGE, PATH, PATH_SEPARATOR, START, TEXT, Collection
+from mainspring.vectors.declaring import DOCUMENT, END, NUMBER, PAGE, PATH, START, TEXT, Collection, path_text
 from mainspring.vectors.model import Entries, Floats
 
 if TYPE_CHECKING:
@@ -208,9 +208,9 @@ class ChunkTable:
                     "_start": chunk.start,
                     "_end": chunk.end,
                     "_page": None if pages is None else bisect_right(pages, chunk.start) + 1,
-                    "_path": PATH_SEPARATOR.join(chunk.path),
+                    "_path": path_text(chunk.path),
                     "_text": chunk.text,
-                    "_text_digest": text_digest(chunk.text),
+                    "_text_digest": text_digest(chunk.embedded),
                     "_tokens": chunk.tokens,
                     "_vector": vector,
                     "_gone": False,

@@ -23,7 +23,7 @@ FIELD_PREFIX = "chunk_"
 DOCUMENT, NUMBER, START, END, PAGE, PATH, TEXT = (
     FIELD_PREFIX + name for name in ("document", "number", "start", "end", "page", "path", "text")
 )
-PATH_SEPARATOR = "\x1f"
+_SEPARATOR = "\x1f"  # of the headings in a chunk's path
 CHUNK_FIELDS: Schema = {
     DOCUMENT: DType.String,
     NUMBER: DType.Int32,
@@ -36,6 +36,16 @@ CHUNK_FIELDS: Schema = {
 # Part of an index's name: to be raised when the same collection has other entries.
 _LAYOUT = 2
 _DIGITS = 12  # of a digest, at the end of an index's name
+
+
+def path_text(path: Sequence[str]) -> str:
+    """Return headings as an index has them."""
+    return _SEPARATOR.join(path)
+
+
+def path_of(text: str) -> tuple[str, ...]:
+    """Return the headings of an index."""
+    return tuple(text.split(_SEPARATOR)) if text else ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,10 +16,10 @@ from mainspring.vectors.declaring import (
     NUMBER,
     PAGE,
     PATH,
-    PATH_SEPARATOR,
     START,
     TEXT,
     Collection,
+    path_of,
 )
 from mainspring.vectors.fusion import Place, fuse
 from mainspring.vectors.model import Build, Hit
@@ -142,7 +142,6 @@ def found_of(index: VectorIndex, hits: Sequence[Sequence[Hit]]) -> list[list[Fou
 
     def found(hit: Hit) -> Found:
         values = {name: column[places[hit.id]] for name, column in entries.fields.items()}
-        path = str(values[PATH])
         return Found(
             hit.id,
             hit.score,
@@ -150,7 +149,7 @@ def found_of(index: VectorIndex, hits: Sequence[Sequence[Hit]]) -> list[list[Fou
             values[NUMBER],
             values[START],
             values[END],
-            tuple(path.split(PATH_SEPARATOR)) if path else (),
+            path_of(str(values[PATH])),
             values[TEXT],
             {name: value for name, value in values.items() if not name.startswith(FIELD_PREFIX)},
             values.get(PAGE),

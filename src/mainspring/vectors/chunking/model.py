@@ -15,8 +15,9 @@ from mainspring.core.errors import Invalid
 Kind = Literal["tokens", "sentences", "markdown", "html"]
 Count = Callable[[Sequence[str]], Sequence[int]]  # returns the number of tokens of each text
 LEAST_TOKENS, MOST_TOKENS = 8, 100_000
-# Part of a chunker's digest: to be raised when the same chunker cuts the same text in other places.
-_ALGORITHM = 1
+# Part of a chunker's digest: to be raised when the same chunker cuts the same text in other places, or embeds it with
+# other headings.
+_ALGORITHM: Mapping[Kind, int] = {"tokens": 1, "sentences": 1, "markdown": 2, "html": 2}
 
 WORD, SENTENCE, BLOCK = 1, 2, 3  # ranks of a place where a document may be cut; a higher one is preferred
 
@@ -26,7 +27,7 @@ class Chunker(msgspec.Struct, frozen=True):
 
     Args:
         kind: Structure that is kept together: words, sentences, or the blocks of Markdown or HTML.
-        size: Tokens of a chunk at most, as the encoder counts them.
+        size: Tokens of a chunk at most with its headings, as the encoder counts them.
         overlap: Tokens at most that a chunk repeats of the one before.
     """
 
@@ -46,8 +47,8 @@ class Chunker(msgspec.Struct, frozen=True):
 
     @property
     def digest(self) -> str:
-        """Digest of all that decides where a text is cut, apart from the text and the count of tokens."""
-        return hashlib.sha256(msgspec.json.encode([_ALGORITHM, self])).hexdigest()[:32]
+        """Digest of all that decides what is embedded of a text, apart from the text and the count of tokens."""
+        return hashlib.sha256(msgspec.json.encode([_ALGORITHM[self.kind], self])).hexdigest()[:32]
 
     def __str__(self) -> str:
         return f"{self.kind}({self.size}, overlap={self.overlap})"
@@ -64,8 +65,9 @@ class Chunk:
         start: Offset of its first character in the document.
         end: Offset after its last one.
         path: Headings above it, the outermost first; of a chunk that begins with a heading, this too.
-        text: Text that is embedded: `document[start:end]`; of HTML, what a reader sees of it.
-        tokens: Tokens of `text`.
+        text: `document[start:end]`; of HTML, what a reader sees of it.
+        tokens: Tokens of `embedded`.
+        shown: Headings that are embedded: those of `path`, or the innermost of them where all take too much room.
     """
 
     start: int
@@ -73,6 +75,17 @@ class Chunk:
     path: tuple[str, ...]
     text: str
     tokens: int
+    shown: tuple[str, ...] = ()
+
+    @property
+    def embedded(self) -> str:
+        """Text that is embedded."""
+        return headed(self.shown, self.text)
+
+
+def headed(path: Sequence[str], text: str) -> str:
+    """Return a text below its headings, as encoders and indexes of words get it."""
+    return f"{' > '.join(path)}\n\n{text}" if path else text
 
 
 @dataclass(frozen=True, slots=True)

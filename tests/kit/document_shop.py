@@ -18,6 +18,7 @@ from mainspring.operations.collection_measures import approving
 from mainspring.project.catalog import memory_catalog
 from mainspring.vectors.adapters.builds import CatalogBuilds
 from mainspring.vectors.adapters.memory import MemoryVectorStore
+from mainspring.vectors.adapters.memory_text import MemoryTextStore
 from mainspring.vectors.building import Builder
 from mainspring.vectors.chunking import declaring as chunks
 from mainspring.vectors.declaring import Collection, Encoder
@@ -57,7 +58,8 @@ class Shop:
 
     def __init__(self, tenant: bool = False, **more: Any) -> None:
         self.lake, self.vectors, self.locks = MemoryLake(), MemoryVectorStore(), MemoryLocks()
-        self.open_indexes = OpenIndexes(self.lake, self.vectors, self.locks)
+        self.texts = MemoryTextStore()
+        self.open_indexes = OpenIndexes(self.lake, self.vectors, self.locks, lambda: self.texts)
         self.clock, self.builds = ManualClock(10 * DAY), CatalogBuilds(memory_catalog(), "lake")
         team = "team" if tenant else None
         questions = EvaluationSet("questions", source=ASKED, query="q", relevant="doc", tags="kind", tenant=team)
@@ -96,7 +98,7 @@ class Shop:
 
     def build(self, encoder: Any | None = None) -> Build:
         self.now = encoder or self.now
-        builder = Builder(self.lake, self.vectors, self.builds, self.locks, self.clock)
+        builder = Builder(self.lake, self.vectors, self.builds, self.locks, self.clock, self.texts)
         return builder.build(self.declared, self.encoder(self.declared.encoder), approve=approving(self, self.declared))
 
     def evaluate(self, **more: Any) -> Any:

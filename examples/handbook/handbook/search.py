@@ -24,6 +24,7 @@ handbook = ms.Collection(
     chunk=ms.chunks.markdown(tokens=200, overlap=20),
     encoder=ms.Encoder("minilm"),
     fields=["part", "title"],
+    words=True,
     evaluation=questions_set,
     gates=[ms.at_least("recall@10", 0.6)],
     description="Mainspring's tutorials, how-to guides and explanations.",

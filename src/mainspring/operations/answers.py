@@ -27,7 +27,7 @@ from mainspring.llm.answers.watching import AnswerWatch, watch_answers
 from mainspring.llm.model import Call, Message, Text
 from mainspring.llm.ports import Answering, Upstream
 from mainspring.operations.auditing import audit
-from mainspring.operations.collections import opened
+from mainspring.operations.collections import opened, words_of
 from mainspring.operations.prediction import REVEAL, reveal
 from mainspring.project import Project
 from mainspring.project.guards import guarded
@@ -38,7 +38,7 @@ from mainspring.serving.plane.lane import monotonic_us
 from mainspring.vectors.evaluation.evaluating import Figure
 from mainspring.vectors.evaluation.judgements import read_judgements
 from mainspring.vectors.model import Build
-from mainspring.vectors.ports import Encoder, VectorIndex
+from mainspring.vectors.ports import Encoder, TextIndex, VectorIndex
 
 T = TypeVar("T")
 _NONE: Mapping[str, Value] = {}
@@ -234,19 +234,19 @@ def watch(project: Project, name: str, *, window: str | int = "7d", reference: s
 def _run(project: Project, declared: Answers, act: Callable[[AnswerChain], Awaitable[T]], *, recorded: bool) -> T:
     """Return what an act with a chain returns, on an event loop of its own, with its upstreams open."""
     log = AnswerLog(project.prediction_log, declared) if recorded else None
-    collection = declared.retriever.collection
+    collection, mode = declared.retriever.collection, declared.retriever.searches
     reranker = WordReranker() if declared.retriever.rerank == WORDS else None
 
-    def searched() -> tuple[Build, VectorIndex, Encoder]:
+    def searched() -> tuple[Build, VectorIndex, Encoder, TextIndex | None]:
         build, index = opened(project, collection)
-        return build, index, project.encoder(collection.encoder, build.encoder)
+        words = words_of(project, collection, build, mode)
+        return build, index, project.encoder(collection.encoder, build.encoder), words
 
     async def run() -> T:
         async with AsyncExitStack() as stack:
             model = await _model(project, declared, stack)
-            chain = AnswerChain(
-                declared, CollectionRetrieving(collection, searched), model, project.clock, log, reranker
-            )
+            retrieving = CollectionRetrieving(collection, searched, mode)
+            chain = AnswerChain(declared, retrieving, model, project.clock, log, reranker)
             return await act(chain)
 
     searched()  # fails before an upstream is opened

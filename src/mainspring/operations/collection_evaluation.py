@@ -17,10 +17,11 @@ from mainspring.operations.collection_measures import (
     store,
     version_of,
 )
-from mainspring.operations.collections import opened
+from mainspring.operations.collections import opened, words_of
 from mainspring.project import Project
 from mainspring.vectors.evaluation.evaluating import METRICS, Figure, compare, evaluate
 from mainspring.vectors.evaluation.judgements import read_judgements
+from mainspring.vectors.model import Mode
 
 _WORST = 10
 
@@ -44,7 +45,8 @@ class CollectionEvaluation(msgspec.Struct, frozen=True, kw_only=True):
     """Measures of a collection's build.
 
     Attributes:
-        version: Of the build: the end of its index's name, and the version of the table of chunks.
+        version: Of the build: the end of its index's name, the version of the table of chunks, and how it was searched
+            if not by vectors alone.
         set_version: Version of the set's table in the lake.
         against: Version that it is compared with; `None` if there is none.
         changes: Metric -> mean difference to that version, of the queries that both answered.
@@ -65,7 +67,13 @@ class CollectionEvaluation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def evaluate_collection(
-    project: Project, name: str, set_name: str = "", *, against: str = "", metrics: Sequence[str] = ()
+    project: Project,
+    name: str,
+    set_name: str = "",
+    *,
+    against: str = "",
+    metrics: Sequence[str] = (),
+    mode: Mode | None = None,
 ) -> CollectionEvaluation:
     """Measure the build that searches use by an evaluation set, and store the measures without texts.
 
@@ -73,11 +81,12 @@ def evaluate_collection(
         set_name: By default the collection's own set.
         against: A version that was evaluated with the set before; by default the newest other one, if there is one.
         metrics: Further metrics than those of `METRICS` and of the gates.
+        mode: How it is searched, by default as the collection is.
 
     Raises:
         NotFound: Collection or set is not declared, the collection was never built, the set has no rows, or `against`
             was not evaluated.
-        Invalid: A metric is unknown, or the collection has no set of its own and none is named.
+        Invalid: A metric is unknown, the collection has no set of its own and none is named, or no index of words.
     """
     declared = project.definitions.collection(name)
     chosen = project.definitions.evaluation_set(set_name) if set_name else declared.evaluation
@@ -89,8 +98,10 @@ def evaluate_collection(
     build, index = opened(project, declared)
     judgements = read_judgements(project.lake, chosen, now=project.clock.now())
     wanted = (*METRICS, *gate_metrics(gates, f"Collection {name!r}"), *metrics)
-    found = evaluate(judgements, searching(project, declared, build, index), metrics=wanted)
-    version = version_of(build)
+    chosen_mode = mode or declared.mode
+    words = words_of(project, declared, build, chosen_mode)
+    found = evaluate(judgements, searching(project, declared, build, index, words, chosen_mode), metrics=wanted)
+    version = version_of(build, chosen_mode)
     earlier = _against(project, name, chosen.name, version, against)
     store(project, name, version, found)
     texts = {query.key: query for query in judgements.queries}

@@ -20,8 +20,8 @@ from mainspring.vectors.building import Approve
 from mainspring.vectors.declaring import Collection
 from mainspring.vectors.evaluation.evaluating import METRICS, Search, SearchEvaluation, evaluate
 from mainspring.vectors.evaluation.judgements import read_judgements
-from mainspring.vectors.model import Build
-from mainspring.vectors.ports import VectorIndex
+from mainspring.vectors.model import Build, Mode
+from mainspring.vectors.ports import TextIndex, VectorIndex
 from mainspring.vectors.searching import Found, search
 
 _TYPES: dict[str, pa.DataType] = {
@@ -41,9 +41,10 @@ class StoredEvaluation(msgspec.Struct, frozen=True, kw_only=True):
     evaluation: SearchEvaluation
 
 
-def version_of(build: Build) -> str:
-    """Return the name of a build's state: equal ones find the same."""
-    return f"{build.index.rpartition('-')[2]}.{build.table_version}"
+def version_of(build: Build, mode: Mode = "vectors") -> str:
+    """Return the name of a build's state, searched in one way: equal ones find the same."""
+    state = f"{build.index.rpartition('-')[2]}.{build.table_version}"
+    return state if mode == "vectors" else f"{state}.{mode}"
 
 
 def approving(project: Project, declared: Collection) -> Approve:
@@ -52,28 +53,33 @@ def approving(project: Project, declared: Collection) -> Approve:
     It raises `Conflict` if one is not met. Both indexes are measured by the same queries.
     """
 
-    def approve(build: Build, index: VectorIndex, served: Build | None) -> None:
+    def approve(build: Build, index: VectorIndex, words: TextIndex | None, served: Build | None) -> None:
         if declared.evaluation is None or not declared.gates:
             return
         check_tenants(declared, declared.evaluation.tenant)
         metrics = gate_metrics(declared.gates, f"Collection {declared.name!r}") or METRICS[:1]
         judgements = read_judgements(project.lake, declared.evaluation, now=project.clock.now())
 
-        def measured(of: Build, its: VectorIndex) -> SearchEvaluation:
-            return evaluate(judgements, searching(project, declared, of, its), metrics=metrics)
+        def measured(of: Build, its: VectorIndex, words: TextIndex | None, mode: Mode) -> SearchEvaluation:
+            return evaluate(judgements, searching(project, declared, of, its, words, mode), metrics=metrics)
 
-        found = measured(build, index)
-        before = None
-        if served is not None and any(gate.kind == "beats" for gate in declared.gates):
-            before = measured(served, project.open_indexes.of(declared, served))
-        store(project, declared.name, version_of(build), found)
-        results = judge_retrieval(declared.gates, found, before, version_of(served) if served is not None else "")
+        version = version_of(build, declared.mode)
+        found = measured(build, index, words, declared.mode)
+        before, named = None, ""
+        if served is not None:
+            mode = declared.mode if served.words else "vectors"
+            named = version_of(served, mode)
+            if any(gate.kind == "beats" for gate in declared.gates):
+                theirs = None if mode == "vectors" else project.open_indexes.words_of(declared, served)
+                before = measured(served, project.open_indexes.of(declared, served), theirs, mode)
+        store(project, declared.name, version, found)
+        results = judge_retrieval(declared.gates, found, before, named)
         failed = [each for each in results if not each.passed]
         if failed:
             told = "; ".join(_told(each) for each in failed)
-            searched = "nothing answers searches" if served is None else f"searches go on with {version_of(served)}"
+            searched = f"searches go on with {named}" if named else "nothing answers searches"
             raise Conflict(
-                f"The new index {version_of(build)} of collection {declared.name!r} does not pass its gates: {told}. "
+                f"The new index {version} of collection {declared.name!r} does not pass its gates: {told}. "
                 f"Until one does, {searched}.",
                 fix="correct chunker, encoder, documents or the gates, and build again.",
             )
@@ -116,12 +122,14 @@ def store(project: Project, name: str, version: str, found: SearchEvaluation) ->
     project.lake.append(f"{EVALUATIONS_PREFIX}{name}", rows.to_batches(), _SCHEMA, key=key)
 
 
-def searching(project: Project, declared: Collection, build: Build, index: VectorIndex) -> Search:
+def searching(
+    project: Project, declared: Collection, build: Build, index: VectorIndex, words: TextIndex | None, mode: Mode
+) -> Search:
     """Return the search in an index, as it is measured."""
     encoder = project.encoder(declared.encoder, build.encoder)
 
     def found(queries: Sequence[str], k: int, tenant: str | None) -> list[list[Found]]:
-        return search(declared, build, index, encoder, queries, k, tenant=tenant)
+        return search(declared, build, index, encoder, queries, k, tenant=tenant, words=words, mode=mode)
 
     return found
 

@@ -18,9 +18,9 @@ from mainspring.operations.collection_measures import approving
 from mainspring.project import Project
 from mainspring.vectors.building import Builder, Progress
 from mainspring.vectors.declaring import Collection
-from mainspring.vectors.model import Build
-from mainspring.vectors.ports import VectorIndex
-from mainspring.vectors.searching import Found, Mode, search
+from mainspring.vectors.model import Build, Mode
+from mainspring.vectors.ports import TextIndex, VectorIndex
+from mainspring.vectors.searching import Found, search
 
 ACTION = "collections.build"
 
@@ -119,18 +119,30 @@ def search_collection(
     *,
     where: Node | None = None,
     tenant: str | None = None,
-    mode: Mode = "vectors",
+    mode: Mode | None = None,
 ) -> list[list[Found]]:
     """Return the nearest chunks of each query. See `vectors.searching.search` for what it takes and raises.
+
+    Args:
+        mode: By default that of the collection.
 
     Raises:
         NotFound: The collection is not declared, or was never built.
     """
     declared = project.definitions.collection(name)
     build, index = opened(project, declared)
-    encoder = project.encoder(declared.encoder, build.encoder)
-    words = None if mode == "vectors" else project.open_indexes.words_of(declared, build)
-    return search(declared, build, index, encoder, queries, k, where=where, tenant=tenant, words=words, mode=mode)
+    chosen = mode or declared.mode
+    encoder, words = project.encoder(declared.encoder, build.encoder), words_of(project, declared, build, chosen)
+    return search(declared, build, index, encoder, queries, k, where=where, tenant=tenant, words=words, mode=chosen)
+
+
+def words_of(project: Project, collection: Collection, build: Build, mode: Mode) -> TextIndex | None:
+    """Return the index of words of a build, for a mode that needs it.
+
+    Raises:
+        Invalid: It has none.
+    """
+    return None if mode == "vectors" else project.open_indexes.words_of(collection, build)
 
 
 def opened(project: Project, collection: Collection) -> tuple[Build, VectorIndex]:

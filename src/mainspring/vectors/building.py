@@ -37,10 +37,11 @@ from mainspring.vectors.chunking.cutting import cut
 from mainspring.vectors.chunking.model import Chunk, headed
 from mainspring.vectors.declaring import DOCUMENT, END, NUMBER, PATH, START, TEXT, Collection, path_of
 from mainspring.vectors.model import Build, Entries, Floats, IndexSpec
-from mainspring.vectors.ports import Builds, Encoder, TextStore, VectorIndex, VectorStore
+from mainspring.vectors.ports import Builds, Encoder, TextIndex, TextStore, VectorIndex, VectorStore
 
 Progress = Callable[[str, int, int], None]  # step, done, total
-Approve = Callable[[Build, VectorIndex, Build | None], None]  # a new build, its index, and the one that is searched
+# A new build, its index, that of its words, and the build that is searched.
+Approve = Callable[[Build, VectorIndex, TextIndex | None, Build | None], None]
 
 _CHUNKS_AT_ONCE = 512  # about as many are lost when a build is killed
 _IDS_AT_ONCE = 10_000
@@ -106,7 +107,7 @@ class _Cut:
     chunks: Sequence[Chunk]
 
 
-def _approved(_build: Build, _index: VectorIndex, _served: Build | None) -> None:
+def _approved(_build: Build, _index: VectorIndex, _words: TextIndex | None, _served: Build | None) -> None:
     pass
 
 
@@ -182,7 +183,7 @@ class Builder:
                 )
                 served = self._builds.get(collection.name)
                 if served is None or served.index != name:
-                    approve(build, index, served)
+                    approve(build, index, None if words is None else words.index, served)
             self._builds.save(build)
             self._drop_others(collection.name, name)
             if self._texts is not None and not collection.words:

@@ -16,7 +16,7 @@ from mainspring.core.schema import DType, Schema
 from mainspring.data.model import Source
 from mainspring.vectors.chunking.model import Chunker
 from mainspring.vectors.evaluation.declaring import EvaluationSet
-from mainspring.vectors.model import METRICS, MOST_DIMENSIONS, Metric
+from mainspring.vectors.model import METRICS, MOST_DIMENSIONS, Metric, Mode
 
 # Fields of an index that say which chunk an entry is; `FIELD_PREFIX` begins none of a source's columns.
 FIELD_PREFIX = "chunk_"
@@ -104,7 +104,7 @@ class Collection:
         fields: Columns by which searches may filter.
         tenant: Column of text that says whose a document is: each search is of one tenant's.
         metric: Similarity of vectors.
-        words: Whether chunks are found by their words as well, for searches by both.
+        words: Whether chunks are found by their words as well; searches are by both then, unless they say otherwise.
         evaluation: Queries by which a new index is measured.
         gates: Conditions that a new index has to meet before searches use it: `ms.gates.at_least`, `at_most` and
             `beats` on metrics such as "recall@10". An index that is brought up to date in place is not asked.
@@ -189,6 +189,11 @@ class Collection:
             "owner": self.owner,
             "description": self.description,
         }
+
+    @property
+    def mode(self) -> Mode:
+        """How it is searched where nothing else is said: by all that it has."""
+        return "hybrid" if self.words else "vectors"
 
     @property
     def filters(self) -> Schema:

@@ -17,6 +17,8 @@ from mainspring.core.schema import Schema, check_schema
 
 Metric = Literal["cosine", "dot", "euclidean"]
 METRICS: tuple[Metric, ...] = ("cosine", "dot", "euclidean")
+Mode = Literal["vectors", "words", "hybrid"]  # by meaning, by words, by both
+MODES: tuple[Mode, ...] = ("vectors", "words", "hybrid")
 MOST_DIMENSIONS = 8192
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from mainspring.core.errors import Conflict, Invalid
 from mainspring.core.expr.tree import Node, col
+from mainspring.vectors.columns import similarities
 from mainspring.vectors.declaring import (
     DOCUMENT,
     END,
@@ -22,13 +23,11 @@ from mainspring.vectors.declaring import (
     path_of,
 )
 from mainspring.vectors.fusion import Place, fuse
-from mainspring.vectors.model import Build, Hit
+from mainspring.vectors.model import Build, Floats, Hit, Mode
 from mainspring.vectors.ports import Encoder, TextIndex, VectorIndex
 
 MOST_HITS = 1_000
 LONGEST_QUERY = 100_000  # characters
-Mode = Literal["vectors", "words", "hybrid"]
-MODES: tuple[Mode, ...] = ("vectors", "words", "hybrid")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _FUSED = 5  # times as many hits as asked for are fused
 
@@ -39,7 +38,8 @@ class Found:
 
     Attributes:
         id: Name of the chunk in the index.
-        score: Similarity to the query; more is nearer.
+        score: Of the search: the similarity to the query, of BM25, or of the fusion of both; more is nearer.
+        similarity: Of its vector to the query's; `None` for a search by words alone.
         document: Key of its document, as text.
         number: Place among the document's chunks, from 0.
         start: Offset of its first character in the document.
@@ -61,6 +61,7 @@ class Found:
     fields: Mapping[str, Any] = field(default_factory=dict)
     page: int | None = None
     places: Mapping[str, Place] = field(default_factory=dict)
+    similarity: float | None = None
 
 
 def search(
@@ -109,12 +110,13 @@ def search(
     if mode == "words" and words is not None:
         return found_of(index, words.search(queries, k, where=condition))
     count = k if mode == "vectors" else max(k, min(_FUSED * k, MOST_HITS))
-    hits = index.search(encoder.encode(queries), count, where=condition, effort=effort)
+    asked = encoder.encode(queries)
+    hits = index.search(asked, count, where=condition, effort=effort)
     if words is None or mode == "vectors":
-        return found_of(index, hits)
+        return [[replace(hit, similarity=hit.score) for hit in some] for some in found_of(index, hits)]
     by_words = words.search(queries, count, where=condition)
     fused = [fuse({"vectors": one, "words": other}, k) for one, other in zip(hits, by_words, strict=True)]
-    found = found_of(index, [[Hit(each.id, each.score) for each in some] for some in fused])
+    found = found_of(index, [[Hit(each.id, each.score) for each in some] for some in fused], asked)
     places = [{each.id: each.places for each in some} for some in fused]
     return [[replace(hit, places=theirs[hit.id]) for hit in some] for some, theirs in zip(found, places, strict=True)]
 
@@ -134,13 +136,22 @@ def condition_of(collection: Collection, where: Node | None, tenant: str | None)
     return theirs if where is None else theirs & where
 
 
-def found_of(index: VectorIndex, hits: Sequence[Sequence[Hit]]) -> list[list[Found]]:
-    """Return hits with their chunks; those that were deleted since are left out."""
+def found_of(index: VectorIndex, hits: Sequence[Sequence[Hit]], asked: Floats | None = None) -> list[list[Found]]:
+    """Return hits with their chunks; those that were deleted since are left out.
+
+    Args:
+        asked: Vectors of the queries, for the similarity of each hit.
+    """
     ids = list(dict.fromkeys(hit.id for each in hits for hit in each))
     entries = index.get(ids)
     places = {id_: place for place, id_ in enumerate(entries.ids)}
 
-    def found(hit: Hit) -> Found:
+    def similarity(hit: Hit, query: int) -> float | None:
+        if asked is None:
+            return None
+        return float(similarities(index.spec.metric, entries.vectors[places[hit.id]], asked[query]))
+
+    def found(hit: Hit, query: int) -> Found:
         values = {name: column[places[hit.id]] for name, column in entries.fields.items()}
         return Found(
             hit.id,
@@ -153,9 +164,10 @@ def found_of(index: VectorIndex, hits: Sequence[Sequence[Hit]]) -> list[list[Fou
             values[TEXT],
             {name: value for name, value in values.items() if not name.startswith(FIELD_PREFIX)},
             values.get(PAGE),
+            similarity=similarity(hit, query),
         )
 
-    return [[found(hit) for hit in each if hit.id in places] for each in hits]
+    return [[found(hit, query) for hit in each if hit.id in places] for query, each in enumerate(hits)]
 
 
 def _check(queries: Sequence[str], k: int) -> None:

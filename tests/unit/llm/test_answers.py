@@ -228,6 +228,8 @@ def test_a_question_that_is_none_is_refused(question: str) -> None:
         ({"rewrite": Prompt("own", "{sources}")}, "has the variables"),
         ({"retriever": {"k": 0}}, "`k`"),
         ({"retriever": {"rerank": "magic"}}, "The reranker"),
+        ({"retriever": {"mode": "magic"}}, "mode of"),
+        ({"retriever": {"mode": "hybrid"}}, "words=True"),
         ({"retriever": {"k": 5, "candidates": 2}}, "no fewer candidates"),
         ({"retriever": {"min_score": float("nan")}}, "least score"),
     ],

@@ -29,8 +29,8 @@ from mainspring.security.policy_files import PolicyFiles
 MODEL = LanguageModel("local", upstreams=[UpstreamModel("here", "tiny", price=TokenPrice(prompt=2.0, completion=10.0))])
 
 
-def shop(model: LanguageModel | None = None, *, tenant: bool = False, **more: Any) -> Shop:
-    made = Shop(tenant)
+def shop(model: LanguageModel | None = None, *, tenant: bool = False, words: bool = False, **more: Any) -> Shop:
+    made = Shop(tenant, words=words)
     retriever = Retriever("docs", collection=made.declared, k=3, min_score=0.2)
     made.answers["help"] = Answers("help", retriever=retriever, model=model, log=Log(sync=True), **more)
     made.build(WordEncoder(64))
@@ -67,6 +67,21 @@ def test_an_answer_is_in_the_log_and_replays_until_the_collection_changes() -> N
     assert made.predictions.erase({"customer": "c1"}) == 1
     with pytest.raises(NotFound):
         replay(made, found.id)
+
+
+def test_a_collection_with_words_is_searched_by_both_and_the_least_score_is_one_of_vectors() -> None:
+    made = shop(words=True)
+    made.land({"code": "Write to desk Q17 by post."})
+    made.build()
+    found = ask(made, "help", "When are refunds paid to the card?")
+    assert found.citations[0].document == "refunds"
+    assert found.passages[0].score < 0.04 < 0.2 <= min(each.similarity for each in found.passages)
+    assert replay(made, found.id).fine
+    assert ask(made, "help", "Q17 zebra moon lottery weekend").reason == "nothing retrieved"  # its word is not enough
+    retriever = Retriever("docs", collection=made.declared, k=3, mode="vectors")
+    made.answers["help"] = Answers("help", retriever=retriever)
+    vectors = ask(made, "help", "When are refunds paid to the card?")
+    assert vectors.passages[0].score == vectors.passages[0].similarity == found.passages[0].similarity
 
 
 def test_a_question_searches_the_documents_of_its_tenant() -> None:

@@ -100,6 +100,20 @@ def test_the_first_index_has_to_pass_too_and_one_that_is_brought_up_to_date_is_n
     assert shop.builds.get("docs") == second
 
 
+def test_a_collection_with_words_is_measured_by_both_and_compared_with_either_alone() -> None:
+    shop = Shop(words=True, gates=[at_least("recall@1", 0.9)])
+    build = shop.build(Blind())  # by vectors alone it would not pass
+    both = shop.evaluate()
+    assert both.version == f"{version_of(build)}.hybrid"
+    alone = shop.evaluate(mode="vectors", against=both.version)
+    assert (alone.version, alone.against) == (version_of(build), both.version)
+    assert alone.changes is not None
+    change = alone.changes["recall@1"].value
+    assert change is not None
+    assert change <= -0.5
+    assert not alone.gates[0].passed
+
+
 def test_a_set_of_tenants_measures_a_collection_of_tenants() -> None:
     shop = Shop(tenant=True)
     shop.land({"others": "refunds paid to the card within two weeks, parcels shipped abroad"}, team="b")

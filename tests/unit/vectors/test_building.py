@@ -70,7 +70,7 @@ def test_only_what_changed_is_embedded_and_what_vanished_is_gone(desk: Desk) -> 
     )
     desk.land({"path": "c", "body": BODY.replace("pip", "uv")})
     build = desk.build(encoder)
-    assert encoder.asked == ["# Guide\n\nInstall it with uv.\n\n"]  # the others' texts were known
+    assert encoder.asked == ["Guide\n\n# Guide\n\nInstall it with uv.\n\n"]  # the others' texts were known
     assert desk.documents() == {
         "a": ["One two."],
         "c": ["# Guide\n\nInstall it with uv.\n\n", "## Errors\n\nDisk full means no space.\n"],
@@ -111,6 +111,42 @@ def test_another_encoder_or_chunker_is_built_beside_and_swapped(memory: Desk, ch
     assert second.index != first.index
     assert watching.dropped == {first.index: second}  # the old one is dropped once the new one is in use
     assert watching.names() == [second.index]
+
+
+def test_headings_are_embedded_and_found_by_words_and_are_not_in_what_is_quoted(memory: Desk) -> None:
+    body = "# Lifts\n\n" + "They go up. " * 8 + "\n\n## Doors\n\nPress the button twice, then wait a moment.\n"
+    declared, encoder = collection(chunks.markdown(12), words=True), WordEncoder(64)
+    memory.land({"path": "lifts", "body": body}, {"path": "b", "body": "Press the button once and wait for a moment."})
+    memory.build(encoder, declared)
+    assert {text.partition("\n")[0] for text in encoder.asked} == {
+        "Lifts",
+        "Lifts > Doors",
+        "Press the button once and wait for a moment.",
+    }
+    assert memory.build(encoder, declared).embedded == 0
+    for mode in ("vectors", "words", "hybrid"):
+        for hit in memory.search(encoder, "lifts", 3, declared, mode=mode):
+            assert (hit.document, body[hit.start : hit.end]) == ("lifts", hit.text)
+    below = memory.search(encoder, "doors", 9, declared, mode="words")
+    assert {(hit.path, hit.similarity) for hit in below} == {(("Lifts", "Doors"), None)}
+    assert any("doors" not in hit.text.lower() for hit in below)
+    encoder.asked.clear()
+    memory.land({"path": "lifts", "body": body.replace("# Lifts", "# Escalators")})
+    assert memory.build(encoder, declared).embedded == len(encoder.asked) == len(memory.documents()["lifts"])
+    assert all(text.startswith("Escalators") for text in encoder.asked)  # other headings are another text
+
+
+def test_a_hit_by_both_says_how_similar_its_vector_is(memory: Desk) -> None:
+    declared, encoder = collection(words=True), WordEncoder(64)
+    memory.land(*({"path": f"p{n}", "body": f"Page {n} of the guide to form f{n}."} for n in range(30)))
+    memory.build(encoder, declared)
+    by_vectors = {hit.document: hit for hit in memory.search(encoder, "form f7", 30, declared)}
+    found = memory.search(encoder, "form f7", 5, declared, mode="hybrid")
+    assert found[0].document == "p7"
+    for hit in found:
+        assert hit.similarity == pytest.approx(by_vectors[hit.document].score, abs=1e-6)
+        assert by_vectors[hit.document].similarity == by_vectors[hit.document].score
+        assert hit.score < 0.04  # of the fusion
 
 
 def test_documents_without_text_are_named_and_no_build_fails(desk: Desk) -> None:

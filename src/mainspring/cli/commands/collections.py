@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 
     from mainspring.operations.collections import CollectionReport
     from mainspring.vectors.evaluation.evaluating import Figure
-    from mainspring.vectors.model import Build
-    from mainspring.vectors.searching import Mode
+    from mainspring.vectors.model import Build, Mode
 
 _SHOWN = 300  # characters of a hit
+_MODE = click.option(
+    "--mode",
+    type=click.Choice(["vectors", "words", "hybrid"]),
+    help="By meaning, by words, or by both; by default by both where the collection has words.",
+)
 
 
 @click.group("collections", cls=Group)
@@ -113,15 +117,16 @@ def build(call: Call, *, collections: tuple[str, ...]) -> None:
 @click.option("--limit", default=5, show_default=True, type=click.IntRange(1, 1_000), help="Number of hits.")
 @click.option("--where", multiple=True, metavar="FIELD=VALUE", help="Of documents with this value; all of several.")
 @click.option("--tenant", help="Of this tenant; required where the collection has tenants.")
-@click.option(
-    "--mode",
-    type=click.Choice(["vectors", "words", "hybrid"]),
-    default="vectors",
-    show_default=True,
-    help="By meaning, by words, or by both.",
-)
+@_MODE
 def search(
-    call: Call, *, collection: str, query: str, limit: int, where: tuple[str, ...], tenant: str | None, mode: Mode
+    call: Call,
+    *,
+    collection: str,
+    query: str,
+    limit: int,
+    where: tuple[str, ...],
+    tenant: str | None,
+    mode: Mode | None,
 ) -> None:
     """Search COLLECTION for the chunks that are nearest to QUERY."""
     from mainspring.operations.collections import equal_fields, search_collection
@@ -153,7 +158,10 @@ def search(
 @click.option("--set", "set_name", default="", metavar="NAME", help="By default the collection's own set.")
 @click.option("--against", default="", metavar="VERSION", help="Evaluated before; by default the last other one.")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="A further one, such as recall@5. Repeatable.")
-def evaluate(call: Call, *, collection: str, set_name: str, against: str, metrics: tuple[str, ...]) -> int:
+@_MODE
+def evaluate(
+    call: Call, *, collection: str, set_name: str, against: str, metrics: tuple[str, ...], mode: Mode | None
+) -> int:
     """Measure the search in COLLECTION by the queries of an evaluation set.
 
     Exits with 3 if the set is the collection's own and one of its gates is not met.
@@ -162,7 +170,7 @@ def evaluate(call: Call, *, collection: str, set_name: str, against: str, metric
 
     from mainspring.operations.collection_evaluation import evaluate_collection
 
-    found = evaluate_collection(call.project, collection, set_name, against=against, metrics=metrics)
+    found = evaluate_collection(call.project, collection, set_name, against=against, metrics=metrics, mode=mode)
 
     def told(console: Console) -> None:
         compared = f", against {found.against}" if found.against else ""

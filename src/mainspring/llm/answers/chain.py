@@ -129,7 +129,7 @@ class AnswerChain:
         retriever = self.declared.retriever
         found = self._retrieving.retrieve(query, retriever.searched, where=where, tenant=tenant)
         least = retriever.min_score
-        passages = [each for each in found.passages if least is None or each.score >= least]
+        passages = [each for each in found.passages if least is None or each.nearness >= least]
         if self._reranker is None:
             return Retrieved(passages=tuple(passages[: retriever.k]), version=found.version)
         if passages:

@@ -18,6 +18,7 @@ from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.guarding.provenance import TAINTED
 from mainspring.llm.prompts import Prompt, Variable
 from mainspring.vectors.declaring import Collection
+from mainspring.vectors.model import MODES, Mode
 
 MOST_PASSAGES = 100
 NOT_FOUND = "NOT FOUND"
@@ -53,8 +54,11 @@ class Retriever:
         name: Name of the retriever, an id.
         collection: The collection.
         k: Number of passages.
+        mode: "vectors": by meaning; "words": by the words of the query; "hybrid": by both, which is the default where
+            the collection has words.
         candidates: Number of passages that a reranker orders anew; by default four times `k`.
-        min_score: Least score of a passage in the search; by default each counts.
+        min_score: Least similarity of a passage's vector to the query's, with mode="words" its least score of BM25; by
+            default each counts.
         rerank: "words": the order of the search is fused with that of BM25 among the candidates. By default none.
     """
 
@@ -62,6 +66,7 @@ class Retriever:
     _: KW_ONLY
     collection: Collection
     k: int = 8
+    mode: Mode | None = None
     candidates: int | None = None
     min_score: float | None = None
     rerank: str | None = None
@@ -83,14 +88,27 @@ class Retriever:
             expect(self.min_score, (int, float), f"The least score {owner}", fix="write a number such as 0.3.")
             if not isfinite(self.min_score):
                 raise Invalid(f"The least score {owner} is {self.min_score}.", fix="write a finite number.")
+        if self.mode is not None and self.mode not in MODES:
+            raise Invalid(f"The mode {owner} is {self.mode!r}.", fix=f"write one of {', '.join(MODES)}.")
+        if self.searches != "vectors" and not self.collection.words:
+            raise Invalid(
+                f"Retriever {self.name!r} searches by words, which collection {self.collection.name!r} has not.",
+                fix=f"declare the collection with words=True, or leave mode={self.mode!r} out.",
+            )
         if self.rerank not in (None, WORDS):
             raise Invalid(f"The reranker {owner} is {self.rerank!r}.", fix=f"write rerank={WORDS!r}, or leave it out.")
         declare(self)
 
     @property
+    def searches(self) -> Mode:
+        """How the collection is searched."""
+        return self.mode or self.collection.mode
+
+    @property
     def searched(self) -> int:
-        """Number of passages that are searched for."""
-        return self.k if self.rerank is None else self.candidates or 4 * self.k
+        """Number of passages that are searched for: more where some of them are left out, or ordered anew."""
+        leaves_out = self.searches == "hybrid" and self.min_score is not None
+        return self.candidates or 4 * self.k if self.rerank is not None or leaves_out else self.k
 
     def document(self) -> dict[str, Any]:
         """Return the declaration as it is stored and compared."""
@@ -101,6 +119,7 @@ class Retriever:
             "searched": self.searched,
             "min_score": self.min_score,
             "rerank": self.rerank,
+            **({} if self.searches == "vectors" else {"mode": self.searches}),
         }
 
 

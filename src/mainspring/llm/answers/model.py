@@ -18,6 +18,7 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         score: Of the search, or of the reranker.
+        similarity: Of its vector to the query's; `None` of a search by words alone.
         document: Key of its document.
         start, end: Offsets in the document, in characters.
         path: Headings above it, the outermost first.
@@ -30,6 +31,12 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     end: int
     text: str
     path: tuple[str, ...] = ()
+    similarity: float | None = None
+
+    @property
+    def nearness(self) -> float:
+        """Similarity of its vector, which does not depend on the other passages; of a search by words its score."""
+        return self.score if self.similarity is None else self.similarity
 
 
 class Retrieved(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 
 from mainspring.core.errors import Invalid
 from mainspring.llm.answers.chain import AnswerChain
+from mainspring.llm.answers.model import Passage
 from mainspring.llm.answers.prompting import fitting, question_request
 from mainspring.llm.answers.recording import RecordedAnswer
 from mainspring.llm.model import Call
@@ -65,9 +67,7 @@ async def replay_answer(recorded: RecordedAnswer, chain: AnswerChain, call: Call
         if found.version != answer.index:
             why.append(f"the index is {found.version} now, and was {answer.index}.")
         else:
-            bare = tuple(msgspec.structs.replace(each, text="") for each in passages)
-            logged = tuple(msgspec.structs.replace(each, text="") for each in answer.passages)
-            retrieved = "identical" if bare == logged else "differs"
+            retrieved = "identical" if _bare(passages) == _bare(answer.passages) else "differs"
             request = question_request(chain.declared, answer.question, passages) if passages else None
             prompt = "identical" if _bytes(request) == _bytes(recorded.request) else "differs"
     if recorded.request is None:
@@ -80,6 +80,11 @@ async def replay_answer(recorded: RecordedAnswer, chain: AnswerChain, call: Call
     else:
         why.append("the model was not asked.")
     return AnswerReplay(id=answer.id, retrieved=retrieved, prompt=prompt, reply=reply, why=tuple(why), text=text)
+
+
+def _bare(passages: Sequence[Passage]) -> list[Passage]:
+    """Return passages with what was always logged of them."""
+    return [msgspec.structs.replace(each, text="", similarity=None) for each in passages]
 
 
 def _bytes(request: object) -> bytes:

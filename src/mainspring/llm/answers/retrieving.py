@@ -7,26 +7,38 @@ from collections.abc import Callable
 from mainspring.core.expr.tree import Node
 from mainspring.llm.answers.model import Passage, Retrieved
 from mainspring.vectors.declaring import Collection
-from mainspring.vectors.model import Build
-from mainspring.vectors.ports import Encoder, VectorIndex
+from mainspring.vectors.model import Build, Mode
+from mainspring.vectors.ports import Encoder, TextIndex, VectorIndex
 from mainspring.vectors.searching import search
 
-Opened = Callable[[], tuple[Build, VectorIndex, Encoder]]
+Opened = Callable[[], tuple[Build, VectorIndex, Encoder, TextIndex | None]]
 
 
 class CollectionRetrieving:
     """A search in a collection.
 
     Args:
-        opened: Returns the build that searches use now, its index, and the encoder that it was built with.
+        opened: Returns the build that searches use now, its index, the encoder that it was built with, and its index of
+            words where the mode needs that.
     """
 
-    def __init__(self, collection: Collection, opened: Opened) -> None:
-        self._collection, self._opened = collection, opened
+    def __init__(self, collection: Collection, opened: Opened, mode: Mode = "vectors") -> None:
+        self._collection, self._opened, self._mode = collection, opened, mode
 
     def retrieve(self, query: str, k: int, *, where: Node | None = None, tenant: str | None = None) -> Retrieved:
-        build, index, encoder = self._opened()
-        (found,) = search(self._collection, build, index, encoder, [query], k, where=where, tenant=tenant)
+        build, index, encoder, words = self._opened()
+        (found,) = search(
+            self._collection,
+            build,
+            index,
+            encoder,
+            [query],
+            k,
+            where=where,
+            tenant=tenant,
+            words=words,
+            mode=self._mode,
+        )
         passages = tuple(
             Passage(
                 id=each.id,
@@ -36,6 +48,7 @@ class CollectionRetrieving:
                 end=each.end,
                 text=each.text,
                 path=each.path,
+                similarity=each.similarity,
             )
             for each in found
         )

@@ -33,7 +33,11 @@ Shown = Callable[[str, float, float | None, str], None]  # name, done, total, no
 
 
 class Cited(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage that an answer cites: characters `start` to `end` of a page."""
+    """A passage that an answer cites: characters `start` to `end` of a page.
+
+    Attributes:
+        score: Similarity of its vector to the question's.
+    """
 
     number: int
     page: str
@@ -144,7 +148,7 @@ def _cited(answer: CitedAnswer) -> tuple[Cited, ...]:
             headings=passages[each.chunk].path,
             start=each.start,
             end=each.end,
-            score=round(passages[each.chunk].score, 3),
+            score=round(passages[each.chunk].nearness, 3),
         )
         for each in answer.citations
     )

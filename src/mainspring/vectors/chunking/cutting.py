@@ -147,7 +147,7 @@ class _Cutter:
         return _LINES.sub("\n", "".join(self._shown[begin:end])).strip()
 
     def _refined(self, edges: Sequence[int], shown: Sequence[str]) -> tuple[list[int], list[str], list[int]]:
-        """Return edges, texts and tokens of atoms, of which those with more tokens than any chunk has room for are cut."""
+        """Return edges, texts and tokens of atoms; those for which not every chunk has room are cut."""
         known: dict[str, int] = {}
 
         def tokens(texts: Sequence[str]) -> None:

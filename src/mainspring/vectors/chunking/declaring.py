@@ -28,7 +28,8 @@ def sentences(tokens: int = 256, overlap: int = 0) -> Chunker:
 def markdown(tokens: int = 256, overlap: int = 0) -> Chunker:
     """Cut Markdown (CommonMark with tables) by headings, then blocks.
 
-    The headings above a chunk are its path, and are embedded with it. A table or a block of code is cut only where it is too long itself.
+    The headings above a chunk are its path, and are embedded with it. A table or a block of code is cut only where it
+    is too long itself.
     Arguments as of `tokens`.
     """
     return Chunker("markdown", tokens, overlap)

@@ -25,7 +25,8 @@ from mainspring.project import Project
 from mainspring.security.model import Action, Principal
 from mainspring.vectors.declaring import Collection
 from mainspring.vectors.evaluation.evaluating import Figure
-from mainspring.vectors.searching import MODES, Found, Mode
+from mainspring.vectors.model import MODES, Mode
+from mainspring.vectors.searching import Found
 
 HITS = 10
 _RECALL = "recall@"

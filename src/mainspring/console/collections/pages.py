@@ -19,7 +19,8 @@ from mainspring.core.ids import check_id
 from mainspring.operations.collections import CollectionReport, collection_report, collections
 from mainspring.project import Project
 from mainspring.security.model import Action
-from mainspring.vectors.searching import Found, Mode
+from mainspring.vectors.model import Mode
+from mainspring.vectors.searching import Found
 
 Words = Annotated[str, Query(max_length=2_000)]
 Tenant = Annotated[str, Query(max_length=400)]

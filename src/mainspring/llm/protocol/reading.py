@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -11,7 +11,10 @@ from mainspring.core.errors import Invalid
 from mainspring.core.json_content import decoded
 
 T = TypeVar("T", bound=msgspec.Struct)
+V = TypeVar("V")
 Fields = dict[str, Any]
+# A number of tokens or answers, which bounds what an upstream does. A negative one means "without a bound" to some.
+Bound = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
 
 
 class InvalidField(Invalid):
@@ -54,17 +57,9 @@ def split(given: Any, kind: type[T], place: str = "") -> tuple[T, Fields]:
     return known, {name: value for name, value in given.items() if name not in names}
 
 
-def whole_number(value: Any, place: str) -> int | None:
-    """Return a number of tokens or answers, which bounds what an upstream does; `None` for none.
-
-    Raises:
-        InvalidField: It is no number from 1 to 2^31 - 1. A negative one means "without a bound" to some upstreams.
-    """
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 31:
-        raise InvalidField(f"{place}: Expected `int` from 1 to 2^31 - 1.", place)
-    return value
+def all_of(given: Sequence[Fields] | None, place: str, read: Callable[[Fields, str], V]) -> tuple[V, ...]:
+    """Return what `read` makes of each element of a list and its path."""
+    return tuple(read(each, f"{place}[{number}]") for number, each in enumerate(given or ()))
 
 
 def without_none(fields: Mapping[str, Any]) -> Fields:

@@ -79,12 +79,20 @@ def _lora(_project: Project, bundle: Bundle, _one_thread: bool) -> Executor:
     )
 
 
+def _answers(_project: Project, bundle: Bundle, _one_thread: bool) -> Executor:
+    raise NotConvertible(
+        f"The bundle {bundle.digest[:12]} is a version of an answer chain, which takes questions.",
+        fix="ask it: `mainspring answers ask`.",
+    )
+
+
 EXECUTORS: Mapping[str, Make] = {
     "onnx": _onnx,
     "xgboost": _adapter("xgboost", "XgboostExecutor", "xgboost"),
     "lightgbm": _adapter("lightgbm", "LightgbmExecutor", "lightgbm"),
     "catboost": _adapter("catboost", "CatboostExecutor", "catboost"),
     "lora": _lora,
+    "answers": _answers,
     "function": _function,
     "graph": _graph,
 }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mainspring.core.errors import Corrupt
+from mainspring.registry.answers_file import ANSWERS, check_answers
 from mainspring.registry.catboost_file import check_catboost
 from mainspring.registry.graph import check_graph
 from mainspring.registry.lightgbm_file import check_lightgbm
@@ -35,6 +36,7 @@ FLAVOURS: Mapping[str, Flavour] = {
     "lightgbm": Flavour(("model.txt",), check_lightgbm),
     "catboost": Flavour(("model.cbm",), check_catboost),
     "lora": Flavour((ADAPTER,), check_lora),
+    "answers": Flavour((ANSWERS,), check_answers),
     "function": Flavour(),
     "graph": Flavour(),
 }

@@ -32,6 +32,7 @@ _INSTEAD: Mapping[str, str] = {
     "function": "serve it from a gateway: a device has none of the project's code.",
     "graph": "build a package of each of its models.",
     "lora": "serve it from an engine with its base.",
+    "answers": "answers need their collection and a language model.",
 }
 
 

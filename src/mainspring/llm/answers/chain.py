@@ -11,7 +11,7 @@ from mainspring.core.errors import Invalid
 from mainspring.core.expr.tree import Node
 from mainspring.core.ids import new_id
 from mainspring.core.time import Clock
-from mainspring.ledger.model import Value
+from mainspring.ledger.model import Assigned, Value
 from mainspring.llm.answers.citing import cited, uncited
 from mainspring.llm.answers.declaring import NOT_FOUND, Answers
 from mainspring.llm.answers.model import Citation, CitedAnswer, Passage, Reason, Retrieved
@@ -33,6 +33,7 @@ class AnswerChain:
 
     Args:
         log: Where answers are recorded; `None` records none, as in an evaluation.
+        version: Name of the version, as records have it; by default the beginning of the declaration's digest.
     """
 
     def __init__(
@@ -43,10 +44,11 @@ class AnswerChain:
         clock: Clock,
         log: AnswerLog | None,
         reranker: Reranker | None = None,
+        version: str = "",
     ) -> None:
         if (declared.retriever.rerank is None) != (reranker is None):
             raise Invalid(f"Retriever {declared.retriever.name!r} and the reranker do not fit together.")
-        self.declared = declared
+        self.declared, self.version = declared, version or declared.digest[:12]
         self._retrieving, self._reranker, self._model = retrieving, reranker, model
         self._clock, self._log = clock, log
 
@@ -59,6 +61,7 @@ class AnswerChain:
         where: Node | None = None,
         tenant: str | None = None,
         keys: Mapping[str, Value] = _NOTHING,
+        assigned: Assigned | None = None,
     ) -> CitedAnswer:
         """Return the answer to a question, once it is recorded as the declaration's log demands.
 
@@ -67,6 +70,7 @@ class AnswerChain:
             where: Condition on the collection's fields.
             tenant: Whose documents are searched; decided by the server, never by what a caller sends.
             keys: Entity keys by which the record is erased.
+            assigned: Assignment to an arm of a rollout.
 
         Raises:
             Invalid: The question is empty or too long, or the search refuses it.
@@ -91,6 +95,7 @@ class AnswerChain:
         answer = CitedAnswer(
             id=new_id(),
             answers=self.declared.name,
+            version=self.version,
             question=question,
             text=text,
             found=not reason,
@@ -120,7 +125,7 @@ class AnswerChain:
                 tenant=tenant,
                 keys=keys,
             )
-            waited = self._log.record(recorded, principal=call.caller.id, request_id=call.id)
+            waited = self._log.record(recorded, principal=call.caller.id, request_id=call.id, assigned=assigned)
             await asyncio.gather(*map(asyncio.wrap_future, waited))
         return answer
 

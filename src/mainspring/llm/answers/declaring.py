@@ -5,25 +5,31 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from math import isfinite
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from mainspring.core.definition_registry import collecting, declare, expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
+from mainspring.data.model import SourceColumn
 from mainspring.ledger.model import Log
+from mainspring.llm.answers.feedback import checked_feedback
+from mainspring.llm.answers.judges import RULES, Judge
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.guarding.provenance import TAINTED
 from mainspring.llm.prompts import Prompt, Variable
 from mainspring.vectors.declaring import Collection
+from mainspring.vectors.evaluation.declaring import EvaluationSet
 from mainspring.vectors.model import MODES, Mode
 
 MOST_PASSAGES = 100
 NOT_FOUND = "NOT FOUND"
 WORDS = "words"  # the reranker
 QUOTES = "quotes"  # in place of a model's name
+ANSWERED = "answered"  # the measure: 1 for an answer to a query with something relevant, 0 for none
 
 _INSTRUCTIONS = f"""\
 Answer the question from the sources alone, in the question's language.
@@ -122,6 +128,23 @@ class Retriever:
             **({} if self.searches == "vectors" else {"mode": self.searches}),
         }
 
+    def recipe(self) -> dict[str, Any]:
+        """Return what decides the passages, apart from the documents: with the declaration of the collection."""
+        of, encoder = self.collection, self.collection.encoder
+        collection = {
+            "name": of.name,
+            "source": of.source.name,
+            "text": of.text,
+            "key": of.key,
+            "tenant": of.tenant,
+            "fields": list(of.fields),
+            "metric": of.metric,
+            "chunker": str(of.chunk),
+            "chunks": of.chunk.digest,
+            "encoder": f"{encoder.service}:{encoder.reference}" if encoder.service else encoder.reference,
+        }
+        return {**self.document(), "collection": collection}
+
 
 @dataclass(frozen=True, eq=False)
 class Answers:
@@ -141,6 +164,12 @@ class Answers:
         not_found: Text that is answered where the passages have no answer.
         keys: Names of the entity keys that each question comes with, such as "customer": by these its record is erased.
         log: How answers are logged. Question, passages and answer are logged as personal values.
+        evaluation: Questions by which versions are measured; by default those of the collection.
+        judges: Language models that judge its answers, for gates.
+        gates: Conditions that a version has to meet before it answers: `ms.gates.at_least`, `at_most` and `beats` on
+            metrics of retrieval, rules and judges, and `ms.gates.approved`.
+        feedback: Columns with what people say of an answer, of sources with its id in the column "answer"; see
+            `mainspring answers rate`.
     """
 
     name: str
@@ -156,6 +185,10 @@ class Answers:
     not_found: str = "The documents do not answer this question."
     keys: str | Sequence[str] = ()
     log: Log = _LOG
+    evaluation: EvaluationSet | None = None
+    judges: Sequence[Judge] = ()
+    gates: Sequence[Any] = ()
+    feedback: SourceColumn | Sequence[SourceColumn] = ()
 
     def __post_init__(self) -> None:
         check_id(self.name, "chain of answers")
@@ -187,7 +220,34 @@ class Answers:
             expect(self.model, LanguageModel, f"`model` {owner}", fix="give an ms.LanguageModel.")
         if self.model is not None and self.model.embeds:
             raise Invalid(f"The model {owner} makes vectors of texts.", fix="give one that makes messages.")
+        self._check_evidence(owner)
         declare(self)
+
+    def _check_evidence(self, owner: str) -> None:
+        """Check what versions are judged by."""
+        if self.evaluation is not None:
+            expect(self.evaluation, EvaluationSet, f"The evaluation {owner}", fix="give an ms.EvaluationSet.")
+        expect_each(self.judges, Judge, f"The judges {owner}", fix='write judges=[ms.Judge("faithful", model=...)].')
+        expect(self.gates, (list, tuple), f"The gates {owner}", fix='write [ms.gates.at_least("answered", 0.8)].')
+        names = [ANSWERED, *RULES, *(judge.name for judge in self.judges)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise Invalid(f"Two judgements {owner} are named {twice[0]!r}.", fix="give the judge another name.")
+        object.__setattr__(self, "judges", tuple(self.judges))
+        object.__setattr__(self, "gates", tuple(self.gates))
+        object.__setattr__(self, "feedback", checked_feedback(self.feedback, owner))
+        measured = any(gate.on_metric for gate in self.gates if hasattr(gate, "on_metric"))
+        if measured and self.questions is None:
+            raise Invalid(f"The answers {self.name!r} have gates and no evaluation.", fix="write evaluation=QUESTIONS.")
+
+    @property
+    def questions(self) -> EvaluationSet | None:
+        """Evaluation set by which versions are measured."""
+        return self.evaluation or self.retriever.collection.evaluation
+
+    @property
+    def judgements(self) -> tuple[str, ...]:
+        """Names of what is judged of each answer, beside metrics of retrieval."""
+        return (ANSWERED, *RULES, *(judge.name for judge in self.judges))
 
     @property
     def rewriting(self) -> Prompt | None:
@@ -201,25 +261,43 @@ class Answers:
         """Name of the language model."""
         return QUOTES if self.model is None else self.model.name
 
-    def document(self) -> dict[str, Any]:
-        """Return what decides an answer, apart from question, index and model, as JSON."""
+    def recipe(self) -> dict[str, Any]:
+        """Return what decides an answer, apart from question, documents and the models' weights, as JSON."""
+        upstreams = () if self.model is None else self.model.upstreams
         return {
             "name": self.name,
-            "retriever": self.retriever.document(),
-            "model": self.model_name,
-            "prompt": self.prompt.digest,
-            "rewrite": None if self.rewriting is None else self.rewriting.digest,
+            "retriever": self.retriever.recipe(),
+            "model": {"name": self.model_name, "upstreams": [f"{each.upstream}:{each.model}" for each in upstreams]},
+            "prompt": _prompt(self.prompt),
+            "rewrite": None if self.rewriting is None else _prompt(self.rewriting),
             "most_characters": self.most_characters,
             "max_tokens": self.max_tokens,
-            "temperature": self.temperature,
+            "temperature": float(self.temperature),
             "seed": self.seed,
             "not_found": self.not_found,
         }
 
-    @property
+    def document(self) -> dict[str, Any]:
+        """Return the declaration as it is stored and compared."""
+        labels = cast("Sequence[SourceColumn]", self.feedback)
+        rare = {
+            "keys": list(self.keys),
+            "evaluation": self.evaluation and self.evaluation.name,
+            "judges": [judge.document() for judge in self.judges],
+            "gates": [str(gate) for gate in self.gates],
+            "feedback": [f"{each.source.name}.{each.column}" for each in labels],
+        }
+        return {**self.recipe(), **{name: value for name, value in rare.items() if value}}
+
+    @cached_property
     def digest(self) -> str:
-        """Digest of `document`: the version of the chain."""
-        return hashlib.sha256(msgspec.json.encode(self.document(), order="deterministic")).hexdigest()
+        """Digest of `recipe`: equal ones are one version of the chain."""
+        return hashlib.sha256(msgspec.json.encode(self.recipe(), order="deterministic")).hexdigest()
+
+
+def _prompt(prompt: Prompt) -> dict[str, Any]:
+    document = prompt.document()
+    return {"name": prompt.name, "messages": document["messages"], "variables": document["variables"]}
 
 
 def _check_variables(prompt: Prompt, wanted: set[str]) -> None:

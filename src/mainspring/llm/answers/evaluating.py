@@ -6,15 +6,17 @@ import asyncio
 import math
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from mainspring.core.errors import Invalid
 from mainspring.llm.answers.chain import AnswerChain
+from mainspring.llm.answers.declaring import ANSWERED
 from mainspring.llm.answers.judging import RULES, ModelJudge, Rule
-from mainspring.llm.answers.model import CitedAnswer
+from mainspring.llm.answers.model import CitedAnswer, Passage
 from mainspring.llm.model import Call
-from mainspring.vectors.evaluation.evaluating import QueryResult, SearchEvaluation, summarise
+from mainspring.vectors.evaluation.evaluating import QueryResult, Search, SearchEvaluation, evaluate, summarise
 from mainspring.vectors.evaluation.judgements import JudgedQuery, Judgements
 
-ANSWERED = "answered"  # 1 for an answer to a query with something relevant, 0 for none
 _AT_ONCE = 8
 
 
@@ -25,6 +27,7 @@ async def evaluate_answers(
     *,
     rules: Mapping[str, Rule] = RULES,
     judges: Sequence[ModelJudge] = (),
+    metrics: Sequence[str] = (),
 ) -> SearchEvaluation:
     """Return the measures of a chain's answers, for gates as those of a search: "answered", each rule and each judge.
 
@@ -33,6 +36,7 @@ async def evaluate_answers(
 
     Args:
         chain: One that records nothing, unless the answers are to be in the log.
+        metrics: Metrics of retrieval that are measured beside, of the passages that the chain retrieves.
 
     Raises:
         Invalid: Two judgements have one name.
@@ -45,7 +49,7 @@ async def evaluate_answers(
 
     async def measured(query: JudgedQuery) -> QueryResult:
         async with room:
-            answer = await chain.answer(query.text, call)
+            answer = await chain.answer(query.text, call, tenant=query.tenant)
             values = [float(answer.found) if query.relevant else math.nan]
             values += [rule(answer, query.answers) for rule in rules.values()]
             values += [await judge.judge(answer, call) for judge in judges]
@@ -56,7 +60,20 @@ async def evaluate_answers(
             tasks = [group.create_task(measured(query)) for query in judgements.queries]
     except ExceptionGroup as failed:  # the first; the others were cancelled
         raise failed.exceptions[0] from None
-    return summarise(judgements, names, [task.result() for task in tasks])
+    results = [task.result() for task in tasks]
+    if metrics:
+        ranked = await asyncio.to_thread(evaluate, judgements, _search(chain), metrics=metrics)
+        names += ranked.metrics
+        pairs = zip(results, ranked.queries, strict=True)
+        results = [msgspec.structs.replace(each, values=(*each.values, *found.values)) for each, found in pairs]
+    return summarise(judgements, names, results)
+
+
+def _search(chain: AnswerChain) -> Search:
+    def found(queries: Sequence[str], k: int, tenant: str | None) -> list[tuple[Passage, ...]]:
+        return [chain.retrieved(query, None, tenant).passages[:k] for query in queries]
+
+    return found
 
 
 def _result(query: JudgedQuery, answer: CitedAnswer, values: Sequence[float]) -> QueryResult:

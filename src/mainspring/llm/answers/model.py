@@ -72,6 +72,7 @@ class CitedAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: Of its record in the prediction log.
+        version: Of the chain.
         found: Whether it answers; else `text` says that nothing was found, and `reason` why.
         unknown_citations: Number of marks that cited no passage; they are not in `text`.
         query: What was searched for: the question, or as the model rewrote it.
@@ -86,6 +87,7 @@ class CitedAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     answers: str
+    version: str = ""
     question: str
     text: str
     found: bool

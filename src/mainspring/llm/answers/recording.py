@@ -14,7 +14,7 @@ import msgspec
 
 from mainspring.core.errors import Invalid
 from mainspring.core.expr.tree import Node
-from mainspring.ledger.model import Asked, Prediction, Value
+from mainspring.ledger.model import Asked, Assigned, Prediction, Value
 from mainspring.ledger.ports import PredictionLog
 from mainspring.ledger.recording import Recorder
 from mainspring.llm.answers.declaring import Answers
@@ -51,13 +51,13 @@ class RecordedAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class AnswerLog:
     """Recorder of a chain's answers. Their keys identify a person."""
 
-    def __init__(self, log: PredictionLog, declared: Answers) -> None:
+    def __init__(self, log: PredictionLog, declared: Answers, version: str = "") -> None:
         self._keys = frozenset(declared.keys)
         self._recorder = Recorder(
             log,
             endpoint=declared.name,
             model=declared.model_name,
-            version=declared.digest[:12],
+            version=version or declared.digest[:12],
             digest=declared.digest,
             keys=declared.keys,
             personal=(*declared.keys, QUESTION, *_FEATURES),
@@ -75,7 +75,9 @@ class AnswerLog:
                 f"A question has the keys {sorted(keys)}.", fix=f"give each of these: {sorted(self._keys) or 'none'}."
             )
 
-    def record(self, recorded: RecordedAnswer, *, principal: str, request_id: str) -> list[Future[None]]:
+    def record(
+        self, recorded: RecordedAnswer, *, principal: str, request_id: str, assigned: Assigned | None = None
+    ) -> list[Future[None]]:
         """Log an answer. The futures are those of `Recorder.record`."""
         answer, request = recorded.answer, recorded.request
         bare = [msgspec.structs.replace(each, text="") for each in answer.passages]
@@ -114,6 +116,7 @@ class AnswerLog:
             sent={name: [value] for name, value in {**recorded.keys, QUESTION: answer.question}.items()},
             features={f"answer.{name}": [value] for name, value in texts.items()},
             outputs={name: [value] for name, value in outputs.items()},
+            assigned=[] if assigned is None else [assigned],
         )
 
 
@@ -135,6 +138,7 @@ def recorded_answer(prediction: Prediction) -> RecordedAnswer:
     answer = CitedAnswer(
         id=prediction.id,
         answers=prediction.endpoint,
+        version=prediction.version,
         question=str(prediction.request[QUESTION]),
         text=values["text"],
         found=bool(outputs["found"]),

@@ -21,6 +21,7 @@ from mainspring.core.nearest import meant
 from mainspring.core.settings import Settings
 from mainspring.data.model import Source
 from mainspring.data.streams.declaring import Stream
+from mainspring.delivery.approving import APPROVED
 from mainspring.delivery.retrieval import gate_metrics
 from mainspring.delivery.rollout.plan import Rollout, unfit
 from mainspring.features.check import check_groups
@@ -40,6 +41,7 @@ from mainspring.project.schedules import check_scheduled
 from mainspring.serving.model import REFUSE, Endpoint
 from mainspring.serving.quota import LABELS, Price, Quota
 from mainspring.serving.streaming.declaring import StreamEndpoint
+from mainspring.training.gate_kinds import Gate
 from mainspring.training.inputs import check_declared
 from mainspring.training.label import label_keys
 from mainspring.training.model import Model, named_features
@@ -117,6 +119,13 @@ class Definitions:
 
     def endpoint(self, name: str) -> Endpoint:
         return _named(self.endpoints, name, "endpoint")
+
+    def served(self, name: str) -> Endpoint:
+        """Return an endpoint; of a chain of answers one that serves the chain's champion."""
+        if name not in self.answers:
+            return self.endpoint(name)
+        with collecting():  # it is no endpoint of the project
+            return Endpoint(name, model=f"{name}@champion")
 
     def stream_endpoint(self, name: str) -> StreamEndpoint:
         return _named(self.stream_endpoints, name, "stream endpoint")
@@ -352,9 +361,17 @@ def _collections(declared: Declared) -> Iterable[tuple[object, str, str]]:
         except MainspringError as error:
             yield item, error.what, error.fix or "correct its gates."
     endpoints = {str(getattr(item, "name", "")) for kind in (Endpoint, StreamEndpoint) for item in declared.of(kind)}
-    for chain in declared.of(Answers):  # the prediction log has both by name
-        if isinstance(chain, Answers) and chain.name in endpoints:
-            yield chain, f"The answers {chain.name!r} have the name of an endpoint", "give them another name."
+    models = {item.name for item in declared.of(Model) if isinstance(item, Model)}
+    for chain in declared.of(Answers):
+        assert isinstance(chain, Answers)
+        for kind, names in (("an endpoint", endpoints), ("a model", models)):  # log and registry have both by name
+            if chain.name in names:
+                yield chain, f"The answers {chain.name!r} have the name of {kind}", "give them another name."
+        try:
+            measured = [gate for gate in chain.gates if not (isinstance(gate, Gate) and gate.kind == APPROVED)]
+            gate_metrics(measured, f"The answers {chain.name!r}", chain.judgements)
+        except MainspringError as error:
+            yield chain, error.what, error.fix or "correct its gates."
 
 
 def _retentions(declared: Declared) -> Iterable[tuple[object, str, str]]:

@@ -44,6 +44,7 @@ _HOMES = {
     "mainspring.ledger.model": ["Log"],
     "mainspring.llm.guarding.declaring": ["Argument", "Guard", "Tool"],
     "mainspring.llm.answers.declaring": ["Answers", "Retriever"],
+    "mainspring.llm.answers.judges": ["Judge"],
     "mainspring.llm.declaring": ["LanguageModel", "TokenPrice", "UpstreamModel"],
     "mainspring.llm.prompts": ["Prompt", "Variable"],
     "mainspring.llm.health": ["BreakerRule"],
@@ -155,6 +156,7 @@ if TYPE_CHECKING:
     from mainspring.ledger.model import Log as Log
     from mainspring.llm.answers.declaring import Answers as Answers
     from mainspring.llm.answers.declaring import Retriever as Retriever
+    from mainspring.llm.answers.judges import Judge as Judge
     from mainspring.llm.declaring import LanguageModel as LanguageModel
     from mainspring.llm.declaring import TokenPrice as TokenPrice
     from mainspring.llm.declaring import UpstreamModel as UpstreamModel

@@ -2,52 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 import msgspec
-from msgspec.structs import replace
 
 from mainspring.core.errors import Invalid
 from mainspring.core.expr.tree import Node
-from mainspring.core.ids import new_id
 from mainspring.core.time import parse_duration
 from mainspring.ledger.model import Value
-from mainspring.llm.answers.chain import AnswerChain
-from mainspring.llm.answers.declaring import WORDS, Answers
-from mainspring.llm.answers.evaluating import evaluate_answers
 from mainspring.llm.answers.model import CitedAnswer
-from mainspring.llm.answers.recording import QUERY, AnswerLog, RecordedAnswer, recorded_answer
+from mainspring.llm.answers.recording import QUERY, RecordedAnswer, recorded_answer
 from mainspring.llm.answers.replaying import AnswerReplay, replay_answer
-from mainspring.llm.answers.reranking import WordReranker
-from mainspring.llm.answers.retrieving import CollectionRetrieving
 from mainspring.llm.answers.watching import AnswerWatch, watch_answers
-from mainspring.llm.model import Call, Message, Text
-from mainspring.llm.ports import Answering, Upstream
+from mainspring.llm.model import Message, Text
+from mainspring.operations.answer_gates import measured, question_set
+from mainspring.operations.answer_versions import declaration, declared_name, version_with
 from mainspring.operations.auditing import audit
-from mainspring.operations.collections import opened, words_of
+from mainspring.operations.collections import opened
+from mainspring.operations.open_answers import Models, local_call, open_answers, open_chain, run
 from mainspring.operations.prediction import REVEAL, reveal
 from mainspring.project import Project
-from mainspring.project.guards import guarded
-from mainspring.project.language_models import build_upstream, quoting
-from mainspring.registry.processes import local_user
 from mainspring.security.model import Principal
-from mainspring.serving.plane.lane import monotonic_us
 from mainspring.vectors.evaluation.evaluating import Figure
 from mainspring.vectors.evaluation.judgements import read_judgements
-from mainspring.vectors.model import Build
-from mainspring.vectors.ports import Encoder, TextIndex, VectorIndex
 
-T = TypeVar("T")
 _NONE: Mapping[str, Value] = {}
 _WORST = 10
 _HELD = 5_000  # vectors of a collection, of which cells are made
 
 
 class AnswersReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A declared chain of answers. `version` is the digest of all that decides its answers."""
+    """A declared chain of answers. `version` is its number, or before `apply` the beginning of its digest."""
 
     name: str
     collection: str
@@ -80,7 +65,10 @@ def answer_chains(project: Project) -> list[AnswersReport]:
     """Return the declared chains, by name."""
     return [
         AnswersReport(
-            name=each.name, collection=each.retriever.collection.name, model=each.model_name, version=each.digest[:12]
+            name=each.name,
+            collection=each.retriever.collection.name,
+            model=each.model_name,
+            version=declared_name(project, each),
         )
         for _, each in sorted(project.definitions.answers.items())
     ]
@@ -95,6 +83,7 @@ def ask(
     where: Node | None = None,
     tenant: str | None = None,
     keys: Mapping[str, Value] = _NONE,
+    session: str = "",
 ) -> CitedAnswer:
     """Return the answer of a chain, which is in the prediction log then.
 
@@ -103,9 +92,10 @@ def ask(
         where: Condition on the collection's fields.
         tenant: Whose documents are searched, of a collection with tenants.
         keys: Entity keys by which the record is erased.
+        session: Name of the conversation, which a rollout by key keeps in one version.
 
     Raises:
-        NotFound: The chain is not declared, or its collection was never built.
+        NotFound: The chain is not declared, no version passed its gates, or its collection was never built.
         Invalid: The question is empty or too long, keys or tenant are missing, or a condition is not possible.
         UpstreamError: The language model does not answer.
         Unavailable: The profile has no upstream for it.
@@ -113,10 +103,17 @@ def ask(
     declared = project.definitions.answer_chain(name)
     messages = [Message(role="user", content=(Text(each),)) for each in before]
 
-    async def asked(chain: AnswerChain) -> CitedAnswer:
-        return await chain.answer(question, _call(declared), before=messages, where=where, tenant=tenant, keys=keys)
+    async def asked(models: Models) -> CitedAnswer:
+        chain = open_answers(project, name, models)
+        try:
+            call = local_call(declared)
+            return await chain.answer(
+                question, call, before=messages, where=where, tenant=tenant, keys=keys, session=session
+            )
+        finally:
+            await chain.close()
 
-    return _run(project, declared, asked, recorded=True)
+    return run(project, asked)
 
 
 def revealed_answer(project: Project, answer_id: str, principal: Principal | None = None) -> RecordedAnswer:
@@ -142,34 +139,37 @@ def replay(project: Project, answer_id: str, *, ask_model: bool = True) -> Answe
         UpstreamError: The language model does not answer.
     """
     recorded = revealed_answer(project, answer_id)
-    declared = project.definitions.answer_chain(recorded.answer.answers)
+    answer = recorded.answer
+    declared = project.definitions.answer_chain(answer.answers)
+    version = version_with(project, answer.answers, recorded.digest)
+    if version is not None:
+        declared = declaration(project, answer.answers, version.version)
 
-    async def replayed(chain: AnswerChain) -> AnswerReplay:
-        return await replay_answer(recorded, chain, _call(declared), ask=ask_model)
+    async def replayed(models: Models) -> AnswerReplay:
+        chain = open_chain(project, declared, models)
+        return await replay_answer(recorded, chain, local_call(declared), ask=ask_model)
 
-    return _run(project, declared, replayed, recorded=False)
+    return run(project, replayed)
 
 
-def evaluate_chain(project: Project, name: str, set_name: str = "") -> AnswersEvaluation:
+def evaluate_chain(project: Project, name: str, set_name: str = "", version: str = "") -> AnswersEvaluation:
     """Return the measures of a chain's answers. They are not recorded.
 
     Args:
-        set_name: By default the evaluation set of its collection.
+        set_name: By default its own evaluation set, or that of its collection.
+        version: Number or alias; by default the chain as it is declared.
 
     Raises:
         NotFound: Chain or set is not declared, or the set has no rows.
-        Invalid: There is no set, or it is of tenants.
+        Invalid: There is no set, or it differs from the collection in having tenants.
         UpstreamError: The language model does not answer.
     """
-    declared = project.definitions.answer_chain(name)
-    own = declared.retriever.collection.evaluation
-    chosen = project.definitions.evaluation_set(set_name) if set_name else own
-    if chosen is None:
-        raise Invalid(f"The collection of {name!r} has no evaluation set of its own.", fix="name one with --set.")
+    declared = declaration(project, name, version)
+    chosen = question_set(project, declared, set_name)
     judgements = read_judgements(project.lake, chosen, now=project.clock.now())
 
-    async def measured(chain: AnswerChain) -> AnswersEvaluation:
-        found = await evaluate_answers(judgements, chain, _call(declared))
+    async def evaluated(models: Models) -> AnswersEvaluation:
+        found = await measured(project, declared, judgements, models)
         worst = tuple(
             LostQuestion(
                 question=each.text, values=dict(zip(found.metrics, each.values, strict=True)), documents=each.found
@@ -178,7 +178,7 @@ def evaluate_chain(project: Project, name: str, set_name: str = "") -> AnswersEv
         )
         return AnswersEvaluation(
             answers=name,
-            version=declared.digest[:12],
+            version=version or declared_name(project, declared),
             set=found.set,
             set_version=found.set_version,
             questions=len(found.queries),
@@ -187,7 +187,7 @@ def evaluate_chain(project: Project, name: str, set_name: str = "") -> AnswersEv
             worst=worst,
         )
 
-    return _run(project, declared, measured, recorded=False)
+    return run(project, evaluated)
 
 
 def watch(project: Project, name: str, *, window: str | int = "7d", reference: str | int = "28d") -> AnswerWatch:
@@ -229,45 +229,3 @@ def watch(project: Project, name: str, *, window: str | int = "7d", reference: s
 
     last = watched(now - length, before=False)
     return watched(now, before=last.drift is not None and last.drift.verdict.drifted)
-
-
-def _run(project: Project, declared: Answers, act: Callable[[AnswerChain], Awaitable[T]], *, recorded: bool) -> T:
-    """Return what an act with a chain returns, on an event loop of its own, with its upstreams open."""
-    log = AnswerLog(project.prediction_log, declared) if recorded else None
-    collection, mode = declared.retriever.collection, declared.retriever.searches
-    reranker = WordReranker() if declared.retriever.rerank == WORDS else None
-
-    def searched() -> tuple[Build, VectorIndex, Encoder, TextIndex | None]:
-        build, index = opened(project, collection)
-        words = words_of(project, collection, build, mode)
-        return build, index, project.encoder(collection.encoder, build.encoder), words
-
-    async def run() -> T:
-        async with AsyncExitStack() as stack:
-            model = await _model(project, declared, stack)
-            retrieving = CollectionRetrieving(collection, searched, mode)
-            chain = AnswerChain(declared, retrieving, model, project.clock, log, reranker)
-            return await act(chain)
-
-    searched()  # fails before an upstream is opened
-    return asyncio.run(run())
-
-
-async def _model(project: Project, declared: Answers, stack: AsyncExitStack) -> Answering:
-    if declared.model is None:
-        collection = declared.retriever.collection
-        return quoting(lambda: project.encoder(collection.encoder, opened(project, collection)[0].encoder))
-    upstreams: dict[str, Upstream] = {}
-    wanted = {each.upstream for each in declared.model.upstreams}
-    for server in project.settings.upstreams.values():
-        if server.name in wanted and server.url:
-            upstreams[server.name] = build_upstream(server)
-            stack.push_async_callback(upstreams[server.name].close)
-    return guarded(project)(declared.model, upstreams)
-
-
-def _call(declared: Answers) -> Call:
-    user = local_user()
-    caller = Principal(user, user, frozenset())
-    call = Call(id=new_id(), caller=caller, begun=monotonic_us())
-    return call if declared.model is None else replace(call, deadlines=declared.model.deadlines)

@@ -26,6 +26,8 @@ Contents = Mapping[tuple[str, str], str]
 def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Contents]:
     """Check the definitions, store them, and return the changes and all applied definitions.
 
+    A chain of answers that would answer otherwise than each of its versions becomes a version.
+
     First the tables are migrated to the declarations of their sources (new columns, wider types, flags for last
     values), so that readers of the applied definitions can read the data by them.
 
@@ -50,6 +52,10 @@ def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Con
                 prompts = {name: prompt.document() for name, prompt in definitions.prompts.items()}
                 project.prompts.record(prompts, project.wall.now())
                 audit(project, "apply", "definitions", _summary(changes))
+        if definitions.answers and not dry_run:
+            from mainspring.operations.answer_versions import record_versions
+
+            record_versions(project)
     return changes, contents
 
 

@@ -56,10 +56,7 @@ def promote(
 
     gates, declared = _gates(project, model), project.definitions.models.get(model)
     if version is None:
-        newest = project.versions.all(model)
-        if not newest:
-            raise NotFound(f"Model {model!r} has no version yet.", fix=f"run `mainspring train {model}`.")
-        version = newest[0].version
+        version = newest_version(project, model)
     candidate = project.versions.get(model, version)
     expect_kept(project, candidate)
     champions = [each for each in project.definitions.endpoints.values() if each.model == f"{model}@{routing.CHAMPION}"]
@@ -67,7 +64,7 @@ def promote(
     promotion = delivery.promote(
         model,
         candidate.version,
-        gates=gates,
+        gates=() if model in project.definitions.answers else gates,
         versions=project.versions,
         load=project.bundles.load,
         routes=project.routes,
@@ -85,7 +82,11 @@ def promote(
         executors=executors(project),
         memory=partial(serving_memory, project),
         waive=lambda results: waived(project, candidate, results),
-        more=lambda: [*_carded(project, gates, candidate), *_approved(project, gates, candidate)],
+        more=lambda: [
+            *_of_answers(project, candidate),
+            *_carded(project, gates, candidate),
+            *_approved(project, gates, candidate),
+        ],
         rollouts=project.rollouts.live,
         defences=partial(defences, project),
         check=(lambda _: None) if rollout is None else partial(project.rollouts.expect_live, rollout),
@@ -102,6 +103,22 @@ def promote(
         )
         project.evaluations.add(made)
     return promotion
+
+
+def newest_version(project: Project, model: str) -> str:
+    """Return the newest version of a model; of a chain of answers that which is declared.
+
+    Raises:
+        NotFound: There is none.
+    """
+    if model in project.definitions.answers:
+        from mainspring.operations.answer_versions import declared_version
+
+        return declared_version(project, model).version
+    versions = project.versions.all(model)
+    if not versions:
+        raise NotFound(f"Model {model!r} has no version yet.", fix=f"run `mainspring train {model}`.")
+    return versions[0].version
 
 
 def expect_promoted(promotion: Promotion) -> Promotion:
@@ -121,12 +138,13 @@ def judged(project: Project, candidate: ModelVersion) -> tuple[GateResult, ...]:
     from mainspring.operations.models.cards import personal
 
     gates, declared = _gates(project, candidate.model), project.definitions.models.get(candidate.model)
+    on_bundle = () if candidate.model in project.definitions.answers else gates
     try:
         champion = project.versions.get(candidate.model, routing.CHAMPION)
     except NotFound:
         champion = None
     results = verdicts(
-        gates,
+        on_bundle,
         project.bundles.load(candidate.digest),
         champion,
         project.bundles.load,
@@ -137,7 +155,8 @@ def judged(project: Project, candidate: ModelVersion) -> tuple[GateResult, ...]:
         executors(project),
         partial(serving_memory, project),
     )
-    asked = (*results, *_carded(project, gates, candidate), *_approved(project, gates, candidate))
+    more = *_of_answers(project, candidate), *_carded(project, gates, candidate)
+    asked = (*results, *more, *_approved(project, gates, candidate))
     return tuple(waived(project, candidate, asked))
 
 
@@ -154,6 +173,15 @@ def waived(project: Project, version: ModelVersion, results: Sequence[GateResult
     waivers = from_others(project, version, project.waivers.of(version.model, version.version))
     public_key, now = project.signing_key.public, project.wall.now()
     return with_waivers(results, waivers, digest=version.digest, public_key=public_key, now=now)
+
+
+def _of_answers(project: Project, version: ModelVersion) -> list[GateResult]:
+    """Return the results of the gates that questions decide, for a version of a chain of answers."""
+    if version.model not in project.definitions.answers:
+        return []
+    from mainspring.operations.answer_gates import gate_results
+
+    return gate_results(project, version)
 
 
 def _carded(project: Project, gates: Sequence[Gate], version: ModelVersion) -> list[GateResult]:
@@ -181,16 +209,20 @@ def gated(project: Project) -> set[str]:
     """Return the models whose versions need gates or approvals before an endpoint serves them."""
     definitions = project.definitions
     if project.settings.approvals:
-        return {*definitions.models, *(endpoint.model_name for endpoint in definitions.endpoints.values())}
-    return {name for name, model in definitions.models.items() if model.gates}
+        served = (endpoint.model_name for endpoint in definitions.endpoints.values())
+        return {*definitions.models, *definitions.answers, *served}
+    models = {name for name, model in definitions.models.items() if model.gates}
+    return models | {name for name, chain in definitions.answers.items() if chain.gates}
 
 
 def _gates(project: Project, model: str) -> Sequence[Gate]:
-    """Return the gates of a declared model; a model that is only registered (`mainspring models`) has none.
+    """Return the gates of a declared model or chain; a model that is only registered has none.
 
     Raises:
         NotFound: It is neither declared nor registered.
     """
+    if model in project.definitions.answers:
+        return project.definitions.answers[model].gates
     if model not in project.definitions.models and project.versions.all(model):
         return ()
     return project.definitions.model(model).gates

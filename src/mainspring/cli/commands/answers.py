@@ -9,6 +9,7 @@ import click
 from mainspring.cli import exits
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.commands.answer_versions import agreement, promote, rate, rollback, versions
 from mainspring.cli.commands.collections import show_figures
 from mainspring.cli.help import Group
 from mainspring.cli.stdout_redirect import dated
@@ -50,10 +51,18 @@ def list_(call: Call) -> None:
 @click.option("--before", multiple=True, metavar="QUESTION", help="Asked before in the conversation, the oldest first.")
 @click.option("--tenant", help="Whose documents are searched; required where the collection has tenants.")
 @click.option("--key", "keys", multiple=True, metavar="NAME=VALUE", help="Entity key by which the record is erased.")
+@click.option("--session", default="", help="Name of the conversation, which a rollout by key keeps in one version.")
 def ask(
-    call: Call, *, answers: str, question: str, before: tuple[str, ...], tenant: str | None, keys: tuple[str, ...]
+    call: Call,
+    *,
+    answers: str,
+    question: str,
+    before: tuple[str, ...],
+    tenant: str | None,
+    keys: tuple[str, ...],
+    session: str,
 ) -> None:
-    """Ask ANSWERS a QUESTION. The answer is in the prediction log."""
+    """Ask ANSWERS a QUESTION: its champion, or the version that a rollout assigns. The answer is in the prediction log."""
     from msgspec import to_builtins
 
     from mainspring.core.errors import Invalid
@@ -63,7 +72,7 @@ def ask(
     if wrong := [key for key, (name, separator, _) in zip(keys, given, strict=True) if not separator or not name]:
         raise Invalid(f"The key {wrong[0]!r} is none.", fix="write --key NAME=VALUE.")
     named = {name: value for name, _, value in given}
-    found = operations.ask(call.project, answers, question, before=before, tenant=tenant, keys=named)
+    found = operations.ask(call.project, answers, question, before=before, tenant=tenant, keys=named, session=session)
 
     def show(console: Console) -> None:
         console.print(found.text, markup=False, highlight=False, soft_wrap=True)
@@ -72,7 +81,7 @@ def ask(
             console.print(f"  {where}", markup=False, highlight=False, soft_wrap=True)
         why = f"; {found.reason}" if found.reason else ""
         tokens = f"{found.usage.prompt + found.usage.completion:,} tokens"
-        console.print(f"[dim]{found.id}: {found.model}, {tokens}{why}[/]", highlight=False)
+        console.print(f"[dim]{found.id}: version {found.version}, {found.model}, {tokens}{why}[/]", highlight=False)
 
     call.result(dated(to_builtins(found), "at"), show)
 
@@ -105,14 +114,15 @@ def replay(call: Call, *, answer: str, ask: bool) -> int:
 
 @make("evaluate")
 @click.argument("answers")
-@click.option("--set", "set_name", default="", metavar="NAME", help="Evaluation set; by default the collection's own.")
-def evaluate(call: Call, *, answers: str, set_name: str) -> None:
+@click.option("--set", "set_name", default="", metavar="NAME", help="Evaluation set; by default its own.")
+@click.option("--version", default="", help="Number or alias; by default as it is declared.")
+def evaluate(call: Call, *, answers: str, set_name: str, version: str) -> None:
     """Measure ANSWERS by the questions of an evaluation set. They are not recorded."""
     from msgspec import to_builtins
 
     from mainspring.operations.answers import evaluate_chain
 
-    found = evaluate_chain(call.project, answers, set_name)
+    found = evaluate_chain(call.project, answers, set_name, version)
 
     def show(console: Console) -> None:
         console.print(f"[bold]{found.answers}[/] version {found.version}: {found.questions:,} questions of {found.set}")
@@ -156,5 +166,5 @@ def watch(call: Call, *, answers: str, window: str, reference: str) -> None:
     call.result(to_builtins(found), show)
 
 
-for _each in (list_, ask, replay, evaluate, watch):
+for _each in (list_, ask, replay, evaluate, watch, versions, promote, rollback, rate, agreement):
     command.add_command(_each)

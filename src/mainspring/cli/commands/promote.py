@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 @click.option("--reason", default="", help="Reason, for the promotion history.")
 def command(call: Call, *, model: str, version: str | None, reason: str) -> int:
     """Promote VERSION (by default the newest) to MODEL@champion if it passes the model's gates; else exit with 3."""
+    return promoted(call, model, version, reason)
+
+
+def promoted(call: Call, model: str, version: str | None, reason: str) -> int:
+    """Promote a version, show its gates, and return the exit code."""
     from mainspring.operations.promote import promote
 
     promotion = promote(call.project, model, version, reason=reason)
@@ -35,7 +40,7 @@ def command(call: Call, *, model: str, version: str | None, reason: str) -> int:
             console.print(f"[bold green]{promotion.model} version {promotion.version} is champion[/] already.")
         elif promotion.promoted:
             if not promotion.results:
-                declared = model in call.project.definitions.models
+                declared = model in {**call.project.definitions.models, **call.project.definitions.answers}
                 why = "declares no gate that this version could be judged by" if declared else "is not declared here"
                 console.print(f"[yellow]No gate was judged[/]: {promotion.model} {why}.")
             before = f", instead of version {promotion.previous}" if promotion.previous else ""

@@ -14,6 +14,11 @@ from mainspring.cli.call import command as make
 @click.option("--emergency", is_flag=True, help="Return to a version of your own that is not approved; give a reason.")
 def command(call: Call, *, model: str, reason: str, emergency: bool) -> None:
     """Move MODEL@champion back to the version before."""
+    rolled_back(call, model, reason, emergency=emergency)
+
+
+def rolled_back(call: Call, model: str, reason: str, *, emergency: bool) -> None:
+    """Roll a model back, and show what is champion then."""
     from mainspring.operations.promote import rollback
 
     done = rollback(call.project, model, reason=reason, emergency=emergency)

@@ -139,11 +139,12 @@ class Retriever:
             "tenant": of.tenant,
             "fields": list(of.fields),
             "metric": of.metric,
+            "words": of.words,
             "chunker": str(of.chunk),
             "chunks": of.chunk.digest,
             "encoder": f"{encoder.service}:{encoder.reference}" if encoder.service else encoder.reference,
         }
-        return {**self.document(), "collection": collection}
+        return {**self.document(), "mode": self.searches, "collection": collection}
 
 
 @dataclass(frozen=True, eq=False)

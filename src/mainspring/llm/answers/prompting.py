@@ -13,6 +13,7 @@ from mainspring.llm.model import ChatRequest, Message, Sampling, Text
 from mainspring.llm.prompts import Prompt
 
 _QUERY_TOKENS = 128
+_SOURCE = re.compile(r'<source number="(\d+)"[^>]*>\n(.*?)\n</source>', re.DOTALL)
 _SOURCE_TAG = re.compile(r"<(?=\s*/?\s*source)", re.IGNORECASE)
 
 
@@ -35,6 +36,12 @@ def question_request(declared: Answers, question: str, passages: Sequence[Passag
     sources = "\n\n".join(_source(number, passage) for number, passage in enumerate(passages, start=1))
     messages = declared.prompt.render(sources=sources, question=_inert(question))
     return _request(declared, messages, declared.max_tokens)
+
+
+def shown_texts(request: ChatRequest) -> dict[int, str]:
+    """Return the passages' texts of a request that asked for an answer, by their numbers."""
+    found = (each for message in request.messages for each in _SOURCE.findall(message.text))
+    return {int(number): text for number, text in found}
 
 
 def rewrite_request(declared: Answers, prompt: Prompt, question: str, before: Sequence[Message]) -> ChatRequest:

@@ -1,6 +1,6 @@
 """Answers of the version that its champion, or a rollout, decides for each question.
 
-Whoever answers for a chain, a command or a gateway, holds an `OpenAnswers` and asks it: in it alone a version is chosen.
+Commands and gateways ask an `OpenAnswers`: a version is chosen there, and nowhere else.
 """
 
 from __future__ import annotations

@@ -61,7 +61,8 @@ def restored(
             str(search["name"]),
             collection=collections[collection],
             k=search["k"],
-            candidates=search["searched"] if search["rerank"] else None,
+            mode=search["mode"],
+            candidates=search["searched"],
             min_score=search["min_score"],
             rerank=search["rerank"],
         )

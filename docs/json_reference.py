@@ -35,6 +35,9 @@ from mainspring.llm.sizing import Plan as LanguageModelPlan
 from mainspring.monitoring.service.burning import ObjectiveReport
 from mainspring.operations.advise.folder import FirstPage
 from mainspring.operations.advise.model import Advised
+from mainspring.operations.answer_feedback import Rating
+from mainspring.operations.answer_gates import JudgeAgreement
+from mainspring.operations.answer_versions import AnswersVersion
 from mainspring.operations.answers import AnswersEvaluation, AnswersReport
 from mainspring.operations.backup.running import Made, Restored
 from mainspring.operations.batch.values import BatchReport
@@ -545,6 +548,10 @@ DOCUMENTS = {
     "answers replay": Document(AnswerReplay),
     "answers evaluate": Document(AnswersEvaluation),
     "answers watch": Document(AnswerWatch),
+    "answers versions": Document(list[AnswersVersion]),
+    **dict.fromkeys(("answers promote", "answers rollback"), Document(Promotion)),
+    "answers rate": Document(Rating),
+    "answers agreement": Document(JudgeAgreement),
     "llm plan": Document(LanguageModelPlan),
     "llm usage": Document(list[LanguageModelUsage]),
     "status": Document(Status),

@@ -41,6 +41,7 @@ ELSEWHERE = {
     *(f"pipelines {name}" for name in ("run-step", "step", "export")),
     "batch", "encoders add", *(f"collections {name}" for name in ("list", "show", "build", "search")),
     "collections evaluate", *(f"answers {name}" for name in ("ask", "evaluate", "list", "replay", "watch")),
+    *(f"answers {name}" for name in ("agreement", "promote", "rate", "rollback", "versions")),
 }  # fmt: skip
 
 

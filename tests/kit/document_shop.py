@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from kit.console.flights import declared as definitions
 from kit.encoders import WordEncoder
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import String
@@ -12,10 +13,12 @@ from mainspring.core.time import DAY, ManualClock
 from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import Source
+from mainspring.delivery.adapters.catalog import CatalogRollouts
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.operations.collection_evaluation import evaluate_collection
 from mainspring.operations.collection_measures import approving
 from mainspring.project.catalog import memory_catalog
+from mainspring.registry.adapters.memory import MemoryVersions
 from mainspring.vectors.adapters.builds import CatalogBuilds
 from mainspring.vectors.adapters.memory import MemoryVectorStore
 from mainspring.vectors.adapters.memory_text import MemoryTextStore
@@ -60,7 +63,9 @@ class Shop:
         self.lake, self.vectors, self.locks = MemoryLake(), MemoryVectorStore(), MemoryLocks()
         self.texts = MemoryTextStore()
         self.open_indexes = OpenIndexes(self.lake, self.vectors, self.locks, lambda: self.texts)
-        self.clock, self.builds = ManualClock(10 * DAY), CatalogBuilds(memory_catalog(), "lake")
+        engine = memory_catalog()
+        self.clock, self.builds = ManualClock(10 * DAY), CatalogBuilds(engine, "lake")
+        self.versions, self.rollouts = MemoryVersions(), CatalogRollouts(engine)
         team = "team" if tenant else None
         questions = EvaluationSet("questions", source=ASKED, query="q", relevant="doc", tags="kind", tenant=team)
         self.declared = Collection(
@@ -68,16 +73,13 @@ class Shop:
             tenant=team, **{"evaluation": questions, **more},
         )  # fmt: skip
         self.answers: dict[str, Any] = {}
-        self.definitions = SimpleNamespace(
-            collection=lambda _: self.declared,
-            evaluation_set=lambda _: questions,
-            answers=self.answers,
-            answer_chain=self.answers.__getitem__,
+        self.definitions = definitions(
+            collections={"docs": self.declared}, evaluation_sets={"questions": questions}, answers=self.answers
         )
         self.prediction_log = self.predictions = MemoryLedger()
         self.events: list[Any] = []
         self.audit, self.wall = SimpleNamespace(append=self.events.extend), self.clock
-        self.settings = SimpleNamespace(upstreams={})
+        self.settings = SimpleNamespace(upstreams={}, approvals=0)
         self.now: Any = WordEncoder(64)
         self._encoders: dict[str, Any] = {}
         self.ingestor = Ingestor(self.lake, self.locks, self.clock, wall=self.clock)

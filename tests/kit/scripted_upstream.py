@@ -10,7 +10,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -103,14 +103,14 @@ class Upstream:
         url: Its address, with `/v1`.
         heard: All requests.
         connections: Number of connections that were made.
-        usual: Script of requests for which none is in the queue.
+        usual: Script of requests for which none is in the queue, or a function that makes one.
     """
 
     def __init__(self) -> None:
         self.url = ""
         self.heard: list[Heard] = []
         self.connections = 0
-        self.usual = Script()
+        self.usual: Script | Callable[[Heard], Script] = Script()
         self._scripts: list[Script] = []
 
     def then(self, *scripts: Script) -> None:
@@ -134,7 +134,8 @@ class Upstream:
         headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines if each)}
         heard = Heard(method, path, headers, await reader.readexactly(int(headers.get("content-length", "0"))))
         self.heard.append(heard)
-        script = self._scripts.pop(0) if self._scripts and method == "POST" else self.usual
+        usual = self.usual if isinstance(self.usual, Script) else self.usual(heard)
+        script = self._scripts.pop(0) if self._scripts and method == "POST" else usual
         try:
             return await self._answer(heard, script, peer)
         except (ConnectionError, asyncio.CancelledError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from mainspring.core.errors import Conflict, Invalid
 from mainspring.core.time import to_datetime
@@ -14,6 +16,15 @@ from mainspring.operations.ingest import land
 from mainspring.project import Project
 
 _AFTER = 1  # µs: a label is known after its prediction
+
+
+class Rating(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person says of an answer: column of feedback -> value, ingested into a source."""
+
+    answers: str
+    answer: str
+    source: str
+    said: Mapping[str, bool | int | float]
 
 
 def feedback_columns(declared: Answers) -> dict[str, SourceColumn]:
@@ -27,15 +38,12 @@ def _columns(declared: Answers) -> Sequence[SourceColumn]:
     return (given,) if isinstance(given, SourceColumn) else given
 
 
-def rate(project: Project, answer: str, said: Sequence[str]) -> dict[str, Any]:
+def rate(project: Project, answer: str, said: Sequence[str]) -> Rating:
     """Record what a person says of an answer; a later rating of the same column counts instead.
 
     Args:
         answer: Id of the answer.
         said: `COLUMN=VALUE` each, of columns of one source.
-
-    Returns:
-        `answers`, `answer`, `source`, and `said`: column -> value.
 
     Raises:
         NotFound: The answer was never logged, or its chain is not declared any more.
@@ -66,4 +74,4 @@ def rate(project: Project, answer: str, said: Sequence[str]) -> dict[str, Any]:
             f"The rating of answer {answer} does not pass the checks of source {source.name!r}.",
             fix=f"see `mainspring data quarantine {source.name}`.",
         )
-    return {"answers": declared.name, "answer": answer, "source": source.name, "said": values}
+    return Rating(answers=declared.name, answer=answer, source=source.name, said=values)

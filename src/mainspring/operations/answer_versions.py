@@ -13,7 +13,14 @@ from mainspring.core.errors import NotFound
 from mainspring.core.time import format_instant
 from mainspring.delivery.routing import CHAMPION, routes_for
 from mainspring.llm.answers.declaring import Answers
-from mainspring.llm.answers.versions import Difference, differences, elsewhere_changed, recipe_file, restored
+from mainspring.llm.answers.versions import (
+    Difference,
+    differences,
+    elsewhere_changed,
+    recipe_bytes,
+    recipe_file,
+    restored,
+)
 from mainspring.operations.models.adding import store_version
 from mainspring.operations.promote import gated
 from mainspring.project import Project
@@ -79,7 +86,7 @@ def _manifest(declared: Answers) -> Manifest:
 
 
 def _files(declared: Answers) -> Mapping[str, bytes]:
-    return {ANSWERS: msgspec.json.encode(declared.recipe(), order="deterministic")}
+    return {ANSWERS: recipe_bytes(declared)}
 
 
 def version_with(project: Project, name: str, recipe: str) -> ModelVersion | None:

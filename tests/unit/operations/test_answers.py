@@ -99,7 +99,7 @@ def test_a_server_of_a_language_model_answers() -> None:
     with scripted() as upstream:
         upstream.usual = Script(words=("Within ", "two ", "weeks ", "[1], ", "or never [9]."), usage=(100, 0, 9, 0))
         made = shop(MODEL)
-        made.settings = SimpleNamespace(upstreams={"HERE": UpstreamServer("here", upstream.url)})
+        made.settings = SimpleNamespace(approvals=0, upstreams={"HERE": UpstreamServer("here", upstream.url)})
         found = ask(made, "help", "When are refunds paid to the card?")
         assert found.text == "Within two weeks [1], or never."
         assert (found.unknown_citations, found.cost_micros) == (1, 100 * 2 + 9 * 10)

@@ -87,15 +87,17 @@ def rollback(call: Call, *, answers: str, reason: str, emergency: bool) -> None:
 @click.argument("said", nargs=-1, required=True, metavar="COLUMN=VALUE...")
 def rate(call: Call, *, answer: str, said: tuple[str, ...]) -> None:
     """Record what a person says of ANSWER, by its id: COLUMN=VALUE of the chain's feedback, such as helpful=true."""
+    from msgspec import to_builtins
+
     from mainspring.operations.answer_feedback import rate as rated
 
     found = rated(call.project, answer, said)
 
     def show(console: Console) -> None:
-        told = ", ".join(f"{name} {value}" for name, value in found["said"].items())
-        console.print(f"Answer {found['answer']} of {found['answers']}: {told}.", markup=False, highlight=False)
+        told = ", ".join(f"{name} {value}" for name, value in found.said.items())
+        console.print(f"Answer {found.answer} of {found.answers}: {told}.", markup=False, highlight=False)
 
-    call.result(found, show)
+    call.result(to_builtins(found), show)
 
 
 @make("agreement")

@@ -62,7 +62,10 @@ def ask(
     keys: tuple[str, ...],
     session: str,
 ) -> None:
-    """Ask ANSWERS a QUESTION: its champion, or the version that a rollout assigns. The answer is in the prediction log."""
+    """Ask ANSWERS a QUESTION. The answer is in the prediction log.
+
+    Its champion answers, or the version that a rollout assigns; without either the chain as it is declared.
+    """
     from msgspec import to_builtins
 
     from mainspring.core.errors import Invalid

@@ -13,7 +13,7 @@ from mainspring.core.errors import NotFound
 from mainspring.llm.answers.declaring import QUOTES, Answers, Retriever
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.prompts import Prompt, Template, Variable
-from mainspring.registry.answers_file import AnswersFile
+from mainspring.registry.answers_file import ANSWERS, AnswersFile, check_answers
 from mainspring.vectors.declaring import Collection
 
 
@@ -29,9 +29,14 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     after: Any
 
 
+def recipe_bytes(declared: Answers) -> bytes:
+    """Return the content of a version's file."""
+    return msgspec.json.encode(declared.recipe(), order="deterministic")
+
+
 def recipe_file(declared: Answers) -> AnswersFile:
     """Return the recipe of a declaration as it is stored."""
-    return msgspec.convert(declared.recipe(), AnswersFile)
+    return check_answers(recipe_bytes(declared), ANSWERS)
 
 
 def restored(

@@ -80,6 +80,7 @@ UNCHANGED = {name: EVENTS[name] for name in ("apply", "encryption rewrite", "log
 # Command whose event is not seen below -> the test that sees it.
 SEEN = {
     **dict.fromkeys(("collections build", "encoders add"), "integration/test_collections_command.py"),
+    **dict.fromkeys(("answers promote", "answers rate", "answers rollback"), "integration/test_answer_versions.py"),
     "apply": "integration/test_personal_values.py", "batch": "integration/test_batch.py",
     **dict.fromkeys(("llm approve", "llm deny"), "unit/operations/test_held_calls.py"),
     "prompts point": "unit/operations/test_prompts.py",

@@ -71,6 +71,8 @@ def test_the_champion_answers_whatever_is_declared_since_and_a_rollback_brings_i
     assert evaluate_chain(good, "help", version="2").figures["answered"].value == 0
     said = [each.detail for each in good.audit.read() if each.resource == "model/help" and each.action == "promote"]
     assert any("refused: answered at least 0.9" in each for each in said)
+    moved = [each.detail for each in good.audit.read() if each.action == "rollback"]
+    assert moved == [f"version 3 -> version 1, bundle {good.versions.get('help', '1').digest[:12]}"]
     assert [each.promoted for each in good.evaluations.newest("help", count=9)] == [True, False, True]
 
 
@@ -130,6 +132,7 @@ def test_a_rating_is_a_row_of_its_source_by_the_answers_id(help_: Help) -> None:
     assert rate(project, answer.id, ["helpful=yes"]).said == {"helpful": True}
     rate(project, answer.id, ["helpful=no"])
     assert labels_of(project, ratings.helpful) == {answer.id: False}
+    assert [each.resource for each in project.audit.read() if each.action == "ingest"][:2] == ["source/ratings"] * 2
     for wrong in ("helpful=perhaps", "supported=yes", "helpful"):
         with pytest.raises(Invalid):
             rate(project, answer.id, [wrong])

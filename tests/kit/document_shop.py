@@ -73,8 +73,9 @@ class Shop:
             tenant=team, **{"evaluation": questions, **more},
         )  # fmt: skip
         self.answers: dict[str, Any] = {}
+        self.sets = {"questions": questions}
         self.definitions = definitions(
-            collections={"docs": self.declared}, evaluation_sets={"questions": questions}, answers=self.answers
+            collections={"docs": self.declared}, evaluation_sets=self.sets, answers=self.answers
         )
         self.prediction_log = self.predictions = MemoryLedger()
         self.events: list[Any] = []

@@ -120,7 +120,7 @@ def test_a_set_of_tenants_measures_a_collection_of_tenants() -> None:
     shop.build()
     assert shop.evaluate().figures["recall@10"].value == 1.0
     other = EvaluationSet("other", source=ASKED, query="q", relevant="doc")
-    shop.definitions.evaluation_set = lambda _: other
+    shop.sets["other"] = other
     with pytest.raises(Invalid, match="differ in having tenants"):
         shop.evaluate(set_name="other")
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mainspring.core.errors import Corrupt, Invalid, NotFound
+from kit.full_disk import room
+from mainspring.core.errors import Corrupt, Invalid, NotFound, StorageFull
 from mainspring.core.expr.tree import Node, col
 from mainspring.core.schema import DType
 from mainspring.vectors.adapters import embedded
@@ -36,10 +40,19 @@ def store(tmp_path: Path) -> EmbeddedVectorStore:
     return EmbeddedVectorStore(tmp_path / "vectors", approximate_above=500)
 
 
-@pytest.fixture
-def index(store: EmbeddedVectorStore) -> Iterator[EmbeddedVectorIndex]:
-    made = store.create("i", SPEC)
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("filled")
+    made = EmbeddedVectorStore(folder, approximate_above=500).create("i", SPEC)
     made.upsert(_entries(0, COUNT))
+    made.close()
+    return folder
+
+
+@pytest.fixture
+def index(store: EmbeddedVectorStore, filled: Path, tmp_path: Path) -> Iterator[EmbeddedVectorIndex]:
+    shutil.copytree(filled, tmp_path / "vectors")
+    made = store.open("i")
     yield made
     made.close()
 
@@ -145,6 +158,25 @@ def test_a_graph_finds_what_exact_search_finds(index: EmbeddedVectorIndex) -> No
     assert np.mean([len({*some} & {*wanted}) for some, wanted in zip(near, truth, strict=True)]) > 9.5
 
 
+def test_vectors_of_a_graph_begin_where_a_line_of_the_cache_does(index: EmbeddedVectorIndex) -> None:
+    for _ in range(2):
+        graph = index._state().graph
+        assert graph is not None
+        assert graph.vectors.ctypes.data % 64 == 0
+        index.upsert(_entries(COUNT, COUNT // 4 + 1))
+        index.compact()
+
+
+def test_a_graph_for_which_there_is_no_room_is_said_and_leaves_the_one_before(index: EmbeddedVectorIndex) -> None:
+    first, before = _graph(index), index.search(_queries(), 5)
+    index.upsert(_entries(COUNT, COUNT // 4))
+    with room(first.stat().st_size // 2), pytest.raises(StorageFull, match="graph"):
+        index.compact()
+    assert _graph(index) == first
+    index.delete([f"e{number}" for number in range(COUNT, COUNT + COUNT // 4)])
+    assert index.search(_queries(), 5) == before
+
+
 def test_inner_products_have_a_graph_only_where_all_vectors_are_as_long(store: EmbeddedVectorStore) -> None:
     spec = IndexSpec(dimension=8, metric="dot")
     for name, vectors in (
@@ -185,6 +217,40 @@ for line in sys.stdin:
         other.stdin.close()
         other.wait()
     assert index.get(["first", "second"]).ids == ["first", "second"]
+
+
+def test_an_acknowledged_write_is_in_the_next_search_of_others(
+    index: EmbeddedVectorIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "_BELIEVED_S", math.inf)
+    other = EmbeddedVectorStore(tmp_path / "vectors", approximate_above=500).open("i")
+    query = np.full((1, 8), -1, np.float32)
+    for number in range(50):
+        index.upsert(Entries([f"new{number:02}"], query * (1 + number)))
+        assert [hit.id for hit in other.search(query, number + 1)[0]] == [f"new{n:02}" for n in range(number + 1)]
+        assert other.count() == COUNT + 1 + number
+    index.delete([f"new{number:02}" for number in range(49)])
+    assert other.count() == COUNT + 1
+    other.compact()
+    assert index.count() == COUNT + 1
+    EmbeddedVectorStore(tmp_path / "vectors").drop("i")
+    for each in (index, other):
+        with pytest.raises(NotFound):
+            each.search(query, 1)
+    other.close()
+
+
+def test_a_write_whose_writer_was_killed_before_it_told_others_is_found_soon(index: EmbeddedVectorIndex) -> None:
+    assert index.count() == COUNT
+    with sqlite3.connect(index._file.path) as killed:  # after its commit
+        killed.execute("DELETE FROM entry WHERE id = 'e7'")
+        killed.execute("INSERT INTO removed (number) VALUES (8)")
+        killed.execute("UPDATE version SET writes = writes + 1")
+    killed.close()
+    end = time.monotonic() + 5
+    while index.count() == COUNT:
+        assert time.monotonic() < end
+    assert index.count() == COUNT - 1
 
 
 def test_without_faiss_searches_are_exact(

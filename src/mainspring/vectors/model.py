@@ -5,6 +5,7 @@ Vectors are float32. A score is a similarity: more is nearer, whatever the metri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -62,8 +63,7 @@ class Entries:
         return len(self.ids)
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(msgspec.Struct, frozen=True, gc=False):
     """An entry that was found.
 
     Attributes:
@@ -90,10 +90,11 @@ def checked(spec: IndexSpec, vectors: Any, owner: str = "A vector") -> Floats:
             f"{owner} has the shape {shape}, and the index {spec.dimension} dimensions.",
             fix="embed with the encoder that the index was built with, or build it anew.",
         )
-    if not np.isfinite(rows).all():
+    squares = float(np.vdot(rows, rows))  # quickly: a value that is no finite number makes it none
+    if not math.isfinite(squares) and not np.isfinite(rows).all():
         unfit = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         raise Invalid(f"{owner} has a value that is no finite number, in row {unfit[0]}.")
-    if spec.metric == "cosine":
+    if spec.metric == "cosine" and not (len(rows) == 1 and squares > 0):
         nonzero = rows.any(axis=1)
         if not nonzero.all():
             raise Invalid(f"{owner} is of zeros alone, in row {nonzero.argmin()}, and has no cosine.")

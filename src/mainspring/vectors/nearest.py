@@ -17,7 +17,8 @@ _ROUNDING = 2.0**-23
 def unit(vectors: Floats) -> Floats:
     """Return vectors of length 1 in the same directions; none may be zero."""
     wide = vectors.astype(np.float64)
-    return np.asarray(wide / np.sqrt(np.square(wide).sum(axis=1, keepdims=True)), dtype=np.float32)
+    wide /= np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
+    return wide.astype(np.float32)
 
 
 def squares(vectors: Floats) -> Doubles:

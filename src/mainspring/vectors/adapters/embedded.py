@@ -12,6 +12,7 @@ import os
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import cache
@@ -30,6 +31,7 @@ from mainspring.core.ids import check_id
 from mainspring.core.locks import FileLocks
 from mainspring.core.sqlite_file import SqliteFile
 from mainspring.vectors.adapters.embedded_state import Loaded, State, packed, unpacked
+from mainspring.vectors.adapters.mark import Mark
 from mainspring.vectors.columns import check_entries, check_search, check_where, passing, storable
 from mainspring.vectors.model import Entries, Floats, Hit, IndexSpec, checked, no_index, other_spec
 from mainspring.vectors.nearest import Places, unit
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
     from mainspring.vectors.adapters.graph import Graph
 
 APPROXIMATE_ABOVE = 20_000
-_FILE = "entries.db"
+_FILE, _MARK = "entries.db", "changes"
+_BELIEVED_S = 0.1  # a writer that was killed between its commit and the mark is seen after that
 _PAGE = 1_000
 _NEWER_SHARE = 8  # of the entries in the graph: fewer newer ones are left as they are by a compaction
 _LEAST_LIVE = 0.9  # of the places of a graph; it is built from the beginning where fewer have an entry
@@ -82,10 +85,12 @@ class EmbeddedVectorIndex:
         self._folder, self._above = folder, approximate_above
         self._lock = threading.Lock()
         self._loaded: Loaded | None = None
+        self._known: tuple[State, bytes, float] | None = None  # until when, and for which mark, a state is the newest
         self._seen: State | None = None
         self._file = _database(folder)
         try:
             self._inode = self._file.path.stat().st_ino
+            self._mark = Mark(folder / _MARK)
         except FileNotFoundError:
             raise no_index(folder.name) from None
         with self._file.errors():
@@ -107,6 +112,7 @@ class EmbeddedVectorIndex:
                 "INSERT INTO entry (id, vector, fields) VALUES (?, ?, ?)",
                 ((each, row.tobytes(), packed(values)) for each, row, values in zip(ids, stored, fields, strict=True)),
             )
+        self._mark.change()
         self._build_if_due()
 
     def _build_if_due(self) -> None:
@@ -125,7 +131,9 @@ class EmbeddedVectorIndex:
     def delete(self, ids: Sequence[str]) -> int:
         self._check_there()
         with self._file.transaction() as connection:
-            return _remove(connection, [each for each in dict.fromkeys(ids) if storable(each)])
+            count = _remove(connection, [each for each in dict.fromkeys(ids) if storable(each)])
+        self._mark.change()
+        return count
 
     def compact(self) -> None:
         with self._building(_WAIT_S):
@@ -160,6 +168,7 @@ class EmbeddedVectorIndex:
                     connection.execute("INSERT INTO graph VALUES (1, ?, ?, ?, ?)", row)
                 connection.execute("DELETE FROM removed")
                 connection.execute("UPDATE version SET epoch = epoch + 1, writes = writes + 1")
+            self._mark.change()
         finally:
             self._sweep()
 
@@ -254,17 +263,25 @@ class EmbeddedVectorIndex:
 
     def close(self) -> None:
         with self._lock:
-            self._seen = self._loaded = None
+            self._known = self._seen = self._loaded = None
         self._file.close()
 
     def _state(self) -> State:
         """Return the entries as they are now."""
+        mark, asked_at = self._mark.value(), time.monotonic()
+        if (known := self._known) is not None and known[1] == mark and asked_at < known[2]:
+            return known[0]
         self._check_there()
         with self._file.errors():
             now = self._file.connection().execute(_VERSION).fetchone()
         state = self._seen
-        if state is not None and (state.epoch, state.writes) == now:
-            return state
+        if state is None or (state.epoch, state.writes) != now:
+            state = self._read()
+        self._known = (state, mark, asked_at + _BELIEVED_S)
+        return state
+
+    def _read(self) -> State:
+        """Return the entries, with those that were written since they were read before."""
         with self._lock, self._file.transaction("DEFERRED") as connection:
             epoch, writes = connection.execute(_VERSION).fetchone()
             (change,) = connection.execute(_LAST_CHANGE).fetchone()
@@ -300,8 +317,9 @@ class EmbeddedVectorIndex:
         if module is None:
             return None
         try:
-            if module.digest_of(path) == digest:
-                graph: Graph = module.Graph(path, self.spec.dimension)
+            content = module.mapped(path)
+            if module.digest_of(content) == digest:
+                graph: Graph = module.Graph(path, content, self.spec.dimension)
                 return graph
             why = "its content is not what was written"
         except FileNotFoundError:
@@ -370,6 +388,7 @@ class EmbeddedVectorStore:
         doomed = self._folder / f".{name}.{os.urandom(8).hex()}.partial"
         with suppress(FileNotFoundError):
             path.rename(doomed)
+            Mark(doomed / _MARK).change()
             sync_folder(self._folder)
         for left in self._folder.glob(f".{name}.*.partial"):  # of a killed process too
             shutil.rmtree(left, ignore_errors=True)

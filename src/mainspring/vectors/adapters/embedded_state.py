@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
+from operator import gt
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,9 +25,10 @@ if TYPE_CHECKING:
 
 _KEPT_FILTERS = 32
 _VISITS = 64  # of a search in the graph, at least
-_SPARE = 8  # entries beyond `k` that pass, among those that the graph is asked for
+_SPARE = 2.5  # deviations of the number that pass, of so many as the graph is asked for, between its mean and `k`
 # Cost of a visit in the graph, in rows of an exact search, whose reading several queries share.
 _VISIT_COST, _SHARED = 6, 8
+_MORE = 4  # times as many of the nearest are asked for where too few pass
 _RANKED_AT_ONCE = 20_000
 _ALL, _UNKNOWN = b"", b"?"
 
@@ -56,12 +59,17 @@ class Passing:
     """Places that a filter passes.
 
     Attributes:
+        in_graph: Number of those that the graph has.
         indexed: Those that the graph has.
         rest: The others, counted from the end of the graph.
     """
 
     mask: Mask
     graph: int
+
+    @cached_property
+    def in_graph(self) -> int:
+        return int(np.count_nonzero(self.mask[: self.graph]))
 
     @cached_property
     def indexed(self) -> Places:
@@ -129,6 +137,8 @@ class State:
             queries = unit(queries)
         chosen = self.passing(where)
         step = max(1, _RANKED_AT_ONCE // min(k, len(self.live) + 1))
+        if 0 < len(queries) <= step:
+            return self._some(queries, k, chosen, effort)
         return [
             hits
             for start in range(0, len(queries), step)
@@ -137,7 +147,7 @@ class State:
 
     def _some(self, queries: Floats, k: int, chosen: Passing, effort: float) -> list[list[Hit]]:
         near: list[Sequence[Places]] = []
-        if self.graph is not None and len(chosen.indexed):
+        if self.graph is not None and chosen.in_graph:
             near.append(self._in_graph(self.graph, queries, k, chosen, effort))
         if len(chosen.rest):
             rows, lengths = _taken(self.tail, self.tail_squares, chosen.rest)
@@ -148,26 +158,37 @@ class State:
         together = near[0] if len(near) == 1 else [np.concatenate(each) for each in zip(*near, strict=True)]
         return self._hits(queries, together, k)
 
-    def _in_graph(self, graph: Graph, queries: Floats, k: int, chosen: Passing, effort: float) -> Sequence[Places]:
+    def _in_graph(
+        self, graph: Graph, queries: Floats, k: int, chosen: Passing, effort: float, times: int = 1
+    ) -> Sequence[Places]:
         """Return the nearest of the graph's places that pass.
 
-        Of the nearest of all, those that pass are the nearest that pass, if there are `k` of them. A query around
-        which fewer do is searched exactly: a filter inside of the graph would find some, but not the nearest.
+        Of the nearest of all, those that pass are the nearest that pass, if there are `k` of them. Around a query where
+        fewer do, more of the nearest are asked for, until a comparison of all that pass costs less. A filter inside of
+        the graph would find as many as wanted there, but not the nearest.
+
+        Args:
+            times: Factor on how many of the nearest are asked for.
         """
-        passing, everything = len(chosen.indexed), self.indexed
-        count = k if passing == everything else math.ceil((k + _SPARE) * everything / passing)
-        visits = max(math.ceil(_VISITS * effort), math.ceil(count * max(effort, 1.0)))
-        if passing <= _VISIT_COST * min(len(queries), _SHARED) * visits:
+        passing, everything = chosen.in_graph, self.indexed
+        spare = _SPARE * math.sqrt(k * (1 - passing / everything))
+        count = math.ceil(times * (k + spare) * everything / passing)
+        visits = max(k, math.ceil(max(_VISITS, count) * effort))
+        if passing <= _VISIT_COST * min(len(queries), _SHARED) * max(count, visits):
             return self._exactly(graph, queries, k, chosen)
-        found = graph.search(queries, min(count, everything), visits)
-        passes = found >= 0 if passing == everything else chosen.mask[found] & (found >= 0)
-        if passing == everything and passes.all():
-            return list(found)
+        found = graph.search(queries, count, visits)
+        last = found[0, -1] if len(found) == 1 else found[:, -1].min()
+        if passing == everything and last >= 0:
+            return [places[:k] for places in found]
+        passes = chosen.mask.take(found)
+        if last < 0:
+            passes &= found >= 0
         near = [places[good][:k] for places, good in zip(found, passes, strict=True)]
         short = [place for place, places in enumerate(near) if len(places) < k]
         if short:
-            for place, exact in zip(short, self._exactly(graph, queries[short], k, chosen), strict=True):
-                near[place] = exact
+            again = self._in_graph(graph, queries[short], k, chosen, effort, times * _MORE)
+            for place, places in zip(short, again, strict=True):
+                near[place] = places
         return near
 
     def _exactly(self, graph: Graph, queries: Floats, k: int, chosen: Passing) -> list[Places]:
@@ -177,24 +198,23 @@ class State:
     def _hits(self, queries: Floats, near: Sequence[Places], k: int) -> list[list[Hit]]:
         """Return hits with similarities in float64, which are the same whichever way an entry was found."""
         metric = "dot" if self.spec.metric == "cosine" else self.spec.metric
-        places = np.concatenate(near)
         counts = [len(each) for each in near]
+        places = near[0] if len(near) == 1 else np.concatenate(near)
         asked = queries if len(queries) == 1 else np.repeat(queries, counts, axis=0)
         scores, ids = similarities(metric, self.vectors(places), asked).tolist(), self.ids
-        names, found, start = [ids[place] for place in places.tolist()], [], 0
-        for count in counts:
-            end = start + count
-            ranked = sorted(zip(scores[start:end], names[start:end], strict=True), key=_rank)
-            found.append([Hit(name, score) for score, name in ranked[:k]])
-            start = end
-        return found
+        names = [ids[place] for place in places.tolist()]
+        if len(near) == 1 and len(names) <= k and all(map(gt, scores, scores[1:])):
+            return [list(map(Hit, names, scores))]
+        hits = list(map(Hit, names, scores))
+        ends = list(accumulate(counts))
+        return [sorted(hits[end - count : end], key=_rank)[:k] for end, count in zip(ends, counts, strict=True)]
 
     def vectors(self, places: Places) -> Floats:
         """Return the vectors at places, of whatever shape."""
         if self.graph is None:
-            return self.tail[places]
+            return self.tail.take(places, axis=0)
         if not len(self.tail):
-            return self.graph.vectors[places]
+            return self.graph.vectors.take(places, axis=0)
         inside = places < self.indexed
         rows = np.empty((*places.shape, self.spec.dimension), np.float32)
         rows[inside] = self.graph.vectors[places[inside]]
@@ -202,8 +222,8 @@ class State:
         return rows
 
 
-def _rank(found: tuple[float, str]) -> tuple[float, str]:
-    return -found[0], found[1]
+def _rank(hit: Hit) -> tuple[float, str]:
+    return -hit.score, hit.id
 
 
 def _taken(rows: Floats, lengths: Doubles, chosen: Places) -> tuple[Floats, Doubles]:

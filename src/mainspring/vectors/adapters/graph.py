@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
+import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import faiss
 import numpy as np
@@ -19,6 +21,8 @@ LINKS = 16  # of a vector to others, in each layer; twice as many in the lowest
 BUILD_EFFORT = 80
 _EQUAL = 1.001
 _AROUND = 64
+_LINE, _AT_ONCE = 64, 1 << 20  # bytes
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class Graph:
@@ -28,21 +32,27 @@ class Graph:
         vectors: Shape (n, dimension), the indexed vectors.
     """
 
-    def __init__(self, path: Path, dimension: int) -> None:
+    def __init__(self, path: Path, content: Bytes, dimension: int) -> None:
         self.path = path
-        self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        # The view is into memory that `_index` owns, which lives as long as this object.
-        flat = faiss.rev_swig_ptr(faiss.downcast_index(self._index.storage).get_xb(), self._index.ntotal * dimension)
-        self.vectors: Floats = flat.reshape(-1, dimension)
+        self._bytes = content  # which the index and the vectors are views of
+        content = content[_padding(content) :]
+        self._index = faiss.read_index(
+            faiss.ZeroCopyIOReader(faiss.swig_ptr(content), len(content)), faiss.IO_FLAG_MMAP_IFC
+        )
+        self.vectors: Floats = _vectors(self._index, dimension)
 
     def search(self, queries: Floats, count: int, visits: int) -> Places:
-        """Return the places of nearest vectors of each query, the nearest first, shape (len(queries), count); -1 where
-        fewer were found."""
+        """Return the places of nearest vectors of each query, the nearest first, shape (len(queries), count); -1 at the
+        end where fewer were found.
+
+        Args:
+            visits: Vectors whose neighbours are looked at; of those beyond so many nearest some are missed.
+        """
         found = np.empty((len(queries), count), np.int64)
         distances = np.empty((len(queries), count), np.float32)
         self._index.search_c(
             len(queries), faiss.swig_ptr(queries), count, faiss.swig_ptr(distances), faiss.swig_ptr(found),
-            _parameters(max(visits, count)),
+            _parameters(visits),
         )  # fmt: skip
         return found
 
@@ -76,9 +86,10 @@ def renew_graph(path: Path, new: Path, live: Mask, added: Floats) -> str:
     Args:
         live: Which places live, at least one.
     """
-    index = faiss.read_index(str(path))
-    width, dead = index.d, np.flatnonzero(~live)
-    vectors = faiss.rev_swig_ptr(faiss.downcast_index(index.storage).get_xb(), index.ntotal * width).reshape(-1, width)
+    with path.open("rb") as file:
+        file.seek(_padding(mapped(path)))
+        index = faiss.read_index(faiss.PyCallbackIOReader(file.read, _AT_ONCE))
+    dead, vectors = np.flatnonzero(~live), _vectors(index, index.d)
     if len(dead):
         index.hnsw.efSearch = _AROUND
         near = index.search(vectors[dead], min(_AROUND, index.ntotal))[1]
@@ -91,14 +102,60 @@ def renew_graph(path: Path, new: Path, live: Mask, added: Floats) -> str:
 
 
 def _written(index: Any, path: Path) -> str:
+    """Write an index, with its vectors where a line of the processor's cache begins."""
+    lengths = list[int]()
+    faiss.write_index(index, faiss.PyCallbackIOWriter(lambda content: lengths.append(len(content)), _AT_ONCE))
+    links = sum(lengths) - 4 * index.ntotal * index.d  # the vectors are the last in the file
     with disk_errors(path):
         path.touch(mode=0o600)
-        faiss.write_index(index, str(path))
+        with path.open("wb") as file:
+            file.write(bytes(-links % _LINE))
+            _write(index, file)
         sync_file(path)
-        return digest_of(path)
+    return digest_of(mapped(path))
 
 
-def digest_of(path: Path) -> str:
-    """Return the digest of a file."""
+def _write(index: Any, file: BinaryIO) -> None:
+    failures = list[OSError]()
+
+    def write(content: bytes) -> None:
+        try:
+            file.write(content)
+        except OSError as error:
+            failures.append(error)
+            raise
+
+    try:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(write, _AT_ONCE))
+    except Exception:
+        if failures:
+            raise failures[0] from None  # FAISS does not say why
+        raise
+
+
+def digest_of(content: Bytes) -> str:
+    """Return the digest of a file's bytes."""
+    return hashlib.blake2b(content.data, digest_size=16).hexdigest()
+
+
+def mapped(path: Path) -> Bytes:
+    """Return the bytes of a file, which stay on the disk until they are read.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        if not os.fstat(file.fileno()).st_size:
+            return np.empty(0, np.uint8)
+        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+
+
+def _padding(content: Bytes) -> int:
+    """Return the number of zeros before the index."""
+    return int((content[:_LINE] != 0).argmax())
+
+
+def _vectors(index: Any, dimension: int) -> Floats:
+    """Return the vectors of an index, a view of what it has."""
+    flat: Floats = faiss.rev_swig_ptr(faiss.downcast_index(index.storage).get_xb(), index.ntotal * dimension)
+    return flat.reshape(-1, dimension)

@@ -1,0 +1,77 @@
+"""Recall of filtered searches in a graph, beside a comparison of all that pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from kit.depth import examples
+from mainspring.core.expr.tree import col
+from mainspring.core.schema import DType
+from mainspring.vectors.adapters.embedded import EmbeddedVectorIndex, EmbeddedVectorStore
+from mainspring.vectors.conformance import made_vectors, recall
+from mainspring.vectors.model import Entries, Floats, IndexSpec
+
+DIMENSION, K, CLUSTERS = 24, 10, 40
+SHARES = (0.001, 0.01, 0.1, 0.5, 0.9, 1.0)
+LEAST, OF_ALL = 0.95, 0.01  # recall, or as much less than without a filter
+
+
+@pytest.fixture(scope="module")
+def vectors() -> Floats:
+    return made_vectors(examples(gate=8_000, deep=60_000), DIMENSION, clusters=CLUSTERS)
+
+
+@pytest.fixture(scope="module")
+def queries() -> Floats:
+    """Return queries around one of the centres."""
+    return made_vectors(CLUSTERS * 24, DIMENSION, clusters=CLUSTERS, seed=0)[::CLUSTERS] * np.float32(1.01)
+
+
+@pytest.fixture(scope="module")
+def ranks(vectors: Floats, queries: Floats) -> dict[str, Floats]:
+    """Return columns of uniform numbers: by chance, by nearness to the queries, and by both."""
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    near = units @ (queries / np.linalg.norm(queries, axis=1, keepdims=True)).mean(axis=0)
+    chance = np.random.default_rng(1).random(len(vectors))
+    scores = {"chance": chance, "near": -near, "far": near, "mixed": near + 0.3 * chance}
+    return {name: np.asarray(np.argsort(np.argsort(each)) / len(vectors), np.float32) for name, each in scores.items()}
+
+
+@pytest.fixture(scope="module")
+def index(
+    vectors: Floats, ranks: dict[str, Floats], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedVectorIndex]:
+    store = EmbeddedVectorStore(tmp_path_factory.mktemp("vectors"), approximate_above=1_000)
+    made = store.create("i", IndexSpec(dimension=DIMENSION, fields=dict.fromkeys(ranks, DType.Float32)))
+    names = [str(number) for number in range(len(vectors))]
+    made.upsert(Entries(names, vectors, {name: each.tolist() for name, each in ranks.items()}))
+    assert made._state().graph is not None
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("kind", ["chance", "near", "far", "mixed"])
+@pytest.mark.parametrize("share", SHARES)
+def test_a_filter_lowers_no_recall(
+    index: EmbeddedVectorIndex, vectors: Floats, queries: Floats, ranks: dict[str, Floats], kind: str, share: float
+) -> None:
+    kept = np.flatnonzero(ranks[kind] < np.float32(share))
+    names = [str(place) for place in kept]
+    where = col(kind) < float(np.float32(share))
+    together = index.search(queries, K, where=where)
+    alone = [index.search(query[None], K, where=where)[0] for query in queries]
+    of_all = index.search(queries, K)
+    everything = [str(place) for place in range(len(vectors))]
+    unfiltered = [
+        recall("cosine", vectors, everything, query, hits, K) for query, hits in zip(queries, of_all, strict=True)
+    ]
+    for found in (together, alone):
+        assert {len(hits) for hits in found} == {min(K, len(kept))}
+        assert {hit.id for hits in found for hit in hits} <= set(names)
+        reached = [
+            recall("cosine", vectors[kept], names, query, hits, K) for query, hits in zip(queries, found, strict=True)
+        ]
+        assert np.mean(reached) >= max(LEAST, np.mean(unfiltered) - OF_ALL)

@@ -47,6 +47,8 @@ class Connections:
         self._path = parts.path.rstrip("/")
         lines = "".join(f"{key}: {value}\r\n" for key, value in headers)
         self._head = f"host: {parts.netloc}\r\nuser-agent: mainspring/{__version__}\r\n{lines}"
+        self._heads: dict[tuple[str, str], bytes] = {}  # of requests to each path, but for what differs
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: list[_Connection] = []
         self._busy: set[_Connection] = set()
         self._closed = False
@@ -64,15 +66,18 @@ class Connections:
         Raises:
             UpstreamError: It is unreachable, late, or breaks off.
         """
-        loop = asyncio.get_running_loop()
+        loop = self._loop = self._loop or asyncio.get_running_loop()
         begun = loop.time()
-        lines = "".join([f"{key}: {value}\r\n" for key, value in headers])
-        length = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n" if body else ""
-        head = f"{method} {self._path}{path} HTTP/1.1\r\n{self._head}{lines}{length}\r\n".encode("latin-1")
+        head = self._heads.get((method, path))
+        if head is None:
+            head = self._heads[method, path] = f"{method} {self._path}{path} HTTP/1.1\r\n{self._head}".encode("latin-1")
+        if headers:
+            head += "".join([f"{key}: {value}\r\n" for key, value in headers]).encode("latin-1")
+        length = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body) if body else b""
         connection = self._reused(begun) or await self._connect(deadlines.connect / 1e6)
         self._busy.add(connection)
-        answer = Answer(connection, self, begun, deadlines)
-        connection.ask(answer, head + body)
+        answer = Answer(connection, self, loop, begun, deadlines)
+        connection.ask(answer, b"%b%b\r\n%b" % (head, length, body))
         try:
             await answer.begin()
         except BaseException:
@@ -101,7 +106,9 @@ class Connections:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(within_s):
-                _, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=self._tls)
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(loop), self._host, self._port, ssl=self._tls
+                )
         except TimeoutError:
             raise self.error("unreachable", f"did not accept a connection within {within_s:g} s") from None
         except ssl.SSLCertVerificationError as error:
@@ -114,7 +121,7 @@ class Connections:
         """Take back a connection whose answer is complete."""
         self._busy.discard(connection)
         if connection.open and connection.reusable and not self._closed and len(self._idle) < _MOST_IDLE:
-            connection.idle_since = asyncio.get_running_loop().time()
+            connection.idle_since = connection.loop.time()
             self._idle.append(connection)
         else:
             connection.abort()
@@ -132,27 +139,41 @@ class Answer:
         headers: By name in lower case; of those that stand several times the last.
     """
 
-    def __init__(self, connection: _Connection, owner: Connections, begun: float, deadlines: Deadlines) -> None:
+    __slots__ = (
+        *("_begun", "_connection", "_deadlines", "_ended", "_first_due", "_leaving", "_loop", "_owner", "_released"),
+        *("_waiter", "awaited", "complete", "failure", "headers", "parts", "size", "status"),
+    )
+
+    def __init__(
+        self,
+        connection: _Connection,
+        owner: Connections,
+        loop: asyncio.AbstractEventLoop,
+        begun: float,
+        deadlines: Deadlines,
+    ) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.parts: list[bytes] = []
         self.size = 0  # of the parts that wait
         self.complete = False
         self.failure: UpstreamError | None = None
+        self.awaited = 0.0  # when what is waited for has to be there, by the loop's clock; 0: nothing is
         self._connection = connection
         self._owner = owner
+        self._loop = loop
         self._begun = begun
         self._deadlines = deadlines
+        self._first_due = begun + min(deadlines.first, deadlines.whole) / 1e6
         self._waiter: asyncio.Future[None] | None = None
-        self._due = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._released = False
+        self._leaving: asyncio.TimerHandle | None = None
+        self._ended = self._released = False
 
     async def begin(self) -> None:
         """Wait for the head."""
         while not self.status:
             self._check()
-            await self._wait(self._first_due())
+            await self._wait(self._first_due)
 
     async def whole(self) -> bytes:
         """Return the whole body.
@@ -161,7 +182,7 @@ class Answer:
             UpstreamError: It is late, too large, or breaks off.
         """
         found, size = [], 0
-        while part := await self.next(self._first_due()):
+        while part := await self.next(self._first_due):
             found.append(part)
             size += len(part)
             if size > _MOST_BODY:
@@ -189,25 +210,21 @@ class Answer:
     def due(self, begun: bool) -> float:
         """Return when the next event has to be there: the first, or the one after those of now."""
         if not begun:
-            return self._first_due()
-        now = asyncio.get_running_loop().time()
-        return min(now + self._deadlines.between / 1e6, self._begun + self._deadlines.whole / 1e6)
+            return self._first_due
+        deadlines = self._deadlines
+        return min(self._loop.time() + deadlines.between / 1e6, self._begun + deadlines.whole / 1e6)
 
     def close(self) -> None:
         """Let go of the connection: for the next request if nothing more comes on it, else for good. Idempotent."""
         if self._released:
             return
         self._released = True
-        if self._timer is not None:
-            self._timer.cancel()
         if self.complete:
             self._owner.release(self._connection)
         elif self.failure is None and self._ended:
-            self._timer = asyncio.get_running_loop().call_later(_LEFT_S, self._give_up)
+            self._leaving = self._loop.call_later(_LEFT_S, self._give_up)
         else:
             self._give_up()
-
-    _ended = False
 
     def ended(self) -> None:
         """Note that all that counts has come, and at most the end of the body is still on its way."""
@@ -225,8 +242,8 @@ class Answer:
     def completed(self) -> None:
         self.complete = True
         if self._released:
-            if self._timer is not None:
-                self._timer.cancel()
+            if self._leaving is not None:
+                self._leaving.cancel()
             self._owner.release(self._connection)
         self.wake()
 
@@ -245,39 +262,25 @@ class Answer:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def _first_due(self) -> float:
-        return self._begun + min(self._deadlines.first, self._deadlines.whole) / 1e6
-
     def _check(self) -> None:
         if self.failure is not None:
             raise self.failure
 
+    def late(self, now: float) -> None:
+        """Note that what was waited for is not there in time."""
+        waited = now - self._begun
+        self.fail(self._owner.error("late", f"did not go on with its answer in time, {waited:.1f} s after the request"))
+
     async def _wait(self, due: float) -> None:
-        """Wait until something has come, or raise when it is due. One timer serves all waits: it is set anew only when
-        it rings too early."""
-        loop = asyncio.get_running_loop()
-        self._due = due
-        if self._timer is None or self._timer.when() > due:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = loop.call_at(due, self._ring)
-        self._waiter = loop.create_future()
+        """Wait until something has come, or raise when it is due."""
+        self.awaited = due
+        self._connection.watch(self, due)
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
             self._waiter = None
-
-    def _ring(self) -> None:
-        self._timer = None
-        if self._waiter is None:
-            return
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        if now < self._due:
-            self._timer = loop.call_at(self._due, self._ring)
-            return
-        waited = now - self._begun
-        self.fail(self._owner.error("late", f"did not go on with its answer in time, {waited:.1f} s after the request"))
+            self.awaited = 0.0
 
     def _give_up(self) -> None:
         self._owner._busy.discard(self._connection)
@@ -285,13 +288,20 @@ class Answer:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection. Its parser calls `on_*`."""
+    """One connection. Its parser calls `on_*`.
 
-    def __init__(self) -> None:
+    One timer serves all waits of all its answers. It is set anew only when it rings too early: to set one for each
+    answer costs as much as to read an answer.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self.open = True
         self.reusable = True
         self.idle_since = 0.0
         self._answer: Answer | None = None
+        self._watched: Answer | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._transport: Any = None
         self._parser: Any = None
         self._headers: dict[str, str] = {}
@@ -306,6 +316,9 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.open = False
+        if self._timer is not None and (self._watched is None or not self._watched.awaited):
+            self._timer.cancel()
+            self._timer = None
         answer, self._answer = self._answer, None
         if answer is None or answer.complete:
             return
@@ -346,6 +359,25 @@ class _Connection(asyncio.Protocol):
         self._headers, self._size, self._bodiless = {}, 0, 0
         self._transport.write(request)
 
+    def watch(self, answer: Answer, due: float) -> None:
+        """Have an answer told when what it awaits is late."""
+        self._watched = answer
+        timer = self._timer
+        if timer is None or timer.when() > due:
+            if timer is not None:
+                timer.cancel()
+            self._timer = self.loop.call_at(due, self._ring)
+
+    def _ring(self) -> None:
+        self._timer, answer = None, self._watched
+        if answer is None or not answer.awaited:
+            return
+        now = self.loop.time()
+        if now < answer.awaited:
+            self._timer = self.loop.call_at(answer.awaited, self._ring)
+        else:
+            answer.late(now)
+
     def resume(self) -> None:
         """Read on."""
         if self._paused:
@@ -356,6 +388,9 @@ class _Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once."""
         self.open = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._transport is not None:
             self._transport.abort()
 

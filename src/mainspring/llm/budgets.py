@@ -147,6 +147,9 @@ class Reservation:
         """Charge what the call has used, by default what was noted, and free the rest. A second time does nothing."""
         if not self._open:
             return
+        if not self._purses:  # nothing limits the call
+            self._open, self.used = False, used or self.used
+            return
         if used is not None and used != self.used:
             self.note(used)
         now = self._budgets.now()

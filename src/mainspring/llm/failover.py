@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -20,7 +20,7 @@ from mainspring.core.errors import Overloaded
 from mainspring.core.time import MILLISECOND, SECOND, parse_duration
 from mainspring.llm.declaring import TokenPrice
 from mainspring.llm.health import Breaker, BreakerRule, Latency
-from mainspring.llm.limits import LATENCY, PRICE, Fallback, repeatable
+from mainspring.llm.limits import DECLARED, LATENCY, PRICE, Fallback, repeatable
 from mainspring.llm.model import (
     Call,
     ChatReply,
@@ -88,6 +88,8 @@ class Failover:
         self._now = now
         self._draw = draw or random.Random()  # noqa: S311  # of waits
         self._patience_us = parse_duration(fallback.patience)
+        self._hedging = fallback.hedge > 0 and len(candidates) > 1
+        self._measures = self._hedging or fallback.order == LATENCY
         self._hedges = 0.0
 
     async def chat(self, request: ChatRequest, call: Call) -> ChatReply:
@@ -96,7 +98,7 @@ class Failover:
         def ask(candidate: Candidate, part: Call) -> Awaitable[ChatReply]:
             return candidate.answering.chat(msgspec.structs.replace(request, model=candidate.model), part)
 
-        opened = await self._first(ask, _ignore, call, repeatable(request))
+        opened = await self._first(ask, _ignore, call, request)
         opened.candidate.breaker.succeeded(self._now())
         return opened.value
 
@@ -106,7 +108,7 @@ class Failover:
         def ask(candidate: Candidate, part: Call) -> Awaitable[EmbeddingsReply]:
             return candidate.answering.embed(msgspec.structs.replace(request, model=candidate.model), part)
 
-        opened = await self._first(ask, _ignore, call, True)
+        opened = await self._first(ask, _ignore, call, None)
         opened.candidate.breaker.succeeded(self._now())
         return opened.value
 
@@ -127,7 +129,7 @@ class Failover:
                 await made.aclose()
                 raise
 
-        opened = await self._first(ask, _close, call, repeatable(request))
+        opened = await self._first(ask, _close, call, request)
         breaker, (first, rest) = opened.candidate.breaker, opened.value
         ended = False
         try:
@@ -150,12 +152,17 @@ class Failover:
         ask: Callable[[Candidate, Call], Awaitable[T]],
         close: Callable[[T], Coroutine[Any, Any, None]],
         call: Call,
-        repeatable: bool,
+        request: ChatRequest | None,
     ) -> _Opened[T]:
-        """Return what the first upstream gave that began; ask the next where one fails and that doubles nothing."""
-        begun, fallback = self._now(), self._fallback
-        until = begun + call.deadlines.first
-        self._hedges = min(_MOST_HEDGES, self._hedges + fallback.hedge)
+        """Return what the first upstream gave that began; ask the next where one fails and that doubles nothing.
+
+        Args:
+            request: Where it may do something twice if it is sent twice.
+        """
+        fallback = self._fallback
+        until = self._now() + call.deadlines.first
+        if self._hedging:
+            self._hedges = min(_MOST_HEDGES, self._hedges + fallback.hedge)
         tried: list[Candidate] = []
         failure: Exception | None = None
         for attempt in range(fallback.attempts):
@@ -165,10 +172,12 @@ class Failover:
             tried.append(candidate)
             call.outcome.attempts += 1
             try:
-                return await self._raced(candidate, ask, close, call, until, repeatable)
+                if self._hedges >= 1 and (request is None or repeatable(request)):
+                    return await self._raced(candidate, ask, close, call, until)
+                return await self._asked(candidate, ask, call, until)
             except UpstreamError as error:
                 failure = error
-                again = error.unseen or (fallback.repeat and repeatable)
+                again = error.unseen or (fallback.repeat and (request is None or repeatable(request)))
                 if error.kind == "refused" or error.begun or not again:
                     raise
             except Overloaded as error:  # its queue is full
@@ -194,17 +203,18 @@ class Failover:
     def _healthy(self, but: Sequence[Candidate]) -> Candidate | None:
         """Claim the best upstream that takes calls now."""
         now = self._now()
-        for candidate in sorted((each for each in self.candidates if each not in but), key=self._rank):
-            if candidate.breaker.begin(now):
+        candidates: Iterable[Candidate] = self.candidates
+        if self._fallback.order != DECLARED:
+            candidates = sorted(candidates, key=self._rank)
+        for candidate in candidates:
+            if candidate not in but and candidate.breaker.begin(now):
                 return candidate
         return None
 
     def _rank(self, candidate: Candidate) -> float:
         if self._fallback.order == PRICE:
             return candidate.price.micros(_USUAL)
-        if self._fallback.order == LATENCY:
-            return candidate.latency.usual_us or 0.0  # one that nobody has measured is tried
-        return 0.0
+        return candidate.latency.usual_us or 0.0  # one that nobody has measured is tried
 
     async def _raced(
         self,
@@ -213,10 +223,9 @@ class Failover:
         close: Callable[[T], Coroutine[Any, Any, None]],
         call: Call,
         until: int,
-        repeatable: bool,
     ) -> _Opened[T]:
         tail_us = candidate.latency.tail_us
-        if self._hedges < 1 or not repeatable or tail_us is None or len(self.candidates) < 2:
+        if tail_us is None:
             return await self._asked(candidate, ask, call, until)
         first = asyncio.create_task(self._asked(candidate, ask, call, until))
         tasks = {first}
@@ -253,7 +262,8 @@ class Failover:
         finally:
             if not ended:
                 candidate.breaker.abandoned()
-        candidate.latency.observe(self._now() - began)
+        if self._measures:
+            candidate.latency.observe(self._now() - began)
         call.outcome.upstream, call.outcome.model = candidate.name, candidate.model
         return _Opened(candidate, value)
 

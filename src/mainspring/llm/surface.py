@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from prometheus_client.core import Metric
 from mainspring.core.errors import Denied, MainspringError, NotFound, QuotaExceeded
 from mainspring.core.time import SystemClock
 from mainspring.llm.answering import Served
-from mainspring.llm.model import Call, ChatReply, ChatRequest, Dialect, Event, Events, UpstreamError
+from mainspring.llm.model import Call, ChatRequest, Dialect, Event, Events, UpstreamError
 from mainspring.llm.protocol import anthropic, openai, responses
 from mainspring.llm.protocol.errors import Told, error_body, told
 from mainspring.llm.protocol.reading import InvalidField
@@ -32,7 +33,7 @@ from mainspring.serving.plane.lane import monotonic_us
 _STREAM = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
 _SPARED_S = 0.5  # of the time to drain, in which a stream says why it ends
 _LONGEST_NAME = 128
-_WRITE_S = 30.0
+_WRITE_S = 1.0
 
 _log = logging.getLogger(__name__)
 _Handler = Callable[[Request, bytes | memoryview], Awaitable[Reply | Streamed]]
@@ -67,15 +68,24 @@ class ModelsSource(Protocol):
 
 
 class LanguageSurface:
-    """Handlers of `LLM_ROUTES`, a `serving.http.gateway.Surface`."""
+    """Handlers of `LLM_ROUTES`, a `serving.http.gateway.Surface`.
+
+    Args:
+        traced: Whether requests tell of their calls, for spans.
+    """
 
     routes = LLM_ROUTES
 
-    def __init__(self, models: ModelsSource, authoriser: Authoriser, usages: Usages | None = None) -> None:
+    def __init__(
+        self, models: ModelsSource, authoriser: Authoriser, usages: Usages | None = None, *, traced: bool = True
+    ) -> None:
+        self._traced = traced
         self._models = models
         self._authoriser = authoriser
         self._usages = usages or Usages(None, SystemClock())
         self._writing: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._unwritten = False
         self._streams: set[asyncio.Task[Any]] = set()
         self._cutting = False
 
@@ -92,21 +102,27 @@ class LanguageSurface:
 
     async def stop(self) -> None:
         await self._models.stop()
+        self._stopping.set()
         if self._writing is not None:
-            self._writing.cancel()
-            await asyncio.wait([self._writing])
+            await asyncio.wait([self._writing])  # not cancelled: what it writes would be lost
         await self._flush()
+        self._usages.close()
 
     async def _write(self) -> None:
-        while True:
-            await asyncio.sleep(_WRITE_S)
+        while not self._stopping.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_WRITE_S):
+                    await self._stopping.wait()
             await self._flush()
 
     async def _flush(self) -> None:
         try:
             await self._usages.flush()
+            self._unwritten = False
         except MainspringError as error:
-            _log.error("The usage of language models cannot be written; it is kept until it can: %s", error)
+            if not self._unwritten:
+                _log.error("The usage of language models cannot be written; it is kept until it can: %s", error)
+            self._unwritten = True
 
     def drain(self, within_s: float) -> None:
         asyncio.get_running_loop().call_later(max(0.0, within_s - _SPARED_S), self._cut)
@@ -129,7 +145,7 @@ class LanguageSurface:
         if asked.stream:
             writer = openai.EventWriter(wants_usage=asked.wants_usage)
             return await self._streamed(served, asked, call, writer)
-        answer = await self._answer(served, asked, call)
+        answer = await served.answering.chat(asked, call)
         return Reply(200, openai.write_reply(answer), JSON_ONLY + call.outcome.fields)
 
     async def responses(self, request: Request, body: bytes | memoryview) -> Reply | Streamed:
@@ -137,7 +153,7 @@ class LanguageSurface:
         served, call = self._served(request, asked.model)
         if asked.stream:
             return await self._streamed(served, asked, call, responses.EventWriter(asked))
-        answer = await self._answer(served, asked, call)
+        answer = await served.answering.chat(asked, call)
         return Reply(200, responses.write_reply(answer, asked), JSON_ONLY + call.outcome.fields)
 
     async def messages(self, request: Request, body: bytes | memoryview) -> Reply | Streamed:
@@ -145,7 +161,7 @@ class LanguageSurface:
         served, call = self._served(request, asked.model)
         if asked.stream:
             return await self._streamed(served, asked, call, anthropic.EventWriter())
-        answer = await self._answer(served, asked, call)
+        answer = await served.answering.chat(asked, call)
         return Reply(200, anthropic.write_reply(answer), JSON_ONLY + call.outcome.fields)
 
     async def embeddings(self, request: Request, body: bytes | memoryview) -> Reply:
@@ -183,18 +199,15 @@ class LanguageSurface:
         if served.model.embeds is not embeds:
             makes = "vectors, no messages" if served.model.embeds else "messages, no vectors"
             raise InvalidField(f"model: {name!r} makes {makes}.", "model")
-        over = partial(setattr, request, "outside")
+        over = partial(setattr, request, "outside") if self._traced else None
         served = Served(served.model, Watched(served.answering, name, self._usages, monotonic_us, over))
         return served, Call(
             id=request.id,
             caller=caller,
             begun=request.read,
             deadlines=served.model.deadlines,
-            headers=tuple(("anthropic-beta", each) for each in request.headers.get_all("anthropic-beta")),
+            headers=tuple([("anthropic-beta", each) for each in request.headers.get_all("anthropic-beta")]),
         )
-
-    async def _answer(self, served: Served, asked: ChatRequest, call: Call) -> ChatReply:
-        return await served.answering.chat(asked, call)
 
     async def _streamed(self, served: Served, asked: ChatRequest, call: Call, writer: Writer) -> Streamed:
         """Return the reply in parts once its first events are there: until then an error has a status."""

@@ -1,15 +1,14 @@
-"""Usage of language models: numbers for Prometheus, and a table by key, team and model in files that outlive a process.
+"""Usage of language models: numbers for Prometheus, and rows by key, team and model for the table (`usage_table`).
 
 Labels of metrics are language models and upstreams, which are declared, so a scrape never grows with callers. The table
-has keys and groups by the month; nothing of a prompt or an answer is in either.
+has keys and groups; nothing of a prompt or an answer is in either.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import TypeVar
@@ -18,10 +17,10 @@ import msgspec
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from mainspring.core.errors import MainspringError
-from mainspring.core.files import disk_errors
-from mainspring.core.time import DAY, SECOND, Clock, to_datetime
+from mainspring.core.time import DAY, MINUTE, SECOND, Clock
 from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Events, Outcome
 from mainspring.llm.ports import Answering
+from mainspring.llm.usage_table import UsageRow, UsageTable, Used
 from mainspring.serving.plane.metrics import Histogram
 from mainspring.serving.protocol.asked import Outside
 from mainspring.serving.quota import MILLIONTHS
@@ -31,48 +30,8 @@ _FIRST_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _PACES = (1.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 FAILED, LEFT = "failed", "left"
 T = TypeVar("T")
-_MOST_ROWS = 4096  # that wait to be written; further callers are counted together
-
-
-class Used(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Sums of answers. Money is in millionths of the currency, times in microseconds.
-
-    Attributes:
-        requests: Answers, those of the cache included.
-        cached: Answers of the cache, which used nothing.
-        counted: Answers whose tokens are our own count.
-        first_us: Sum of the times to the first token. `answer_us`: of those after it.
-    """
-
-    requests: int = 0
-    cached: int = 0
-    counted: int = 0
-    prompt: int = 0
-    completion: int = 0
-    micros: int = 0
-    first_us: int = 0
-    answer_us: int = 0
-
-    def add(self, other: Used) -> None:
-        """Add other sums."""
-        for name in self.__struct_fields__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-
-
-class UsageRow(msgspec.Struct, kw_only=True):
-    """Use in a part of a day, UTC.
-
-    Attributes:
-        day: Its begin, UTC epoch microseconds.
-        key: Id of the key, or of the account of a person who signed in. `teams`: its groups.
-    """
-
-    day: int
-    key: str
-    model: str
-    upstream: str = ""
-    teams: tuple[str, ...] = ()
-    used: Used
+_MOST_ROWS = 4096  # of a minute; further callers are counted together
+_Place = tuple[int, str, str, str, tuple[str, ...]]  # of a row: its day, key, model, upstream and teams
 
 
 class _Numbers:
@@ -96,10 +55,13 @@ class Usages:
     """
 
     def __init__(self, folder: Path | None, clock: Clock) -> None:
-        self._folder = folder
+        self._table = None if folder is None else UsageTable(folder)
         self._clock = clock
         self._numbers: dict[tuple[str, str], _Numbers] = {}
-        self._rows: dict[tuple[int, str, str, str, tuple[str, ...]], Used] = {}
+        self._rows: dict[_Place, Used] = {}
+        self._changed: set[_Place] = set()  # since they were last encoded
+        self._lines: dict[_Place, bytes] = {}
+        self._since = 0  # when the first of them was noted
 
     def note(self, model: str, call: Call, ended: int, fault: str = "") -> None:
         """Count a request that is over.
@@ -108,7 +70,6 @@ class Usages:
             ended: Monotonic, as `call.begun`.
             fault: "failed" where its answer is none or broke off, "left" where its caller did.
         """
-        failed = bool(fault)
         outcome, usage = call.outcome, call.outcome.usage
         numbers = self._numbers.get((model, outcome.upstream))
         if numbers is None:
@@ -117,42 +78,83 @@ class Usages:
         numbers.requests[how] += 1
         numbers.queued_us += outcome.queued_us
         numbers.hedged += outcome.hedged
-        used = Used(requests=int(not failed), cached=int(bool(outcome.cached)), counted=int(outcome.counted))
+        answer_us = 0
         if usage is not None:
-            numbers.tokens["prompt"] += usage.prompt
-            numbers.tokens["cached"] += usage.cached
-            numbers.tokens["completion"] += usage.completion
+            tokens = numbers.tokens
+            tokens["prompt"] += usage.prompt
+            tokens["cached"] += usage.cached
+            tokens["completion"] += usage.completion
             numbers.cost += outcome.micros
-            used.prompt, used.completion, used.micros = usage.prompt, usage.completion, outcome.micros
-        if not failed and outcome.first_us:
+        if not fault and outcome.first_us:
             numbers.first.observe(outcome.first_us / SECOND)
-            used.first_us = outcome.first_us
-            used.answer_us = max(0, ended - call.begun - outcome.first_us)
-            if usage is not None and used.answer_us:
-                numbers.pace.observe(usage.completion * SECOND / used.answer_us)
-        if self._folder is None or used == Used():
+            answer_us = max(0, ended - call.begun - outcome.first_us)
+            if usage is not None and answer_us:
+                numbers.pace.observe(usage.completion * SECOND / answer_us)
+        if self._table is None or (fault and usage is None):
             return
-        now = self._clock.now()
-        row = (now - now % DAY, call.caller.id, model, outcome.upstream, tuple(sorted(call.caller.groups)))
-        if row not in self._rows and len(self._rows) >= _MOST_ROWS:
-            row = (row[0], "", model, outcome.upstream, ())
-        self._rows.setdefault(row, Used()).add(used)
+        used = self._used(call, model)
+        if usage is not None:
+            used.prompt += usage.prompt
+            used.completion += usage.completion
+            used.micros += outcome.micros
+        if outcome.counted:
+            used.counted += 1
+        if not fault:
+            used.requests += 1
+            used.first_us += outcome.first_us
+            used.answer_us += answer_us
+            if outcome.cached:
+                used.cached += 1
+
+    def _used(self, call: Call, model: str) -> Used:
+        """Return the row of a call, which is about to change."""
+        now, groups = self._clock.now(), call.caller.groups
+        teams = tuple(sorted(groups)) if groups else ()
+        place = (now - now % DAY, call.caller.id, model, call.outcome.upstream, teams)
+        used = self._rows.get(place)
+        if used is None:
+            if not self._rows:
+                self._since = now
+            if len(self._rows) >= _MOST_ROWS:
+                place = (place[0], "", model, call.outcome.upstream, ())
+            used = self._rows.setdefault(place, Used())
+        self._changed.add(place)
+        return used
 
     async def flush(self) -> None:
-        """Append what is not written yet to the table.
+        """Write what was counted since the last time to the table. Do not call it again before it has ended.
 
         Raises:
             StorageFull: There is no space; it is kept for the next time.
         """
-        if self._folder is None or not self._rows:
+        if self._table is None or not self._rows:
             return
-        taken, self._rows = self._rows, {}
+        now = self._clock.now()
+        seal = not 0 <= now - self._since < MINUTE
+        if not self._changed and not seal:
+            return
+        changed, self._changed = self._changed, set()
+        for place in changed:
+            self._lines[place] = _encoded(place, self._rows[place])
+        lines = list(self._lines.values())
+        taken = self._rows
+        if seal:
+            self._rows, self._lines = {}, {}
         try:
-            await asyncio.to_thread(_append, self._folder, taken)
+            await asyncio.to_thread(self._table.write, lines, now, seal=seal)
         except MainspringError:
-            for row, used in taken.items():
-                self._rows.setdefault(row, Used()).add(used)
+            self._changed |= changed
+            if seal:
+                for place, used in taken.items():
+                    self._rows.setdefault(place, Used()).add(used)
+                self._changed |= self._rows.keys()
+                self._since = now
             raise
+
+    def close(self) -> None:
+        """Let go of the table's file."""
+        if self._table is not None:
+            self._table.close()
 
     def metrics(self) -> Iterator[Metric]:
         """Yield the families for Prometheus."""
@@ -264,30 +266,6 @@ def described(operation: str, model: str, outcome: Outcome) -> dict[str, str | i
     return found
 
 
-def rows(folder: Path, since: int) -> Iterator[UsageRow]:
-    """Yield the rows of days from an instant on. A line that a kill cut off is passed over."""
-    for path in sorted(folder.glob("*.jsonl")):
-        with path.open("rb") as lines:
-            for line in lines:
-                try:
-                    row = msgspec.json.decode(line, type=UsageRow)
-                except msgspec.DecodeError:
-                    continue
-                if row.day + DAY > since:
-                    yield row
-
-
-def _append(folder: Path, taken: Mapping[tuple[int, str, str, str, tuple[str, ...]], Used]) -> None:
-    months: dict[str, list[bytes]] = defaultdict(list)
-    for (day, key, model, upstream, teams), used in taken.items():
-        row = UsageRow(day=day, key=key, model=model, upstream=upstream, teams=teams, used=used)
-        months[f"{to_datetime(day):%Y-%m}"].append(msgspec.json.encode(row) + b"\n")
-    for month, lines in months.items():
-        path = folder / f"{month}.jsonl"
-        with disk_errors(path):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(descriptor, b"\n" + b"".join(lines))  # after a line that another process's kill cut off
-            finally:
-                os.close(descriptor)
+def _encoded(place: _Place, used: Used) -> bytes:
+    day, key, model, upstream, teams = place
+    return msgspec.json.encode(UsageRow(day=day, key=key, model=model, upstream=upstream, teams=teams, used=used))

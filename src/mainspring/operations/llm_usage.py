@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import msgspec
 
 from mainspring.core.time import SECOND, format_instant
-from mainspring.llm.usage import FOLDER, UsageRow, Used, rows
+from mainspring.llm.usage import FOLDER
+from mainspring.llm.usage_table import UsageRow, Used, rows
 from mainspring.operations.quotas import names_of
 from mainspring.project import Project
 from mainspring.serving.quota import MILLIONTHS

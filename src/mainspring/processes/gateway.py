@@ -82,6 +82,7 @@ def build_gateway(
             ),
             project.authoriser,
             Usages(project.settings.state / USAGE, project.wall),
+            traced=tracing is not None,
         ),
     )
 

@@ -14,13 +14,13 @@ from kit.scripted_upstreams import ScriptedUpstream, Step, asked, call
 from kit.serving import NOW
 from kit.virtual_time import now, run
 from mainspring.core.errors import StorageFull
-from mainspring.core.time import DAY, ManualClock
-from mainspring.llm import usage as module
+from mainspring.core.time import DAY, MINUTE, SECOND, ManualClock
 from mainspring.llm.answering import Shared, assemble
 from mainspring.llm.declaring import LanguageModel, TokenPrice, UpstreamModel
 from mainspring.llm.limits import AnswerCache
 from mainspring.llm.model import EmbeddingsRequest, Sampling, UpstreamError
-from mainspring.llm.usage import Usages, Watched, rows
+from mainspring.llm.usage import Usages, Watched
+from mainspring.llm.usage_table import UsageTable, rows
 from mainspring.security.model import KeyScope, Principal
 from mainspring.serving.protocol.asked import Outside
 
@@ -101,6 +101,7 @@ def test_the_table_is_read_by_day_past_lines_that_a_kill_cut_off(tmp_path: Path)
         used(of, Step())
         asyncio.run(of.flush())
         asyncio.run(of.flush())  # nothing is left
+        of.close()
         with next(tmp_path.glob("*.jsonl")).open("ab") as file:
             file.write(b'{"day": 1, "key": "cut')
         clock.advance(DAY)
@@ -109,18 +110,38 @@ def test_the_table_is_read_by_day_past_lines_that_a_kill_cut_off(tmp_path: Path)
 
 
 def test_what_cannot_be_written_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    of = Usages(tmp_path, ManualClock(NOW))
+    clock = ManualClock(NOW)
+    of = Usages(tmp_path, clock)
     used(of, Step())
 
-    def full(*_: object) -> None:
+    def full(*_: object, **_more: object) -> None:
         raise StorageFull("There is no space.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, "_append", full)
-        with pytest.raises(StorageFull):
-            asyncio.run(of.flush())
+        patched.setattr(UsageTable, "write", full)
+        for _ in range(2):
+            with pytest.raises(StorageFull):
+                asyncio.run(of.flush())
+            clock.advance(MINUTE)
+    used(of)
     asyncio.run(of.flush())
-    assert sum(row.used.requests for row in rows(tmp_path, 0)) == 3
+    assert sum(row.used.requests for row in rows(tmp_path, 0)) == 5
+
+
+def test_sums_of_a_minute_are_written_in_place_and_those_of_before_stay(tmp_path: Path) -> None:
+    clock = ManualClock(NOW)
+    of, other = Usages(tmp_path, clock), Usages(tmp_path, clock)
+    for second in range(1, 131):
+        for each in (of, other):
+            used(each)
+            asyncio.run(each.flush())
+        assert sum(row.used.requests for row in rows(tmp_path, 0)) == 4 * second
+        clock.advance(SECOND)
+    files = sorted(tmp_path.glob("*.jsonl"))
+    assert len(files) == 2  # one a process
+    assert len(list(rows(tmp_path, 0))) == 2 * 2 * 3  # of two processes and upstreams, in three minutes
+    of.close()
+    other.close()
 
 
 def test_a_span_says_what_was_used_and_nothing_of_what_was_said() -> None:

@@ -333,6 +333,9 @@ class Gateway:
         if told is None:
             self._over(request, _HUNG_UP)
             return
+        if type(told) is Reply and len(told.body) < MIN_COMPRESSED:
+            self._send(request, told)
+            return
         # Sheds and quotas say nothing about this process: the connection's next request may be an important one.
         overloaded = isinstance(told, (DeadlineExceeded, Overloaded)) and not isinstance(told, (QuotaExceeded, Shed))
         counted = SPENT if isinstance(told, QuotaExceeded) else None

@@ -18,7 +18,7 @@ from mainspring.core.schema import DType
 from mainspring.core.settings import Url
 from mainspring.vectors.adapters.pgvector import PgVectorIndex, PgVectorStore
 from mainspring.vectors.conformance import VectorIndexConformance, VectorStoreConformance, made_vectors, recall
-from mainspring.vectors.conformance_text import FIELDS
+from mainspring.vectors.conformance_store import FIELDS
 from mainspring.vectors.model import Entries, IndexSpec
 
 _SCHEMAS = map("s{}".format, count())
@@ -87,6 +87,7 @@ def filtered(shared: Url) -> Iterator[PgVectorIndex]:
     store.close()
 
 
+@pytest.mark.timeout(3600)
 @settings(max_examples=examples(gate=100, deep=20_000), deadline=None)
 @given(where=conditions())
 def test_a_filter_passes_what_its_evaluation_passes(filtered: PgVectorIndex, where: Node) -> None:

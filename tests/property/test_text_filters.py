@@ -11,7 +11,7 @@ from kit.conditions import IDS, ROWS, VALUES, conditions, passing_ids
 from kit.depth import examples
 from mainspring.core.expr.tree import Node
 from mainspring.vectors.adapters.tantivy import TantivyTextIndex, TantivyTextStore
-from mainspring.vectors.conformance_text import FIELDS
+from mainspring.vectors.conformance_store import FIELDS
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import msgspec
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.expr.tree import Node, col
 from mainspring.core.schema import DType
-from mainspring.core.time import format_instant, parse_instant
+from mainspring.core.time import format_instant, parse_instant, to_datetime
 from mainspring.operations.auditing import audited
 from mainspring.operations.collection_measures import approving
 from mainspring.project import Project
@@ -175,8 +175,7 @@ def equal_fields(project: Project, name: str, given: Sequence[str]) -> Node | No
             raise Invalid(
                 f"{each!r} names no field of collection {name!r}.", fix=f"write FIELD=VALUE, of {sorted(fields)}."
             )
-        whole = fields[field] is DType.Timestamp  # constants are none
-        parts.append((col(field).cast(DType.Int64) if whole else col(field)) == _value(field, text, fields[field]))
+        parts.append(col(field) == _value(field, text, fields[field]))
     return reduce(operator.and_, parts) if parts else None
 
 
@@ -190,4 +189,4 @@ def _value(field: str, text: str, dtype: DType) -> Any:
             return float(text)
     except (KeyError, ValueError):
         raise Invalid(f"{text!r} is no value of {field!r}, which is {dtype!r}.", fix="write another value.") from None
-    return parse_instant(text) if dtype is DType.Timestamp else text
+    return to_datetime(parse_instant(text)) if dtype is DType.Timestamp else text

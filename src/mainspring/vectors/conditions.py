@@ -18,7 +18,7 @@ from mainspring.core.schema import DType, Schema
 
 _FLOATS = (DType.Float32, DType.Float64)
 _INTEGERS = (DType.Int32, DType.Int64, DType.Timestamp)
-_WIDENED = {DType.Int64: (DType.Int32,), DType.Float64: (DType.Int32, DType.Int64, DType.Float32)}
+_WIDENED = {DType.Int64: (DType.Int32, DType.Timestamp), DType.Float64: (DType.Int32, DType.Int64, DType.Float32)}
 _MIRRORED = {"eq": "eq", "ne": "ne", "lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
 _END = 1 << 63
 

@@ -6,31 +6,30 @@ and every filter in Python.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from mainspring.core.errors import Conflict, Invalid, NotFound
+from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.expr.tree import Node, col
-from mainspring.core.schema import DType, Schema
+from mainspring.core.schema import DType
 from mainspring.vectors.conditions import condition
+from mainspring.vectors.conformance_store import (
+    FIELDS,
+    Stored,
+    await_that,
+    check_absent,
+    check_names,
+    repeated,
+    run_at_once,
+)
 from mainspring.vectors.model import METRICS, Entries, Floats, Hit, IndexSpec, Metric
 from mainspring.vectors.ports import VectorIndex, VectorStore
 
-FIELDS: Schema = {
-    "kind": DType.String,
-    "part": DType.Int64,
-    "year": DType.Int32,
-    "price": DType.Float64,
-    "rough": DType.Float32,
-    "public": DType.Boolean,
-    "seen": DType.Timestamp,
-}
 _DAY = 86_400_000_000
 _CLOSE = 1e-4
 _SELECTIVITIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.6, 0.9, 1.0)
@@ -141,7 +140,7 @@ def check_order(hits: Sequence[Hit]) -> None:
         raise AssertionError(f"an id stands twice: {hits}")
 
 
-class VectorIndexConformance:
+class VectorIndexConformance(Stored):
     """Suite of one index.
 
     Attributes:
@@ -156,11 +155,6 @@ class VectorIndexConformance:
     dimension: ClassVar[int] = 16
     compares_only: ClassVar[bool] = False
     chooses_by_id: ClassVar[bool] = True
-
-    @pytest.fixture
-    def stored(self) -> Callable[[], Iterable[bytes]]:
-        """Return a function that reads all files of the store; none where they are not ours to read."""
-        return tuple
 
     @pytest.fixture
     def beside(self, store: VectorStore) -> VectorStore:
@@ -421,74 +415,47 @@ class VectorIndexConformance:
         reader = beside.open("i")
         axes = np.eye(4, dtype=np.float32)
         writer.upsert(made(list("abcd"), axes))
-        self._soon(lambda: reader.count() == 4)
+        await_that(lambda: reader.count() == 4)
         writer.upsert(made(["a"], axes[1:2]))
         writer.delete(["b"])
-        self._soon(lambda: [hit.id for hit in reader.search(axes[1:2], 1)[0]] == ["a"])
+        await_that(lambda: [hit.id for hit in reader.search(axes[1:2], 1)[0]] == ["a"])
         writer.compact()
         writer.delete(["a"])
-        self._soon(lambda: reader.ids() == ["c", "d"])
+        await_that(lambda: reader.ids() == ["c", "d"])
         reader.upsert(made(["e"], axes[:1]))
-        self._soon(lambda: writer.search(axes[:1], 1)[0][0].id == "e")
+        await_that(lambda: writer.search(axes[:1], 1)[0][0].id == "e")
         writer.close()
         reader.close()
 
-    @staticmethod
-    def _soon(holds: Callable[[], bool], wait_s: float = 5.0) -> None:
-        end = time.monotonic() + wait_s
-        while not holds():
-            assert time.monotonic() < end
-            time.sleep(0.01)
-
     def test_a_search_sees_a_write_whole_or_not_at_all(self, index: VectorIndex) -> None:
         ids = [f"e{number:02}" for number in range(40)]
-        query, failures, done = np.ones((1, 4), np.float32), list[BaseException](), threading.Event()
+        query = np.ones((1, 4), np.float32)
 
         def write(round_number: int) -> None:
             vectors = made_vectors(40, 4, seed=round_number)
             index.upsert(Entries(ids, vectors, {"part": [round_number] * 40}))
 
         def read() -> None:
-            try:
-                while not done.is_set():
-                    (hits,) = index.search(query, 100)
-                    check_order(hits)
-                    assert len(hits) == 40
-                    assert len(set(index.get(ids).fields["part"])) == 1
-            except BaseException as failure:
-                failures.append(failure)
+            (hits,) = index.search(query, 100)
+            check_order(hits)
+            assert len(hits) == 40
+            assert len(set(index.get(ids).fields["part"])) == 1
 
         write(0)
-        readers = [threading.Thread(target=read) for _ in range(3)]
-        for reader in readers:
-            reader.start()
-        for number in range(1, 25):
-            write(number)
-            if number % 8 == 0:
-                index.compact()
-        done.set()
-        for reader in readers:
-            reader.join()
-        assert failures == []
+        with repeated(read, 3):
+            for number in range(1, 25):
+                write(number)
+                if number % 8 == 0:
+                    index.compact()
         assert index.get(ids).fields["part"] == [24] * 40
 
     def test_threads_write_at_once(self, index: VectorIndex) -> None:
-        failures = list[BaseException]()
-
         def write(name: str) -> None:
-            try:
-                for number in range(10):
-                    index.upsert(made([f"{name}{number}", f"{name}!{number}"], made_vectors(2, 4)))
-                    assert index.delete([f"{name}!{number}"]) == 1
-            except BaseException as failure:
-                failures.append(failure)
+            for number in range(10):
+                index.upsert(made([f"{name}{number}", f"{name}!{number}"], made_vectors(2, 4)))
+                assert index.delete([f"{name}!{number}"]) == 1
 
-        threads = [threading.Thread(target=write, args=(name,)) for name in "abcd"]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert failures == []
+        run_at_once(*(partial(write, name) for name in "abcd"))
         assert index.ids() == sorted(f"{name}{number}" for name in "abcd" for number in range(10))
 
     def test_compaction_keeps_what_is_there_and_no_byte_of_what_was(
@@ -517,8 +484,7 @@ class VectorIndexConformance:
         assert not {ids[place] for place in gone} & {hit.id for each in hits for hit in each}
         texts = [b"personal", b"replaced-text", *(ids[place].encode() for place in gone)]
         parts = [*texts, *(vector.astype(np.float32).tobytes()[:12] for vector in (*held, *vectors[[*gone, 6]]))]
-        for content in stored():
-            assert not [part for part in parts if part in content]
+        check_absent(stored, *parts)
         assert index.size_bytes() > 0
         index.close()
 
@@ -571,13 +537,8 @@ def _compares(where: Node) -> bool:
     return False
 
 
-class VectorStoreConformance:
+class VectorStoreConformance(Stored):
     """Suite of a store of indexes."""
-
-    @pytest.fixture
-    def stored(self) -> Callable[[], Iterable[bytes]]:
-        """Return a function that reads all files of the store; none where they are not ours to read."""
-        return tuple
 
     def test_keeps_indexes_by_name(self, store: VectorStore) -> None:
         assert store.names() == []
@@ -592,26 +553,17 @@ class VectorStoreConformance:
         spec = IndexSpec(dimension=2, fields={"kind": DType.String})
         store.create("i", spec).upsert(made(["x"], np.ones((1, 2), np.float32)))
         assert store.create("i", spec).ids() == ["x"]
-        for other in (
+        check_names(
+            store,
+            store.create,
+            spec,
             IndexSpec(dimension=3, fields=spec.fields),
             IndexSpec(dimension=2, metric="dot", fields=spec.fields),
             IndexSpec(dimension=2),
             IndexSpec(dimension=2, fields={"kind": DType.Int64}),
-        ):
-            with pytest.raises(Conflict):
-                store.create("i", other)
+        )
+        assert store.names() == ["i"]
         assert store.open("i").ids() == ["x"]
-
-    def test_an_index_that_is_not_there_is_not_found(self, store: VectorStore) -> None:
-        with pytest.raises(NotFound):
-            store.open("i")
-        store.drop("i")
-        assert store.names() == []
-
-    def test_a_name_that_is_no_name_is_refused(self, store: VectorStore) -> None:
-        for name in ("", "../i", "a/b", "a b", ".", "'", "x" * 200):
-            with pytest.raises(Invalid):
-                store.create(name, IndexSpec(dimension=2))
 
     def test_an_index_that_was_dropped_is_gone_with_its_bytes(
         self, store: VectorStore, stored: Callable[[], Iterable[bytes]]
@@ -625,7 +577,6 @@ class VectorStoreConformance:
         assert store.names() == ["kept"]
         with pytest.raises(NotFound):
             store.open("i")
-        for content in stored():
-            assert not [part for part in (b"secret", b"personal") if part in content]
+        check_absent(stored, b"secret", b"personal")
         assert store.create("i", spec).count() == 0
         assert store.open("kept").ids() == ["kept"]

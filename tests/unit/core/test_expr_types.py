@@ -1,5 +1,7 @@
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import msgspec
 import pytest
 
 from mainspring.core.errors import Invalid
@@ -7,6 +9,7 @@ from mainspring.core.expr import Call, Cast, Literal, Node, TimePart, as_expr, c
 from mainspring.core.expr.render import render
 from mainspring.core.expr.types import columns_of, dtype_of
 from mainspring.core.schema import DType
+from mainspring.core.time import from_datetime
 
 SCHEMA = {
     "x": DType.Float32,
@@ -159,3 +162,14 @@ def test_expressions_are_shown_as_they_are_written() -> None:
     for _ in range(100):
         long = long + 1
     assert len(render(long)) <= 120
+
+
+def test_an_aware_datetime_is_an_instant() -> None:
+    noon = datetime(2026, 1, 31, 12, tzinfo=timezone(timedelta(hours=1)))
+    early = t < noon
+    assert dtype_of(early, SCHEMA) is DType.Boolean
+    assert render(early) == "(col('t') < 2026-01-31T11:00:00Z)"
+    assert msgspec.json.decode(msgspec.json.encode(early), type=Node).arguments[1].value == from_datetime(noon)
+    assert dtype_of(t.one_of([noon]), SCHEMA) is DType.Boolean
+    with pytest.raises(Invalid, match="no UTC offset"):
+        as_expr(noon.replace(tzinfo=None))

@@ -18,6 +18,7 @@ from mainspring.operations.collection_measures import evaluations, version_of
 from mainspring.operations.collections import equal_fields
 from mainspring.training.gates import at_least, beats
 from mainspring.vectors.adapters.memory import MemoryVectorStore
+from mainspring.vectors.adapters.memory_text import MemoryTextStore
 from mainspring.vectors.evaluation.declaring import EvaluationSet
 from mainspring.vectors.model import Entries, IndexSpec
 
@@ -72,6 +73,12 @@ def test_a_condition_is_written_as_a_value_of_each_type() -> None:
     assert index.ids(where=equal_fields(project, "docs", [*given, "at=2026-01-01T00:00:00Z"])) == ["one"]
     with pytest.raises(Invalid, match="is no value of 'page'"):
         equal_fields(project, "docs", ["page=two"])
+    with pytest.raises(Invalid, match="offset"):
+        equal_fields(project, "docs", ["at=2026-01-01T00:00:00"])
+    texts = MemoryTextStore().create("docs", fields)
+    texts.upsert(["one", "other"], ["word", "word"], values)
+    where = equal_fields(project, "docs", ["at=2026-01-01T01:00:00+01:00"])
+    assert [hit.id for hit in texts.search(["word"], 5, where=where)[0]] == ["one"]
 
 
 def test_a_new_index_that_fails_its_gates_is_not_searched() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mainspring.core.expr.tree import Call, Cast, Column, Literal, Node, TimePart, Unnamed
 from mainspring.core.schema import DType
-from mainspring.core.time import format_duration
+from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT, format_duration, format_instant
 
 _INFIX = {
     "add": "+", "sub": "-", "mul": "*", "div": "/", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">",
@@ -30,6 +30,12 @@ def _render(expr: Node, depth: int) -> str:
     if isinstance(expr, Literal):
         if expr.dtype is DType.Duration and isinstance(expr.value, int):
             return format_duration(expr.value)
+        if (
+            expr.dtype is DType.Timestamp
+            and isinstance(expr.value, int)
+            and FIRST_INSTANT <= expr.value <= LAST_INSTANT
+        ):
+            return format_instant(expr.value)
         return repr(expr.value)
     if isinstance(expr, Cast):
         return f"{_render(expr.argument, depth + 1)}.cast({expr.dtype!r})"

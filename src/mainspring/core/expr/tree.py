@@ -8,7 +8,8 @@ code.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import reduce
 from typing import Any
 
@@ -16,7 +17,7 @@ import msgspec
 
 from mainspring.core.errors import Invalid
 from mainspring.core.schema import DType
-from mainspring.core.time import DAY, HOUR, MICROSECOND, MINUTE, SECOND
+from mainspring.core.time import DAY, HOUR, MICROSECOND, MINUTE, SECOND, from_datetime
 
 Scalar = bool | int | float | str | None
 
@@ -100,7 +101,7 @@ class Operators:
         """This value, or `other` where it is null."""
         return _call("coalesce", self, other)
 
-    def one_of(self, values: list[Scalar]) -> Call:
+    def one_of(self, values: Sequence[Scalar | datetime]) -> Call:
         """True where the value equals one of `values`."""
         return _call("one_of", self, *values)
 
@@ -223,7 +224,7 @@ class Column(Expr, frozen=True, eq=False, tag="column"):
 
 
 class Literal(Expr, frozen=True, eq=False, tag="literal"):
-    """A constant. `dtype` is given if Python's type does not determine it (a duration)."""
+    """A constant. `dtype` is given if Python's type does not determine it (a duration, an instant)."""
 
     value: Scalar
     dtype: DType | None = None
@@ -268,7 +269,7 @@ def as_expr(value: Any) -> Node:
     """Return `value` if it is an expression, else a literal.
 
     Raises:
-        Invalid: It is neither an expression nor a bool, int, finite float, str or None.
+        Invalid: It is neither an expression nor a bool, int, finite float, str, aware datetime or None.
     """
     if isinstance(value, (Column, Literal, Call, Cast, TimePart, Unnamed)):
         return value
@@ -278,6 +279,8 @@ def as_expr(value: Any) -> Node:
         raise Invalid(f"The constant {value!r} cannot be used in an expression.", fix="compare with a finite number.")
     if value is None or isinstance(value, (bool, int, float, str)):
         return Literal(value)
+    if isinstance(value, datetime):
+        return Literal(from_datetime(value), DType.Timestamp)
     raise Invalid(
         f"{value!r} of type {type(value).__name__} cannot be used in an expression.", fix="use a plain value."
     )

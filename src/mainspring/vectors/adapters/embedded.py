@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import cache
@@ -87,12 +88,15 @@ class EmbeddedVectorIndex:
         self._loaded: Loaded | None = None
         self._known: tuple[State, bytes, float] | None = None  # until when, and for which mark, a state is the newest
         self._seen: State | None = None
-        self._file = _database(folder)
         try:
-            self._inode = self._file.path.stat().st_ino
-            self._mark = Mark(folder / _MARK)
-        except FileNotFoundError:
+            self._held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # so its number is given to no other folder
+        except (FileNotFoundError, NotADirectoryError):
             raise no_index(folder.name) from None
+        weakref.finalize(self, os.close, self._held)
+        self._file = _database(folder)
+        if not self._file.path.is_file():
+            raise no_index(folder.name)
+        self._mark = Mark(folder / _MARK)
         with self._file.errors():
             (spec,) = self._file.connection().execute("SELECT json FROM spec").fetchone()
         self.spec = msgspec.json.decode(spec, type=IndexSpec)
@@ -198,7 +202,7 @@ class EmbeddedVectorIndex:
     def there(self) -> bool:
         """True if the index was neither dropped, nor dropped and created anew."""
         try:
-            return self._file.path.stat().st_ino == self._inode
+            return os.path.samestat(self._folder.stat(), os.fstat(self._held))
         except FileNotFoundError:
             return False
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from mainspring.core.expr.evaluate import Vector, vector
 from mainspring.core.expr.tree import Node
-from mainspring.core.ids import check_id
+from mainspring.vectors.adapters.memory_store import MemoryStore
 from mainspring.vectors.columns import check_entries, check_search, check_where, passing, similarities
-from mainspring.vectors.model import Entries, Floats, Hit, IndexSpec, checked, no_index, other_spec
+from mainspring.vectors.model import Entries, Floats, Hit, IndexSpec, checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,25 +102,6 @@ class MemoryVectorIndex:
         """Do nothing."""
 
 
-class MemoryVectorStore:
+class MemoryVectorStore(MemoryStore[IndexSpec, MemoryVectorIndex]):
     def __init__(self) -> None:
-        self._indexes: dict[str, MemoryVectorIndex] = {}
-        self._lock = threading.Lock()
-
-    def create(self, name: str, spec: IndexSpec) -> MemoryVectorIndex:
-        with self._lock:
-            index = self._indexes.setdefault(check_id(name, "index"), MemoryVectorIndex(spec))
-        if index.spec != spec:
-            raise other_spec(name)
-        return index
-
-    def open(self, name: str) -> MemoryVectorIndex:
-        if name not in self._indexes:
-            raise no_index(name)
-        return self._indexes[name]
-
-    def names(self) -> list[str]:
-        return sorted(self._indexes)
-
-    def drop(self, name: str) -> None:
-        self._indexes.pop(name, None)
+        super().__init__(MemoryVectorIndex)

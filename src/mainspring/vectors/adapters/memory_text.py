@@ -10,12 +10,12 @@ from typing import Any
 
 from mainspring.core.expr.evaluate import evaluate, vector
 from mainspring.core.expr.tree import Node
-from mainspring.core.ids import check_id
 from mainspring.core.schema import Schema
+from mainspring.vectors.adapters.memory_store import MemoryStore
 from mainspring.vectors.bm25 import ranked
 from mainspring.vectors.columns import check_fields, check_ids
 from mainspring.vectors.conditions import condition
-from mainspring.vectors.model import Hit, no_index, other_spec
+from mainspring.vectors.model import Hit
 from mainspring.vectors.words import asked_words, words
 
 
@@ -69,25 +69,6 @@ class MemoryTextIndex:
         """Do nothing."""
 
 
-class MemoryTextStore:
+class MemoryTextStore(MemoryStore[Schema, MemoryTextIndex]):
     def __init__(self) -> None:
-        self._indexes: dict[str, MemoryTextIndex] = {}
-        self._lock = threading.Lock()
-
-    def create(self, name: str, fields: Schema) -> MemoryTextIndex:
-        with self._lock:
-            index = self._indexes.setdefault(check_id(name, "index"), MemoryTextIndex(fields))
-        if index.fields != fields:
-            raise other_spec(name)
-        return index
-
-    def open(self, name: str) -> MemoryTextIndex:
-        if name not in self._indexes:
-            raise no_index(name)
-        return self._indexes[name]
-
-    def names(self) -> list[str]:
-        return sorted(self._indexes)
-
-    def drop(self, name: str) -> None:
-        self._indexes.pop(name, None)
+        super().__init__(MemoryTextIndex)

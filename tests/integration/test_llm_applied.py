@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,6 +23,7 @@ from mainspring.project.catalog import memory_catalog
 from mainspring.project.definitions.applied import Applied
 from mainspring.project.definitions.loading import load_definitions
 from mainspring.project.language_models import AppliedModels
+from mainspring.project.served_definitions import CatalogDefinitions
 from mainspring.project.settings import load_settings
 from mainspring.security.model import Principal
 from mainspring.serving.quota import Quota
@@ -43,17 +46,19 @@ def declared(name: str, upstream: str = "local") -> str:
 
 def test_a_gateway_follows_what_was_applied_and_keeps_it_while_the_catalog_is_away(tmp_path: Path) -> None:
     applied, away = Applied(memory_catalog()), False
+    project: Any = SimpleNamespace(applied=applied)
+    definitions = CatalogDefinitions(project)
 
-    def opened() -> Applied:
+    def read() -> str:
         if away:
             raise Unavailable("The catalog does not respond.")
-        return applied
+        return definitions.read()
 
     async def body() -> None:
         nonlocal away
         applied.replace(contents(tmp_path, declared("assistant"), declared("other", "elsewhere")), 1)
         with scripted() as upstream:
-            models = AppliedModels(opened, {"LOCAL": UpstreamServer("local", upstream.url)})
+            models = AppliedModels(read, {"LOCAL": UpstreamServer("local", upstream.url)})
             with pytest.raises(Unavailable):
                 models.current()
             models.start()
@@ -83,11 +88,12 @@ def known(models: AppliedModels) -> Mapping[str, Served]:
         return {}
 
 
-def test_without_upstreams_there_are_no_language_models_and_nothing_is_read() -> None:
+def test_a_gateway_whose_copy_has_no_definitions_serves_no_language_models() -> None:
     async def body() -> None:
-        models = AppliedModels(lambda: pytest.fail("read"), {})
+        models = AppliedModels(str, {})
         models.start()
-        assert models.current() == {}
+        await wait_until_async(lambda: models._served is not None, "the first look")
+        assert models.current() == models.chains() == models.collections() == {}
         await models.stop()
 
     asyncio.run(body())

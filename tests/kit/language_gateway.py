@@ -11,13 +11,15 @@ from kit.serving import Kit
 from kit.waiting import free_port
 from mainspring.core.settings import Address, UpstreamServer
 from mainspring.llm.answering import Assemble, Served, assemble
+from mainspring.llm.answers.served import ServedChain
 from mainspring.llm.declaring import LanguageModel, UpstreamModel
 from mainspring.llm.ports import Upstream
-from mainspring.llm.surface import LanguageSurface
+from mainspring.llm.surface import LanguageSurface, ModelsSource
 from mainspring.project.language_models import build_upstream
 from mainspring.security.model import KeyScope
 from mainspring.security.policy import CedarAuthoriser
 from mainspring.serving.http.server import serve
+from mainspring.vectors.served import ServedCollection
 
 
 class FixedModels:
@@ -36,6 +38,12 @@ class FixedModels:
     def start(self) -> None:
         self.upstreams = {name: build_upstream(server) for name, server in self._servers.items()}
         self._served = {model.name: Served(model, self._assemble(model, self.upstreams)) for model in self._models}
+
+    def chains(self) -> Mapping[str, ServedChain]:
+        return {}
+
+    def collections(self) -> Mapping[str, ServedCollection]:
+        return {}
 
     async def stop(self) -> None:
         for each in self.upstreams.values():
@@ -63,11 +71,14 @@ async def language_gateway(
     *models: LanguageModel,
     put_together: Assemble = assemble,
     kit: Kit | None = None,
+    source: ModelsSource | None = None,
+    authoriser: CedarAuthoriser | None = None,
 ) -> AsyncIterator[LanguageGateway]:
-    """Serve models, by default `assistant` and `embedder` over the upstream `local`."""
+    """Serve models, by default `assistant` and `embedder` over the upstream `local`; or those of a source."""
     kit = kit or Kit()
     served = models or (language_model(), language_model("embedder", embeds=True))
-    kit.surface = LanguageSurface(FixedModels(served, servers, put_together), CedarAuthoriser())
+    source = source or FixedModels(served, servers, put_together)
+    kit.surface = LanguageSurface(source, authoriser or CedarAuthoriser())
     port, started = free_port(), asyncio.Event()
     token = kit.key(KeyScope.PREDICT).removeprefix("Bearer ")
     running = LanguageGateway(f"http://127.0.0.1:{port}/v1", token, kit)

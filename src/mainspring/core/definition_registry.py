@@ -6,8 +6,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+import msgspec
 
 from mainspring.core.errors import Invalid
 
@@ -57,6 +59,16 @@ def declare(item: object) -> None:
     declared = _collector.get()
     if declared is not None:
         declared.items.append((item, caller()))
+
+
+def stored_fields(item: Any, **named: Any) -> dict[str, Any]:
+    """Return what a dataclass was declared with, by field, as JSON values: enough to declare it again.
+
+    Args:
+        named: Values in place of those that are definitions themselves.
+    """
+    given = {each.name: getattr(item, each.name) for each in fields(item) if each.init and each.name not in named}
+    return {**{name: msgspec.to_builtins(value) for name, value in given.items()}, **named}
 
 
 def expect(given: Any, kinds: type | tuple[type, ...], what: str, *, fix: str) -> None:

@@ -78,6 +78,10 @@ class Unavailable(MainspringError):
         super().__init__(what, fix=fix, retryable=True)
 
 
+class NotReady(Unavailable):
+    """What is asked for is known, and cannot be answered yet. Its message names nothing inside: callers get it."""
+
+
 class Overloaded(MainspringError):
     """No capacity for the request now. `retry_after_ms` is the time until a retry makes sense."""
 

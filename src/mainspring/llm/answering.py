@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from mainspring.core.errors import Unavailable
+from mainspring.core.errors import NotReady, Unavailable
 from mainspring.llm.accounting import Accounted
 from mainspring.llm.admitting import Admitted
 from mainspring.llm.budgets import Budgets
@@ -70,12 +70,12 @@ def assemble(model: LanguageModel, upstreams: Mapping[str, Upstream], shared: Sh
         upstreams: Those that the profile has, by name.
 
     Raises:
-        Unavailable: The profile has none of the model's upstreams.
+        NotReady: The profile has none of the model's upstreams.
     """
     shared = shared or Shared()
     known = [each for each in model.upstreams if each.upstream in upstreams]
     if not known:
-        raise Unavailable(
+        raise NotReady(
             f"The profile has none of the upstreams of the language model {model.name!r}.",
             fix=f"write [profiles.NAME.llm.upstreams.{model.upstreams[0].upstream}], then its url.",
         )

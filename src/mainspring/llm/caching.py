@@ -268,7 +268,7 @@ class Cached:
         found = self.answers.get(key)
         if found is not None:
             call.outcome.cached = EXACT
-        elif self._semantic is not None:
+        elif self._semantic is not None and call.alike:
             alike, place = await self._semantic.find(self._version, owner, request)
             if alike is not None and (found := self.answers.get(alike)) is not None:
                 call.outcome.cached = SEMANTIC

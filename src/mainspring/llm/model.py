@@ -351,6 +351,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         begun: When it was read, monotonic, microseconds (`serving.plane.lane.monotonic_us`).
         headers: Headers of the caller that are passed on to upstreams of its dialect, lower case.
         outcome: What becomes of it.
+        alike: Whether a cache may give the answer to a question that is only alike.
     """
 
     id: str
@@ -359,6 +360,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     deadlines: Deadlines = _DEADLINES
     headers: tuple[tuple[str, str], ...] = ()
     outcome: Outcome = msgspec.field(default_factory=Outcome)
+    alike: bool = True
 
 
 Kind = Literal["refused", "denied", "missing", "limited", "failed", "unreachable", "late", "broken"]

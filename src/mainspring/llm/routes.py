@@ -10,6 +10,8 @@ LLM_ROUTES: tuple[DataRoute, ...] = (
     DataRoute("POST", "/v1/responses", Action.ENDPOINT_PREDICT, "responses", in_body=True),
     DataRoute("POST", "/v1/messages", Action.ENDPOINT_PREDICT, "messages", in_body=True),
     DataRoute("POST", "/v1/embeddings", Action.ENDPOINT_PREDICT, "embeddings", in_body=True),
+    DataRoute("POST", "/v1/answers/{model}", Action.ENDPOINT_PREDICT, "ask"),
+    DataRoute("POST", "/v1/collections/{collection}/search", Action.COLLECTION_SEARCH, "search"),
     DataRoute("GET", "/v1/models", Action.GATEWAY_OPEN, "models"),
     DataRoute("GET", "/v1/models/{model}", Action.ENDPOINT_DESCRIBE, "model"),
 )

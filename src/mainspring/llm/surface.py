@@ -15,22 +15,23 @@ from typing import Any, Protocol
 
 from prometheus_client.core import Metric
 
-from mainspring.core.errors import Denied, MainspringError, NotFound, QuotaExceeded
+from mainspring.core.errors import MainspringError, NotFound, QuotaExceeded
 from mainspring.core.time import SystemClock
+from mainspring.llm.answer_handlers import EVENTS, AnswerHandlers, AnswersSource, caller_of
 from mainspring.llm.answering import Served
-from mainspring.llm.model import Call, ChatRequest, Dialect, Event, Events, UpstreamError
+from mainspring.llm.model import Call, ChatRequest, Deadlines, Dialect, Event, Events, UpstreamError
+from mainspring.llm.ports import Answering
 from mainspring.llm.protocol import anthropic, openai, responses
 from mainspring.llm.protocol.errors import Told, error_body, told
 from mainspring.llm.protocol.reading import InvalidField
 from mainspring.llm.routes import LLM_ROUTES
 from mainspring.llm.usage import Usages, Watched
-from mainspring.security.model import Action, Principal
+from mainspring.security.model import Action
 from mainspring.security.ports import Authoriser
 from mainspring.serving.http.message import JSON, JSON_ONLY, Reply, Request, Streamed, reply
 from mainspring.serving.http.routes import DataRoute
 from mainspring.serving.plane.lane import monotonic_us
 
-_STREAM = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
 _SPARED_S = 0.5  # of the time to drain, in which a stream says why it ends
 _LONGEST_NAME = 128
 _WRITE_S = 1.0
@@ -47,8 +48,8 @@ class Writer(Protocol):
     def fail(self, error: Told) -> bytes: ...
 
 
-class ModelsSource(Protocol):
-    """The language models that are served now."""
+class ModelsSource(AnswersSource, Protocol):
+    """The language models, chains of answers and collections that are served now."""
 
     def current(self) -> Mapping[str, Served]:
         """Return them by name.
@@ -67,6 +68,11 @@ class ModelsSource(Protocol):
         ...
 
 
+class _Asked(Protocol):
+    @property
+    def deadlines(self) -> Deadlines: ...
+
+
 class LanguageSurface:
     """Handlers of `LLM_ROUTES`, a `serving.http.gateway.Surface`.
 
@@ -83,6 +89,7 @@ class LanguageSurface:
         self._models = models
         self._authoriser = authoriser
         self._usages = usages or Usages(None, SystemClock())
+        self._answers = AnswerHandlers(models, authoriser, self._call)
         self._writing: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._unwritten = False
@@ -90,7 +97,8 @@ class LanguageSurface:
         self._cutting = False
 
     def handler(self, route: DataRoute) -> _Handler:
-        found: _Handler = getattr(self, route.handler)
+        owner = self if hasattr(self, route.handler) else self._answers
+        found: _Handler = getattr(owner, route.handler)
         return found
 
     def metrics(self) -> Iterable[Metric]:
@@ -128,8 +136,8 @@ class LanguageSurface:
         asyncio.get_running_loop().call_later(max(0.0, within_s - _SPARED_S), self._cut)
 
     def _cut(self) -> None:
-        self._cutting = True
-        for task in self._streams:
+        self._cutting = self._answers.cutting = True
+        for task in (*self._streams, *self._answers.streams):
             task.cancel()
 
     def refusal(self, request: Request, error: Exception) -> Reply:
@@ -141,77 +149,85 @@ class LanguageSurface:
 
     async def chat(self, request: Request, body: bytes | memoryview) -> Reply | Streamed:
         asked = openai.read_request(body)
-        served, call = self._served(request, asked.model)
+        answering, call = self._answering(request, asked.model)
         if asked.stream:
             writer = openai.EventWriter(wants_usage=asked.wants_usage)
-            return await self._streamed(served, asked, call, writer)
-        answer = await served.answering.chat(asked, call)
+            return await self._streamed(answering, asked, call, writer)
+        answer = await answering.chat(asked, call)
         return Reply(200, openai.write_reply(answer), JSON_ONLY + call.outcome.fields)
 
     async def responses(self, request: Request, body: bytes | memoryview) -> Reply | Streamed:
         asked = responses.read_request(body)
-        served, call = self._served(request, asked.model)
+        answering, call = self._answering(request, asked.model)
         if asked.stream:
-            return await self._streamed(served, asked, call, responses.EventWriter(asked))
-        answer = await served.answering.chat(asked, call)
+            return await self._streamed(answering, asked, call, responses.EventWriter(asked))
+        answer = await answering.chat(asked, call)
         return Reply(200, responses.write_reply(answer, asked), JSON_ONLY + call.outcome.fields)
 
     async def messages(self, request: Request, body: bytes | memoryview) -> Reply | Streamed:
         asked = anthropic.read_request(body)
-        served, call = self._served(request, asked.model)
+        answering, call = self._answering(request, asked.model)
         if asked.stream:
-            return await self._streamed(served, asked, call, anthropic.EventWriter())
-        answer = await served.answering.chat(asked, call)
+            return await self._streamed(answering, asked, call, anthropic.EventWriter())
+        answer = await answering.chat(asked, call)
         return Reply(200, anthropic.write_reply(answer), JSON_ONLY + call.outcome.fields)
 
     async def embeddings(self, request: Request, body: bytes | memoryview) -> Reply:
         asked = openai.read_embeddings(body)
-        served, call = self._served(request, asked.model, embeds=True)
-        answer = await served.answering.embed(asked, call)
+        answering, call = self._answering(request, asked.model, embeds=True)
+        answer = await answering.embed(asked, call)
         return Reply(200, openai.write_vectors(answer, base64_=asked.base64), JSON_ONLY + call.outcome.fields)
 
     async def models(self, request: Request, _body: bytes | memoryview) -> Reply:
-        caller = _caller(request)
+        caller = caller_of(request)
         seen = [
             _described(name)
-            for name in sorted(self._models.current())
+            for name in sorted({*self._models.current(), *self._models.chains()})
             if self._authoriser.allows(caller, Action.ENDPOINT_DESCRIBE, f"endpoint/{name}")
         ]
         ends = {"first_id": seen[0]["id"], "last_id": seen[-1]["id"]} if seen else {"first_id": None, "last_id": None}
         return reply(200, {"object": "list", "data": seen, "has_more": False, **ends})
 
     async def model(self, request: Request, _body: bytes | memoryview) -> Reply:
-        if request.model not in self._models.current():
+        if request.model not in self._models.current() and request.model not in self._models.chains():
             raise _unknown(request.model)
         return reply(200, _described(request.model))
 
     # How they answer
 
-    def _served(self, request: Request, name: str, *, embeds: bool = False) -> tuple[Served, Call]:
-        """Return what answers for a language model, once it is clear that the caller may ask it."""
-        caller = _caller(request)
+    def _answering(self, request: Request, name: str, *, embeds: bool = False) -> tuple[Answering, Call]:
+        """Return what answers for a language model, or a chain of answers, once it is clear that the caller may ask
+        it."""
         if len(name) > _LONGEST_NAME:
             raise InvalidField("model: the name is too long.", "model")
-        self._authoriser.check(caller, Action.ENDPOINT_PREDICT, f"endpoint/{name}")
+        self._authoriser.check(caller_of(request), Action.ENDPOINT_PREDICT, f"endpoint/{name}")
+        chain = self._models.chains().get(name)
         served = self._models.current().get(name)
+        if (served or chain) and (served is not None and served.model.embeds) is not embeds:
+            makes = "messages, no vectors" if embeds else "vectors, no messages"
+            raise InvalidField(f"model: {name!r} makes {makes}.", "model")
+        if chain is not None:
+            return self._answers.as_model(chain, request), self._call(request, chain)
         if served is None:
             raise _unknown(name)
-        if served.model.embeds is not embeds:
-            makes = "vectors, no messages" if served.model.embeds else "messages, no vectors"
-            raise InvalidField(f"model: {name!r} makes {makes}.", "model")
+        return self._watched(served.answering, name, request), self._call(request, served.model)
+
+    def _watched(self, answering: Answering, name: str, request: Request) -> Answering:
         over = partial(setattr, request, "outside") if self._traced else None
-        served = Served(served.model, Watched(served.answering, name, self._usages, monotonic_us, over))
-        return served, Call(
+        return Watched(answering, name, self._usages, monotonic_us, over)
+
+    def _call(self, request: Request, asked: _Asked) -> Call:
+        return Call(
             id=request.id,
-            caller=caller,
+            caller=caller_of(request),
             begun=request.read,
-            deadlines=served.model.deadlines,
+            deadlines=asked.deadlines,
             headers=tuple([("anthropic-beta", each) for each in request.headers.get_all("anthropic-beta")]),
         )
 
-    async def _streamed(self, served: Served, asked: ChatRequest, call: Call, writer: Writer) -> Streamed:
+    async def _streamed(self, answering: Answering, asked: ChatRequest, call: Call, writer: Writer) -> Streamed:
         """Return the reply in parts once its first events are there: until then an error has a status."""
-        events = served.answering.stream(asked, call)
+        events = answering.stream(asked, call)
         try:
             first = await anext(events)
         except StopAsyncIteration:
@@ -219,7 +235,7 @@ class LanguageSurface:
         except BaseException:
             await events.aclose()
             raise
-        return Streamed(self._parts(first, events, writer, call), _STREAM + call.outcome.fields)
+        return Streamed(self._parts(first, events, writer, call), EVENTS + call.outcome.fields)
 
     async def _parts(
         self, batch: Events, events: AsyncGenerator[Events, None], writer: Writer, call: Call
@@ -246,12 +262,6 @@ class LanguageSurface:
             if task is not None:
                 self._streams.discard(task)
             await events.aclose()
-
-
-def _caller(request: Request) -> Principal:
-    if request.principal is None:
-        raise Denied("No API key was given.")
-    return request.principal
 
 
 def _unknown(name: str) -> NotFound:

@@ -24,12 +24,11 @@ from mainspring.llm.answers.versions import (
 from mainspring.operations.models.adding import store_version
 from mainspring.operations.promote import gated
 from mainspring.project import Project
-from mainspring.registry.answers_file import ANSWERS, AnswersFile, check_answers
+from mainspring.registry.answers_file import ANSWERS, RECIPE, AnswersFile, check_answers
 from mainspring.registry.model import Manifest, ModelVersion
 from mainspring.serving.model import Route
 
 FLAVOUR = "answers"
-_RECIPE = "recipe"  # tag with the digest of the declaration that a version was recorded of
 
 
 class AnswersVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +63,7 @@ def record_versions(project: Project) -> list[ModelVersion]:
     made = []
     for name, declared in sorted(project.definitions.answers.items()):
         if version_with(project, name, declared.digest) is None:
-            version, new = store_version(project, _manifest(declared), _files(declared), {_RECIPE: declared.digest})
+            version, new = store_version(project, _manifest(declared), _files(declared), {RECIPE: declared.digest})
             made += [version] if new else []
     return made
 
@@ -81,7 +80,7 @@ def _manifest(declared: Answers) -> Manifest:
         features_digest="",
         code_version="",
         created_at=0,
-        extra={_RECIPE: declared.digest},
+        extra={RECIPE: declared.digest},
     )
 
 
@@ -91,7 +90,7 @@ def _files(declared: Answers) -> Mapping[str, bytes]:
 
 def version_with(project: Project, name: str, recipe: str) -> ModelVersion | None:
     """Return the version with a recipe, by its digest; `None` if it was not recorded."""
-    return next((each for each in project.versions.all(name) if each.tags.get(_RECIPE) == recipe), None)
+    return next((each for each in project.versions.all(name) if each.tags.get(RECIPE) == recipe), None)
 
 
 def declared_version(project: Project, name: str) -> ModelVersion:
@@ -197,7 +196,7 @@ def _described(
     return AnswersVersion(
         answers=version.model,
         version=version.version,
-        recipe=version.tags.get(_RECIPE, "")[:12],
+        recipe=version.tags.get(RECIPE, "")[:12],
         recorded_at=format_instant(version.created_at),
         champion=champion,
         candidate=version.version in shares and not champion,

@@ -23,7 +23,8 @@ from mainspring.operations.answer_versions import declaration, declared_name, ro
 from mainspring.operations.collections import opened, words_of
 from mainspring.project import Project
 from mainspring.project.guards import guarded
-from mainspring.project.language_models import build_upstream, quoting
+from mainspring.project.language_models import build_upstream
+from mainspring.project.retrieval import quoting
 from mainspring.registry.processes import local_user
 from mainspring.security.model import Principal
 from mainspring.serving.plane.lane import monotonic_us

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mainspring.project import Project
+from mainspring.project.served_definitions import CatalogDefinitions
 from mainspring.security.model import Holder
 from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.copy_file import CopyFile
@@ -27,10 +28,12 @@ def copy_catalog(project: Project) -> CatalogCopy:
     def services() -> Mapping[str, Holder]:  # called in the copy's thread: the catalog may be away now
         return project.accounts.services() if settings.workload_issuers else {}
 
+    definitions = CatalogDefinitions(project)
     return CatalogCopy(
         lambda: (project.routes, project.key_store),
         project.wall,
         services=services,
+        further=definitions.read,
         max_stale_us=settings.gateway_limits.stale_us,
         file=file,
     )

@@ -26,6 +26,7 @@ from mainspring.project.executors import executors
 from mainspring.project.explainers import load_explainer
 from mainspring.project.guards import guarded
 from mainspring.project.language_models import AppliedModels, ErasureMark
+from mainspring.project.retrieval import Retrieval
 from mainspring.project.settings import child_arguments
 from mainspring.security.keys import Authenticator
 from mainspring.serving.http.gateway import Gateway
@@ -54,6 +55,7 @@ def build_gateway(
     catalog = copy_catalog(project)
     if budgets is None:
         budgets = Budgets(Counts(), Counts(held=True))
+    usages = Usages(project.settings.state / USAGE, project.wall)
     erasures = ErasureMark(lambda: project.erasures)
     shared = Shared(budgets, workers, lambda name: project.encoder(Encoder(name)), erasures=erasures)
     return Gateway(
@@ -75,13 +77,14 @@ def build_gateway(
         counts=counts,
         surface=LanguageSurface(
             AppliedModels(
-                lambda: project.applied,
+                catalog.further,
                 project.settings.upstreams,
                 guarded(project, partial(assemble, shared=shared)),
+                Retrieval(project, catalog.look, usages),
                 erasures,
             ),
             project.authoriser,
-            Usages(project.settings.state / USAGE, project.wall),
+            usages,
             traced=tracing is not None,
         ),
     )

@@ -15,21 +15,22 @@ from mainspring.core.errors import Invalid, MainspringError, Unavailable
 from mainspring.core.settings import UpstreamServer
 from mainspring.llm.adapters.anthropic import AnthropicUpstream
 from mainspring.llm.adapters.openai import OpenAIUpstream
-from mainspring.llm.adapters.quoting import QuotingModel
 from mainspring.llm.answering import Assemble, Served, assemble
+from mainspring.llm.answers.served import ServedChain
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Events
 from mainspring.llm.ports import Upstream
 from mainspring.project.receivers import variable
+from mainspring.project.retrieval import Retrieval
+from mainspring.project.served_definitions import MODEL, ServedDefinitions
 from mainspring.security.ports import Erasures
 from mainspring.security.secrets import read_private
-from mainspring.vectors.ports import Encoder
+from mainspring.vectors.served import ServedCollection
 
 if TYPE_CHECKING:
     from mainspring.project.definitions.applied import Applied
 
-KIND = "language model"
-_POLL_S = 1.0
+_POLL_S = 0.5
 _UPSTREAMS: Mapping[str, Callable[..., Upstream]] = {"anthropic": AnthropicUpstream, "openai": OpenAIUpstream}
 
 _log = logging.getLogger(__name__)
@@ -48,20 +49,11 @@ def build_upstream(server: UpstreamServer) -> Upstream:
     return _UPSTREAMS[server.protocol](server.name, server.url, key, tls=tls)
 
 
-def quoting(encoder: Callable[[], Encoder]) -> Upstream:
-    """Return what answers for a chain of answers without a language model: it quotes.
-
-    Args:
-        encoder: Returns the encoder by which it chooses sentences.
-    """
-    return QuotingModel("quotes", encoder)
-
-
 def declared_models(applied: Applied) -> dict[str, LanguageModel]:
     """Return the applied language models by name, without those of another version of the package."""
     found = {}
     for (kind, name), content in applied.current().items():
-        if kind == KIND:
+        if kind == MODEL:
             with suppress(msgspec.DecodeError, Invalid):
                 found[name] = msgspec.json.decode(content, type=LanguageModel)
     return found
@@ -91,30 +83,33 @@ class ErasureMark:
 
 
 class AppliedModels:
-    """The language models of the catalog, read again after each `apply`. What was read last stays while the catalog is
-    away.
+    """The language models, chains of answers and collections of the gateway's copy of the catalog, made again after
+    each `apply` and build. What was read last stays while the catalog is away.
 
     Args:
-        applied: Opens the applied definitions; called in a thread, again after each failure.
+        read: Returns the text of `served_definitions.ServedDefinitions`; called in a thread.
         servers: The profile's upstreams, by `receivers.variable` of their names.
+        retrieval: Makes chains and collections; without it there are none.
         erasures: Mark of erasures that is kept up to date meanwhile.
     """
 
     def __init__(
         self,
-        applied: Callable[[], Applied],
+        read: Callable[[], str],
         servers: Mapping[str, UpstreamServer],
         put_together: Assemble = assemble,
+        retrieval: Retrieval | None = None,
         erasures: ErasureMark | None = None,
     ) -> None:
         self._erasures = erasures
-        self._applied = applied
+        self._read = read
         self._servers = servers
         self._assemble = put_together
+        self._retrieval = retrieval
         self._upstreams: dict[str, Upstream] = {}
-        self._served: Mapping[str, Served] | None = None if servers else {}
-        self._mark = ""
-        self._contents: dict[str, str | bytes] = {}
+        self._served: Mapping[str, Served] | None = None
+        self._text = ""
+        self._contents: dict[str, str] = {}
         self._following: asyncio.Task[None] | None = None
 
     def current(self) -> Mapping[str, Served]:
@@ -122,10 +117,17 @@ class AppliedModels:
             raise Unavailable("The language models are not known yet: the catalog does not respond.")
         return self._served
 
+    def chains(self) -> Mapping[str, ServedChain]:
+        self.current()
+        return {} if self._retrieval is None else self._retrieval.chains
+
+    def collections(self) -> Mapping[str, ServedCollection]:
+        self.current()
+        return {} if self._retrieval is None else self._retrieval.collections
+
     def start(self) -> None:
-        if self._servers:
-            self._upstreams = {name: build_upstream(server) for name, server in self._servers.items() if server.url}
-            self._following = asyncio.get_running_loop().create_task(self._follow())
+        self._upstreams = {name: build_upstream(server) for name, server in self._servers.items() if server.url}
+        self._following = asyncio.get_running_loop().create_task(self._follow())
 
     async def stop(self) -> None:
         if self._following is not None:
@@ -134,6 +136,8 @@ class AppliedModels:
                 await self._following
         for each in self._upstreams.values():
             await each.close()
+        if self._retrieval is not None:
+            self._retrieval.close()
 
     async def _follow(self) -> None:
         away = False
@@ -150,25 +154,25 @@ class AppliedModels:
             await asyncio.sleep(_POLL_S)
 
     async def _look(self) -> None:
-        applied = await asyncio.to_thread(self._applied)
-        mark = await asyncio.to_thread(applied.mark)
-        if mark == self._mark and self._served is not None:
+        text = await asyncio.to_thread(self._read)
+        if text is self._text and self._served is not None:
             return
-        contents = await asyncio.to_thread(applied.current)
+        told = await asyncio.to_thread(msgspec.json.decode, text or "{}", type=ServedDefinitions)
         before, served = self._served or {}, {}
-        for (kind, name), content in contents.items():
-            if kind == KIND:
-                if self._contents.get(name) == content and name in before:  # its queues and health go on
-                    served[name] = before[name]
-                    continue
-                try:
-                    model = msgspec.json.decode(content, type=LanguageModel)
-                except (msgspec.DecodeError, Invalid) as error:  # of another version of the package
-                    _log.error("The language model %r cannot be read, and is not served: %s", name, error)
-                    continue
-                served[name] = self._serve(model)
-                self._contents[name] = content
-        self._served, self._mark = served, mark
+        for name, content in told.of(MODEL).items():
+            if self._contents.get(name) == content and name in before:  # its queues and health go on
+                served[name] = before[name]
+                continue
+            try:
+                model = msgspec.json.decode(content, type=LanguageModel)
+            except (msgspec.DecodeError, Invalid) as error:  # of another version of the package
+                _log.error("The language model %r cannot be read, and is not served: %s", name, error)
+                continue
+            served[name] = self._serve(model)
+            self._contents[name] = content
+        if self._retrieval is not None:
+            self._retrieval.take(told, served)
+        self._served, self._text = served, text
 
     def _serve(self, model: LanguageModel) -> Served:
         names = {each.upstream: self._upstreams.get(variable(each.upstream)) for each in model.upstreams}

@@ -10,6 +10,7 @@ from mainspring.core.errors import Corrupt
 from mainspring.core.json_content import decoded
 
 ANSWERS = "answers.json"
+RECIPE = "recipe"  # tag of a version: the digest of the declaration that it was recorded of
 
 
 class AnswersFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ class Action(StrEnum):
     ACCOUNTS_PROVISION = "accounts.provision"  # create, change and remove users and groups over SCIM
     AUDIT_ANCHOR = "audit.anchor"  # send heads of another installation's audit log, and read them
     AUDIT_READ = "audit.read"  # read and search the audit log
+    COLLECTION_SEARCH = "collection.search"  # search a collection's chunks
     COLUMN_PSEUDONYM = "column.pseudonym"  # see which rows are of one person: pseudonyms of values that identify one
     COLUMN_REVEAL = "column.reveal"  # see values that identify a person
     CONSOLE_OPEN = "console.open"  # sign in, and open lists, which show what one may read
@@ -60,6 +61,7 @@ class Action(StrEnum):
     STREAM_READ = "stream.read"  # see streams and dead letters
     TABLE_READ = "table.read"  # see a source's schema, checks, profile and versions
     TABLE_ROWS = "table.rows"  # see rows
+    TENANT_SEARCH = "tenant.search"  # have a tenant's documents searched, by collections and by chains of answers
     TOOL_APPROVE = "tool.approve"  # see and decide calls of tools that wait for a person
 
 

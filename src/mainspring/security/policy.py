@@ -27,6 +27,8 @@ _RESOURCES = {
     "table": "Table",
     "column": "Column",
     "pipeline": "Pipeline",
+    "collection": "Collection",
+    "tenant": "Tenant",
 }
 _PRINCIPALS = {Kind.USER: "User", Kind.SERVICE: "ServiceAccount", Kind.KEY: "Key"}
 _CALLED = {Kind.USER: "The user", Kind.SERVICE: "The service account", Kind.KEY: "The API key"}

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from mainspring.core.definition_registry import declare, expect, expect_each
+from mainspring.core.definition_registry import declare, expect, expect_each, stored_fields
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.core.schema import DType, Schema
@@ -189,6 +189,20 @@ class Collection:
             "owner": self.owner,
             "description": self.description,
         }
+
+    def stored(self) -> dict[str, Any]:
+        """Return the declaration as `apply` stores it: enough to search in it without the project's modules."""
+        names = dict.fromkeys((self.text, *self.filters))
+        columns = {name: self.source.columns[name] for name in names}
+        personal = [name for name in names if name in self.source.pii]
+        source = {"name": self.source.name, "columns": columns, "event_time": self.source.event_time, "pii": personal}
+        return stored_fields(
+            self,
+            source=source,
+            encoder=self.encoder.name,
+            evaluation=self.evaluation and self.evaluation.name,
+            gates=[str(gate) for gate in self.gates],
+        )
 
     @property
     def mode(self) -> Mode:

@@ -29,20 +29,37 @@ class OpenIndexes:
         self._open: dict[str, tuple[Build, VectorIndex]] = {}
         self._former: dict[str, VectorIndex] = {}  # that searches may still be in
         self._lock = threading.Lock()
+        self._opening: dict[str, threading.Lock] = {}  # one that is made again keeps no other waiting
 
-    def of(self, collection: Collection, build: Build) -> VectorIndex:
-        """Return the index of a build."""
-        with self._lock:
+    def of(self, collection: Collection, build: Build, *, restoring: bool = True) -> VectorIndex:
+        """Return the index of a build.
+
+        Args:
+            restoring: Whether one that was lost is made again.
+
+        Raises:
+            NotFound: It was lost, and is not made again.
+        """
+        with self._lock_of(collection):
             of, index = self._open.get(collection.name, (None, None))
             if index is not None and of == build:
                 return index
-            made = restore(self._lake, self._store, self._locks, collection, build)
+            if restoring:
+                made = restore(self._lake, self._store, self._locks, collection, build)
+            else:
+                made = self._store.open(build.index)
             self._open[collection.name] = (build, made)
             if index is not None and index is not made:
                 if (older := self._former.pop(collection.name, None)) is not None:
                     older.close()
                 self._former[collection.name] = index
             return made
+
+    def forget(self, collection: Collection) -> None:
+        """Open the index of a collection anew the next time: the open one is gone."""
+        with self._lock_of(collection):
+            self._open.pop(collection.name, None)
+            self._words.pop(collection.name, None)
 
     def words_of(self, collection: Collection, build: Build) -> TextIndex:
         """Return the index of words of a build.
@@ -56,7 +73,7 @@ class OpenIndexes:
                 fix=f"declare it with words=True, then run `mainspring collections build {collection.name}`.",
             )
         vectors = self.of(collection, build)
-        with self._lock:
+        with self._lock_of(collection):
             name, words = self._words.get(collection.name, ("", None))
             if words is None or name != build.index:
                 words = Words(self._texts(), build.index, collection.filters)
@@ -64,6 +81,10 @@ class OpenIndexes:
                     words.bring(vectors)  # which a build does itself
                 self._words[collection.name] = (build.index, words)
             return words.index
+
+    def _lock_of(self, collection: Collection) -> threading.Lock:
+        with self._lock:
+            return self._opening.setdefault(collection.name, threading.Lock())
 
     def close(self) -> None:
         """Close all."""

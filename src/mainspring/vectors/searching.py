@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from mainspring.core.errors import Conflict, Invalid
 from mainspring.core.expr.tree import Node, col
+from mainspring.vectors.bm25 import ranked
 from mainspring.vectors.columns import similarities
 from mainspring.vectors.declaring import (
     DOCUMENT,
@@ -25,6 +29,8 @@ from mainspring.vectors.declaring import (
 from mainspring.vectors.fusion import Place, fuse
 from mainspring.vectors.model import Build, Floats, Hit, Mode
 from mainspring.vectors.ports import Encoder, TextIndex, VectorIndex
+from mainspring.vectors.words import asked_words
+from mainspring.vectors.words import words as split_words
 
 MOST_HITS = 1_000
 LONGEST_QUERY = 100_000  # characters
@@ -69,7 +75,7 @@ def search(
     build: Build,
     index: VectorIndex,
     encoder: Encoder,
-    queries: Sequence[str],
+    queries: Sequence[str] | Floats,
     k: int = 10,
     *,
     where: Node | None = None,
@@ -83,6 +89,7 @@ def search(
     Args:
         build: Build that made the index.
         encoder: The encoder that it was built with.
+        queries: Texts, or vectors of that encoder, shape (queries, dimension), which have no words.
         where: Condition on the collection's fields.
         tenant: Whose documents are searched; required where the collection has a tenant column, and of no use
             otherwise.
@@ -101,24 +108,53 @@ def search(
             f"Collection {collection.name!r} was built with another encoder than that of the queries.",
             fix=f"run `mainspring collections build {collection.name}`.",
         )
-    _check(queries, k)
-    if not queries:
+    _check_count(k)
+    vectors = queries if isinstance(queries, np.ndarray) else None
+    texts: Sequence[str] = () if isinstance(queries, np.ndarray) else queries
+    _check(texts)
+    if not len(queries):
         return []
     condition = condition_of(collection, where, tenant)
     if mode != "vectors" and words is None:
         raise Invalid(f"Collection {collection.name!r} is not found by words.", fix="declare it with words=True.")
+    if mode != "vectors" and vectors is not None:
+        raise Invalid("A vector has no words.", fix="search with a text, or by vectors alone.")
     if mode == "words" and words is not None:
-        return found_of(index, words.search(queries, k, where=condition))
+        return found_of(index, _by_words(collection, index, words, texts, k, condition))
     count = k if mode == "vectors" else max(k, min(_FUSED * k, MOST_HITS))
-    asked = encoder.encode(queries)
+    asked = encoder.encode(texts) if vectors is None else vectors
     hits = index.search(asked, count, where=condition, effort=effort)
     if words is None or mode == "vectors":
         return [[replace(hit, similarity=hit.score) for hit in some] for some in found_of(index, hits)]
-    by_words = words.search(queries, count, where=condition)
+    by_words = _by_words(collection, index, words, texts, count, condition)
     fused = [fuse({"vectors": one, "words": other}, k) for one, other in zip(hits, by_words, strict=True)]
     found = found_of(index, [[Hit(each.id, each.score) for each in some] for some in fused], asked)
     places = [{each.id: each.places for each in some} for some in fused]
     return [[replace(hit, places=theirs[hit.id]) for hit in some] for some, theirs in zip(found, places, strict=True)]
+
+
+def _by_words(
+    collection: Collection,
+    index: VectorIndex,
+    words: TextIndex,
+    texts: Sequence[str],
+    k: int,
+    condition: Node | None,
+) -> list[list[Hit]]:
+    """Return the chunks that share words with each query.
+
+    How rare a word is counts among all chunks of an index, so scores and order would tell a tenant about the others'.
+    Of a collection with tenants its best `MOST_HITS` chunks are ranked anew, among themselves alone.
+    """
+    if collection.tenant is None:
+        return words.search(texts, k, where=condition)
+    found = words.search(texts, MOST_HITS, where=condition)
+    ids = list(dict.fromkeys(hit.id for hits in found for hit in hits))
+    entries = index.get(ids)
+    counted = {id_: Counter(split_words(text)) for id_, text in zip(entries.ids, entries.fields[TEXT], strict=True)}
+    asked = asked_words(texts, k)
+    theirs = [{hit.id: counted[hit.id] for hit in hits if hit.id in counted} for hits in found]
+    return [ranked(some, each, set(some))[:k] for each, some in zip(asked, theirs, strict=True)]
 
 
 def condition_of(collection: Collection, where: Node | None, tenant: str | None) -> Node | None:
@@ -170,9 +206,12 @@ def found_of(index: VectorIndex, hits: Sequence[Sequence[Hit]], asked: Floats | 
     return [[found(hit, query) for hit in each if hit.id in places] for query, each in enumerate(hits)]
 
 
-def _check(queries: Sequence[str], k: int) -> None:
+def _check_count(k: int) -> None:
     if not 1 <= k <= MOST_HITS:
         raise Invalid(f"A search is for {k} chunks.", fix=f"ask for 1 to {MOST_HITS:,}.")
+
+
+def _check(queries: Sequence[str]) -> None:
     for query in queries:
         if not query.strip():
             raise Invalid("A query has no words.", fix="write what is searched for.")

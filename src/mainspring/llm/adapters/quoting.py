@@ -68,7 +68,7 @@ class QuotingModel:
     async def chat(self, request: ChatRequest, call: Call) -> ChatReply:
         self._check(request.model)
         asked = "\n\n".join(message.text for message in request.messages if message.role == "user")
-        text = await asyncio.to_thread(answer, asked, self._encoder())
+        text = await asyncio.to_thread(lambda: answer(asked, self._encoder()))
         usage = Usage(prompt=sum(_count(message.text) for message in request.messages), completion=_count(text))
         choice = Choice(message=Message(role="assistant", content=(Text(text),)))
         return ChatReply(id=f"quotes-{call.id}", model=MODEL, choices=(choice,), usage=usage)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
-import msgspec
+from msgspec.structs import replace
 
 from mainspring.core.errors import Invalid
 from mainspring.core.expr.tree import Node
@@ -18,7 +20,7 @@ from mainspring.llm.answers.model import Citation, CitedAnswer, Passage, Reason,
 from mainspring.llm.answers.ports import Reranker, Retrieving
 from mainspring.llm.answers.prompting import fitting, question_request, rewrite_request
 from mainspring.llm.answers.recording import AnswerLog, RecordedAnswer
-from mainspring.llm.model import Call, ChatReply, ChatRequest, Message, Usage
+from mainspring.llm.model import Call, ChatReply, ChatRequest, Message, Outcome, Usage
 from mainspring.llm.ports import Answering
 from mainspring.serving.plane.lane import monotonic_us
 
@@ -26,6 +28,13 @@ LONGEST_QUESTION = 20_000  # characters
 LONGEST_CONVERSATION = 100  # messages
 _DECLINED = NOT_FOUND.casefold()
 _NOTHING: Mapping[str, Value] = {}
+Noted = Callable[[str, Retrieved], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Spent:
+    usage: Usage
+    micros: int
 
 
 class AnswerChain:
@@ -34,6 +43,7 @@ class AnswerChain:
     Args:
         log: Where answers are recorded; `None` records none, as in an evaluation.
         version: Name of the version, as records have it; by default the beginning of the declaration's digest.
+        threads: Runs a search in a thread.
     """
 
     def __init__(
@@ -45,12 +55,13 @@ class AnswerChain:
         log: AnswerLog | None,
         reranker: Reranker | None = None,
         version: str = "",
+        threads: Callable[[Callable[[], Retrieved]], Awaitable[Retrieved]] = asyncio.to_thread,
     ) -> None:
         if (declared.retriever.rerank is None) != (reranker is None):
             raise Invalid(f"Retriever {declared.retriever.name!r} and the reranker do not fit together.")
         self.declared, self.version = declared, version or declared.digest[:12]
         self._retrieving, self._reranker, self._model = retrieving, reranker, model
-        self._clock, self._log = clock, log
+        self._clock, self._log, self._threads = clock, log, threads
 
     async def answer(
         self,
@@ -62,6 +73,7 @@ class AnswerChain:
         tenant: str | None = None,
         keys: Mapping[str, Value] = _NOTHING,
         assigned: Assigned | None = None,
+        noted: Noted | None = None,
     ) -> CitedAnswer:
         """Return the answer to a question, once it is recorded as the declaration's log demands.
 
@@ -71,6 +83,7 @@ class AnswerChain:
             tenant: Whose documents are searched; decided by the server, never by what a caller sends.
             keys: Entity keys by which the record is erased.
             assigned: Assignment to an arm of a rollout.
+            noted: Called with the query and what it found, before the model is asked.
 
         Raises:
             Invalid: The question is empty or too long, or the search refuses it.
@@ -81,16 +94,16 @@ class AnswerChain:
         _check(question, before)
         if self._log is not None:
             self._log.check_keys(keys)
-        started, spent = monotonic_us(), list[Usage]()
+        started, spent = monotonic_us(), list[_Spent]()
         query = await self._query(question, before, call, spent)
-        found = await asyncio.to_thread(self.retrieved, query, where, tenant)
+        found = await self._threads(partial(self.retrieved, query, where, tenant))
+        if noted is not None:
+            noted(query, found)
         passages = fitting(found.passages, self.declared.most_characters)
         request, reply = None, None
         if passages:
             request = question_request(self.declared, question, passages)
-            reply = await self.ask(request, call)
-            spent.append(reply.usage or Usage())
-        usage, model = _sum(spent), self.declared.model
+            reply = await self._asked(request, call, spent)
         text, reason, citations, unknown = self._judged(reply, passages)
         answer = CitedAnswer(
             id=new_id(),
@@ -110,8 +123,8 @@ class AnswerChain:
             prompt=self.declared.prompt.digest,
             reply=_text(reply),
             finish=reply.choices[0].finish if reply is not None and reply.choices else "",
-            usage=usage,
-            cost_micros=0 if model is None else model.upstreams[0].price.micros(usage),
+            usage=_sum([each.usage for each in spent]),
+            cost_micros=sum(each.micros for each in spent),
             at=self._clock.now(),
             latency_us=monotonic_us() - started,
         )
@@ -140,7 +153,7 @@ class AnswerChain:
         if passages:
             scores = self._reranker.score(query, passages)
             scored = zip(passages, scores, strict=True)
-            passages = [msgspec.structs.replace(each, score=float(score)) for each, score in scored]
+            passages = [replace(each, score=float(score)) for each, score in scored]
             passages.sort(key=lambda each: (-each.score, each.id))
         version = f"{found.version}+{self._reranker.digest[:12]}"
         return Retrieved(passages=tuple(passages[: retriever.k]), version=version)
@@ -153,12 +166,25 @@ class AnswerChain:
         """
         return await self._model.chat(request, call)
 
-    async def _query(self, question: str, before: Sequence[Message], call: Call, spent: list[Usage]) -> str:
+    async def _asked(self, request: ChatRequest, call: Call, spent: list[_Spent]) -> ChatReply:
+        """Ask, and note what that cost: as the accounts of the model have it, where it has some."""
+        own, model = Outcome(), self.declared.model
+        reply = await self.ask(request, replace(call, outcome=own, alike=False))
+        usage = own.usage or (Usage() if own.cached else reply.usage or Usage())
+        unpriced = None if own.usage is not None or model is None else model.upstreams[0].price
+        spent.append(_Spent(usage, own.micros if unpriced is None else unpriced.micros(usage)))
+        noted = call.outcome
+        for name in ("upstream", "model", "cached", "fields"):
+            setattr(noted, name, getattr(own, name))
+        noted.attempts, noted.queued_us = noted.attempts + own.attempts, noted.queued_us + own.queued_us
+        noted.usage, noted.micros = _sum([each.usage for each in spent]), sum(each.micros for each in spent)
+        return reply
+
+    async def _query(self, question: str, before: Sequence[Message], call: Call, spent: list[_Spent]) -> str:
         prompt = self.declared.rewriting
         if prompt is None or not before:
             return question
-        reply = await self.ask(rewrite_request(self.declared, prompt, question, before), call)
-        spent.append(reply.usage or Usage())
+        reply = await self._asked(rewrite_request(self.declared, prompt, question, before), call, spent)
         return _text(reply).strip()[:LONGEST_QUESTION] or question
 
     def _judged(

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import msgspec
 
-from mainspring.core.definition_registry import collecting, declare, expect, expect_each
+from mainspring.core.definition_registry import collecting, declare, expect, expect_each, stored_fields
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.data.model import SourceColumn
@@ -127,6 +127,10 @@ class Retriever:
             "rerank": self.rerank,
             **({} if self.searches == "vectors" else {"mode": self.searches}),
         }
+
+    def stored(self) -> dict[str, Any]:
+        """Return the declaration as `apply` stores it."""
+        return stored_fields(self, collection=self.collection.name)
 
     def recipe(self) -> dict[str, Any]:
         """Return what decides the passages, apart from the documents: with the declaration of the collection."""
@@ -280,15 +284,28 @@ class Answers:
 
     def document(self) -> dict[str, Any]:
         """Return the declaration as it is stored and compared."""
+        return {**self.recipe(), **{name: value for name, value in self._evidence().items() if value}}
+
+    def _evidence(self) -> dict[str, Any]:
         labels = cast("Sequence[SourceColumn]", self.feedback)
-        rare = {
+        return {
             "keys": list(self.keys),
             "evaluation": self.evaluation and self.evaluation.name,
             "judges": [judge.document() for judge in self.judges],
             "gates": [str(gate) for gate in self.gates],
             "feedback": [f"{each.source.name}.{each.column}" for each in labels],
         }
-        return {**self.recipe(), **{name: value for name, value in rare.items() if value}}
+
+    def stored(self) -> dict[str, Any]:
+        """Return the declaration as `apply` stores it: enough to answer without the project's modules."""
+        return stored_fields(
+            self,
+            retriever=self.retriever.name,
+            model=self.model and self.model.name,
+            prompt=_stored_prompt(self.prompt),
+            rewrite=_stored_prompt(self.rewrite) if isinstance(self.rewrite, Prompt) else self.rewrite,
+            **{name: value for name, value in self._evidence().items() if name != "keys"},
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -299,6 +316,10 @@ class Answers:
 def _prompt(prompt: Prompt) -> dict[str, Any]:
     document = prompt.document()
     return {"name": prompt.name, "messages": document["messages"], "variables": document["variables"]}
+
+
+def _stored_prompt(prompt: Prompt) -> dict[str, Any]:
+    return {"name": prompt.name, **prompt.document()}
 
 
 def _check_variables(prompt: Prompt, wanted: set[str]) -> None:

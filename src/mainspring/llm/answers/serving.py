@@ -16,7 +16,7 @@ from mainspring.core.time import SECOND, Clock
 from mainspring.ledger.model import Assigned, Value
 from mainspring.ledger.ports import PredictionLog
 from mainspring.ledger.recording import Recorder
-from mainspring.llm.answers.chain import AnswerChain
+from mainspring.llm.answers.chain import AnswerChain, Noted
 from mainspring.llm.answers.declaring import Answers
 from mainspring.llm.answers.model import CitedAnswer
 from mainspring.llm.model import Call, Message
@@ -65,6 +65,7 @@ class OpenAnswers:
         tenant: str | None = None,
         keys: Mapping[str, Value] = _NOTHING,
         session: str = "",
+        noted: Noted | None = None,
     ) -> CitedAnswer:
         """Return the answer of the version that is chosen for a question. See `AnswerChain.answer`.
 
@@ -80,7 +81,7 @@ class OpenAnswers:
         try:
             chain = await self.version(version)
             return await chain.answer(
-                question, call, before=before, where=where, tenant=tenant, keys=keys, assigned=assigned
+                question, call, before=before, where=where, tenant=tenant, keys=keys, assigned=assigned, noted=noted
             )
         except Exception as error:
             if assigned is not None:
@@ -104,6 +105,10 @@ class OpenAnswers:
         return arm.version, Assigned(route.rollout, weight, unit)
 
     async def close(self) -> None:
+        """Write what waits."""
+        self.flush()
+
+    def flush(self) -> None:
         """Write what waits."""
         self._failures.flush()
 

@@ -75,6 +75,8 @@ _KINDS: Mapping[type, str] = {
     Prompt: "prompt",
 }
 
+_FOR_THE_GATEWAY = (Retriever, Answers, DocumentCollection)  # which has none of the project's modules
+
 
 @dataclass(frozen=True)
 class Definitions:
@@ -362,9 +364,11 @@ def _collections(declared: Declared) -> Iterable[tuple[object, str, str]]:
             yield item, error.what, error.fix or "correct its gates."
     endpoints = {str(getattr(item, "name", "")) for kind in (Endpoint, StreamEndpoint) for item in declared.of(kind)}
     models = {item.name for item in declared.of(Model) if isinstance(item, Model)}
+    asked = {item.name for item in declared.of(LanguageModel) if isinstance(item, LanguageModel)}
     for chain in declared.of(Answers):
         assert isinstance(chain, Answers)
-        for kind, names in (("an endpoint", endpoints), ("a model", models)):  # log and registry have both by name
+        # The log, the registry and callers have both by name.
+        for kind, names in (("an endpoint", endpoints), ("a model", models), ("a language model", asked)):
             if chain.name in names:
                 yield chain, f"The answers {chain.name!r} have the name of {kind}", "give them another name."
         try:
@@ -562,8 +566,8 @@ def _content(item: Any) -> str:
     if isinstance(item, RequestFeatures):
         named = {"views": [view.name for view in item.views]}
         return _pretty(_without_empty({**msgspec.to_builtins(replace(item, views=())), **named}, "views", "tags"))
-    if isinstance(item, (StreamEndpoint, EvaluationSet, Retriever, Answers, DocumentCollection, Prompt)):
-        return _pretty(item.document())
+    if isinstance(item, (StreamEndpoint, EvaluationSet, Prompt, Retriever, Answers, DocumentCollection)):
+        return _pretty(item.stored() if isinstance(item, _FOR_THE_GATEWAY) else item.document())
     if isinstance(item, Stream):
         return _pretty({**_without_empty(msgspec.to_builtins(item), "schema", "message"), "source": item.name})
     if isinstance(item, Rollout):

@@ -176,9 +176,12 @@ class Gateway:
             self._routes.setdefault(route.path, {})[route.method] = (route.action, handler)
         self._surface = surface
         self._further: set[str] = set()  # templates of the surface
+        self._of_collections: set[str] = set()
         if surface is not None:
             for route in surface.routes:
                 self._further.add(route.path)
+                if "{collection}" in route.path:
+                    self._of_collections.add(route.path)
                 action, answer = None if route.in_body else route.action, self._with_body(surface.handler(route))
                 self._routes.setdefault(route.path, {})[route.method] = action, answer
         self._answering: set[asyncio.Task[None]] = set()
@@ -360,14 +363,15 @@ class Gateway:
     def _over(self, request: Request, status: int) -> None:
         plane = self._plane
         plane.in_flight -= 1
-        plane.count(request.model, status, request.received)
+        endpoint = "" if request.template in self._of_collections else request.model
+        plane.count(endpoint, status, request.received)
         if self._tracing is not None:
             template = request.template
             self._tracing.http(
                 request,
                 scheme="https" if request.head.secure else "http",
                 route=template if template in self._routes else "",
-                endpoint=request.model if request.model in plane.served else "",
+                endpoint=endpoint if endpoint in plane.served else "",
                 status=status,
             )
 
@@ -402,7 +406,8 @@ class Gateway:
                 given = f"Bearer {key}"
             principal = request.principal = self._authenticator.authenticate(given)
             if action is not None:
-                resource = f"endpoint/{request.model}" if request.model else PROJECT
+                kind = "collection" if request.template in self._of_collections else "endpoint"
+                resource = f"{kind}/{request.model}" if request.model else PROJECT
                 self._authoriser.check(principal, action, resource)
         if handler is None:
             if methods:

@@ -15,7 +15,7 @@ class DataRoute:
     the handler checks the action once it has read that."""
 
     method: str
-    path: str  # {model}, {version} and {region} stand for one segment each
+    path: str  # {model}, {collection}, {version} and {region} stand for one segment each
     action: Action | None
     handler: str  # the method of `Gateway`, or of `Extensions`, that answers
     in_body: bool = False
@@ -81,8 +81,10 @@ def _split(path: str) -> tuple[str, str, str]:
     match parts[1:]:
         case ["v2", "models", "stats"]:
             pass
-        case ["v1", "models", model]:
+        case ["v1", "models" | "answers", model]:
             parts[3:] = ["{model}"]
+        case ["v1", "collections", model, "search"]:
+            parts[3] = "{collection}"
         case ["v2", "models", model, "versions", version, *rest]:
             parts[3:] = ["{model}", "versions", "{version}", *rest]
         case ["v2", "models", model, *rest]:

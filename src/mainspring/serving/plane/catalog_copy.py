@@ -1,4 +1,4 @@
-"""A gateway's copy of the catalog's routing table and API keys.
+"""A gateway's copy of the catalog's routing table and API keys, and of a text with what else it serves.
 
 Why: docs/adr/0022-static-stability.md. One thread reads the catalog. Requests read this process's memory, whatever the
 catalog does: where it is away they are answered by what is known, for a stated time. A key that is not known is looked
@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from mainspring.core.errors import MainspringError, Unavailable
@@ -26,6 +27,7 @@ POLL_S = 0.2
 STALE_S = 3.0  # without a word of the catalog, after which what is known counts as stale
 _AT_LEAST_S = 0.02  # between two looks for unknown keys
 _KEYS_S = 0.5  # between two looks for revoked keys
+_FURTHER_S = 1.0  # between two readings of the further content
 _ALL_KEYS_S = 60.0  # between two readings of all keys, whatever their mark says
 _SAVE_S = 60.0  # the saved instant of the last confirmation is at most so much too old
 _FIRST_S, _FIRST_WITHOUT_S = 1.0, 5.0  # how long a start waits for the catalog, with a copy and without
@@ -44,6 +46,7 @@ class _Known:
     keys: Mapping[str, ApiKey]
     services: Mapping[str, Holder]
     table: int = 1  # how often `routes` were others, this time included
+    further: str = ""
 
 
 class CatalogCopy:
@@ -55,6 +58,7 @@ class CatalogCopy:
         connect: Opens the catalog; called in the thread, again after each failure.
         clock: The machine's.
         services: Returns the service accounts by name, for tokens of workloads; called where keys are read.
+        further: Returns a text with further content of the catalog; called in the thread.
         max_stale_us: Longest time that keys and routes stay valid without the catalog's confirmation.
         file: File that saves the copy for the next start.
     """
@@ -65,12 +69,14 @@ class CatalogCopy:
         clock: Clock,
         *,
         services: Callable[[], Mapping[str, Holder]] = dict,
+        further: Callable[[], str] = str,
         max_stale_us: int = HOUR,
         file: CopyFile | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connect = connect
         self._read_services = services
+        self._read_further = further
         self._clock = clock
         self._max_stale_us = max_stale_us
         self._file = file
@@ -79,8 +85,9 @@ class CatalogCopy:
         self._confirmed = self._confirmed_at = 0.0  # monotonic, and UTC epoch seconds
         self._away: bool | None = None  # whether the last look failed; `None` before the first
         self._mark: str | None = None
-        self._keys_at = self._all_keys_at = self._saved_at = float("-inf")
+        self._keys_at = self._all_keys_at = self._further_at = self._saved_at = float("-inf")
         self._lock = threading.Lock()
+        self._wanted = False  # whether someone waits for a look
         self._asked: set[str] = set()
         self._checked: Future[None] = Future()
         self._unknown: dict[str, float] = {}
@@ -97,7 +104,9 @@ class CatalogCopy:
         if kept is not None:
             age_s = max(0, self._clock.now() - kept.confirmed_at) / 1e6
             self._confirmed, self._confirmed_at = self._monotonic() - age_s, kept.confirmed_at / 1e6
-            self._known = _Known(kept.revision, kept.highest, kept.routes, kept.keys, kept.services)
+            self._known = _Known(
+                kept.revision, kept.highest, kept.routes, kept.keys, kept.services, further=kept.further
+            )
         # A daemon: a look that hangs must not keep the process from its end.
         self._thread = threading.Thread(target=self._follow, name="catalog", daemon=True)
         self._thread.start()
@@ -158,6 +167,25 @@ class CatalogCopy:
             raise Unavailable("The catalog does not respond, and there is no local copy of it.")
         return self._known
 
+    # Further content
+
+    def further(self) -> str:
+        """Return the text with further content: the same object while it is the same. The first call waits for the
+        first look at the catalog.
+
+        Raises:
+            Unavailable: It is not known.
+        """
+        return self._table().further
+
+    def look(self, within_s: float) -> None:
+        """Wait until the catalog was looked at again, or for a time at most."""
+        with self._lock:
+            self._wanted, checked = True, self._checked
+        self._wake.set()
+        with suppress(TimeoutError):
+            checked.result(within_s)
+
     # Keys
 
     def find(self, key_id: str) -> ApiKey | None:
@@ -193,10 +221,10 @@ class CatalogCopy:
     def _follow(self) -> None:
         while not self._stopping:
             with self._lock:
-                asked, checked = self._asked, self._checked
-                self._asked, self._checked = set(), Future()
+                asked, checked, wanted = self._asked, self._checked, self._wanted
+                self._asked, self._checked, self._wanted = set(), Future(), False
             try:
-                self._look(keys=bool(asked))
+                self._look(keys=bool(asked), further=wanted)
                 if self._away:
                     _log.warning("The catalog responds again.")
                 self._away = False
@@ -226,7 +254,7 @@ class CatalogCopy:
         now = self._monotonic()
         self._unknown |= dict.fromkeys(asked - self._known.keys.keys(), now)
 
-    def _look(self, *, keys: bool) -> None:
+    def _look(self, *, keys: bool, further: bool) -> None:
         routes, store = self._connect()
         known, begun = self._known, self._monotonic()
         revision = routes.revision()
@@ -241,6 +269,10 @@ class CatalogCopy:
         services: Mapping[str, Holder] = known.services if known is not None else {}
         if keys or begun - self._keys_at >= _KEYS_S:
             found, services = self._read_keys(store, found, services, begun)
+        text = known.further if known is not None else ""
+        if further or begun - self._further_at >= _FURTHER_S:
+            read, self._further_at = self._read_further(), begun
+            text = text if read == text else read
         highest = max(revision, known.highest if known is not None else 0)
         if known is not None and revision < highest and revision != known.revision:
             _log.error(
@@ -248,15 +280,16 @@ class CatalogCopy:
 "revoked keys stay revoked.", revision, highest,
             )  # fmt: skip
         self._confirmed, self._confirmed_at = begun, self._clock.now() / 1e6
-        changed = known is None or (revision, table, found, services) != (
+        changed = known is None or (revision, table, found, services, text) != (
             known.revision,
             known.routes,
             known.keys,
             known.services,
+            known.further,
         )
         if changed:
             number = 1 if known is None else known.table + (table is not known.routes)
-            self._known = _Known(revision, highest, table, found, services, number)
+            self._known = _Known(revision, highest, table, found, services, number, text)
         if self._file is not None and (changed or begun - self._saved_at >= _SAVE_S):
             self._save(self._file)
             self._saved_at = begun
@@ -289,6 +322,7 @@ class CatalogCopy:
                     routes=dict(known.routes),
                     keys=dict(known.keys),
                     services=dict(known.services),
+                    further=known.further,
                 )
             )
 

@@ -31,6 +31,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
         of: Identity of the catalog and its project.
         confirmed_at: Instant of the catalog's last confirmation, UTC epoch microseconds.
         highest: The highest revision that the routing table ever had: a lower one comes from a backup.
+        further: Text of `CatalogCopy.further`; empty where a gateway of an earlier version wrote the copy.
     """
 
     of: str
@@ -40,6 +41,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     routes: dict[str, Route]
     keys: dict[str, ApiKey]
     services: dict[str, Holder] = {}
+    further: str = ""
     format: int = _FORMAT
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mainspring.core.error_codes import codes_of
-from mainspring.core.errors import DeadlineExceeded, MainspringError, Overloaded, QuotaExceeded
+from mainspring.core.errors import DeadlineExceeded, MainspringError, NotReady, Overloaded, QuotaExceeded
 from mainspring.serving.plane.watch import StoreDamaged
 
 # What the caller cannot have caused is logged here and told them only in general.
@@ -24,7 +24,7 @@ def counted_status(error: BaseException) -> int:
 
 def public_text(error: MainspringError) -> str:
     """Return the error text for the caller: the message, unless it may name internals."""
-    if isinstance(error, (DeadlineExceeded, Overloaded, StoreDamaged)):
+    if isinstance(error, (DeadlineExceeded, NotReady, Overloaded, StoreDamaged)):
         return error.what
     return _OURS.get(codes_of(error).http) or str(error)
 

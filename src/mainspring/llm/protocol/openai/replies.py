@@ -125,7 +125,7 @@ def _choice(given: _ChoicePart) -> Choice:
     return Choice(message=message, finish=given.finish_reason or "", index=given.index)
 
 
-def _write_usage(usage: Usage) -> Fields:
+def write_usage(usage: Usage) -> Fields:
     return {
         "prompt_tokens": usage.prompt,
         "completion_tokens": usage.completion,
@@ -155,7 +155,7 @@ def write_reply(reply: ChatReply) -> bytes:
         ],
     }
     if reply.usage is not None:
-        body["usage"] = _write_usage(reply.usage)
+        body["usage"] = write_usage(reply.usage)
     return msgspec.json.encode(body)
 
 
@@ -282,7 +282,7 @@ class EventWriter:
         if _says(event) or event.finish:
             parts.append(self._chunk(event, [self._choice(event)]))
         if event.usage is not None and self._wants_usage:
-            parts.append(self._chunk(event, [], usage=_write_usage(event.usage)))
+            parts.append(self._chunk(event, [], usage=write_usage(event.usage)))
         return b"".join(parts)
 
     def end(self) -> bytes:

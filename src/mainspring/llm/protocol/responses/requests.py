@@ -15,7 +15,7 @@ _UNSAID = {
     *("store", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "service_tier"),
     *("truncation", "include", "stream_options"),
 }
-_PASSED = ("user",)  # as chat completions have them
+_PASSED = ("user", "mainspring")  # as chat completions have them
 
 
 class _Asked(Asked):

@@ -1,0 +1,253 @@
+"""Handlers of the routes of answers and of searches in collections, and chains of answers as language models."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import msgspec
+
+from mainspring.core.errors import DeadlineExceeded, Denied, MainspringError, NotFound
+from mainspring.core.time import SECOND
+from mainspring.llm.answers.model import CitedAnswer, Retrieved
+from mainspring.llm.answers.served import ServedChain
+from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Events
+from mainspring.llm.protocol.answers import (
+    answer_document,
+    answer_events,
+    chat_events,
+    chat_reply,
+    read_chat,
+    read_question,
+    retrieved_event,
+)
+from mainspring.llm.protocol.errors import Told, error_body, told
+from mainspring.llm.protocol.events import framed
+from mainspring.llm.protocol.reading import InvalidField
+from mainspring.llm.protocol.searches import read_search, search_document
+from mainspring.llm.usage import FAILED, LEFT, described
+from mainspring.security.model import Principal
+from mainspring.security.ports import Authoriser
+from mainspring.security.tenants import tenant_of
+from mainspring.serving.http.message import JSON_ONLY, Reply, Request, Streamed
+from mainspring.serving.plane.lane import monotonic_us
+from mainspring.serving.protocol.asked import Outside
+from mainspring.vectors.declaring import Collection
+from mainspring.vectors.filtering import filter_node
+from mainspring.vectors.searching import search
+from mainspring.vectors.served import Opened, ServedCollection
+
+EVENTS = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
+_SEARCH_S = 30.0
+_ALIVE_S = 10.0  # without an event, after which a stream says that it is there
+_ALIVE = b": waiting\n\n"
+_Over = Callable[[Call, str], None]
+
+_log = logging.getLogger(__name__)
+
+
+class AnswersSource(Protocol):
+    """The chains of answers and the collections that are served now."""
+
+    def chains(self) -> Mapping[str, ServedChain]:
+        """Return the chains by name.
+
+        Raises:
+            Unavailable: They are not known.
+        """
+        ...
+
+    def collections(self) -> Mapping[str, ServedCollection]:
+        """Return the collections by name.
+
+        Raises:
+            Unavailable: They are not known.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChainModel:
+    """A chain of answers that is asked as a language model is, for one caller.
+
+    Attributes:
+        tenant: Returns the tenant of the caller, given the one that the request names.
+        over: Called when an answer is over, or failed.
+    """
+
+    chain: ServedChain
+    over: Callable[[Call, str], None]
+    tenant: Callable[[str | None], str | None]
+
+    async def chat(self, request: ChatRequest, call: Call) -> ChatReply:
+        answer = await self._answered(request, call)
+        return chat_reply(answer, answer_document(answer, self.chain.declared))
+
+    async def stream(self, request: ChatRequest, call: Call) -> AsyncGenerator[Events, None]:
+        answer = await self._answered(request, call)
+        for batch in chat_events(answer, answer_document(answer, self.chain.declared)):
+            yield batch
+
+    async def embed(self, request: EmbeddingsRequest, _call: Call) -> EmbeddingsReply:
+        raise InvalidField(f"model: {request.model!r} makes messages, no vectors.", "model")
+
+    async def _answered(self, request: ChatRequest, call: Call) -> CitedAnswer:
+        asking, named = read_chat(request)
+        return await watched(self.chain.answer(asking, self.tenant(named), call), call, self.over)
+
+
+class AnswerHandlers:
+    """Handlers of `/v1/answers` and `/v1/collections`.
+
+    Args:
+        call: Returns the circumstances of a request.
+
+    Attributes:
+        streams: Tasks of the answers in events that are under way.
+        cutting: Whether those that are cancelled end because the server stops.
+    """
+
+    def __init__(
+        self,
+        source: AnswersSource,
+        authoriser: Authoriser,
+        call: Callable[[Request, ServedChain], Call],
+    ) -> None:
+        self._source, self._authoriser = source, authoriser
+        self._call = call
+        self.streams: set[asyncio.Task[Any]] = set()
+        self.cutting = False
+
+    def as_model(self, chain: ServedChain, request: Request) -> ChainModel:
+        """Return a chain as a language model of the caller of a request."""
+        tenant = partial(self._tenant, caller_of(request), chain.collection.declared)
+        return ChainModel(chain, partial(_over, chain, request), tenant)
+
+    async def ask(self, request: Request, body: bytes | memoryview) -> Reply | Streamed:
+        chain = self._source.chains().get(request.model)
+        if chain is None:
+            raise NotFound(f"There is no chain of answers {request.model[:128]!r}.", fix="GET /v1/models lists them.")
+        asking, named, events = read_question(body)
+        call = self._call(request, chain)
+        tenant = self._tenant(call.caller, chain.collection.declared, named)
+        over = partial(_over, chain, request)
+        if events:
+            return await self._streamed(chain, partial(chain.answer, asking, tenant, call), call, over)
+        answer = await watched(chain.answer(asking, tenant, call), call, over)
+        document = answer_document(answer, chain.declared)
+        return Reply(200, msgspec.json.encode(document), JSON_ONLY + call.outcome.fields)
+
+    async def search(self, request: Request, body: bytes | memoryview) -> Reply:
+        served = self._source.collections().get(request.model)
+        if served is None:
+            raise NotFound(f"There is no collection {request.model[:128]!r}.")
+        asked, declared = read_search(body), served.declared
+        mode = asked.mode or declared.mode
+        tenant = self._tenant(caller_of(request), declared, asked.tenant)
+        where = None if asked.filter is None else filter_node(asked.filter, served.filterable)
+
+        def found(opened: Opened) -> bytes:
+            words = None if mode == "vectors" else opened.words()
+            hits = search(
+                declared, opened.build, opened.index, opened.encoder, asked.queries, asked.k,
+                where=where, tenant=tenant, words=words, mode=mode,
+            )  # fmt: skip
+            return msgspec.json.encode(search_document(declared, opened.build, hits, served.personal))
+
+        left = _SEARCH_S - (monotonic_us() - request.read) / SECOND
+        try:
+            async with asyncio.timeout(max(0.0, left)):
+                return Reply(200, await served.threads.run(lambda: served.searched(found)))
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"The search in {declared.name!r} took more than {_SEARCH_S:g} s.", retry_after_ms=1000
+            ) from None
+
+    def _tenant(self, caller: Principal, collection: Collection, named: str | None) -> str | None:
+        """Return the tenant of a search. One that is named for a collection without tenants is refused there."""
+        return named if collection.tenant is None else tenant_of(self._authoriser, caller, named)
+
+    async def _streamed(
+        self, chain: ServedChain, asked: Callable[..., Awaitable[CitedAnswer]], call: Call, over: _Over
+    ) -> Streamed:
+        """Return an answer in events once the search is over: until then an error has a status. Its text follows when
+        it is checked and recorded; what a model says before that is no answer yet."""
+        noted: asyncio.Queue[bytes] = asyncio.Queue()
+
+        def note(query: str, found: Retrieved) -> None:
+            noted.put_nowait(retrieved_event(query, found))
+
+        answering = asyncio.ensure_future(watched(asked(noted=note), call, over))
+        begun = asyncio.ensure_future(noted.get())
+        try:
+            await asyncio.wait((answering, begun), return_when=asyncio.FIRST_COMPLETED)
+            if not begun.done():
+                await answering  # raises: it has found nothing yet
+            first = await begun
+        except BaseException:
+            begun.cancel()
+            answering.cancel()
+            raise
+        return Streamed(self._parts(first, answering, chain, call), EVENTS)
+
+    async def _parts(
+        self, first: bytes, answering: asyncio.Future[CitedAnswer], chain: ServedChain, call: Call
+    ) -> AsyncGenerator[bytes, None]:
+        task = asyncio.current_task()
+        if task is not None:
+            self.streams.add(task)
+        try:
+            yield first
+            while not (await asyncio.wait((answering,), timeout=_ALIVE_S))[0]:
+                yield _ALIVE
+            for event in answer_events(answer_document(answering.result(), chain.declared)):
+                yield event
+        except asyncio.CancelledError:
+            if not self.cutting or task is None:
+                raise
+            task.uncancel()
+            yield framed(error_body(Told(503, "The server is stopping; ask again."), "openai"), "error")
+        except Exception as error:  # the caller has a status of 200 already, so the stream itself says it
+            _log.warning("An answer to %s failed: %s", call.id, error, exc_info=not isinstance(error, MainspringError))
+            yield framed(error_body(told(error), "openai"), "error")
+        finally:
+            if task is not None:
+                self.streams.discard(task)
+            answering.cancel()
+
+
+async def watched(answer: Awaitable[CitedAnswer], call: Call, over: _Over) -> CitedAnswer:
+    """Return an answer once it is there; say that it is over in any case."""
+    fault = LEFT
+    try:
+        found = await answer
+        fault = ""
+        return found
+    except Exception:
+        fault = FAILED
+        raise
+    finally:
+        over(call, fault)
+
+
+def _over(chain: ServedChain, request: Request, call: Call, fault: str) -> None:
+    """Note what a span of the request says about an answer."""
+    now, name = monotonic_us(), f"answer {chain.declared.name}"
+    request.outside = Outside(
+        name, call.begun, now, described("answer", chain.declared.model_name, call.outcome), fault
+    )
+
+
+def caller_of(request: Request) -> Principal:
+    """Return the caller of a request.
+
+    Raises:
+        Denied: There is none.
+    """
+    if request.principal is None:
+        raise Denied("No API key was given.")
+    return request.principal

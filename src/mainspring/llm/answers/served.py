@@ -1,0 +1,109 @@
+"""Chains of answers as a gateway serves them: over the collections and language models that it serves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mainspring.core.errors import DeadlineExceeded
+from mainspring.core.expr.tree import Node
+from mainspring.core.time import SECOND
+from mainspring.llm.answers.chain import Noted
+from mainspring.llm.answers.declaring import Answers
+from mainspring.llm.answers.model import CitedAnswer, Retrieved
+from mainspring.llm.answers.retrieving import CollectionRetrieving
+from mainspring.llm.answers.serving import OpenAnswers
+from mainspring.llm.model import Call, Deadlines, Message
+from mainspring.serving.plane.lane import monotonic_us
+from mainspring.vectors.filtering import filter_node
+from mainspring.vectors.model import Mode
+from mainspring.vectors.served import ServedCollection
+
+_QUOTING = Deadlines(whole=60_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A question as a caller asks it.
+
+    Attributes:
+        before: Messages of the conversation before it.
+        filter: Of the collection's fields, as `vectors.filtering` reads it; `None` for none.
+        keys: Entity keys by which its record is erased.
+        session: Name of the conversation; see `OpenAnswers.answer`.
+    """
+
+    question: str
+    before: tuple[Message, ...] = ()
+    filter: object = None
+    keys: Mapping[str, str | int | float | bool] | None = None
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServedChain:
+    """A chain of answers that callers may ask, as it is declared now.
+
+    Attributes:
+        open: It in all its versions.
+        collection: That which it is declared with.
+    """
+
+    open: OpenAnswers
+    collection: ServedCollection
+
+    @property
+    def declared(self) -> Answers:
+        return self.open.declared
+
+    @property
+    def deadlines(self) -> Deadlines:
+        """Deadlines of a call of its model; `whole` is that of an answer too."""
+        return _QUOTING if self.declared.model is None else self.declared.model.deadlines
+
+    async def answer(self, asking: Asking, tenant: str | None, call: Call, noted: Noted | None = None) -> CitedAnswer:
+        """Return the answer to a question, once it is recorded as the chain's log demands.
+
+        Args:
+            noted: Called with the query and what it found, before the model is asked.
+
+        Raises:
+            DeadlineExceeded: There is none within the chain's deadline.
+        """
+        where = None if asking.filter is None else filter_node(asking.filter, self.collection.filterable)
+        whole = self.deadlines.whole
+        left = (call.begun + whole - monotonic_us()) / SECOND
+        try:
+            async with asyncio.timeout(max(0.0, left)):
+                return await self.open.answer(
+                    asking.question,
+                    call,
+                    before=asking.before,
+                    where=where,
+                    tenant=tenant,
+                    keys=asking.keys or {},
+                    session=asking.session,
+                    noted=noted,
+                )
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"{self.declared.name!r} gave no answer within {whole / SECOND:g} s.", retry_after_ms=1000
+            ) from None
+
+
+class ServedRetrieving:
+    """Passages of a collection that is served, in whatever build is searched when a search begins."""
+
+    def __init__(self, collection: ServedCollection, mode: Mode) -> None:
+        self._collection, self._mode = collection, mode
+
+    def retrieve(self, query: str, k: int, *, where: Node | None = None, tenant: str | None = None) -> Retrieved:
+        declared, mode = self._collection.declared, self._mode
+        return self._collection.searched(
+            lambda opened: CollectionRetrieving(
+                declared,
+                lambda: (opened.build, opened.index, opened.encoder, None if mode == "vectors" else opened.words()),
+                mode,
+            ).retrieve(query, k, where=where, tenant=tenant)
+        )

@@ -1,0 +1,203 @@
+"""Questions to chains of answers and their answers over HTTP: on a route of their own, and as chat completions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from mainspring.core.time import SECOND
+from mainspring.llm.answers.declaring import Answers
+from mainspring.llm.answers.model import Citation, CitedAnswer, Passage, Retrieved
+from mainspring.llm.answers.served import Asking
+from mainspring.llm.model import ChatReply, ChatRequest, Choice, Event, Message, Text
+from mainspring.llm.protocol import openai
+from mainspring.llm.protocol.events import framed
+from mainspring.llm.protocol.openai.replies import write_usage
+from mainspring.llm.protocol.reading import Fields, InvalidField, read_object, split
+from mainspring.serving.quota import MILLIONTHS
+
+Keys = dict[str, str | int | float | bool]
+_PIECE = 160  # characters of an answer in one event of a stream
+_WEB = ("http", "https")
+
+
+class _Said(msgspec.Struct, forbid_unknown_fields=True):
+    role: Literal["user", "assistant"]
+    content: str
+
+
+class _Asked(msgspec.Struct):
+    question: str
+    conversation: list[_Said] = []
+    filter: Fields | None = None
+    tenant: str | None = None
+    keys: Keys = {}
+    session: str = ""
+    stream: bool = False
+
+
+class _Beside(msgspec.Struct, forbid_unknown_fields=True):
+    """The field `mainspring` of a chat completion, which is not OpenAI's."""
+
+    filter: Fields | None = None
+    tenant: str | None = None
+    keys: Keys = {}
+    session: str = ""
+
+
+def read_question(body: bytes | memoryview) -> tuple[Asking, str | None, bool]:
+    """Return a question, the tenant that it names, and whether its answer is wanted in events.
+
+    Raises:
+        InvalidField: It is none.
+    """
+    asked, more = split(read_object(body), _Asked)
+    if more:
+        name = min(more)
+        raise InvalidField(f"{name[:80]}: there is no such field.", name[:80])
+    before = tuple(Message(role=each.role, content=(Text(each.content),)) for each in asked.conversation)
+    return Asking(asked.question, before, asked.filter, asked.keys, asked.session), asked.tenant, asked.stream
+
+
+def read_chat(request: ChatRequest) -> tuple[Asking, str | None]:
+    """Return the question in a request for the next message of a conversation, and the tenant that it names. Messages
+    of the system and parameters of sampling are the chain's own, so a caller's do not count.
+
+    Raises:
+        InvalidField: Its last message is none of the user's, or it asks for what a chain does not do.
+    """
+    formed = request.response_format is not None and request.response_format.kind != "text"
+    for field, given in (("tools", request.tools), ("response_format", formed)):
+        if given:
+            raise InvalidField(f"{field}: {request.model!r} is a chain of answers, which takes none.", field)
+    if request.sampling.choices != 1:
+        raise InvalidField(f"n: {request.model!r} is a chain of answers, which gives one.", "n")
+    *before, last = request.messages
+    if last.role != "user":
+        raise InvalidField("messages: the last one is not the user's.", "messages")
+    beside, _ = split(request.extra.get("mainspring") or {}, _Beside, "mainspring")
+    said = tuple(
+        Message(role=each.role, content=(Text(each.text),)) for each in before if each.role in ("user", "assistant")
+    )
+    return Asking(last.text, said, beside.filter, beside.keys, beside.session), beside.tenant
+
+
+def answer_document(answer: CitedAnswer, declared: Answers) -> dict[str, Any]:
+    """Return an answer as callers get it. Its citations have the text and the document that they point to, unless a
+    source marks those as personal."""
+    collection = declared.retriever.collection
+    personal = {collection.key, collection.text}.intersection(collection.source.pii)
+    hidden: Fields = {"chunk": None, "source": None} if collection.key in personal else {}
+    hidden |= {"text": None, "path": []} if collection.text in personal else {}
+    return {
+        "id": answer.id,
+        "object": "answer",
+        "answers": answer.answers,
+        "version": answer.version,
+        "created": answer.at // SECOND,
+        "text": answer.text,
+        "found": answer.found,
+        "reason": answer.reason or None,
+        "query": answer.query,
+        "citations": [{**_citation(each, answer.passages[each.number - 1]), **hidden} for each in answer.citations],
+        "unknown_citations": answer.unknown_citations,
+        "retrieved": len(answer.passages) + answer.left_out,
+        "index": answer.index,
+        "model": answer.model,
+        "finish_reason": answer.finish or None,
+        "usage": write_usage(answer.usage),
+        "cost": answer.cost_micros / MILLIONTHS,
+        "latency_ms": round(answer.latency_us / 1000, 3),
+    }
+
+
+def _citation(citation: Citation, passage: Passage) -> Fields:
+    return {
+        "number": citation.number,
+        "chunk": citation.chunk,
+        "source": citation.document,
+        "start": citation.start,
+        "end": citation.end,
+        "at": citation.at,
+        "path": passage.path,
+        "text": passage.text,
+        "score": passage.score,
+    }
+
+
+def _annotations(document: Mapping[str, Any]) -> list[Fields]:
+    """Return an answer's citations as OpenAI's annotations, one for each mark: of a URL where the document's key is
+    one, else of a file. The chunk and its characters in the document are further fields.
+    """
+    found = []
+    for citation in document["citations"]:
+        source, path = citation["source"], citation["path"]
+        where = {name: citation[name] for name in ("chunk", "start", "end")}
+        for at in citation["at"] if source is not None else ():
+            if urlsplit(source).scheme in _WEB:
+                end = at + len(f"[{citation['number']}]")
+                url = {"url": source, "title": path[-1] if path else source, "start_index": at, "end_index": end}
+                found.append({"type": "url_citation", "url_citation": url, **where})
+            else:
+                file = {"file_id": source, "filename": source, "index": at}
+                found.append({"type": "file_citation", "file_citation": file, **where})
+    return found
+
+
+def chat_reply(answer: CitedAnswer, document: Mapping[str, Any]) -> ChatReply:
+    """Return an answer as a chat completion."""
+    message = Message(
+        role="assistant",
+        content=(Text(answer.text),),
+        extra={"annotations": _annotations(document)} if answer.found else {},
+    )
+    reply = ChatReply(
+        id=answer.id, model=answer.answers, choices=(Choice(message=message),), created=answer.at // SECOND,
+        usage=answer.usage,
+    )  # fmt: skip
+    body = msgspec.json.decode(openai.write_reply(reply))
+    return msgspec.structs.replace(reply, raw=msgspec.json.encode({**body, "mainspring": document}))
+
+
+def chat_events(answer: CitedAnswer, document: Mapping[str, Any]) -> Iterator[tuple[Event, ...]]:
+    """Yield an answer as events of a chat completion."""
+    about: dict[str, Any] = {"id": answer.id, "model": answer.answers, "created": answer.at // SECOND}
+    for text in pieces(answer.text):
+        yield (Event(text=text, **about),)
+    delta = {"annotations": _annotations(document)} if answer.found else {}
+    chunk = {
+        "id": answer.id,
+        "object": "chat.completion.chunk",
+        "created": about["created"],
+        "model": answer.answers,
+        "choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}],
+        "mainspring": document,
+    }
+    yield (Event(finish="stop", raw=framed(msgspec.json.encode(chunk)), **about), Event(usage=answer.usage, **about))
+
+
+def pieces(text: str) -> Iterator[str]:
+    """Yield a text in pieces, each cut after a space where it has one."""
+    at = 0
+    while at < len(text):
+        end = at + _PIECE
+        if end < len(text):
+            end = text.rfind(" ", at + 1, end) + 1 or end
+        yield text[at:end]
+        at = end
+
+
+def retrieved_event(query: str, found: Retrieved) -> bytes:
+    """Return the event that says what a question's query found."""
+    told = [{"chunk": each.id, "source": each.document, "score": each.score} for each in found.passages]
+    return framed(msgspec.json.encode({"query": query, "passages": told, "index": found.version}), "retrieved")
+
+
+def answer_events(document: Mapping[str, Any]) -> Iterator[bytes]:
+    """Yield the events of an answer on its own route: its text in pieces, then all of it."""
+    for text in pieces(str(document["text"])):
+        yield framed(msgspec.json.encode({"text": text}), "text")
+    yield framed(msgspec.json.encode(document), "answer")

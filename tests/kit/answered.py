@@ -107,14 +107,14 @@ class Help:
         ledger = MemoryLedger()
         self.parts |= {"prediction_log": ledger, "predictions": ledger}
 
-    def declare(self, answers: ms.Answers) -> Project:
+    def declare(self, answers: ms.Answers, *rollouts: ms.Rollout) -> Project:
         """Return the project with a chain declared and applied."""
         sources = {each.name: each for each in (pages, asked, ratings)}
         definitions = declared(
             sources=sources, evaluation_sets={"questions": questions},
             collections={"docs": answers.retriever.collection},
             answers={answers.name: answers}, language_models={"local": local, "strict": strict},
-            prompts={answers.prompt.name: answers.prompt},
+            prompts={answers.prompt.name: answers.prompt}, rollouts={each.name: each for each in rollouts},
         )  # fmt: skip
         opened = open_project(load_settings(self.root, environment={}))
         project = Project(opened.settings, wall=self.clock, definitions=definitions, engine=opened.engine, **self.parts)

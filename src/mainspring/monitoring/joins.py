@@ -15,7 +15,7 @@ from mainspring.core.expr.sql import quote_name
 from mainspring.core.schema import DType, Schema
 from mainspring.core.time import format_instant
 from mainspring.data import duck
-from mainspring.data.model import VISIBLE_AT, TableScan
+from mainspring.data.model import VISIBLE_AT, SourceColumn, TableScan
 from mainspring.features.model import Observations
 from mainspring.features.offline.versions import open_versions
 from mainspring.monitoring.model import STATES, Checkpoint, LabelRows
@@ -66,6 +66,29 @@ def label_rows(
     return replace(first, others=tuple(others))
 
 
+def feedback_rows(
+    columns: Sequence[SourceColumn],
+    by_id: str,
+    scan: Callable[[str], TableScan],
+    appended: Callable[[str, int], TableScan | None] = lambda _source, _version: None,
+) -> LabelRows:
+    """Return what people say of predictions, by the predictions' ids, as label rows.
+
+    Args:
+        by_id: Column of the sources with the ids.
+        appended: As for `label_rows`.
+
+    Raises:
+        NotFound: A source has no table yet.
+    """
+    keys = {by_id: DType.String}
+    first, *others = (
+        LabelRows(Label(each), keys, scan(each.source.name), partial(appended, each.source.name), by_id=by_id)
+        for each in columns
+    )
+    return replace(first, others=tuple(others))
+
+
 def join_labels(predictions: pa.Table, labels: LabelRows, now: int, *, complete: bool = False) -> pa.Table:
     """Return each prediction once whose label was known by `now` and not yet known when the prediction was made.
 
@@ -93,7 +116,7 @@ def join_labels(predictions: pa.Table, labels: LabelRows, now: int, *, complete:
     matches = " AND ".join(f"asked.{quote_name(name)} = {_comparable(name, labels.keys)}" for name in labels.keys)
     join = Join(labels.label, tuple(labels.keys), "_id", now, kind, feed="landed", complete=complete)
     with duck.session() as connection:
-        connection.register("observed", _asked(distinct(predictions), labels.keys))
+        connection.register("observed", _asked(distinct(predictions), labels))
         open_versions(connection, "landed", labels.scan, source)
         connection.execute(
             f"CREATE TEMP VIEW labels AS SELECT * REPLACE ({keys}) FROM landed SEMI JOIN observed AS asked ON {matches}"
@@ -121,7 +144,7 @@ def label_counts(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table
         matches = " AND ".join(f"asked.{quote_name(name)} = landed.{quote_name(name)}" for name in single.keys)
         known = f"{VISIBLE_AT} <= TIMESTAMPTZ '{format_instant(now)}'"
         with duck.session() as connection:
-            connection.register("asked", _asked(distinct(predictions), single.keys))
+            connection.register("asked", _asked(distinct(predictions), single))
             duck.register(connection, "landed", single.scan)
             found.append(
                 connection.sql(
@@ -222,13 +245,13 @@ def changed_keys(labels: LabelRows, before: Checkpoint, until: int) -> pa.Table 
 
 
 def touched(keys: pa.Table, labels: LabelRows, batches: Iterable[pa.Table], window_us: int) -> set[int]:
-    """Return the starts of windows with a prediction of one of the keys; batches have `at` and `keys`."""
+    """Return the starts of windows with a prediction of one of the keys; batches have `id`, `at` and `keys`."""
     starts: set[int] = set()
     matches = " AND ".join(f"asked.{quote_name(name)} = changed.{quote_name(name)}" for name in labels.keys)
     with duck.session() as connection:
         connection.register("changed", keys)
         for batch in batches:
-            keyed = _with_keys(batch.select(["at"]).rename_columns(["_at"]), batch["keys"], labels.keys)
+            keyed = _with_keys(batch.select(["at"]).rename_columns(["_at"]), batch["id"], batch["keys"], labels)
             connection.register("asked", keyed)
             instants = connection.sql(f"SELECT DISTINCT epoch_us(_at) FROM asked SEMI JOIN changed ON {matches}")
             starts.update(at // window_us * window_us for (at,) in instants.fetchall())
@@ -264,15 +287,20 @@ def _comparable(name: str, keys: Schema) -> str:
     return f'CAST(landed."{name}" AS DOUBLE)' if keys[name] is DType.Float32 else f'landed."{name}"'
 
 
-def _asked(predictions: pa.Table, keys: Schema) -> pa.Table:
+def _asked(predictions: pa.Table, labels: LabelRows) -> pa.Table:
     # A key may be called "id" or "score", but no source's column begins with an underscore.
     own = predictions.select(["id", "version", "at", "score"]).rename_columns(["_id", "_version", "_at", "_score"])
-    return _with_keys(own, predictions["keys"], keys)
+    return _with_keys(own, predictions["id"], predictions["keys"], labels)
 
 
-def _with_keys(own: pa.Table, documents: pa.ChunkedArray[Any], keys: Schema) -> pa.Table:
+def _with_keys(
+    own: pa.Table, ids: pa.ChunkedArray[Any], documents: pa.ChunkedArray[Any], labels: LabelRows
+) -> pa.Table:
     rows = json_rows(documents)
-    for name, dtype in keys.items():
+    for name, dtype in labels.keys.items():
+        if name == labels.by_id:
+            own = own.append_column(name, ids)
+            continue
         fits, arrow_type = _KEYS[dtype]
         values = [row.get(name) for row in rows]
         own = own.append_column(name, pa.array([value if fits(value) else None for value in values], arrow_type))

@@ -119,6 +119,7 @@ class LabelRows:
     """Label rows of an endpoint: one version of a source's table, and the join keys.
 
     `keys` are the key columns of the label's entity, with their types; a prediction and a label match if all are equal.
+    With `by_id`, one of `keys`, the prediction's id is compared with it, as where people rate answers.
     `appended` returns the rows appended after a version, `None` if unknown. `others` are the model's further labels: a
     prediction counts as labelled only if it has all of them.
     """
@@ -128,6 +129,7 @@ class LabelRows:
     scan: TableScan
     appended: Callable[[int], TableScan | None] = lambda _: None
     others: tuple[LabelRows, ...] = ()
+    by_id: str = ""
 
     @property
     def each(self) -> tuple[LabelRows, ...]:

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 
 from mainspring.core.errors import Conflict, Invalid
+from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.core.time import to_datetime
-from mainspring.data.model import Source, SourceColumn
-from mainspring.llm.answers.declaring import Answers
+from mainspring.data import duck
+from mainspring.data.model import SEQUENCE, VISIBLE_AT, Source
 from mainspring.llm.answers.feedback import ANSWER, feedback_value
 from mainspring.operations.ingest import land
 from mainspring.project import Project
@@ -25,17 +26,6 @@ class Rating(msgspec.Struct, frozen=True, kw_only=True):
     answer: str
     source: str
     said: Mapping[str, bool | int | float]
-
-
-def feedback_columns(declared: Answers) -> dict[str, SourceColumn]:
-    """Return the columns by which answers of a chain are rated, by name: its feedback, and its judges' labels."""
-    labels = [judge.labels for judge in declared.judges]
-    return {each.column: each for each in (*labels, *_columns(declared))}
-
-
-def _columns(declared: Answers) -> Sequence[SourceColumn]:
-    given = declared.feedback
-    return (given,) if isinstance(given, SourceColumn) else given
 
 
 def rate(project: Project, answer: str, said: Sequence[str]) -> Rating:
@@ -53,7 +43,7 @@ def rate(project: Project, answer: str, said: Sequence[str]) -> Rating:
     project.predictions.compact()
     logged = project.predictions.find(answer)
     declared = project.definitions.answer_chain(logged.endpoint)
-    known = feedback_columns(declared)
+    known = {each.column: each for each in declared.labels}
     values: dict[str, Any] = {}
     sources: dict[str, Source] = {}
     for each in said:
@@ -67,7 +57,8 @@ def rate(project: Project, answer: str, said: Sequence[str]) -> Rating:
         raise Invalid(f"The columns are of several sources: {', '.join(sorted(sources))}.", fix="rate one by one.")
     (source,) = sources.values()
     now = to_datetime(max(project.clock.now(), logged.at + _AFTER))
-    row = {**dict.fromkeys(source.schema), ANSWER: answer, **values, **dict.fromkeys(source.times, now)}
+    before = _said_before(project, source, answer)  # a row without a column would take back what was said there
+    row = {**dict.fromkeys(source.schema), **before, ANSWER: answer, **values, **dict.fromkeys(source.times, now)}
     report = land(project, source.name, [row])
     if report.quarantined:
         raise Conflict(
@@ -75,3 +66,14 @@ def rate(project: Project, answer: str, said: Sequence[str]) -> Rating:
             fix=f"see `mainspring data quarantine {source.name}`.",
         )
     return Rating(answers=declared.name, answer=answer, source=source.name, said=values)
+
+
+def _said_before(project: Project, source: Source, answer: str) -> dict[str, Any]:
+    """Return the newest row of an answer in a source of feedback, empty without one."""
+    if project.lake.version(source.name) is None:
+        return {}
+    names = [*source.schema, VISIBLE_AT, SEQUENCE]
+    found = duck.batches(project.lake.scan(source.name), names, f"{quote_name(ANSWER)} = {quote_text(answer)}")
+    rows = [row for batch in found for row in batch.to_pylist()]
+    newest = max(rows, key=lambda row: (row[VISIBLE_AT], row[SEQUENCE]), default={})
+    return {name: newest[name] for name in source.schema if name in newest}

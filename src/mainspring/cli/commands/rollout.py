@@ -127,7 +127,7 @@ def status(call: Call, *, endpoint: str) -> None:
     """Show the newest rollout of ENDPOINT: arms, every guard with its interval, decisions, and time left."""
     from mainspring.core.errors import NotFound
 
-    call.project.definitions.endpoint(endpoint)
+    call.project.definitions.served(endpoint)
     found = call.project.rollouts.find(endpoints=[endpoint], limit=1)
     if not found:
         raise NotFound(f"Endpoint {endpoint!r} has had no rollout.", fix=f"run `mainspring rollout start {endpoint}`.")
@@ -173,7 +173,7 @@ def list_(call: Call, *, endpoint: str | None, limit: int) -> None:
     from mainspring.operations.rollout.reports import listed
 
     if endpoint is not None:
-        call.project.definitions.endpoint(endpoint)
+        call.project.definitions.served(endpoint)
     found = listed(call.project, endpoint, limit)
 
     def show(console: Console) -> None:

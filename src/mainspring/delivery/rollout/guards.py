@@ -10,9 +10,10 @@ from mainspring.core.definition_registry import expect
 from mainspring.core.errors import Invalid
 from mainspring.core.time import SECOND, parse_duration
 
-__all__ = ["errors", "latency", "outcome", "quality", "score"]
+__all__ = ["errors", "latency", "outcome", "output", "quality", "score"]
 
 ERRORS, LATENCY, SCORE, QUALITY, OUTCOME = "errors", "latency", "score", "quality", "outcome"
+OUTPUT = "output"
 LOSSES = {  # loss of one prediction -> tasks for which it exists
     "error": ("binary", "multiclass"),
     "brier": ("binary",),
@@ -27,14 +28,14 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
     """A metric that is compared between the arms at every look.
 
     Attributes:
-        kind: errors, latency, score, quality or outcome.
-        metric: The loss of a quality guard, the label's column of an outcome.
+        kind: errors, latency, score, quality, outcome or output.
+        metric: The loss of a quality guard, the label's column of an outcome, the name of an output.
         tolerance: How much worse the candidate may be. Of errors and score it is relative: 0.5 allows one and a half
-            times as many events. Of quality and outcome it is a difference of means, in the metric's own unit.
+            times as many events. Of quality, outcome and output it is a difference of means, in the metric's own unit.
         slower: Of latency: how much slower the candidate may be, relative: 0.1 allows 1.1 times the champion's latency.
         at_most: Of errors: a share of requests that is harmless, whatever the champion's share is.
         within_us: Of quality and outcome: a prediction counts once it is so old, with the label known by then.
-        higher_is_better: Of an outcome: the direction in which the label is good.
+        higher_is_better: Of an outcome or output: the direction in which it is good.
         effect: Of a goal: the smallest improvement that matters, a difference of means.
     """
 
@@ -147,6 +148,27 @@ def outcome(
         metric=str(column),
         tolerance=float(tolerance),
         within_us=_within(str(column), within),
+        higher_is_better=higher_is_better,
+        effect=float(effect),
+    )
+
+
+def output(name: str, *, tolerance: float = 0.0, higher_is_better: bool = False, effect: float = 0.0) -> Guard:
+    """Compare the mean of a number that each answer has, such as the cost of a chain's answers: "cost_micros".
+
+    Args:
+        name: Name of the output; a Boolean counts as 0 or 1. A chain of answers has "found", "cost_micros",
+            "prompt_tokens", "completion_tokens", "citations", "unknown_citations", "passages" and "best_score".
+        tolerance: How much worse the candidate's mean may be.
+        higher_is_better: Whether a larger value is better.
+        effect: As a goal: the smallest improvement that matters.
+    """
+    expect(name, str, "The name of an output", fix='name an output, such as "cost_micros".')
+    _tolerated(f"output {name}", tolerance)
+    return Guard(
+        kind=OUTPUT,
+        metric=name,
+        tolerance=float(tolerance),
         higher_is_better=higher_is_better,
         effect=float(effect),
     )

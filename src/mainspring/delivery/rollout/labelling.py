@@ -29,10 +29,10 @@ from mainspring.stats.sequential.means import Bounds, bounds_of
 
 UNLABELLED = "no label"
 FEWEST = 30  # of the champion's values, to fix their bounds
-_LAG = 10 * SECOND  # until a prediction is in the store
+LAG = 10 * SECOND  # until a prediction is in the store
 _OFTEN = 200  # looks at labels within a horizon
-_ENOUGH = 500  # predictions of the champion before the rollout that fix bounds
-_BEFORE = (10 * MINUTE, HOUR, DAY, 7 * DAY)  # spans in which these are looked for
+ENOUGH = 500  # predictions of the champion before the rollout that fix bounds
+BEFORE = (10 * MINUTE, HOUR, DAY, 7 * DAY)  # spans in which these are looked for
 
 _READ = ("id", "version", "at", "keys", "score", OUTPUTS)
 _TYPES: dict[str, pa.DataType] = {
@@ -42,7 +42,7 @@ _TYPES: dict[str, pa.DataType] = {
     "share": pa.float64(),
     "unit": pa.int64(),
 }
-_ARMS = pa.schema(list(_TYPES.items()))
+ARMS = pa.schema(list(_TYPES.items()))
 _NOTHING = pa.schema(
     [
         (name, pa.timestamp("us", tz="UTC") if name == "at" else pa.float64() if name == "score" else pa.string())
@@ -122,7 +122,7 @@ def _at(
     since = evidence.labelled.get(horizon.name, evidence.labelled_until)
     since = state.began_at if since is None else since
     assert since is not None
-    until = now - age - _LAG
+    until = now - age - LAG
     if until - since < max(SECOND, age // _OFTEN):
         return evidence
     # Label rows may land long after the time that they state. So a prediction waits until they have come so far, but no
@@ -131,11 +131,11 @@ def _at(
     until = min(until, max(until - age, 0 if through is None else through - age))
     if until <= since:
         return evidence
-    arms, seen = _assigned(state, log, since, until), b""
+    arms, seen = assigned(state, log, since, until), b""
     if state.plan.assign == "key":  # a unit stays in its arm, and counts once
         first, seen = first_of_units(arms["unit"].to_numpy(), evidence.seen.get(horizon.name, b""))
         arms = arms.filter(pa.array(first))
-    joined = _joined(_predictions(log, state.endpoint, since, until), arms, known_labels, now)
+    joined = _joined(predictions_of(log, state.endpoint, since, until), arms, known_labels, now)
     missing = arms.filter(pa.array(_states(arms, joined, now, age) == LabelState.MISSING))
     joined = joined.filter(pa.array(_states(joined, joined, now, age) == LabelState.KNOWN))
     before = _with_history(horizon, evidence, state, log, known_labels, age)
@@ -144,10 +144,10 @@ def _at(
     for guard in unbounded:
         control = joined.filter(pa.array(~_arm(joined))).sort_by("at")
         values = values_of(guard, control)
-        enough = next((each for each in range(FEWEST, values.size + 1) if _suffice(values[:each])), None)
+        enough = next((each for each in range(FEWEST, values.size + 1) if suffice(values[:each])), None)
         if enough is None:
             return before  # these predictions are met again, together with more
-        fixed = _with_bounds(fixed, guard, values[:enough])
+        fixed = with_bounds(fixed, guard, values[:enough])
         spent[counted_as(guard)] = control["at"][enough - 1].as_py()
     found = msgspec.structs.replace(
         fixed,
@@ -156,7 +156,9 @@ def _at(
         seen={**fixed.seen, horizon.name: seen} if seen else fixed.seen,
     )
     for guard in horizon.guards:  # values that fixed the bounds are not counted within them
-        found = _with(found, guard, joined.filter(pa.array(joined["at"].to_numpy() > spent.get(counted_as(guard), -1))))
+        found = with_values(
+            found, guard, joined.filter(pa.array(joined["at"].to_numpy() > spent.get(counted_as(guard), -1)))
+        )
     return found
 
 
@@ -170,8 +172,8 @@ def _with_history(
     _, known = history(log, state.endpoint, state.champion, labels, age, state.began_at or 0)
     for guard in unbounded:
         values = values_of(guard, known) if known.num_rows else np.zeros(0)
-        if _suffice(values):
-            evidence = _with_bounds(evidence, guard, values)
+        if suffice(values):
+            evidence = with_bounds(evidence, guard, values)
         elif guard.metric in RANGES and guard.kind == QUALITY:
             cuts = (*RANGES[guard.metric], USUAL[guard.metric])
             evidence = msgspec.structs.replace(evidence, cuts={**evidence.cuts, counted_as(guard): cuts})
@@ -190,29 +192,29 @@ def history(
         Their number, and `id`, `score`, `label`, `lag_us`, `outputs` of those that have a label.
     """
     end = until - age
-    for span in _BEFORE:
-        made = _predictions(log, endpoint, end - span, end)
+    for span in BEFORE:
+        made = predictions_of(log, endpoint, end - span, end)
         made = made.filter(pa.array([each == version for each in made["version"].to_pylist()], pa.bool_()))
-        if made.num_rows >= _ENOUGH:
+        if made.num_rows >= ENOUGH:
             break
     return made.num_rows, _with_labels(made, labels, until)
 
 
-def _suffice(values: Floats) -> bool:
+def suffice(values: Floats) -> bool:
     finite = values[np.isfinite(values)]
     return bool(finite.size >= FEWEST and finite.min() < finite.max())
 
 
-def _with_bounds(evidence: Evidence, guard: Guard, values: Floats) -> Evidence:
+def with_bounds(evidence: Evidence, guard: Guard, values: Floats) -> Evidence:
     made = bounds_of(values, known=RANGES.get(guard.metric) if guard.kind == QUALITY else None)
     cuts = (made.low, made.high, made.centre, *made.inner)
     return msgspec.structs.replace(evidence, cuts={**evidence.cuts, counted_as(guard): cuts})
 
 
-def _assigned(state: RolloutState, log: PredictionStore, since: int, until: int) -> pa.Table:
+def assigned(state: RolloutState, log: PredictionStore, since: int, until: int) -> pa.Table:
     """Return `id`, `at` (µs), `candidate` (Boolean), `share` and `unit` of requests made in `[since, until)`."""
     found = log.observations(state.id, since=since)
-    parts = [_ARMS.empty_table()]
+    parts = [ARMS.empty_table()]
     for table in found.batches if found is not None else ():
         at = np.asarray(table["at"].cast(pa.int64()).to_numpy(), dtype=np.int64)
         row, status, weight, unit = (np.asarray(table[name].to_numpy()) for name in ("row", "status", "weight", "unit"))
@@ -220,11 +222,11 @@ def _assigned(state: RolloutState, log: PredictionStore, since: int, until: int)
         candidate = np.asarray(table["version"].to_pylist(), dtype=object) == state.candidate
         share = np.round(np.where(candidate, weight, 1 - weight), 6)
         columns = [table["id"].filter(pa.array(kept)), *(each[kept] for each in (at, candidate, share, unit))]
-        parts.append(pa.table(columns, names=_ARMS.names).cast(_ARMS))
+        parts.append(pa.table(columns, names=ARMS.names).cast(ARMS))
     return pa.concat_tables(parts)
 
 
-def _predictions(log: PredictionStore, endpoint: str, since: int, until: int) -> pa.Table:
+def predictions_of(log: PredictionStore, endpoint: str, since: int, until: int) -> pa.Table:
     """Return the predictions made in `[since, until)`, each once, with their outputs."""
     found = log.arrivals(endpoint, since, until, columns=_READ)
     batches = [batch.select(_READ) for batch in (found.batches if found is not None else ())]
@@ -242,7 +244,7 @@ def _joined(predictions: pa.Table, arms: pa.Table, labels: LabelRows, now: int) 
     ids = arms["id"].combine_chunks()
     known = _with_labels(predictions.filter(pc.is_in(predictions["id"], ids)), labels, now)
     rows = arms.take(pc.index_in(known["id"], ids))
-    for name in _ARMS.names[1:]:
+    for name in ARMS.names[1:]:
         known = known.append_column(name, rows[name])
     return known
 
@@ -266,7 +268,7 @@ def _counted(before: tuple[Counts, ...], rows: pa.Table) -> tuple[Counts, ...]:
     return tuple(found[share] for share in sorted(found))
 
 
-def _with(evidence: Evidence, guard: Guard, joined: pa.Table) -> Evidence:
+def with_values(evidence: Evidence, guard: Guard, joined: pa.Table) -> Evidence:
     """Return the evidence with the values of a guard."""
     limits, values = bounds(guard, evidence), values_of(guard, joined)
     assert limits is not None

@@ -1,4 +1,4 @@
-"""Losses of single predictions, and the values of guards that need labels. Larger is worse."""
+"""Losses of single predictions, and the values of guards on labels and outputs. Larger is worse."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mainspring.delivery.rollout.guards import QUALITY, Guard
+from mainspring.delivery.rollout.guards import OUTPUT, QUALITY, Guard
 from mainspring.monitoring.joins import OUTPUTS, json_rows
 
 LEAST = 1e-4  # probability, so that a logarithm is finite
@@ -22,8 +22,13 @@ def values_of(guard: Guard, joined: pa.Table) -> Floats:
     """Return the value of each row; NaN where the prediction or the label is no number.
 
     Args:
-        joined: `score`, `label`, and `outputs` (JSON objects), as `monitoring.joins.join_labels` returns them.
+        joined: `score`, `label`, and `outputs` (JSON objects), as `monitoring.joins.join_labels` returns them; of an
+            output its `outputs` alone.
     """
+    if guard.kind == OUTPUT:
+        given = [row.get(guard.metric) for row in json_rows(joined[OUTPUTS])]
+        numbers = np.array([float(each) if isinstance(each, int | float) else np.nan for each in given])
+        return -numbers if guard.higher_is_better else numbers
     labels = joined["label"].combine_chunks()
     several = isinstance(labels.type, pa.StructType)
     if guard.kind != QUALITY:

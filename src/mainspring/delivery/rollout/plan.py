@@ -21,6 +21,7 @@ from mainspring.delivery.rollout.guards import LOSSES, Guard
 CANARY, BLUE_GREEN, AB, BANDIT, SHADOW = "canary", "blue-green", "ab", "bandit", "shadow"
 KINDS = (CANARY, BLUE_GREEN, AB, BANDIT, SHADOW)
 PROMOTE, WAIT = "promote", "wait"
+ANSWERS = "answers"  # task of a chain of answers
 _STEPS = {CANARY: (0.05, 0.25, 0.5), BLUE_GREEN: (1.0,), AB: (0.5,), BANDIT: (0.5,), SHADOW: (0.0,)}
 
 
@@ -65,10 +66,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
-    """How new versions reach an endpoint: `mainspring rollout start` follows it.
+    """How new versions reach an endpoint, or a chain of answers: `mainspring rollout start` follows it.
 
     Args:
-        endpoint: The endpoint's name.
+        endpoint: Name of the endpoint, or of the chain.
         kind: "canary" grows by steps. "blue-green" moves every request at once, and back as fast. "ab" splits by entity
             key and compares goals. "bandit" moves the share to the arm that does better, within `floor`. "shadow"
             scores logged requests with the candidate and answers none.
@@ -77,7 +78,7 @@ class Rollout:
         least_requests: The candidate's requests in a step before the next.
         guards: Metrics that may end the rollout, from `ms.guards`; by default errors, latency and score. The candidate
             succeeds once none of them is worse than tolerated.
-        goals: Metrics that must improve, `ms.guards.quality` or `ms.guards.outcome`.
+        goals: Metrics that must improve: `ms.guards.quality`, `ms.guards.outcome` or `ms.guards.output`.
         alpha: The chance of rolling back a candidate that is no worse than tolerated, over all guards and looks.
         assign: Unit that is assigned to an arm: "request"; the name of an entity's key column, such as "customer"; or
             "key", all of a request's key columns together. By default "key" for "ab".
@@ -188,16 +189,18 @@ def _check_metrics(rollout: Rollout, refuse: Refuse) -> None:
             raise refuse(f"has several {kind} on {twice[0]}", "leave one of them.")
     if rollout.guards is not None and not rollout.guards and not rollout.goals:
         raise refuse("has neither guards nor goals", "leave out guards for the defaults.")
-    unlabelled = [goal.name for goal in rollout.goals if not goal.labelled]
-    if unlabelled:
-        raise refuse(f"has the goal {unlabelled[0]}", "use ms.guards.quality or ms.guards.outcome.")
+    no_goals = [goal.name for goal in rollout.goals if not goal.labelled and goal.kind != guards.OUTPUT]
+    if no_goals:
+        raise refuse(f"has the goal {no_goals[0]}", "use ms.guards.quality, ms.guards.outcome or ms.guards.output.")
     if rollout.kind in (AB, BANDIT) and not rollout.goals:
         raise refuse(f"is of the kind {rollout.kind} and has no goal", "write goals=[ms.guards.quality(...)].")
     if rollout.kind == BANDIT and len(rollout.goals) > 1:
         raise refuse(f"is a bandit with {len(rollout.goals)} goals", "leave one of them; guard the others.")
-    labelled = [each.name for each in (*(rollout.guards or ()), *rollout.goals) if each.labelled]
-    if rollout.kind == SHADOW and labelled:
-        raise refuse(f"is a shadow with {labelled[0]}", "use ms.guards.errors() and ms.guards.score().")
+    means = [
+        each.name for each in (*(rollout.guards or ()), *rollout.goals) if each.labelled or each.kind == guards.OUTPUT
+    ]
+    if rollout.kind == SHADOW and means:
+        raise refuse(f"is a shadow with {means[0]}", "use ms.guards.errors() and ms.guards.score().")
 
 
 def _check_steps(rollout: Rollout, refuse: Refuse) -> None:
@@ -229,10 +232,12 @@ def unfit(plan: Plan, task: str, labels: Sequence[SourceColumn], keys: Sequence[
     """Return what of a plan cannot exist for a model, and the fix; `None` if all can.
 
     Args:
-        task: The model's task.
+        task: The model's task; `ANSWERS` of a chain of answers.
         labels: Its labels; none for a model that the project only serves.
         keys: Its key columns; likewise.
     """
+    if task == ANSWERS and plan.kind == SHADOW:
+        return "is a shadow, and a chain of answers is not asked again without a caller", 'use kind="canary".'
     if plan.by and keys and plan.by not in keys:
         return (
             f"has assign={plan.by!r}, which is no key of the model",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mainspring.core.time import SECOND, format_duration
-from mainspring.delivery.rollout.guards import ERRORS, LATENCY, LOSSES, QUALITY, SCORE, Guard
+from mainspring.delivery.rollout.guards import ERRORS, LATENCY, LOSSES, OUTPUT, QUALITY, SCORE, Guard
 from mainspring.delivery.rollout.model import RolloutState, Status
 from mainspring.delivery.rollout.plan import AB, BANDIT, BLUE_GREEN, CANARY, PROMOTE, SHADOW, Plan
 
@@ -117,4 +117,6 @@ def _tolerated(guard: Guard) -> str:
     if guard.kind == QUALITY:
         return f"mean {guard.metric.replace('_', ' ')} of predictions with labels, up to {guard.tolerance:g} higher"
     worse = "lower" if guard.higher_is_better else "higher"
+    if guard.kind == OUTPUT:
+        return f"mean {guard.metric} of answers, up to {guard.tolerance:g} {worse}"
     return f"mean {guard.metric} as labels come, up to {guard.tolerance:g} {worse}"

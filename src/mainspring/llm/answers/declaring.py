@@ -250,6 +250,13 @@ class Answers:
         return self.evaluation or self.retriever.collection.evaluation
 
     @property
+    def labels(self) -> tuple[SourceColumn, ...]:
+        """Columns with what people, or judges, say of answers, each once."""
+        given = (self.feedback,) if isinstance(self.feedback, SourceColumn) else self.feedback
+        columns = (*given, *(judge.labels for judge in self.judges))
+        return tuple({each.name: each for each in columns}.values())
+
+    @property
     def judgements(self) -> tuple[str, ...]:
         """Names of what is judged of each answer, beside metrics of retrieval."""
         return (ANSWERED, *RULES, *(judge.name for judge in self.judges))
@@ -287,13 +294,12 @@ class Answers:
         return {**self.recipe(), **{name: value for name, value in self._evidence().items() if value}}
 
     def _evidence(self) -> dict[str, Any]:
-        labels = cast("Sequence[SourceColumn]", self.feedback)
         return {
             "keys": list(self.keys),
             "evaluation": self.evaluation and self.evaluation.name,
             "judges": [judge.document() for judge in self.judges],
             "gates": [str(gate) for gate in self.gates],
-            "feedback": [f"{each.source.name}.{each.column}" for each in labels],
+            "feedback": [each.name for each in cast("Sequence[SourceColumn]", self.feedback)],
         }
 
     def stored(self) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from mainspring.serving.plane.arms import FailureBuffer
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.live import Router, key_unit
 
-_FRESH_US = SECOND  # a route is read again after this time
 _NOTHING: Mapping[str, Value] = {}
 
 
@@ -37,6 +36,9 @@ class OpenAnswers:
             NotFound if no version may answer.
         version: Returns a version's chain; of "" as it is declared.
         log: Where failures of a rollout's arms are recorded.
+
+    Attributes:
+        fresh_us: Time after which the route is read again.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class OpenAnswers:
         log: PredictionLog,
         clock: Clock,
     ) -> None:
-        self.declared = declared
+        self.declared, self.fresh_us = declared, SECOND
         self._read, self._open, self._clock, self._log = route, version, clock, log
         self._failures = FailureBuffer(log)
         self._route: Route | None = None
@@ -115,7 +117,7 @@ class OpenAnswers:
     async def _current(self) -> Route | None:
         async with self._reading:
             now = monotonic_us()
-            if self._read_us is None or now - self._read_us >= _FRESH_US:
+            if self._read_us is None or now - self._read_us >= self.fresh_us:
                 try:
                     self._route = await asyncio.to_thread(self._read)
                 except Unavailable:

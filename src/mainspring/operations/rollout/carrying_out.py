@@ -12,6 +12,7 @@ from mainspring.delivery.model import Promotion
 from mainspring.delivery.rollout.controller import Controller
 from mainspring.delivery.rollout.judging import judge
 from mainspring.delivery.rollout.labelling import labelled
+from mainspring.delivery.rollout.measuring import measured
 from mainspring.delivery.rollout.model import Evidence, Observed, RolloutState, Status
 from mainspring.delivery.rollout.observing import before_it_began, fixed, observed
 from mainspring.delivery.rollout.pairing import scaled
@@ -44,8 +45,11 @@ class ProjectSurroundings:
         self._project = project
 
     def champion(self, state: RolloutState) -> str:
-        endpoint = self._project.definitions.endpoints.get(state.endpoint)
-        if endpoint is None or endpoint.model_name != state.model:
+        definitions = self._project.definitions
+        if state.endpoint not in {**definitions.endpoints, **definitions.answers}:
+            return ""
+        endpoint = definitions.served(state.endpoint)
+        if endpoint.model_name != state.model:
             return ""
         try:
             return version_of(endpoint, self._project.versions, gated=gated(self._project)).version
@@ -76,10 +80,10 @@ class ProjectSurroundings:
         if found is None:
             return state.evidence
         evidence = msgspec.structs.replace(observed(state, found.batches), position=found.position)
+        now = self._project.clock.now()
+        evidence = measured(state, evidence, log, now)
         labels = self._project.label_rows(state.endpoint)
-        if labels is None:
-            return evidence
-        return labelled(state, evidence, log, labels, self._project.clock.now())
+        return evidence if labels is None else labelled(state, evidence, log, labels, now)
 
     def _reference(self, state: RolloutState) -> Evidence:
         """Return the evidence of a blue-green rollout that has not begun, with what the champion did since."""

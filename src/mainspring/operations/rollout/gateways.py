@@ -54,7 +54,12 @@ def gateways(project: Project, endpoint: str) -> tuple[GatewayReport, ...]:
 
 
 def unready(project: Project, state: RolloutState) -> tuple[str, str]:
-    """Return why gateway processes cannot serve the candidate of a rollout, and which have yet to load it."""
+    """Return why gateway processes cannot serve the candidate of a rollout, and which have yet to load it.
+
+    A candidate of a chain of answers is opened with its first question.
+    """
+    if state.endpoint in project.definitions.answers:
+        return "", ""
     without = [each for each in gateways(project, state.endpoint) if state.candidate not in each.versions]
     unable = [f"{each.process} cannot load it: {each.trouble}" for each in without if each.trouble]
     waiting = [each.process for each in without if not each.trouble]

@@ -12,7 +12,7 @@ from mainspring.delivery.model import Promotion
 from mainspring.delivery.rollout.controller import record
 from mainspring.delivery.rollout.deciding import intervened, taken_back
 from mainspring.delivery.rollout.model import Look, RolloutState, Status
-from mainspring.delivery.rollout.plan import SHADOW, Plan, Rollout, unfit
+from mainspring.delivery.rollout.plan import ANSWERS, SHADOW, Plan, Rollout, unfit
 from mainspring.delivery.routing import CHAMPION, version_of
 from mainspring.operations import promote as promoting
 from mainspring.operations.fallbacks import check_fallbacks
@@ -31,10 +31,14 @@ def plan_of(project: Project, endpoint: str) -> Plan:
         Invalid: A metric of the plan does not exist for the endpoint's model.
     """
     definitions = project.definitions
-    model = definitions.models.get(definitions.endpoint(endpoint).model_name)
+    model = definitions.models.get(definitions.served(endpoint).model_name)
     declared = definitions.rollouts.get(endpoint)
     plan = Rollout(endpoint).plan if declared is None else declared.plan
-    wrong = unfit(plan, "", ()) if model is None else unfit(plan, model.task, model.labels, model.keys)
+    chain = definitions.answers.get(endpoint)
+    if chain is not None:
+        wrong = unfit(plan, ANSWERS, chain.labels, chain.keys)
+    else:
+        wrong = unfit(plan, "", ()) if model is None else unfit(plan, model.task, model.labels, model.keys)
     if wrong is not None:
         raise Invalid(f"The rollout of {endpoint!r} {wrong[0]}.", fix=wrong[1])
     return plan
@@ -54,7 +58,7 @@ def start(
         Conflict: The endpoint has a live rollout, or the version is marked for deletion.
         Corrupt: The candidate's bundle is damaged.
     """
-    plan, served = plan_of(project, endpoint), project.definitions.endpoint(endpoint)
+    plan, served = plan_of(project, endpoint), project.definitions.served(endpoint)
     model = served.model_name
     if served.reference != CHAMPION:
         raise Invalid(
@@ -62,7 +66,7 @@ def start(
             fix=f"declare it as {model}@{CHAMPION}.",
         )
     champion = version_of(served, project.versions, gated=promoting.gated(project))
-    chosen = _newest(project, model) if candidate is None else candidate
+    chosen = promoting.newest_version(project, model) if candidate is None else candidate
     version = project.versions.get(model, chosen)
     if version.version == champion.version:
         raise Invalid(
@@ -194,7 +198,7 @@ def roll_back(project: Project, endpoint: str, *, reason: str = "", emergency: b
         Conflict: The champion has moved since the last rollout's promotion; or the version before has not the approvals
             that it needs, and nobody but an author wants it.
     """
-    project.definitions.endpoint(endpoint)
+    project.definitions.served(endpoint)
     promoting.expect_reason(reason, emergency=emergency)
     if any(state.endpoint == endpoint for state in project.rollouts.live()):
         return end(project, endpoint, "roll back", reason=reason)
@@ -250,10 +254,3 @@ def _get(project: Project, id: str) -> RolloutState:
     if found is None:
         raise NotFound(f"There is no rollout {id!r}.", fix="`mainspring rollout list` lists them.")
     return found
-
-
-def _newest(project: Project, model: str) -> str:
-    versions = project.versions.all(model)
-    if not versions:
-        raise NotFound(f"Model {model!r} has no version yet.", fix=f"run `mainspring train {model}`.")
-    return versions[0].version

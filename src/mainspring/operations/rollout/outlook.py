@@ -49,6 +49,6 @@ def planned(project: Project, endpoint: str) -> PlanReport:
     hourly = traffic.requests_an_hour
     fields = {name: getattr(plan, name) for name in plan.__struct_fields__}
     simulated = foreseen(plan, traffic, project.wall.now())
-    model = project.definitions.models.get(project.definitions.endpoint(endpoint).model_name)
+    model = project.definitions.models.get(project.definitions.served(endpoint).model_name)
     advice = "" if model is None else missing_guard(plan, model.task, labels is not None)
     return PlanReport(**fields, requests_an_hour=sum(hourly) / len(hourly), foreseen=simulated, advice=advice)

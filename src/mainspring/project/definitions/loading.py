@@ -23,7 +23,7 @@ from mainspring.data.model import Source
 from mainspring.data.streams.declaring import Stream
 from mainspring.delivery.approving import APPROVED
 from mainspring.delivery.retrieval import gate_metrics
-from mainspring.delivery.rollout.plan import Rollout, unfit
+from mainspring.delivery.rollout.plan import ANSWERS, Rollout, unfit
 from mainspring.features.check import check_groups
 from mainspring.features.functions.model import DerivedSource, FeatureFunction, RequestFunction
 from mainspring.features.model import Entity, FeatureGroup, FeatureView, Observations, RequestFeatures
@@ -435,16 +435,22 @@ def _language_models(declared: Declared) -> Iterable[tuple[object, str, str]]:
 
 
 def _rollouts(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[object, str, str]]:
+    chains = {item.name: item for item in declared.of(Answers) if isinstance(item, Answers)}
     endpoints = {item.name: item for item in declared.of(Endpoint) if isinstance(item, Endpoint)}
     named = {model.name: model for model in models}
     for rollout in declared.of(Rollout):
         assert isinstance(rollout, Rollout)
-        endpoint = endpoints.get(rollout.endpoint)
+        endpoint, chain = endpoints.get(rollout.endpoint), chains.get(rollout.endpoint)
+        if chain is not None:
+            wrong = unfit(rollout.plan, ANSWERS, chain.labels, chain.keys)
+            if wrong is not None:
+                yield rollout, f"The rollout of {rollout.endpoint!r} {wrong[0]}", wrong[1]
+            continue
         if endpoint is None:
             yield (
                 rollout,
                 f"The rollout is of the endpoint {rollout.endpoint!r}, which is not declared",
-                f"the project's endpoints are {sorted(endpoints)}.",
+                f"the project's endpoints and chains of answers are {sorted({*endpoints, *chains})}.",
             )
             continue
         model = named.get(endpoint.model_name)

@@ -177,6 +177,8 @@ class MonitoringParts(ServingParts):
         """Return the label rows of an endpoint; `None` while a label has no table yet."""
         from mainspring.monitoring import joins
 
+        if endpoint in self.definitions.answers:
+            return self._feedback(endpoint)
         model = self.definitions.models.get(self.definitions.endpoint(endpoint).model_name)
         if model is None:  # registered with `mainspring models`, without a declared label
             return None
@@ -184,3 +186,12 @@ class MonitoringParts(ServingParts):
             return joins.label_rows(model.labels, model.observations, self.lake.scan, self.lake.appended)
         except NotFound:
             return None
+
+    def _feedback(self, answers: str) -> LabelRows | None:
+        """Return what people say of a chain's answers; `None` while nobody said anything."""
+        from mainspring.llm.answers.feedback import ANSWER
+        from mainspring.monitoring import joins
+
+        labels = self.definitions.answers[answers].labels
+        known = [each for each in labels if self.lake.version(each.source.name) is not None]
+        return joins.feedback_rows(known, ANSWER, self.lake.scan, self.lake.appended) if known else None

@@ -71,7 +71,7 @@ _HOMES = {
     "mainspring.serving.streaming.event": ["StreamEvent"],
     "mainspring.vectors.evaluation.declaring": ["EvaluationSet"],
     "mainspring.operations.opened": ["open"],
-    "mainspring.vectors.declaring": ["Collection", "Encoder"],
+    "mainspring.vectors.declaring": ["Collection", "Encoder", "Reranker"],
     "mainspring.vectors.documents": ["read_documents"],
 }  # fmt: skip
 # A group is the module of its names: `ms.checks.not_null` is `ms.not_null`.
@@ -217,6 +217,7 @@ if TYPE_CHECKING:
     from mainspring.vectors.chunking import declaring as _chunks
     from mainspring.vectors.declaring import Collection as Collection
     from mainspring.vectors.declaring import Encoder as Encoder
+    from mainspring.vectors.declaring import Reranker as Reranker
     from mainspring.vectors.documents import read_documents as read_documents
     from mainspring.vectors.evaluation.declaring import EvaluationSet as EvaluationSet
 

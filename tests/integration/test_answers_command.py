@@ -31,6 +31,8 @@ ms.Answers("help", retriever=nearest, keys="customer", log=ms.Log(sync=True))
 guard = ms.Guard(personal={"email": "redact"})
 model = ms.LanguageModel("kept", upstreams=[ms.UpstreamModel("local", "tiny")], guard=guard)
 ms.Answers("guarded", retriever=nearest, model=model)
+for name, judge in (("judged", ms.Reranker("judge")), ("told", ms.Reranker("far", service="judges", timeout="1s"))):
+    ms.Answers(name, retriever=ms.Retriever(name, collection=docs, k=2, rerank=judge))
 """
 PAGES = {"cat": "The cat sat on a mat.", "dog": "Dogs ran far away."}
 
@@ -74,7 +76,7 @@ def test_a_collection_is_measured_asked_and_replayed(depot: Depot, folder: Path)
     assert depot.run("collections", "evaluate", "docs").code == exits.GATE
     declare(depot, "0.9")
 
-    assert [each["name"] for each in depot.json("answers", "list")] == ["guarded", "help"]
+    assert [each["name"] for each in depot.json("answers", "list")] == ["guarded", "help", "judged", "told"]
     answer = depot.json("answers", "ask", "help", PAGES["dog"], "--key", "customer=c1")
     assert (answer["found"], answer["citations"][0]["document"]) == (True, "dog")
     assert answer["text"].startswith(PAGES["dog"])
@@ -92,6 +94,20 @@ def test_a_collection_is_measured_asked_and_replayed(depot: Depot, folder: Path)
     watched = depot.json("answers", "watch", "help", "--window", "1d")
     assert (watched["questions"], watched["unanswered"]["value"], watched["drift"]) == (1, 0, None)
     assert "Too few questions" in depot.run("answers", "watch", "help").stdout
+    cross = folder.parent / "cross"
+    cross.mkdir()
+    assert (
+        "not reranked: Reranker 'judge' is not registered."
+        in depot.run("answers", "ask", "judged", PAGES["dog"]).stdout
+    )
+    judge = depot.json("encoders", "add", "judge", write_encoder(cross, pairs=True))
+    assert judge["outputs"][0]["shape"] == [-1, 1]
+    judged = depot.json("answers", "ask", "judged", PAGES["dog"])
+    assert (judged["index"].rpartition("+")[2], judged["rerank_failure"]) == (judge["digest"][:12], "")
+    away = {"MAINSPRING_LLM_JUDGES_URL": "http://127.0.0.1:9"}
+    said = depot.run("answers", "ask", "told", PAGES["dog"], environment=away).stdout
+    assert said.startswith(PAGES["dog"])
+    assert "not reranked: The service 'judges' of reranker model 'far' does not answer within 1 s." in said
     with scripted() as upstream:
         upstream.usual = Script(words=("Ask ", "ana@example.org ", "[1]."))
         local = {"MAINSPRING_LLM_LOCAL_URL": upstream.url}

@@ -60,14 +60,22 @@ def small_tokenizer() -> bytes:
 
     made = Tokenizer(WordLevel({word: number for number, word in enumerate(ENCODER_WORDS)}, unk_token="[UNK]"))
     made.pre_tokenizer = Whitespace()
-    made.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    made.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
+    )
     made.enable_truncation(4)
     made.enable_padding(length=64)
     return made.to_str().encode()
 
 
-def write_encoder(folder: Path, **config: Any) -> Path:
-    """Write an encoder with random weights as Hugging Face does."""
+def write_encoder(folder: Path, *, pairs: bool = False, **config: Any) -> Path:
+    """Write an encoder with random weights as Hugging Face does.
+
+    Args:
+        pairs: Whether it is a cross-encoder.
+    """
     chance = np.random.default_rng(3)
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (len(ENCODER_WORDS), ENCODER_WIDTH),
@@ -85,6 +93,14 @@ def write_encoder(folder: Path, **config: Any) -> Path:
         shapes |= {f"{layer}{name}.weight": shape, f"{layer}{name}.bias": shape[:1]}
     for name in ("embeddings", f"{layer}attention.output", f"{layer}output"):
         shapes |= {f"{name}.LayerNorm.{part}": (ENCODER_WIDTH,) for part in ("weight", "bias")}
+    if pairs:
+        shapes = {f"bert.{name}": shape for name, shape in shapes.items()}
+        shapes |= {
+            "bert.pooler.dense.weight": (ENCODER_WIDTH, ENCODER_WIDTH),
+            "bert.pooler.dense.bias": (ENCODER_WIDTH,),
+        }
+        shapes |= {"classifier.weight": (1, ENCODER_WIDTH), "classifier.bias": (1,)}
+        config = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}, **config}
     header, parts, at = {}, [], 0
     for name, shape in shapes.items():
         content = chance.normal(0, 0.7, shape).astype("<f4").tobytes()

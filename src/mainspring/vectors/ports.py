@@ -1,4 +1,4 @@
-"""Ports of vector search: indexes of vectors and of texts, stores that keep them, and encoders."""
+"""Ports of vector search: indexes of vectors and of texts, stores that keep them, encoders and cross-encoders."""
 
 from __future__ import annotations
 
@@ -216,6 +216,26 @@ class Encoder(Protocol):
         Raises:
             Invalid: A text is empty.
             Unavailable: The encoder is elsewhere, and does not answer.
+        """
+        ...
+
+
+class CrossEncoder(Protocol):
+    """Scores of texts for a query, which are read together. Threads may share it."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of all that its scores depend on."""
+        ...
+
+    def score(self, query: str, texts: Sequence[str], *, within_s: float) -> list[float]:
+        """Return how well each text answers the query, shape (len(texts),), finite; more is better. Equal texts have
+        equal scores, whatever stands beside them.
+
+        Raises:
+            Unavailable: The scores are not there within the time.
+            Invalid: What has it refuses the texts.
+            Denied: What has it refuses the caller.
         """
         ...
 

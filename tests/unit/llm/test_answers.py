@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from kit.answering import CALL, COLLECTION, Documents, ScriptedModel, extracted
-from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.errors import Invalid, NotFound, Unavailable
 from mainspring.core.expr.tree import col
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import ManualClock
@@ -27,12 +27,13 @@ from mainspring.llm.answers.model import CitedAnswer, Passage
 from mainspring.llm.answers.prompting import question_request
 from mainspring.llm.answers.recording import AnswerLog, recorded_answer
 from mainspring.llm.answers.replaying import replay_answer
-from mainspring.llm.answers.reranking import WordReranker
+from mainspring.llm.answers.reranking import ModelReranker, WordReranker
 from mainspring.llm.declaring import LanguageModel, TokenPrice, UpstreamModel
 from mainspring.llm.guarding.declaring import Guard
 from mainspring.llm.model import Message, Text
 from mainspring.llm.prompts import Prompt, Variable
 from mainspring.security.data_keys import OneKey
+from mainspring.vectors.declaring import Reranker
 
 TEXTS = {
     "refunds": "Refunds are paid within 14 days. They go back to the card that paid.",
@@ -199,6 +200,54 @@ def test_a_reranker_orders_more_candidates_anew() -> None:
     assert found.index == "documents/1+longestlonge"
     with pytest.raises(Invalid, match="do not fit"):
         chain(ScriptedModel(extracted), given)
+
+
+class Stalling:
+    """A reranker that has no scores in time."""
+
+    digest = "stalling"
+
+    def score(self, query: str, passages: Any) -> list[float]:
+        raise Unavailable("The judge does not answer within 2 s.")
+
+
+def test_a_reranker_that_fails_leaves_the_order_of_the_search_and_the_answer_says_so(kept: Kept) -> None:
+    given = declared({"rerank": Reranker("judge"), "candidates": 3, "k": 1}, log=SYNC, keys="customer")
+    asked = chain(ScriptedModel(extracted), given, AnswerLog(kept.log, given), reranker=Stalling())
+    found = ask(asked, "When does the shop open?", keys={"customer": "c1"})
+    assert [each.document for each in found.passages] == ["hours"]
+    assert (found.rerank_failure, found.index) == ("The judge does not answer within 2 s.", "documents/1")
+    kept.store.compact()
+    recorded = recorded_answer(kept.store.revealed(kept.store.find(found.id)))
+    assert recorded.answer.rerank_failure == found.rerank_failure
+    again = asyncio.run(replay_answer(recorded, chain(ScriptedModel(extracted), given, reranker=LongestFirst()), CALL))
+    assert (again.retrieved, again.reply) == ("cannot", "identical")  # it was not reranked then
+
+
+class Even:
+    """A cross-encoder to which all texts are equal."""
+
+    digest = "even"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def score(self, query: str, texts: Any, *, within_s: float) -> list[float]:
+        self.asked += texts
+        return [within_s] * len(texts)
+
+
+def test_passages_of_equal_scores_stay_in_the_order_of_the_search_and_are_read_below_their_headings() -> None:
+    even = Even()
+    passage = Passage(id="b", score=0.5, document="d", start=0, end=1, text="Press twice.", path=("Lifts", "Doors"))
+    assert ModelReranker(lambda: even, 2.0).score("which", [passage]) == [2.0]
+    assert even.asked == ["Lifts > Doors\n\nPress twice."]
+    given = declared({"rerank": Reranker("judge"), "k": 3, "min_score": None})
+    question = "When are refunds paid, and when does the shop open?"
+    plain = ask(chain(ScriptedModel(extracted), declared({"k": 3, "min_score": None})), question)
+    found = ask(chain(ScriptedModel(extracted), given, reranker=ModelReranker(lambda: even, 2.0)), question)
+    assert [each.id for each in found.passages] == [each.id for each in plain.passages]
+    assert {each.score for each in found.passages} == {2.0}
 
 
 def test_words_bring_a_passage_forward_that_the_search_has_behind_others() -> None:

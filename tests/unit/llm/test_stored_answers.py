@@ -11,10 +11,11 @@ from mainspring.data.model import Source
 from mainspring.ledger.model import Log
 from mainspring.llm.answers.declaring import Answers, Retriever
 from mainspring.llm.answers.stored import stored_chain, stored_collection
+from mainspring.llm.answers.versions import recipe_file, restored
 from mainspring.llm.declaring import LanguageModel, UpstreamModel
 from mainspring.llm.prompts import Prompt, Variable
 from mainspring.vectors.chunking import declaring as chunks
-from mainspring.vectors.declaring import Collection, Encoder
+from mainspring.vectors.declaring import Collection, Encoder, Reranker
 
 ENCODER = Encoder("words")
 TIMED = Source("timed", schema={**PAGES.schema}, event_time="at", id="path", pii=["body"])
@@ -27,6 +28,8 @@ PROMPT = Prompt(
     "own", "{sources} {question}", system="{{cite}}", variables={"sources": Variable(provenance="retrieved")}
 )
 RETRIEVER = Retriever("nearest", collection=DOCS, k=3, min_score=0.2, rerank="words")
+JUDGE = Reranker("judge", service="far", timeout="500ms")
+JUDGED = Retriever("judged", collection=DOCS, rerank=JUDGE)
 
 
 def stored(item: Collection | Retriever | Answers) -> str:
@@ -37,6 +40,7 @@ def stored(item: Collection | Retriever | Answers) -> str:
     "chain",
     [
         Answers("plain", retriever=RETRIEVER),
+        Answers("judged", retriever=JUDGED),
         Answers("rewritten", retriever=RETRIEVER, model=MODEL, rewrite=True, keys=["a"], seed=None),
         Answers(
             "own", retriever=RETRIEVER, model=MODEL, prompt=PROMPT, rewrite=Prompt("again", "{question}"),
@@ -46,8 +50,10 @@ def stored(item: Collection | Retriever | Answers) -> str:
 )  # fmt: skip
 def test_a_chain_has_its_digest_again(chain: Answers) -> None:
     collection = stored_collection(stored(DOCS), {"words": ENCODER})
-    made = stored_chain(stored(chain), {"nearest": stored(RETRIEVER)}, {"docs": collection}, {"local": MODEL})
-    assert made.digest == chain.digest
+    retrievers = {each.name: stored(each) for each in (RETRIEVER, JUDGED)}
+    made = stored_chain(stored(chain), retrievers, {"docs": collection}, {"local": MODEL})
+    again = restored(recipe_file(chain), made, {"docs": DOCS}, {"local": MODEL})
+    assert again.digest == made.digest == chain.digest
     assert made.stored() == {**chain.stored()}
     assert (made.keys, made.log) == (chain.keys, chain.log)
 

@@ -43,6 +43,12 @@ def weights() -> dict[str, Array]:
 
 def embedding(w: dict[str, Array], ids: Array) -> Array:
     """Return the vector of one sentence without padding, in double precision."""
+    mean = tokens(w, ids, np.zeros_like(ids)).mean(0)
+    return np.asarray(mean / np.linalg.norm(mean))
+
+
+def tokens(w: dict[str, Array], ids: Array, segments: Array) -> Array:
+    """Return the vectors of the tokens of one sequence."""
 
     def dense(x: Array, name: str) -> Array:
         return x @ w[f"{name}.weight"].T.astype(float) + w[f"{name}.bias"]
@@ -53,7 +59,11 @@ def embedding(w: dict[str, Array], ids: Array) -> Array:
         return np.asarray(scaled * w[f"{name}.LayerNorm.weight"] + w[f"{name}.LayerNorm.bias"])
 
     x = w["embeddings.word_embeddings.weight"][ids].astype(float)
-    x = x + w["embeddings.position_embeddings.weight"][: len(ids)] + w["embeddings.token_type_embeddings.weight"][0]
+    x = (
+        x
+        + w["embeddings.position_embeddings.weight"][: len(ids)]
+        + w["embeddings.token_type_embeddings.weight"][segments]
+    )
     x = norm(x, "embeddings")
     for layer in range(LAYERS):
         name = f"encoder.layer.{layer}"
@@ -68,8 +78,7 @@ def embedding(w: dict[str, Array], ids: Array) -> Array:
         wide = dense(x, f"{name}.intermediate.dense")
         wide = wide * 0.5 * (1 + np.vectorize(math.erf)(wide / math.sqrt(2)))
         x = norm(x + dense(wide, f"{name}.output.dense"), f"{name}.output")
-    mean = x.mean(0)
-    return np.asarray(mean / np.linalg.norm(mean))
+    return np.asarray(x)
 
 
 def test_rows_of_several_lengths_padded_together_are_as_each_alone(weights: dict[str, Array]) -> None:
@@ -81,6 +90,27 @@ def test_rows_of_several_lengths_padded_together_are_as_each_alone(weights: dict
     mask = (np.arange(PLACES) < np.array(lengths)[:, None]).astype(np.int64)
     (found,) = session.run(["embedding"], {"input_ids": ids, "attention_mask": mask})
     wanted = [embedding(weights, row[:length]) for row, length in zip(ids, lengths, strict=True)]
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
+
+
+def test_a_cross_encoder_scores_each_pair_by_its_first_token(weights: dict[str, Array]) -> None:
+    chance = np.random.default_rng(8)
+    shapes = {"pooler.dense.weight": (WIDTH, WIDTH), "pooler.dense.bias": (WIDTH,), "classifier.weight": (1, WIDTH)}
+    head = {name: chance.normal(0, 0.7, shape).astype(np.float32) for name, shape in shapes.items()}
+    head["classifier.bias"] = np.array([0.3], np.float32)
+    graph = bert_graph(weights | head, heads=HEADS, epsilon=EPSILON, pairs=True)
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    lengths, seconds = np.array([PLACES, 5, 9]), np.array([4, 2, 8])  # where the second text begins
+    ids = chance.integers(0, WORDS, (3, PLACES))
+    mask = (np.arange(PLACES) < lengths[:, None]).astype(np.int64)
+    types = ((np.arange(PLACES) >= seconds[:, None]) & (mask > 0)).astype(np.int64)
+    given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    (found,) = session.run(["score"], given)
+    wanted = []
+    for row, segments, length in zip(ids, types, lengths, strict=True):
+        first = tokens(weights, row[:length], segments[:length])[0]
+        pooled = np.tanh(first @ head["pooler.dense.weight"].T + head["pooler.dense.bias"])
+        wanted.append(pooled @ head["classifier.weight"].T + head["classifier.bias"])
     np.testing.assert_allclose(found, wanted, atol=2e-5)
 
 

@@ -82,6 +82,8 @@ def ask(
         for each in found.citations:
             where = f"[{each.number}] {each.document} [{each.start}:{each.end}]"
             console.print(f"  {where}", markup=False, highlight=False, soft_wrap=True)
+        if found.rerank_failure:
+            console.print(f"[yellow]not reranked:[/] {found.rerank_failure}", highlight=False, soft_wrap=True)
         why = f"; {found.reason}" if found.reason else ""
         tokens = f"{found.usage.prompt + found.usage.completion:,} tokens"
         console.print(f"[dim]{found.id}: version {found.version}, {found.model}, {tokens}{why}[/]", highlight=False)

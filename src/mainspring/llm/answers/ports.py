@@ -35,5 +35,9 @@ class Reranker(Protocol):
         ...
 
     def score(self, query: str, passages: Sequence[Passage]) -> list[float]:
-        """Return how well each passage answers the query; more is better."""
+        """Return how well each passage answers the query, shape (len(passages),); more is better.
+
+        Raises:
+            MainspringError: There are no scores, within the time that it has; the passages stay as they were found.
+        """
         ...

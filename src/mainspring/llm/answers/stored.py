@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,7 +12,7 @@ from mainspring.core.errors import Invalid
 from mainspring.core.schema import DType, Schema
 from mainspring.data.model import Source
 from mainspring.ledger.model import Log
-from mainspring.llm.answers.declaring import Answers, Retriever
+from mainspring.llm.answers.declaring import Answers, Retriever, reranker_of
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.prompts import Prompt, Template, Variable
 from mainspring.vectors.chunking.model import Chunker
@@ -83,7 +83,7 @@ def stored_chain(
             Answers,
             {
                 **{name: value for name, value in fields.items() if name not in _EVIDENCE},
-                "retriever": _made(Retriever, {**searching, "collection": collection}),
+                "retriever": _made(_retriever, {**searching, "collection": collection}),
                 "model": None if model is None else _named(models, model, "language model"),
                 "prompt": _prompt(fields.get("prompt")),
                 "rewrite": rewrite if isinstance(rewrite, bool) else _prompt(rewrite),
@@ -98,7 +98,11 @@ def _prompt(given: Any) -> Prompt:
     return Prompt(stored.name, template, variables=stored.variables, description=stored.description)
 
 
-def _made(kind: type[T], fields: Mapping[str, Any]) -> T:
+def _retriever(rerank: Any = None, **fields: Any) -> Retriever:
+    return Retriever(**fields, rerank=reranker_of(rerank))
+
+
+def _made(kind: Callable[..., T], fields: Mapping[str, Any]) -> T:
     try:
         return kind(**fields)
     except TypeError as error:  # a field of another version

@@ -10,7 +10,7 @@ import msgspec
 
 from mainspring.core.definition_registry import collecting
 from mainspring.core.errors import NotFound
-from mainspring.llm.answers.declaring import QUOTES, Answers, Retriever
+from mainspring.llm.answers.declaring import QUOTES, Answers, Retriever, reranker_of
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.prompts import Prompt, Template, Variable
 from mainspring.registry.answers_file import ANSWERS, AnswersFile, check_answers
@@ -69,7 +69,7 @@ def restored(
             mode=search["mode"],
             candidates=search["searched"],
             min_score=search["min_score"],
-            rerank=search["rerank"],
+            rerank=reranker_of(search["rerank"]),
         )
         return replace(
             declared,

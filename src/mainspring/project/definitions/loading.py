@@ -46,7 +46,7 @@ from mainspring.training.inputs import check_declared
 from mainspring.training.label import label_keys
 from mainspring.training.model import Model, named_features
 from mainspring.vectors.declaring import Collection as DocumentCollection
-from mainspring.vectors.declaring import Encoder
+from mainspring.vectors.declaring import Encoder, Reranker
 from mainspring.vectors.evaluation.declaring import EvaluationSet
 
 T = TypeVar("T")
@@ -67,6 +67,7 @@ _KINDS: Mapping[type, str] = {
     Monitor: "monitor",
     StreamEndpoint: "stream endpoint",
     Encoder: "encoder",
+    Reranker: "reranker",
     DocumentCollection: "collection",
     EvaluationSet: "evaluation set",
     Retriever: "retriever",
@@ -96,6 +97,7 @@ class Definitions:
     stream_endpoints: Mapping[str, StreamEndpoint] = field(default_factory=dict)
     streams: Mapping[str, Stream] = field(default_factory=dict)  # by source
     encoders: Mapping[str, Encoder] = field(default_factory=dict)
+    rerankers: Mapping[str, Reranker] = field(default_factory=dict)
     collections: Mapping[str, DocumentCollection] = field(default_factory=dict)
     evaluation_sets: Mapping[str, EvaluationSet] = field(default_factory=dict)
     retrievers: Mapping[str, Retriever] = field(default_factory=dict)
@@ -163,6 +165,7 @@ class Definitions:
                 ("stream endpoint", self.stream_endpoints),
                 ("stream", self.streams),
                 ("encoder", self.encoders),
+                ("reranker", self.rerankers),
                 ("collection", self.collections),
                 ("evaluation set", self.evaluation_sets),
                 ("retriever", self.retrievers),
@@ -220,6 +223,7 @@ def load_definitions(settings: Settings, known: Callable[[str], bool] = lambda _
         named(StreamEndpoint),
         named(Stream),
         named(Encoder),
+        named(Reranker),
         named(DocumentCollection),
         named(EvaluationSet),
         named(Retriever),
@@ -572,7 +576,7 @@ def _content(item: Any) -> str:
     if isinstance(item, RequestFeatures):
         named = {"views": [view.name for view in item.views]}
         return _pretty(_without_empty({**msgspec.to_builtins(replace(item, views=())), **named}, "views", "tags"))
-    if isinstance(item, (StreamEndpoint, EvaluationSet, Prompt, Retriever, Answers, DocumentCollection)):
+    if isinstance(item, (StreamEndpoint, EvaluationSet, Prompt, Retriever, Reranker, Answers, DocumentCollection)):
         return _pretty(item.stored() if isinstance(item, _FOR_THE_GATEWAY) else item.document())
     if isinstance(item, Stream):
         return _pretty({**_without_empty(msgspec.to_builtins(item), "schema", "message"), "source": item.name})

@@ -12,8 +12,9 @@ from mainspring.project.parts.data import DataParts
 if TYPE_CHECKING:
     from mainspring.llm.ports import HeldCalls, PromptVersions
     from mainspring.vectors.declaring import Encoder as DeclaredEncoder
+    from mainspring.vectors.declaring import Reranker as DeclaredReranker
     from mainspring.vectors.open_indexes import OpenIndexes
-    from mainspring.vectors.ports import Builds, Encoder, TextStore, VectorStore
+    from mainspring.vectors.ports import Builds, CrossEncoder, Encoder, TextStore, VectorStore
 
 
 class RetrievalParts(DataParts):
@@ -85,11 +86,33 @@ class RetrievalParts(DataParts):
             self.encoders[declared.name, digest] = known
         return known
 
-    def _encoder_digest(self, declared: DeclaredEncoder) -> str:
+    @cached_property
+    def rerankers(self) -> dict[tuple[str, str], CrossEncoder]:
+        """Cross-encoders that are open, by their names and digests."""
+        return {}
+
+    def reranker(self, declared: DeclaredReranker) -> CrossEncoder:
+        """Return a cross-encoder, as it is now.
+
+        Raises:
+            NotFound: It is not registered, or the profile has no such service.
+            Corrupt: Its bundle is damaged, or is none of a cross-encoder.
+        """
+        if declared.service:
+            made = backends.service_cross_encoder(self.settings, declared)
+            return self.rerankers.setdefault((declared.name, made.digest), made)
+        digest = self._encoder_digest(declared)
+        known = self.rerankers.get((declared.name, digest))
+        if known is None:
+            known = backends.registered_cross_encoder(self.bundles.load(digest), declared.name)
+            self.rerankers[declared.name, digest] = known
+        return known
+
+    def _encoder_digest(self, declared: DeclaredEncoder | DeclaredReranker) -> str:
         name, separator, reference = declared.reference.replace("@", ":").partition(":")
         found = [self.versions.get(name, reference)] if separator else self.versions.all(name)[:1]
         if not found:
-            raise NotFound(
-                f"Encoder {declared.name!r} is not registered.", fix=f"run `mainspring encoders add {name}`."
-            )
+            kind = type(declared).__name__
+            fix = f"run `mainspring encoders add {name}{'' if kind == 'Encoder' else ' FOLDER'}`."
+            raise NotFound(f"{kind} {declared.name!r} is not registered.", fix=fix)
         return found[0].digest

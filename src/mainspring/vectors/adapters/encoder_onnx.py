@@ -37,14 +37,19 @@ class OnnxEncoder:
     """
 
     def __init__(self, model: bytes, tokenizer: bytes, digest: str, *, most_tokens: int | None, name: str) -> None:
-        self._session = _session(model, name)
-        self._count = _tokenizer(tokenizer, name)
-        self._cut = _tokenizer(tokenizer, name)
+        self._session = open_session(model, f"encoder {name!r}")
+        inputs = {each.name for each in self._session.get_inputs()}
+        outputs = [each.shape for each in self._session.get_outputs()]
+        if inputs != {"input_ids", "attention_mask"} or len(outputs) != 1 or not isinstance(outputs[0][-1], int):
+            raise Corrupt(
+                f"The model of encoder {name!r} has the inputs {sorted(inputs)} and {len(outputs)} outputs.",
+                fix="an encoder takes input_ids and attention_mask, and gives one vector of fixed length.",
+            )
+        self._count, self._cut = (open_tokenizer(tokenizer, f"encoder {name!r}") for _ in range(2))
         if most_tokens is not None:
             self._cut.enable_truncation(most_tokens + self._cut.num_special_tokens_to_add(False))
         self._digest, self._most_tokens = digest, most_tokens
-        (output,) = self._session.get_outputs()
-        self._dimension = int(output.shape[-1])
+        self._dimension = int(outputs[0][-1])
 
     @property
     def dimension(self) -> int:
@@ -79,31 +84,33 @@ class OnnxEncoder:
         return np.asarray(vector, dtype=np.float32)
 
 
-def _session(model: bytes, name: str) -> Any:
+def open_session(model: bytes, owner: str) -> Any:
+    """Return a session of an ONNX file, on one thread.
+
+    Raises:
+        Corrupt: It does not load.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.add_session_config_entry("session.load_model_format", "ONNX")  # never guessed from the bytes
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
     try:
-        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own errors share no other base
-        raise Corrupt(f"The model of encoder {name!r} does not load: {str(error).splitlines()[0]}") from error
-    inputs = {each.name for each in session.get_inputs()}
-    outputs = [each.shape for each in session.get_outputs()]
-    if inputs != {"input_ids", "attention_mask"} or len(outputs) != 1 or not isinstance(outputs[0][-1], int):
-        raise Corrupt(
-            f"The model of encoder {name!r} has the inputs {sorted(inputs)} and {len(outputs)} outputs.",
-            fix="an encoder takes input_ids and attention_mask, and gives one vector of fixed length.",
-        )
-    return session
+        raise Corrupt(f"The model of {owner} does not load: {str(error).splitlines()[0]}") from error
 
 
-def _tokenizer(content: bytes, name: str) -> Any:
+def open_tokenizer(content: bytes, owner: str) -> Any:
+    """Return a tokeniser without limits.
+
+    Raises:
+        Corrupt: It does not load.
+    """
     try:
         found = Tokenizer.from_str(content.decode())
     except Exception as error:  # the library raises Exception itself
-        raise Corrupt(f"The tokeniser of encoder {name!r} does not load: {error}.") from error
+        raise Corrupt(f"The tokeniser of {owner} does not load: {error}.") from error
     found.no_padding()
     found.no_truncation()
     return found

@@ -17,13 +17,14 @@ import msgspec
 import numpy as np
 
 from mainspring.core.errors import Denied, Invalid, Unavailable
-from mainspring.core.http_exchange import FAILURES, Reply, exchange
+from mainspring.core.http_exchange import Reply
 from mainspring.core.settings import UpstreamServer
+from mainspring.vectors.adapters.service_calls import post
 from mainspring.vectors.model import Floats
 
 _TEXTS, _CHARACTERS = 64, 200_000  # of one request
 _BYTES_OF_A_TOKEN = 3
-_WITHIN_S, _MOST_BYTES = 60.0, 64 << 20
+_WITHIN_S = 60.0
 _PAUSES_S = (0.5, 2.0, 8.0)
 _LATER = (408, 409, 425, 429)
 
@@ -77,7 +78,7 @@ class ServiceEncoder:
     def _asked(self, texts: Sequence[str]) -> Floats:
         body = json.dumps({"model": self._model, "input": list(texts), "encoding_format": "float"}).encode()
         for pause in (*_PAUSES_S, None):
-            reply = self._sent(body)
+            reply = post(self._server, self._key, "embeddings", body, _WITHIN_S)
             if reply is not None and reply.status == 200:
                 return self._read(reply, len(texts))
             if reply is not None and reply.status not in _LATER and reply.status < 500:
@@ -87,24 +88,6 @@ class ServiceEncoder:
             self._sleep(pause if reply is None else _pause(reply.headers, pause))
         said = "does not answer" if reply is None else f"answers with status {reply.status}"
         raise Unavailable(f"The service {self._server.name!r} of encoder model {self._model!r} {said}.")
-
-    def _sent(self, body: bytes) -> Reply | None:
-        server = self._server
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        files = {
-            name: str(path)
-            for name, path in {"ca": server.ca, "cert": server.cert, "cert_key": server.cert_key}.items()
-            if path is not None
-        }
-        url = f"{server.url.rstrip('/')}/embeddings"
-        try:
-            return exchange(
-                "POST", url, body=body, headers=headers, within_s=_WITHIN_S, most_bytes=_MOST_BYTES, **files
-            )
-        except FAILURES:
-            return None
 
     def _read(self, reply: Reply, count: int) -> Floats:
         try:

@@ -1,0 +1,27 @@
+"""Calls of a server of models that the profile names, such as `/v1/embeddings` and `/v1/rerank`."""
+
+from __future__ import annotations
+
+from mainspring.core.http_exchange import FAILURES, Reply, exchange
+from mainspring.core.settings import UpstreamServer
+
+MOST_BYTES = 64 << 20  # of an answer
+
+
+def post(server: UpstreamServer, key: str, path: str, body: bytes, within_s: float) -> Reply | None:
+    """Return what a server answers to a body of JSON; `None` if it does not, within the time.
+
+    Args:
+        key: Sent as a bearer's token; empty: none is sent.
+        path: Below the server's address.
+    """
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    given = {"ca": server.ca, "cert": server.cert, "cert_key": server.cert_key}
+    files = {name: str(file) for name, file in given.items() if file is not None}
+    url = f"{server.url.rstrip('/')}/{path}"
+    try:
+        return exchange("POST", url, body=body, headers=headers, within_s=within_s, most_bytes=MOST_BYTES, **files)
+    except FAILURES:
+        return None

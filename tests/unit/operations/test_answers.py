@@ -135,7 +135,7 @@ def test_a_chain_with_a_reranker_replays_too() -> None:
     made.answers["help"] = Answers("help", retriever=retriever, log=Log(sync=True))
     made.build(WordEncoder(64))
     found = ask(made, "help", "When are refunds paid to the card?")
-    assert (found.passages[0].document, found.index.endswith("+words-1")) == ("refunds", True)
+    assert (found.passages[0].document, found.index.endswith("+words-2")) == ("refunds", True)
     made.predictions.compact()
     assert replay(made, found.id).fine
 

@@ -12,6 +12,7 @@ from mainspring.console.access.keys import add_key_api
 from mainspring.console.access.sessions import add_session_api
 from mainspring.console.answers import Answer, answers
 from mainspring.console.background_cache import Looking
+from mainspring.console.chains.pages import add_chain_api
 from mainspring.console.collections.pages import add_collection_api
 from mainspring.console.data.explore_api import add_explore_api
 from mainspring.console.endpoints.api import add_endpoint_api
@@ -20,11 +21,14 @@ from mainspring.console.find import add_find_api
 from mainspring.console.fleet.api import add_fleet_api
 from mainspring.console.incidents.api import add_incident_api
 from mainspring.console.jobs.api import add_job_api
+from mainspring.console.language_models.held_calls import add_held_call_api
+from mainspring.console.language_models.pages import add_language_model_api
 from mainspring.console.models.api import add_model_api
 from mainspring.console.permissions import caller_of
 from mainspring.console.pipelines.api import add_pipeline_api
 from mainspring.console.predictions.answer_trace import add_answer_api
 from mainspring.console.predictions.pages import add_prediction_api
+from mainspring.console.prompts.pages import add_prompt_api
 from mainspring.console.rollouts.api import add_rollout_api
 from mainspring.console.routing import router_of
 from mainspring.console.runs.api import add_run_api
@@ -94,6 +98,10 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
     add_fleet_api(router, project)
     add_stream_api(router, project)
     add_collection_api(router, project)
+    add_chain_api(router, project)
+    add_prompt_api(router, project)
+    add_language_model_api(router, project)
+    add_held_call_api(router, project)
 
     add_find_api(router, project)
     add_key_api(router, project)

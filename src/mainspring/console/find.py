@@ -41,6 +41,11 @@ _PAGES = (
     "Pipelines",
     "Runs",
     "Streams",
+    "Collections",
+    "Language models",
+    "Prompts",
+    "Answers",
+    "Held calls",
     "Jobs",
     "Fleet",
 )
@@ -95,7 +100,18 @@ def find(project: Project, words: str, *, events: bool = True) -> Found:
         return Found()
     best: list[Hit] = []
     counts: Counter[str] = Counter()
-    named_by = (_pages, _incidents, _endpoints, _models, _versions, _features, _tables, _streams, _collections)
+    named_by = (
+        _pages,
+        _incidents,
+        _endpoints,
+        _models,
+        _versions,
+        _features,
+        _tables,
+        _streams,
+        _collections,
+        _language,
+    )
     for named in (*named_by, _pipelines, _jobs):
         matching = [hit for hit in named(project) if all(term in f"{hit.name} {hit.note}".casefold() for term in terms)]
         counts.update(hit.kind for hit in matching)
@@ -128,7 +144,7 @@ def _rank(hit: Hit, terms: list[str]) -> int:
 
 def _pages(project: Project) -> Iterator[Hit]:  # noqa: ARG001  (of the same form as the others)
     for name in _PAGES:
-        yield Hit("page", name, f"/{name.lower()}")
+        yield Hit("page", name, f"/{name.lower().replace(' ', '-')}")
 
 
 def _incidents(project: Project) -> Iterator[Hit]:
@@ -178,6 +194,16 @@ def _streams(project: Project) -> Iterator[Hit]:
 def _collections(project: Project) -> Iterator[Hit]:
     for name, declared in project.definitions.collections.items():
         yield Hit("collection", name, f"/collections/{quote(name)}", declared.description)
+
+
+def _language(project: Project) -> Iterator[Hit]:
+    loaded = project.definitions
+    for name, model in loaded.language_models.items():
+        yield Hit("language model", name, f"/language-models/{quote(name)}", model.description)
+    for name, prompt in loaded.prompts.items():
+        yield Hit("prompt", name, f"/prompts/{quote(name)}", prompt.description)
+    for name, chain in loaded.answers.items():
+        yield Hit("answers", name, f"/answers/{quote(name)}", f"of {chain.retriever.collection.name}")
 
 
 def _pipelines(project: Project) -> Iterator[Hit]:

@@ -18,6 +18,7 @@ from mainspring.console.access.sessions import add_session_pages
 from mainspring.console.access.sign_in import add_sign_in
 from mainspring.console.assets import add_assets
 from mainspring.console.background_cache import Looking, Shared
+from mainspring.console.chains.pages import add_chain_pages
 from mainspring.console.collections.pages import add_collection_pages
 from mainspring.console.data.pages import add_data_pages
 from mainspring.console.endpoints.pages import add_endpoint_pages
@@ -27,12 +28,15 @@ from mainspring.console.fleet.pages import add_fleet_pages
 from mainspring.console.guard import SIGN_IN, caller, cookie_name, form
 from mainspring.console.incidents.pages import add_incident_pages
 from mainspring.console.jobs.pages import add_job_pages
+from mainspring.console.language_models.held_calls import add_held_call_pages
+from mainspring.console.language_models.pages import add_language_model_pages
 from mainspring.console.models.explanation import add_explanation_pages
 from mainspring.console.models.pages import add_model_pages
 from mainspring.console.permissions import may
 from mainspring.console.pipelines.pages import add_pipeline_pages
 from mainspring.console.predictions.answer_trace import add_answer_page
 from mainspring.console.predictions.pages import add_prediction_pages
+from mainspring.console.prompts.pages import add_prompt_pages
 from mainspring.console.render import login_page, onward_page
 from mainspring.console.rollouts.pages import add_rollout_pages
 from mainspring.console.routing import router_of
@@ -54,7 +58,7 @@ _ENDPOINTS = rf"endpoints(/{_ID}(/(performance|fairness|drift|latency|capacity|c
 _PIPELINES = rf"pipelines(/{_ID}(/runs/{_ID}(/steps/[A-Za-z0-9_.%-]{{1,140}})?)?)?"
 _QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it is used on our own page only
 _OWN_PAGE = re.compile(
-    rf"/(predictions(/{_ID}(/answer)?)?|features(/{_ID})?|data(/{_ID}){{,3}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents|fleet|streams)(/{_ID})?|collections(/{_ID}(/search)?)?|keys|sessions|audit|evidence|find|{_ENDPOINTS}|{_MODELS}|{_PIPELINES})?{_QUERY}"
+    rf"/(predictions(/{_ID}(/answer)?)?|features(/{_ID})?|data(/{_ID}){{,3}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents|fleet|streams|prompts|answers|language-models)(/{_ID})?|collections(/{_ID}(/search)?)?|held-calls|keys|sessions|audit|evidence|find|{_ENDPOINTS}|{_MODELS}|{_PIPELINES})?{_QUERY}"
 )
 
 
@@ -94,6 +98,10 @@ def pages(
         add(router, project, looking, frame)
     for each in (
         add_answer_page,
+        add_chain_pages,
+        add_prompt_pages,
+        add_language_model_pages,
+        add_held_call_pages,
         add_run_pages,
         add_search_pages,
         add_job_pages,

@@ -160,6 +160,19 @@ NEEDS: Mapping[tuple[str, str], Needs] = {
     **_all(_LIST, "GET /collections", "GET /api/collections"),
     **_pair("/collections/{name}", Needs(Action.TABLE_READ, "collection/{name}")),
     **_pair("/collections/{name}/search", Needs(Action.TABLE_ROWS, "collection/{name}")),
+    **_pair("/answers", _LIST),
+    **_pair("/answers/{name}", Needs(Action.PREDICTION_READ, "endpoint/{name}")),
+    **_pair("/prompts", _PROJECT),
+    **_pair("/prompts/{name}", _PROJECT),
+    **_all(_PROJECT, "GET /api/prompts/{name}/difference"),
+    **_pair("/language-models", _LIST),
+    **_pair("/language-models/{model}", Needs(Action.ENDPOINT_READ, "endpoint/{model}")),
+    **_all(_LIST, "GET /language-models.csv", "GET /api/language-model-usage", "GET /api/language-model-budgets"),
+    **_pair("/held-calls", _LIST),
+    **_all(
+        Needs(Action.TOOL_APPROVE, "call/{call}"),
+        *("POST /held-calls/{call}/{action}", "POST /api/held-calls/{call}/{action}"),
+    ),
     **_all(Needs(Action.FLEET_READ), "GET /fleet", "GET /fleet/{device_id}", "GET /api/edge/fleet"),
     **_all(Needs(Action.FLEET_READ), "GET /api/edge/devices", "GET /api/edge/devices/{device_id}"),
     **_all(Needs(Action.AUDIT_ANCHOR), "GET /api/audit/heads", "POST /api/audit/heads"),
@@ -202,6 +215,11 @@ def _of_collection(project: Project, name: str) -> Sequence[str]:
     return [f"table/{project.definitions.collection(name).source.name}"]
 
 
+def _of_call(project: Project, call: str) -> Sequence[str]:
+    found = project.held_calls.get(call)
+    return [PROJECT] if found is None else [f"endpoint/{found.model}"]
+
+
 # kind -> the resources, all of which the action is checked on
 _OWNERS: Mapping[str, Callable[[Project, str], Sequence[str]]] = {
     "run": _of_run,
@@ -209,6 +227,7 @@ _OWNERS: Mapping[str, Callable[[Project, str], Sequence[str]]] = {
     "incident": _of_incident,
     "rollout": _of_rollout,
     "collection": _of_collection,
+    "call": _of_call,
 }
 
 

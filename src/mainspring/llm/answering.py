@@ -19,6 +19,7 @@ from mainspring.llm.failover import Candidate, Failover
 from mainspring.llm.ports import Answering, Upstream
 from mainspring.llm.queueing import Admission, FairQueue
 from mainspring.llm.schemas import SchemaChecked
+from mainspring.llm.upstream_states import UpstreamStates
 from mainspring.serving.plane.counts import Counts
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.vectors.ports import Encoder
@@ -53,6 +54,7 @@ class Shared:
         encoder: Opens an encoder by name, for semantic caches; called in a thread.
         now: A clock that is never set, microseconds.
         erasures: Returns a mark of the last erasure of a person's data, after which earlier answers are given no more.
+        states: Gets the upstreams of each model.
     """
 
     budgets: Budgets = field(default_factory=_memory)
@@ -60,6 +62,7 @@ class Shared:
     encoder: Callable[[str], Encoder] = _no_encoder
     now: Callable[[], int] = monotonic_us
     erasures: Callable[[], str] = str
+    states: UpstreamStates = field(default_factory=UpstreamStates)
 
 
 def assemble(model: LanguageModel, upstreams: Mapping[str, Upstream], shared: Shared | None = None) -> Answering:
@@ -79,13 +82,16 @@ def assemble(model: LanguageModel, upstreams: Mapping[str, Upstream], shared: Sh
             f"The profile has none of the upstreams of the language model {model.name!r}.",
             fix=f"write [profiles.NAME.llm.upstreams.{model.upstreams[0].upstream}], then its url.",
         )
-    candidates = []
+    candidates, states = [], []
     for each in known:
         asked: Answering = upstreams[each.upstream]
+        queue = None
         if each.capacity is not None:
             queue = FairQueue(max(1, each.capacity // shared.workers), model.queue)
             asked = Admitted(asked, model, Admission(queue, shared.now), shared.now)
         candidates.append(Candidate(each.upstream, each.model, asked, each.price, model.fallback.breaker))
+        states.append((candidates[-1], queue))
+    shared.states.take(model.name, states)
     answering: Answering = Accounted(Failover(candidates, model.fallback, shared.now), model, shared.budgets)
     if model.checks_schema:
         answering = SchemaChecked(answering)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from prometheus_client.core import Metric
 
-from mainspring.core.errors import MainspringError, NotFound, QuotaExceeded
+from mainspring.core.errors import MainspringError, NotFound, QuotaExceeded, Unavailable
 from mainspring.core.time import SystemClock
 from mainspring.llm.answer_handlers import EVENTS, AnswerHandlers, AnswersSource, caller_of
 from mainspring.llm.answering import Served
@@ -25,6 +25,7 @@ from mainspring.llm.protocol import anthropic, openai, responses
 from mainspring.llm.protocol.errors import Told, error_body, told
 from mainspring.llm.protocol.reading import InvalidField
 from mainspring.llm.routes import LLM_ROUTES
+from mainspring.llm.upstream_states import UpstreamStates
 from mainspring.llm.usage import Usages, Watched
 from mainspring.security.model import Action
 from mainspring.security.ports import Authoriser
@@ -83,9 +84,16 @@ class LanguageSurface:
     routes = LLM_ROUTES
 
     def __init__(
-        self, models: ModelsSource, authoriser: Authoriser, usages: Usages | None = None, *, traced: bool = True
+        self,
+        models: ModelsSource,
+        authoriser: Authoriser,
+        usages: Usages | None = None,
+        states: UpstreamStates | None = None,
+        *,
+        traced: bool = True,
     ) -> None:
         self._traced = traced
+        self._states = states
         self._models = models
         self._authoriser = authoriser
         self._usages = usages or Usages(None, SystemClock())
@@ -102,7 +110,10 @@ class LanguageSurface:
         return found
 
     def metrics(self) -> Iterable[Metric]:
-        return self._usages.metrics()
+        yield from self._usages.metrics()
+        if self._states is not None:
+            with suppress(Unavailable):
+                yield from self._states.metrics(self._models.current())
 
     def start(self) -> None:
         self._models.start()

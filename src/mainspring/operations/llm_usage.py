@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -44,15 +44,28 @@ class LanguageModelUsage(msgspec.Struct, frozen=True, kw_only=True):
     since: str
 
 
-def usage(project: Project, by: str, since: int) -> list[LanguageModelUsage]:
-    """Return the usage since the day of an instant, the dearest first."""
+def usage(project: Project, by: str, since: int, models: Collection[str] | None = None) -> list[LanguageModelUsage]:
+    """Return the usage since the day of an instant, the dearest first.
+
+    Args:
+        models: Language models that count; by default all.
+    """
     names = names_of(project) if by == "key" else {}
     sums: dict[str, Used] = {}
     for row in rows(project.settings.state / FOLDER, since):
-        for who in _who(row, by):
+        for who in _who(row, by) if models is None or row.model in models else ():
             sums.setdefault(who, Used()).add(row.used)
     found = [_described(by, names.get(who, who), used, since) for who, used in sums.items()]
     return sorted(found, key=lambda each: (-each.cost, -each.prompt - each.completion, each.who))
+
+
+def by_day(project: Project, since: int, models: Collection[str]) -> dict[int, dict[str, Used]]:
+    """Return begin of a day (UTC epoch microseconds) -> language model -> what was used, from the day of an instant."""
+    found: dict[int, dict[str, Used]] = {}
+    for row in rows(project.settings.state / FOLDER, since):
+        if row.model in models:
+            found.setdefault(row.day, {}).setdefault(row.model, Used()).add(row.used)
+    return found
 
 
 def _who(row: UsageRow, by: str) -> Iterable[str]:

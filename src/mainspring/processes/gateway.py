@@ -85,6 +85,7 @@ def build_gateway(
             ),
             project.authoriser,
             usages,
+            shared.states,
             traced=tracing is not None,
         ),
     )

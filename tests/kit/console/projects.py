@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from kit.console.answering import answering
 from kit.console.flights import populated
 from kit.console.pipelined import pipelined
 from kit.console.queued import queued
@@ -30,6 +31,7 @@ PROJECTS: dict[str, Callable[[Path], Project]] = {
     "queued": _queued,
     "troubled": lambda _: troubled().project,
     "rolled": lambda _: rolled().project,
+    "answering": answering,
     "streaming": lambda _: streaming(),
     "pipelined": lambda folder: pipelined(folder).project,
 }

@@ -2,29 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from mainspring.console.answers import Answer
+from mainspring.console.chains.figures import is_answer
 from mainspring.console.features.pages import Frame
 from mainspring.console.guard import caller
 from mainspring.console.render import page
 from mainspring.core.errors import NotFound
 from mainspring.core.ids import check_id
-from mainspring.ledger.model import Prediction
+from mainspring.ledger.model import Prediction, Value
 from mainspring.llm.answers.recording import RecordedAnswer
 from mainspring.operations.answers import revealed_answer
 from mainspring.project import Project
 
 Reveal = Annotated[bool, Query()]
-INDEX = "answer.index"  # a feature of every recorded answer
+_STEPS = (("Query", "query_us"), ("Search", "search_us"), ("Reply", "reply_us"))
 
 
-def is_answer(prediction: Prediction) -> bool:
-    """Return whether a logged prediction is the answer of a chain."""
-    return INDEX in prediction.features
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of an answer: its name, its time (microseconds), and where it lies in the whole as shares of it.
+
+    Attributes:
+        about: Tokens, or how much was found.
+    """
+
+    name: str
+    took_us: int
+    begin: float
+    width: float
+    about: str = ""
+
+
+def steps_of(made: Prediction) -> list[Step]:
+    """Return the steps of an answer in order; none of one from before they were timed."""
+    of, found, at = made.outputs, list[Step](), 0
+    whole = max(1, made.latency_us)
+    about = {
+        "Search": f"{of.get('passages') or 0} passages",
+        "Reply": f"{_count(of, 'prompt_tokens') + _count(of, 'completion_tokens'):,} tokens",
+    }
+    if not any(name in of for _, name in _STEPS):
+        return []
+    for title, name in _STEPS:
+        took = _count(of, name)
+        found.append(Step(title, took, at / whole, min(took / whole, 1 - at / whole), about.get(title, "")))
+        at = min(whole, at + took)
+    rest = max(0, made.latency_us - at)
+    return [*found, Step("Check and record", rest, at / whole, rest / whole, f"{of.get('citations') or 0} citations")]
+
+
+def _count(outputs: Mapping[str, Value], name: str) -> int:
+    value = outputs.get(name)
+    return value if isinstance(value, int) else 0
 
 
 def add_answer_page(router: APIRouter, project: Project, frame: Frame) -> None:
@@ -34,7 +70,7 @@ def add_answer_page(router: APIRouter, project: Project, frame: Frame) -> None:
     def show_answer(request: Request, prediction_id: str, reveal: Reveal = False) -> Response:
         made = _found(project, check_id(prediction_id, "prediction"))
         told = revealed_answer(project, made.id, caller(request).principal) if reveal else None
-        content: dict[str, Any] = {"made": made, "told": told, "texts": _texts(told)}
+        content: dict[str, Any] = {"made": made, "told": told, "texts": _texts(told), "times": steps_of(made)}
         return page("answer.html", {**frame(request), "section": "predictions", **content})
 
 

@@ -96,7 +96,9 @@ class AnswerChain:
             self._log.check_keys(keys)
         started, spent = monotonic_us(), list[_Spent]()
         query = await self._query(question, before, call, spent)
+        asked = monotonic_us()
         found = await self._threads(partial(self.retrieved, query, where, tenant))
+        searched = monotonic_us()
         if noted is not None:
             noted(query, found)
         passages = fitting(found.passages, self.declared.most_characters)
@@ -104,6 +106,7 @@ class AnswerChain:
         if passages:
             request = question_request(self.declared, question, passages)
             reply = await self._asked(request, call, spent)
+        replied = monotonic_us()
         text, reason, citations, unknown = self._judged(reply, passages)
         answer = CitedAnswer(
             id=new_id(),
@@ -128,6 +131,9 @@ class AnswerChain:
             cost_micros=sum(each.micros for each in spent),
             at=self._clock.now(),
             latency_us=monotonic_us() - started,
+            query_us=asked - started,
+            search_us=searched - asked,
+            reply_us=replied - searched,
         )
         if self._log is not None:
             recorded = RecordedAnswer(

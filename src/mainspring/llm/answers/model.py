@@ -86,6 +86,8 @@ class CitedAnswer(msgspec.Struct, frozen=True, kw_only=True):
         prompt: Digest of the prompt's template.
         usage: Of all calls of the model.
         cost_micros: Of these, in millionths of the currency.
+        latency_us: The whole time; of it are `query_us` for the query, `search_us` for passages, `reply_us` for the
+            reply.
     """
 
     id: str
@@ -110,3 +112,6 @@ class CitedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     cost_micros: int = 0
     at: int  # UTC epoch microseconds
     latency_us: int
+    query_us: int = 0
+    search_us: int = 0
+    reply_us: int = 0

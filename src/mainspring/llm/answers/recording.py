@@ -24,6 +24,7 @@ from mainspring.llm.model import ChatRequest, Message, Usage
 QUESTION, QUERY = "question", "answer.query"
 _TEXTS = ("query", "reply", "text", "passages", "citations", "request", "conversation", "where")
 _FEATURES = tuple(f"answer.{name}" for name in _TEXTS)
+_TIMES = ("query_us", "search_us", "reply_us")
 _PLAIN = ("answer.index", "answer.prompt", "answer.tenant", "answer.model")
 
 
@@ -109,6 +110,7 @@ class AnswerLog:
             "completion_tokens": answer.usage.completion,
             "cached_tokens": answer.usage.cached,
             "cost_micros": answer.cost_micros,
+            **{name: getattr(answer, name) for name in _TIMES},
         }
         return self._recorder.record(
             at=answer.at,
@@ -163,6 +165,7 @@ def recorded_answer(prediction: Prediction) -> RecordedAnswer:
         cost_micros=_whole(outputs, "cost_micros"),
         at=prediction.at,
         latency_us=prediction.latency_us,
+        **{name: _whole(outputs, name) for name in _TIMES if name in outputs},
     )
     return RecordedAnswer(
         answer=answer,

@@ -1,0 +1,1 @@
+"""Chains of answers: their list, and one with its newest answers."""

@@ -1,0 +1,1 @@
+"""Prompts: their list, one with its versions, and two versions side by side."""

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from mainspring.core.errors import Conflict, Invalid
+from mainspring.core.errors import Invalid
 from mainspring.core.expr.sql import quote_text
 from mainspring.core.time import format_instant
 from mainspring.data import duck
@@ -16,11 +16,11 @@ from mainspring.data.model import EVALUATIONS_PREFIX
 from mainspring.delivery.model import GateResult
 from mainspring.delivery.retrieval import gate_metrics, judge_retrieval
 from mainspring.project import Project
-from mainspring.vectors.building import Approve
+from mainspring.vectors.building import Approve, GatesNotMet
 from mainspring.vectors.declaring import Collection
 from mainspring.vectors.evaluation.evaluating import METRICS, Search, SearchEvaluation, evaluate
 from mainspring.vectors.evaluation.judgements import read_judgements
-from mainspring.vectors.model import Build, Mode
+from mainspring.vectors.model import Build, GateMark, Mode
 from mainspring.vectors.ports import TextIndex, VectorIndex
 from mainspring.vectors.searching import Found, search
 
@@ -53,9 +53,9 @@ def approving(project: Project, declared: Collection) -> Approve:
     It raises `Conflict` if one is not met. Both indexes are measured by the same queries.
     """
 
-    def approve(build: Build, index: VectorIndex, words: TextIndex | None, served: Build | None) -> None:
+    def approve(build: Build, index: VectorIndex, words: TextIndex | None, served: Build | None) -> Sequence[GateMark]:
         if declared.evaluation is None or not declared.gates:
-            return
+            return ()
         check_tenants(declared, declared.evaluation.tenant)
         metrics = gate_metrics(declared.gates, f"Collection {declared.name!r}") or METRICS[:1]
         judgements = read_judgements(project.lake, declared.evaluation, now=project.clock.now())
@@ -74,15 +74,18 @@ def approving(project: Project, declared: Collection) -> Approve:
                 before = measured(served, project.open_indexes.of(declared, served), theirs, mode)
         store(project, declared.name, version, found)
         results = judge_retrieval(declared.gates, found, before, named)
+        marks = [GateMark(gate=each.gate, passed=each.passed, value=each.value) for each in results]
         failed = [each for each in results if not each.passed]
         if failed:
             told = "; ".join(_told(each) for each in failed)
             searched = f"searches go on with {named}" if named else "nothing answers searches"
-            raise Conflict(
+            raise GatesNotMet(
                 f"The new index {version} of collection {declared.name!r} does not pass its gates: {told}. "
                 f"Until one does, {searched}.",
+                marks,
                 fix="correct chunker, encoder, documents or the gates, and build again.",
             )
+        return marks
 
     return approve
 

@@ -36,12 +36,12 @@ from mainspring.vectors.chunk_table import (
 from mainspring.vectors.chunking.cutting import cut
 from mainspring.vectors.chunking.model import Chunk, headed
 from mainspring.vectors.declaring import DOCUMENT, END, NUMBER, PATH, START, TEXT, Collection, path_of
-from mainspring.vectors.model import Build, Entries, Floats, IndexSpec
+from mainspring.vectors.model import Build, Entries, Floats, GateMark, IndexSpec, PastBuild
 from mainspring.vectors.ports import Builds, Encoder, TextIndex, TextStore, VectorIndex, VectorStore
 
 Progress = Callable[[str, int, int], None]  # step, done, total
-# A new build, its index, that of its words, and the build that is searched.
-Approve = Callable[[Build, VectorIndex, TextIndex | None, Build | None], None]
+# A new build, its index, that of its words, and the build that is searched -> the results of its gates.
+Approve = Callable[[Build, VectorIndex, TextIndex | None, Build | None], Sequence[GateMark]]
 
 _CHUNKS_AT_ONCE = 512  # about as many are lost when a build is killed
 _IDS_AT_ONCE = 10_000
@@ -107,8 +107,18 @@ class _Cut:
     chunks: Sequence[Chunk]
 
 
-def _approved(_build: Build, _index: VectorIndex, _words: TextIndex | None, _served: Build | None) -> None:
-    pass
+class GatesNotMet(Conflict):
+    """A new index does not pass its gates."""
+
+    def __init__(self, what: str, gates: Sequence[GateMark], *, fix: str | None = None) -> None:
+        super().__init__(what, fix=fix)
+        self.gates = tuple(gates)
+
+
+def _approved(
+    _build: Build, _index: VectorIndex, _words: TextIndex | None, _served: Build | None
+) -> Sequence[GateMark]:
+    return ()
 
 
 class Builder:
@@ -182,13 +192,26 @@ class Builder:
                     words=words is not None,
                 )
                 served = self._builds.get(collection.name)
-                if served is None or served.index != name:
-                    approve(build, index, None if words is None else words.index, served)
+                new = served is None or served.index != name
+                texts = None if words is None else words.index
+                gates = self._gates(build, index, texts, served, approve) if new else ()
+                build = msgspec.structs.replace(build, history=_history(build, served, gates))
             self._builds.save(build)
             self._drop_others(collection.name, name)
             if self._texts is not None and not collection.words:
                 self._texts.drop(name)
         return build
+
+    def _gates(
+        self, build: Build, index: VectorIndex, words: TextIndex | None, served: Build | None, approve: Approve
+    ) -> Sequence[GateMark]:
+        try:
+            return approve(build, index, words, served)
+        except GatesNotMet as error:
+            if served is not None:
+                past = build.past(error.gates, used=False)
+                self._builds.save(msgspec.structs.replace(served, history=served.after(past)))
+            raise
 
     def _fill(
         self, collection: Collection, encoder: Encoder, recipe: str, version: int, tally: _Tally, progress: Progress
@@ -284,6 +307,13 @@ class Builder:
             if self._lake.version(table) is not None:
                 self._lake.replace(table, (), self._lake.describe(table).schema, key=new_id())
                 self._lake.forget(table)
+
+
+def _history(build: Build, served: Build | None, gates: Sequence[GateMark]) -> tuple[PastBuild, ...]:
+    if served is None:
+        return (build.past(gates),)
+    same = served.index == build.index and served.history and not (build.embedded or build.added or build.removed)
+    return served.history if same else served.after(build.past(gates))
 
 
 def _check_size(collection: Collection, encoder: Encoder) -> None:

@@ -23,6 +23,8 @@ MODES: tuple[Mode, ...] = ("vectors", "words", "hybrid")
 MOST_DIMENSIONS = 8192
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
+HISTORY = 50  # builds
+
 
 class IndexSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Specification of an index, which never changes.
@@ -111,6 +113,37 @@ def other_spec(name: str) -> Conflict:
     return Conflict(f"The index {name!r} is there with another specification.", fix="drop it, or take another name.")
 
 
+class GateMark(msgspec.Struct, frozen=True, kw_only=True):
+    """Result of a gate of a new index. `value` is `None` where it could not be measured."""
+
+    gate: str
+    passed: bool
+    value: float | None = None
+
+
+class PastBuild(msgspec.Struct, frozen=True, kw_only=True):
+    """A build as the history has it.
+
+    Attributes:
+        index: Name of its index.
+        gates: Of a new index; empty where an index was only brought up to date, or there are none.
+        used: Whether searches used it; a build that does not pass its gates is not.
+    """
+
+    index: str
+    source_version: int
+    table_version: int
+    documents: int
+    chunks: int
+    embedded: int
+    added: int
+    removed: int
+    built_at: int
+    seconds: float
+    gates: tuple[GateMark, ...] = ()
+    used: bool = True
+
+
 class Build(msgspec.Struct, frozen=True, kw_only=True):
     """Record of a collection's build: what searches use, and what it was made from.
 
@@ -125,6 +158,7 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
         examples: Document -> reason, of some that were refused.
         built_at: UTC epoch microseconds.
         words: Whether there is an index of the chunks' words, of the same name.
+        history: The builds until this one, which is the first; without those that changed nothing, at most `HISTORY`.
     """
 
     collection: str
@@ -147,3 +181,13 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     built_at: int = 0
     seconds: float = 0.0
     words: bool = False
+    history: tuple[PastBuild, ...] = ()
+
+    def past(self, gates: Sequence[GateMark] = (), *, used: bool = True) -> PastBuild:
+        """Return this build as the history has it."""
+        names = [each for each in PastBuild.__struct_fields__ if each not in ("gates", "used")]
+        return PastBuild(**{name: getattr(self, name) for name in names}, gates=tuple(gates), used=used)
+
+    def after(self, past: PastBuild) -> tuple[PastBuild, ...]:
+        """Return the history of this build with another one before it."""
+        return (past, *self.history)[:HISTORY]

@@ -35,7 +35,7 @@ SOURCES = Variable(provenance="retrieved", longest=100_000)
 TEXTS = (
     "Answer from the sources.\n\n{sources}\n\nQuestion: {question}",
     "Answer from the sources alone, and cite them as [1].\n\n{sources}\n\nQuestion: {question}",
-    "Answer from the sources alone, and cite them as [1], or write NOT FOUND.\n\n{sources}\n\nQ: {question}",
+    "Answer from the sources alone, and cite them as [1], or write NOT FOUND.\n\n{sources}\n\nQuestion: {question}",
 )
 DAILY = Quota("daily", per="day", tokens=100_000)
 RESEARCH = Quota("research", per="month", cost=300.0, by="all")

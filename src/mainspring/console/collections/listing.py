@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from markupsafe import Markup, escape
 
 from mainspring.console.background_cache import Looking
+from mainspring.console.charts import Chart
+from mainspring.console.collections.charts import evaluation_charts
 from mainspring.core.errors import Invalid
 from mainspring.data.model import EVALUATIONS_PREFIX
 from mainspring.operations.collection_measures import StoredEvaluation, evaluations
@@ -25,6 +27,7 @@ from mainspring.project import Project
 from mainspring.security.model import Action, Principal
 from mainspring.vectors.declaring import Collection
 from mainspring.vectors.evaluation.evaluating import Figure
+from mainspring.vectors.evaluation.judgements import read_judgements
 from mainspring.vectors.model import MODES, Mode
 from mainspring.vectors.searching import Found
 
@@ -51,6 +54,8 @@ class CollectionPage:
         modes: Of a search in it.
         personal: Whether a search is in a column that identifies a person.
         evaluations: By its own set, the newest first; `None` while they are not read yet.
+        lost: Queries of the newest one of which nothing relevant was found; `None` while they are not read yet.
+        charts: Measures over the evaluations.
     """
 
     collection: CollectionReport
@@ -60,6 +65,17 @@ class CollectionPage:
     modes: tuple[Mode, ...]
     personal: bool
     evaluations: Sequence[StoredEvaluation] | None
+    lost: Sequence[LostQuery] | None = ()
+    charts: tuple[Chart, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LostQuery:
+    """A query of which nothing relevant was found: its text, what is relevant, and how many chunks were found."""
+
+    text: str
+    relevant: tuple[str, ...]
+    hits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +115,11 @@ def collection_rows(project: Project, looking: Looking) -> list[CollectionRow]:
     return rows
 
 
-def collection_page(project: Project, looking: Looking, name: str) -> CollectionPage:
+def collection_page(project: Project, looking: Looking, name: str, *, queries: bool = False) -> CollectionPage:
     """Return the page of a collection.
+
+    Args:
+        queries: Whether queries of its evaluation set are shown, which are rows of a source.
 
     Raises:
         NotFound: It is not declared.
@@ -109,7 +128,31 @@ def collection_page(project: Project, looking: Looking, name: str) -> Collection
     measured = _evaluations(project, looking, name)
     modes = MODES if declared.words else MODES[:1]
     personal = bool(searched_personal(declared))
-    return CollectionPage(report, declared.text, tuple(declared.fields), declared.tenant, modes, personal, measured)
+    lost = _lost(project, looking, declared, measured) if queries and measured else ()
+    charts = evaluation_charts(measured or ())
+    return CollectionPage(
+        report, declared.text, tuple(declared.fields), declared.tenant, modes, personal, measured, lost, charts
+    )
+
+
+def _lost(
+    project: Project, looking: Looking, declared: Collection, measured: Sequence[StoredEvaluation]
+) -> Sequence[LostQuery] | None:
+    """Return the queries of the newest evaluation of which nothing relevant was found, by the set as it is now."""
+    chosen = declared.evaluation
+    if chosen is None or chosen.query in chosen.source.pii:
+        return ()
+    newest = measured[0].evaluation
+    keys = {each.key: each.hits for each in newest.queries if not any(each.values) and None not in each.values}
+
+    def read() -> list[LostQuery]:
+        judged = read_judgements(project.lake, chosen, now=project.clock.now())
+        return [
+            LostQuery(each.text, tuple(each.relevant), keys[each.key]) for each in judged.queries if each.key in keys
+        ]
+
+    version = project.lake.version(f"{EVALUATIONS_PREFIX}{declared.name}")
+    return looking.at(("lost queries", declared.name, version), read)[1] if keys else ()
 
 
 def _evaluations(project: Project, looking: Looking, name: str) -> Sequence[StoredEvaluation] | None:

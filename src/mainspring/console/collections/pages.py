@@ -9,10 +9,10 @@ from fastapi.responses import Response
 
 from mainspring.console.answers import Answer, answers
 from mainspring.console.background_cache import Looking
-from mainspring.console.collections.listing import Hits, collection_page, collection_rows, hits_of
+from mainspring.console.collections.listing import CollectionPage, Hits, collection_page, collection_rows, hits_of
 from mainspring.console.features.pages import Frame
 from mainspring.console.guard import caller
-from mainspring.console.permissions import seen
+from mainspring.console.permissions import may, seen
 from mainspring.console.render import page
 from mainspring.core.errors import Denied, MainspringError
 from mainspring.core.ids import check_id
@@ -32,6 +32,11 @@ def add_collection_pages(router: APIRouter, project: Project, looking: Looking, 
     def framed(request: Request, **content: Any) -> dict[str, Any]:
         return {**frame(request), "section": "collections", **content}
 
+    def viewed(request: Request, name: str) -> CollectionPage:
+        chosen = project.definitions.collection(check_id(name, "collection")).evaluation
+        rows = chosen is not None and may(request, project, Action.TABLE_ROWS, f"table/{chosen.source.name}")
+        return collection_page(project, looking, name, queries=rows)
+
     @router.get("/collections")
     def show_collections(request: Request) -> Response:
         rows = collection_rows(project, looking)
@@ -40,7 +45,7 @@ def add_collection_pages(router: APIRouter, project: Project, looking: Looking, 
 
     @router.get("/collections/{name}")
     def show_collection(request: Request, name: str) -> Response:
-        view = collection_page(project, looking, check_id(name, "collection"))
+        view = viewed(request, name)
         return page(
             "collection.html", framed(request, view=view, each=view.collection, found=None, tenant="", mode="vectors")
         )
@@ -49,7 +54,7 @@ def add_collection_pages(router: APIRouter, project: Project, looking: Looking, 
     def search_page(
         request: Request, name: str, q: Words = "", tenant: Tenant = "", mode: Mode = "vectors", reveal: bool = False
     ) -> Response:
-        view = collection_page(project, looking, check_id(name, "collection"))
+        view = viewed(request, name)
         found = None
         if q.strip():
             try:

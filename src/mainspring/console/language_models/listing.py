@@ -157,11 +157,11 @@ def _chart(
     write: Callable[..., object],
 ) -> Chart:
     """Return stacked bars of the models that were used most, and of the others together."""
-    sums: dict[str, float] = {}
+    sums: dict[str, int] = {}
     for models in found.values():
         for name, used in models.items():
-            sums[name] = sums.get(name, 0.0) + of(used)
-    ordered = sorted(sums, key=lambda name: (-sums[name], name))
+            sums[name] = sums.get(name, 0) + used.prompt + used.completion
+    ordered = sorted(sums, key=lambda name: (-sums[name], name))  # the same in each chart
     names, rest = ordered[: len(TONES)], ordered[len(TONES) :]
 
     def values(chosen: Sequence[str]) -> tuple[float | None, ...]:

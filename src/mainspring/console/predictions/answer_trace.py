@@ -10,14 +10,15 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from mainspring.console.answers import Answer
-from mainspring.console.chains.figures import is_answer
+from mainspring.console.chains.figures import PROMPT, is_answer
 from mainspring.console.features.pages import Frame
 from mainspring.console.guard import caller
 from mainspring.console.render import page
 from mainspring.core.errors import NotFound
 from mainspring.core.ids import check_id
-from mainspring.ledger.model import Prediction, Value
+from mainspring.ledger.model import Prediction
 from mainspring.llm.answers.recording import RecordedAnswer
+from mainspring.llm.prompts import PromptVersion
 from mainspring.operations.answers import revealed_answer
 from mainspring.project import Project
 
@@ -45,7 +46,7 @@ def steps_of(made: Prediction) -> list[Step]:
     of, found, at = made.outputs, list[Step](), 0
     whole = max(1, made.latency_us)
     about = {
-        "Search": f"{of.get('passages') or 0} passages",
+        "Search": _of(_count(of, "passages"), "passage"),
         "Reply": f"{_count(of, 'prompt_tokens') + _count(of, 'completion_tokens'):,} tokens",
     }
     if not any(name in of for _, name in _STEPS):
@@ -55,10 +56,14 @@ def steps_of(made: Prediction) -> list[Step]:
         found.append(Step(title, took, at / whole, min(took / whole, 1 - at / whole), about.get(title, "")))
         at = min(whole, at + took)
     rest = max(0, made.latency_us - at)
-    return [*found, Step("Check and record", rest, at / whole, rest / whole, f"{of.get('citations') or 0} citations")]
+    return [*found, Step("Check and record", rest, at / whole, rest / whole, _of(_count(of, "citations"), "citation"))]
 
 
-def _count(outputs: Mapping[str, Value], name: str) -> int:
+def _of(count: int, name: str) -> str:
+    return f"{count:,} {name}{'' if count == 1 else 's'}"
+
+
+def _count(outputs: Mapping[str, Any], name: str) -> int:
     value = outputs.get(name)
     return value if isinstance(value, int) else 0
 
@@ -70,8 +75,14 @@ def add_answer_page(router: APIRouter, project: Project, frame: Frame) -> None:
     def show_answer(request: Request, prediction_id: str, reveal: Reveal = False) -> Response:
         made = _found(project, check_id(prediction_id, "prediction"))
         told = revealed_answer(project, made.id, caller(request).principal) if reveal else None
-        content: dict[str, Any] = {"made": made, "told": told, "texts": _texts(told), "times": steps_of(made)}
-        return page("answer.html", {**frame(request), "section": "predictions", **content})
+        content: dict[str, Any] = {
+            "made": made,
+            "told": told,
+            "texts": _texts(told),
+            "times": steps_of(made),
+            "prompt": _prompt(project, made),
+        }
+        return page("answer.html", {**frame(request), "section": "language models", **content})
 
 
 def add_answer_api(router: APIRouter, project: Project) -> None:
@@ -85,6 +96,13 @@ def add_answer_api(router: APIRouter, project: Project) -> None:
         told = revealed_answer(project, made.id, caller(request).principal) if reveal else None
         outputs = dict(made.outputs)
         return Answer({"id": made.id, "answers": made.endpoint, "at": made.at, "outputs": outputs, "texts": told})
+
+
+def _prompt(project: Project, made: Prediction) -> PromptVersion | None:
+    """Return the recorded version of an answer's prompt."""
+    digest = made.features.get(PROMPT)
+    every = (version for each in project.prompts.newest() for version in project.prompts.all(each.name))
+    return next((each for each in every if each.digest == digest), None)
 
 
 def _found(project: Project, prediction_id: str) -> Prediction:

@@ -313,6 +313,7 @@ def test_the_documentation_names_every_metric_and_no_other(texts: list[str]) -> 
     # Where language models are served.
     requests = {f"mainspring_llm_{name}_total" for name in ("requests", "tokens", "cost", "hedges", "queued_seconds")}
     scraped |= requests | {"mainspring_llm_first_token_seconds", "mainspring_llm_tokens_per_second"}
+    scraped |= {f"mainspring_llm_{name}" for name in ("upstream_up", "waiting_calls", "tokens_in_flight")}
     assert documented == scraped
 
 

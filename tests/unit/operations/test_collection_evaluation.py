@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -87,11 +88,19 @@ def test_a_new_index_that_fails_its_gates_is_not_searched() -> None:
     with pytest.raises(Conflict, match=r"recall@1 at least 0.9 is 0\.\d+; mrr@10 beats by 0") as failed:
         shop.build(Blind())
     assert version_of(served) in failed.value.what
-    assert shop.builds.get("docs") == served
+    kept = shop.builds.get("docs")
+    assert kept is not None
+    assert msgspec.structs.replace(kept, history=served.history) == served
+    refused, before = kept.history
+    assert (refused.used, [each.passed for each in refused.gates], before.used) == (False, [False, False], True)
+    assert refused.index != served.index
     shop.now = WordEncoder(64)
     assert shop.evaluate().figures["mrr@10"].value == 1.0
     passed = shop.build(WordEncoder(64, seed=1))
     assert shop.builds.get("docs") == passed
+    assert [each.used for each in passed.history] == [True, False, True]
+    again = shop.build(WordEncoder(64, seed=1))
+    assert again.history == passed.history, "a build that changes nothing is not one of them"
     assert shop.evaluate().gates[0].passed
 
 

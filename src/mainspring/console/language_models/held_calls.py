@@ -39,7 +39,8 @@ def add_held_call_pages(router: APIRouter, project: Project, frame: Frame) -> No
         who = caller(request).principal
         waiting = held_calls(project, principal=who)
         decided = [each for each in held_calls(project, all_=True, principal=who) if each.status != "waiting"]
-        content = {"waiting": waiting, "decided": decided[::-1][:_SHOWN], "states": STATES}
+        content: dict[str, object] = {"waiting": waiting, "decided": decided[::-1][:_SHOWN], "states": STATES}
+        content["arguments"] = arguments_of
         return page("held_calls.html", {**frame(request), "section": "language models", **content})
 
     @router.post("/held-calls/{call}/{action}")
@@ -67,6 +68,15 @@ def add_held_call_api(router: APIRouter, project: Project) -> None:
         """Approve a call, so that its caller may make it once within a day, or deny it."""
         who = caller(request).principal
         return Answer(await run_in_threadpool(decided, project, call, action, who, asked.reason))
+
+
+def arguments_of(call: HeldCall) -> dict[str, str]:
+    """Return a call's arguments by name, each as text: a text as it is, all else as JSON."""
+    found = msgspec.json.decode(call.arguments)
+    named = found if isinstance(found, dict) else {"": found} if found is not None else {}
+    return {
+        name: value if isinstance(value, str) else msgspec.json.encode(value).decode() for name, value in named.items()
+    }
 
 
 def decided(project: Project, call: str, action: str, principal: Principal, reason: str) -> HeldCall:

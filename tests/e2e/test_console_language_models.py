@@ -1,0 +1,32 @@
+"""The pages of language models and collections in a real browser: wide and narrow, light and dark."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kit.console.answering import answering
+from kit.console.chromium import DRIVEN
+from kit.console.flights import Project
+from kit.console.looks import anywhere, in_order
+
+pytestmark = DRIVEN
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    made = answering(tmp_path_factory.mktemp("answering"))
+    found = anywhere(made)
+    found.encoder = made.encoder  # type: ignore[method-assign]
+    return found
+
+
+def test_each_page_is_in_order_on_every_screen(visitor: Any, address: str, project: Project) -> None:
+    answer = project.predictions.recent("help", 1)[0].id
+    paths = (
+        "/prompts", "/prompts/desk", "/language-models", "/language-models/assistant", "/answers", "/answers/help",
+        f"/predictions/{answer}/answer", "/held-calls", "/collections", "/collections/docs",
+        "/collections/docs/search?q=refunds&mode=hybrid",
+    )  # fmt: skip
+    in_order(visitor, address, paths, cards=True)

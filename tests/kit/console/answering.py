@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 import mainspring as ms
 from kit.console.flights import NOW, Project, declared
 from kit.encoders import WordEncoder
@@ -17,7 +19,8 @@ from mainspring.llm.guarding.declaring import Guard, Tool
 from mainspring.llm.held_calls import HeldCall
 from mainspring.llm.limits import AnswerCache
 from mainspring.llm.prompts import Prompt, Variable
-from mainspring.llm.usage import FOLDER, Used, _append
+from mainspring.llm.usage import FOLDER
+from mainspring.llm.usage_table import UsageRow, UsageTable, Used
 from mainspring.operations.answers import ask
 from mainspring.operations.apply import apply
 from mainspring.operations.collection_evaluation import evaluate_collection
@@ -140,15 +143,22 @@ def answering(root: Path) -> Project:
 
 def _use(project: Project) -> None:
     """Write down what was used on some days, and spend budgets."""
-    rows, today = {}, project.wall.now() - project.wall.now() % DAY
+    rows, today = [], project.wall.now() - project.wall.now() % DAY
     for day in range(0, 20, 2):
         for number, (model, upstream) in enumerate((("assistant", "local"), ("assistant", ""), ("coder", "provider"))):
             used = Used(
                 requests=10 + day, cached=(10 + day) * (not upstream), prompt=1000 * day + 70, completion=300 * day + 9,
                 micros=number * 40_000 * day, first_us=(10 + day) * 150_000, answer_us=(10 + day) * 2_000_000,
             )  # fmt: skip
-            rows[today - day * DAY, f"k{number}", model, upstream, ("research",) if number else ()] = used
-    _append(project.settings.state / FOLDER, rows)
+            teams = ("research",) if number else ()
+            rows.append(
+                UsageRow(
+                    day=today - day * DAY, key=f"k{number}", model=model, upstream=upstream, teams=teams, used=used
+                )
+            )
+    table = UsageTable(project.settings.state / FOLDER)
+    table.write([msgspec.json.encode(each) for each in rows], project.wall.now(), seal=True)
+    table.close()
     folder(project.settings.state).mkdir(parents=True)
     counts = Counts(folder(project.settings.state) / FILE)
     counts.open()

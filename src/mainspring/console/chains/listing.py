@@ -20,6 +20,7 @@ from mainspring.core.errors import NotFound
 from mainspring.core.time import DAY
 from mainspring.ledger.model import Prediction
 from mainspring.llm.answers.declaring import Answers
+from mainspring.operations.answer_versions import declared_name
 from mainspring.operations.answers import AnswersReport, answer_chains
 from mainspring.project import Project
 from mainspring.serving.quota import MILLIONTHS
@@ -86,7 +87,7 @@ def chain_page(project: Project, name: str) -> ChainPage:
     made = newest_answers(project, name)
     if declared is None and not made:
         raise NotFound(f"There is no chain of answers {name!r}.", fix="run `mainspring answers list`.")
-    version = "" if declared is None else declared.digest[:12]
+    version = "" if declared is None else declared_name(project, declared)
     prompts = _prompts(project)
     variants = []
     for of, some in grouped(made, lambda each: each.version).items():

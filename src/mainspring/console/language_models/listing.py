@@ -10,7 +10,7 @@ from mainspring.console.charts import Chart, Line, Table
 from mainspring.core.errors import NotFound
 from mainspring.core.time import DAY
 from mainspring.llm.declaring import LanguageModel, UpstreamModel
-from mainspring.llm.usage import Used
+from mainspring.llm.usage_table import Used
 from mainspring.operations.llm_usage import LanguageModelUsage, by_day, usage
 from mainspring.operations.quotas import QuotaUse, use
 from mainspring.operations.upstream_health import UpstreamHealth, upstream_health

@@ -8,6 +8,7 @@ from pathlib import Path
 import mainspring
 from kit.pages import DOCS, script
 from mainspring.cli import exits
+from mainspring.llm.routes import LLM_ROUTES
 from mainspring.operations.opened import OpenedProject
 from mainspring.project.settings import DEFAULTS
 from mainspring.serving.http.gateway import ROUTES
@@ -94,7 +95,8 @@ def test_the_data_plane_is_whole() -> None:
         tuple(cells[:2]) for cells in rows("http-api.md", "Data plane") if "/" in cells[0] and " " in cells[0]
     }
     assert documented == {
-        (f"{route.method} {route.path}", "none" if route.action is None else route.action.value) for route in ROUTES
+        (f"{route.method} {route.path}", "none" if route.action is None else route.action.value)
+        for route in (*ROUTES, *LLM_ROUTES)
     }
 
 

@@ -15,6 +15,7 @@ import pytest
 from kit.depot import ENDPOINT, Answer, Up, copied, keyed, opened
 from kit.planes import DOOR, PROBES, SIGNED, Route, all_routes, filled
 from mainspring.core.time import SECOND, ManualClock
+from mainspring.llm.routes import LLM_ROUTES
 from mainspring.security.keys import issue
 from mainspring.security.model import Action, KeyScope
 from mainspring.serving.http.gateway import ROUTES
@@ -104,7 +105,7 @@ def test_a_path_of_no_route_says_nothing_to_strangers(planes: Planes) -> None:
 
 
 def test_a_key_of_too_small_a_scope_is_refused(planes: Planes) -> None:
-    needed = {filled(route.path): route.action for route in ROUTES}
+    needed = {filled(route.path): route.action for route in (*ROUTES, *LLM_ROUTES)}
     for route in planes.routes:
         if route in PROBES | DOOR:
             continue

@@ -8,6 +8,7 @@ from typing import Any
 
 from kit.depot import ENDPOINT, Depot, opened
 from mainspring.console.app import create_app
+from mainspring.llm.routes import LLM_ROUTES
 from mainspring.serving.http.gateway import ROUTES
 
 PROBES = {
@@ -23,7 +24,7 @@ Route = tuple[str, str, str]  # plane, method, path
 
 def all_routes(depot: Depot) -> tuple[Route, ...]:
     """Return every route of both planes, with the names of parameters in their paths."""
-    found = [("gateway", route.method, route.path) for route in ROUTES]
+    found = [("gateway", route.method, route.path) for route in (*ROUTES, *LLM_ROUTES)]
     project = opened(depot)
     for route in flat(create_app(project).routes):
         found += [("control", method, route.path) for method in sorted(route.methods)]

@@ -146,6 +146,11 @@ class AnswerHandlers:
         if served is None:
             raise NotFound(f"There is no collection {request.model[:128]!r}.")
         asked, declared = read_search(body), served.declared
+        if declared.text in served.personal:  # each hit would tell what is in it
+            raise Denied(
+                f"Collection {declared.name!r} is of texts that identify a person.", authenticated=True,
+                fix="search it on the console, with the right to see them.",
+            )  # fmt: skip
         mode = asked.mode or declared.mode
         tenant = self._tenant(caller_of(request), declared, asked.tenant)
         where = None if asked.filter is None else filter_node(asked.filter, served.filterable)

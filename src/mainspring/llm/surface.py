@@ -20,6 +20,7 @@ from mainspring.core.time import SystemClock
 from mainspring.llm.answer_handlers import EVENTS, AnswerHandlers, AnswersSource, caller_of
 from mainspring.llm.answering import Served
 from mainspring.llm.model import Call, ChatRequest, Deadlines, Dialect, Event, Events, UpstreamError
+from mainspring.llm.openapi import described
 from mainspring.llm.ports import Answering
 from mainspring.llm.protocol import anthropic, openai, responses
 from mainspring.llm.protocol.errors import Told, error_body, told
@@ -114,6 +115,23 @@ class LanguageSurface:
         if self._states is not None:
             with suppress(Unavailable):
                 yield from self._states.metrics(self._models.current())
+
+    def serves(self) -> bool:
+        try:
+            return any((self._models.current(), self._models.chains(), self._models.collections()))
+        except Unavailable:
+            return False
+
+    def described(self, request: Request) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        try:
+            asked, searched = {*self._models.current(), *self._models.chains()}, self._models.collections()
+        except Unavailable:
+            return None
+        caller, allows = caller_of(request), self._authoriser.allows
+        return described(
+            [name for name in asked if allows(caller, Action.ENDPOINT_DESCRIBE, f"endpoint/{name}")],
+            [name for name in searched if allows(caller, Action.COLLECTION_SEARCH, f"collection/{name}")],
+        )
 
     def start(self) -> None:
         self._models.start()

@@ -17,7 +17,15 @@ from mainspring.security.model import PROJECT, Account, AccountGroup, BoundName,
 from mainspring.security.people import IMPORTED, LOCAL
 
 GROUP = "group"
-GRANTED_ON = ("endpoint", "model", "feature-view", "table", "pipeline")  # kinds of resources with roles of their own
+GRANTED_ON = (
+    "collection",
+    "endpoint",
+    "feature-view",
+    "model",
+    "pipeline",
+    "table",
+    "tenant",
+)  # kinds of resources with own roles
 _DIRECTORY = "directory:"  # begins the name of who disabled an account, where a directory did
 _LISTS = {Kind.USER: "mainspring users list", Kind.SERVICE: "mainspring service-accounts list"}
 

@@ -180,7 +180,7 @@ def hits_of(
 
     Raises:
         NotFound: The collection is not declared, or was never built.
-        Denied: This caller may not see a personal column that is searched.
+        Denied: This caller may not see a personal column that is searched, or have this tenant searched.
         Invalid: The query has no words, tenant and collection do not fit together, or a personal column is searched
             and `reveal` is not given.
     """
@@ -200,6 +200,8 @@ def hits_of(
             )
         if column not in shown:
             project.authoriser.check(principal, Action.COLUMN_REVEAL, f"column/{source.name}/{column}")
+    if declared.tenant is not None and tenant is not None:
+        project.authoriser.check(principal, Action.TENANT_SEARCH, f"tenant/{tenant}")
     began = time.perf_counter()
     (found,) = search_collection(project, name, [query], HITS, tenant=tenant, mode=mode)
     took = (time.perf_counter() - began) * 1000

@@ -40,6 +40,7 @@ from mainspring.security.ports import Authoriser, Unchecked
 from mainspring.serving.http.body import MIN_COMPRESSED, Bodies, accepted, compressed
 from mainspring.serving.http.handlers import Extensions, Handlers
 from mainspring.serving.http.message import Reply, Request, Streamed, refusal, reply
+from mainspring.serving.http.openapi import Further
 from mainspring.serving.http.routes import ROUTES, DataRoute, split_path
 from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.counts import Counts
@@ -102,6 +103,15 @@ class Surface(Protocol):
 
     def metrics(self) -> Iterable[Metric]:
         """Return families for Prometheus."""
+        ...
+
+    def serves(self) -> bool:
+        """Return whether there is something to ask."""
+        ...
+
+    def described(self, request: Request) -> Further | None:
+        """Return what the OpenAPI document says of the routes to the caller of a request; `None` while that is not
+        known."""
         ...
 
 
@@ -182,7 +192,9 @@ class Gateway:
                 self._further.add(route.path)
                 if "{collection}" in route.path:
                     self._of_collections.add(route.path)
-                action, answer = None if route.in_body else route.action, self._with_body(surface.handler(route))
+                # Of a route whose body names the endpoint, it is checked here that the key may ask for anything at all.
+                action = Action.GATEWAY_OPEN if route.in_body else route.action
+                answer = self._with_body(surface.handler(route))
                 self._routes.setdefault(route.path, {})[route.method] = action, answer
         self._answering: set[asyncio.Task[None]] = set()
         self._ids = RequestIds()
@@ -193,6 +205,8 @@ class Gateway:
             self.metrics.spans = tracing.counts
         if surface is not None:
             self.metrics.further = surface.metrics
+            self._handlers.described = surface.described
+            self._plane.serves_more = surface.serves
         self.scrape: Callable[[], Awaitable[bytes]] | None = None  # the numbers of every process, where there are more
 
     @property

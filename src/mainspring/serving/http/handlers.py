@@ -15,7 +15,7 @@ from mainspring.core.ids import REQUEST_ID, repeatable
 from mainspring.core.json_content import decoded
 from mainspring.serving.http.body import Bodies
 from mainspring.serving.http.message import JSON_ONLY, Headers, Reply, Request, reply
-from mainspring.serving.http.openapi import document
+from mainspring.serving.http.openapi import Further, document
 from mainspring.serving.http.routes import ROUTES
 from mainspring.serving.model import REQUEST
 from mainspring.serving.plane.batch_run import Answer
@@ -49,6 +49,9 @@ class Handlers:
         numbers: Returns the Prometheus text of every process.
         sees: Returns whether a request's caller may see an endpoint in a list.
         explaining: Explains predictions; `None` where nothing does.
+
+    Attributes:
+        described: Returns what the OpenAPI document says of further routes to a caller.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Handlers:
         self._tell = tell
         self._numbers = numbers
         self._sees = sees
+        self.described: Callable[[Request], Further | None] | None = None
 
     async def live_probe(self, _request: Request) -> Reply:
         return reply(200, {"live": True})
@@ -82,7 +86,8 @@ class Handlers:
     async def openapi(self, request: Request) -> Reply:
         routes = ((route.method, route.path, route.action is not None) for route in ROUTES)
         seen = {name: served for name, served in self._plane.served.items() if self._sees(request, name)}
-        return reply(200, document(seen, routes))
+        further = None if self.described is None else self.described(request)
+        return reply(200, document(seen, routes, further))
 
     async def model(self, request: Request) -> Reply:
         served = self._plane.endpoint(request.model)

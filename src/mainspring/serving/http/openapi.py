@@ -120,12 +120,18 @@ _ANSWERS: dict[str, Schema] = {
 }
 
 
-def document(served: Mapping[str, Served], routes: Iterable[tuple[str, str, bool]]) -> Schema:
+Further = tuple[Schema, Schema]  # paths and schemas
+
+
+def document(
+    served: Mapping[str, Served], routes: Iterable[tuple[str, str, bool]], further: Further | None = None
+) -> Schema:
     """Return the document.
 
     Args:
         served: Endpoint -> what serves it.
         routes: Method and template of each route, and whether it needs a key.
+        further: Paths and schemas of further routes.
     """
     paths: Schema = {}
     _, explanation = msgspec.json.schema_components([Explanation], ref_template="#/components/schemas/{name}")
@@ -141,6 +147,9 @@ def document(served: Mapping[str, Served], routes: Iterable[tuple[str, str, bool
         for path, endpoint, version in _paths(template, served):
             operation = _operation(method, template, endpoint, version, keyed=keyed)
             paths.setdefault(path, {})[method.lower()] = operation
+    if further is not None:
+        paths |= further[0]
+        schemas |= further[1]
     return {
         "openapi": "3.1.0",
         "info": {

@@ -110,6 +110,7 @@ class DataPlane:
         )
         self.in_flight = 0
         self.draining = False
+        self.serves_more: Callable[[], bool] = bool  # whether there is something to ask beside endpoints
 
     def start(self) -> None:
         """Begin to follow the routing table and the online store's health."""
@@ -142,7 +143,7 @@ class DataPlane:
             return trouble
         if not table.served and self._live.trouble is not None:
             return self._live.trouble
-        if not table.served and not table.refused:
+        if not table.served and not table.refused and not self.serves_more():
             return "No endpoint has a route yet."
         lost = len(table.refused.keys() - table.served.keys())
         if lost:

@@ -1,0 +1,170 @@
+"""A newcomer's way to answers over HTTP: declare, apply, build, up, and ask with the `openai` client; then what is left
+of it after `kill -9`, and while the catalog is away.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import openai
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from kit import prefork
+from kit.depot import Answer, Depot, ask, opened
+from kit.encoders import write_encoder
+from kit.scripted_upstream import Script, Upstream, scripted
+from kit.waiting import wait_until
+from mainspring.core.time import to_datetime
+from mainspring.ledger.model import Selection
+
+TOML = """\
+name = "library"
+modules = ["library"]
+
+[profiles.local]
+"""
+DECLARED = '''\
+"""Answers from the pages of two tenants."""
+
+import mainspring as ms
+
+pages = ms.Source("pages", schema={"path": ms.String, "body": ms.String, "team": ms.String}, event_time="at", id="path")
+docs = ms.Collection(
+    "docs", source=pages, text="body", key="path", chunk=ms.chunks.sentences(tokens=12), encoder=ms.Encoder("small"),
+    tenant="team",
+)
+assistant = ms.LanguageModel("assistant", upstreams=[ms.UpstreamModel("local", "tiny")])
+retriever = ms.Retriever("nearest", collection=docs, k=2)
+ms.Answers("help", retriever=retriever, model=assistant, log=ms.Log(sync=True))
+ms.Answers("quoted", retriever=retriever, log=ms.Log(sync=True))
+'''
+CAT, DOG = "The cat sat on a mat.", "Dogs ran far away."
+
+
+@dataclass(frozen=True)
+class Library:
+    """The project, built and applied, and the key of a service that may ask for the tenant `cats`."""
+
+    depot: Depot
+    key: str
+    upstream: Upstream
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"MAINSPRING_LLM_LOCAL_URL": self.upstream.url}
+
+    def ask(self, chain: str, question: str, **more: Any) -> Answer:
+        return ask(self.depot.gateway, "POST", f"/v1/answers/{chain}", {"question": question, **more}, key=self.key)
+
+    def ready(self) -> bool:
+        answer = ask(self.depot.gateway, "GET", "/v1/models", key=self.key)
+        return answer.status == 200 and len(answer.body["data"]) == 2
+
+    @contextmanager
+    def gateway(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Run the gateway's process alone, inside the block."""
+        command = [prefork.programs() / "python", "-m", "mainspring.processes.gateway", "--project", self.depot.root]
+        with (self.depot.root / "log").open("ab") as log, subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.depot.environment | self.environment
+        ) as process:  # fmt: skip
+            try:
+                wait_until(self.ready, "the gateway to serve its chains")
+                yield process
+            finally:
+                process.kill()
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
+    root = tmp_path_factory.mktemp("library")
+    depot = Depot(root)
+    (root / "mainspring.toml").write_text(TOML)
+    (root / "library.py").write_text(DECLARED)
+    at = to_datetime(1_700_000_000_000_000)
+    rows = [{"path": path, "body": body, "team": team, "at": at}
+            for path, body, team in (("cat", CAT, "cats"), ("dog", DOG, "dogs"))]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows), root / "pages.parquet")
+    encoder = tmp_path_factory.mktemp("encoder")
+    depot.json("encoders", "add", "small", write_encoder(encoder))
+    depot.json("ingest", "pages", "pages.parquet")
+    depot.json("apply")
+    depot.json("collections", "build", "docs")
+    depot.json("service-accounts", "add", "catteries")
+    for resource in ("endpoint/help", "endpoint/quoted", "collection/docs", "tenant/cats"):
+        depot.json("roles", "grant", "analyst", "service:catteries", "--on", resource)
+    made = depot.json("keys", "create", "site", "--scope", "predict", "--owner", "service:catteries")
+    with scripted() as upstream:
+        upstream.usual = Script(words=("On a mat ", "[1]."), usage=(300, 0, 4, 0))
+        yield Library(depot, made["key"], upstream)
+
+
+def test_a_newcomer_asks_with_the_openai_client(library: Library) -> None:
+    depot = library.depot
+    with depot.up(environment=library.environment):
+        wait_until(library.ready, "the chains")
+        client = openai.OpenAI(
+            api_key=library.key, base_url=f"http://127.0.0.1:{depot.gateway}/v1", max_retries=0,
+            http_client=openai.DefaultHttpxClient(trust_env=False),
+        )  # fmt: skip
+        with client:
+            assert [each.id for each in client.models.list()] == ["help", "quoted"]
+            said = client.chat.completions.create(model="help", messages=[{"role": "user", "content": CAT}])
+            message: Any = said.choices[0].message
+            assert message.content == "On a mat [1]."
+            assert [each.file_citation["file_id"] for each in message.annotations] == ["cat"]
+        found = ask(depot.gateway, "POST", "/v1/collections/docs/search", {"query": [CAT, DOG]}, key=library.key)
+        assert [[hit["source"] for hit in hits] for hits in found.body["results"]] == [["cat"], ["cat"]]
+        assert library.ask("help", DOG, tenant="dogs").status == 403
+        document = ask(depot.gateway, "GET", "/v2/openapi.json", key=library.key).body
+        parameter = document["paths"]["/v1/answers/{model}"]["post"]["parameters"][0]
+        assert parameter["schema"]["examples"] == ["help", "quoted"]
+    replayed = depot.run("answers", "replay", said.id, "--json", environment=library.environment).document
+    assert {replayed[part] for part in ("retrieved", "prompt", "reply")} == {"identical"}
+
+
+def test_each_answer_that_was_given_is_in_the_log_once_also_after_a_kill(library: Library) -> None:
+    given = []
+    with library.gateway() as process:
+        for number in range(6):
+            answer = library.ask("quoted", f"{CAT} {number}")
+            assert answer.status == 200, answer
+            given.append(answer.body["id"])
+            if number == 5:
+                os.kill(process.pid, signal.SIGKILL)
+    project = opened(library.depot)
+    project.predictions.compact()
+    kept = [each.id for part in project.predictions.scan(Selection(endpoint="quoted")) for each in part]
+    project.close()
+    assert sorted(kept) == sorted({*kept, *given})
+
+
+def test_a_gateway_without_its_catalog_answers_from_its_copy(library: Library) -> None:
+    with library.gateway():
+        assert library.ask("help", CAT).status == 200
+    catalog = library.depot.state / "catalog.db"
+    catalog.rename(catalog.with_suffix(".away"))
+    catalog.mkdir()
+    try:
+        with library.gateway():
+            answer = library.ask("help", CAT)
+            assert (answer.status, answer.body["text"]) == (200, "On a mat [1].")
+            assert answer.body["citations"][0]["text"] == CAT
+            assert library.ask("quoted", CAT).status == 200
+            assert library.ask("quoted", DOG, tenant="dogs").status == 403
+            chat = {"model": "help", "messages": [{"role": "user", "content": CAT}]}
+            assert ask(library.depot.gateway, "POST", "/v1/chat/completions", chat, key=library.key).status == 200
+            wait_until(
+                lambda: "catalog_stale_since" in ask(library.depot.gateway, "GET", "/v2/health/ready").text,
+                "the gateway to say that it is stale",
+            )
+    finally:
+        catalog.rmdir()
+        catalog.with_suffix(".away").rename(catalog)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kit import prefork
 from kit.depot import Answer, Depot, ask, opened
 from kit.encoders import write_encoder
 from kit.scripted_upstream import Script, Upstream, scripted
@@ -70,8 +70,8 @@ class Library:
 
     @contextmanager
     def gateway(self) -> Iterator[subprocess.Popen[bytes]]:
-        """Run the gateway's process alone, inside the block."""
-        command = [prefork.programs() / "python", "-m", "mainspring.processes.gateway", "--project", self.depot.root]
+        """Run the process of the gateway alone, inside the block: one of its own, which a signal kills at once."""
+        command = [sys.executable, "-m", "mainspring.processes.gateway", "--project", self.depot.root]
         with (self.depot.root / "log").open("ab") as log, subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.depot.environment | self.environment
         ) as process:  # fmt: skip

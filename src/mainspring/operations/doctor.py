@@ -15,6 +15,7 @@ from mainspring.core.time import DAY, format_instant
 from mainspring.jobs.model import Status
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.backup.running import check_restore
+from mainspring.operations.collection_checks import check_collections
 from mainspring.operations.edge.watching import check_fleet
 from mainspring.operations.encryption import check_encryption
 from mainspring.operations.endpoint_checks import Finding, check_endpoints, well
@@ -57,6 +58,7 @@ def examine(project: Project, only: str | None = None) -> list[Finding]:
         ("isolation", _isolation),
         ("endpoints", check_endpoints),
         ("streams", check_streams),
+        ("collections", check_collections),
         ("predictions", _predictions),
         ("monitor", check_monitor),
         ("certificates", _certificates),

@@ -8,6 +8,7 @@ from mainspring.core.errors import MainspringError
 from mainspring.core.time import format_instant
 from mainspring.monitoring.model import VersionQuality
 from mainspring.monitoring.service.burning import ObjectiveReport
+from mainspring.operations.collection_checks import CollectionStatus, collection_statuses
 from mainspring.operations.defending import in_words
 from mainspring.operations.endpoint_checks import problem_of
 from mainspring.operations.incidents import importance
@@ -84,6 +85,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     damaged_segments: int = 0  # damaged segments of the prediction log
     incidents: list[OpenIncident] = []  # the most important first
     streams: list[StreamLine] = []
+    collections: list[CollectionStatus] = []
     invalid_policies: list[str] = []  # one line a file of the project's policies that is not valid
 
 
@@ -104,6 +106,7 @@ def status(project: Project) -> Status:
         damaged_segments=project.predictions.damaged(),
         incidents=open_incidents(project),
         invalid_policies=invalid_policies(project),
+        collections=collection_statuses(project),
         streams=[
             StreamLine(
                 stream=each.stream, kind=each.kind, state=each.state, lag=each.lag, lag_s=each.lag_s,

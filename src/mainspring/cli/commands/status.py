@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from mainspring.operations.collection_checks import CollectionStatus
     from mainspring.operations.status import EndpointStatus, OpenIncident, StreamLine
 
 
@@ -43,6 +44,8 @@ def command(call: Call) -> None:
             console.print(f"  source    {source.source}: {state}")
         for stream in found.streams:
             show_stream(console, stream)
+        for collection in found.collections:
+            show_collection(console, collection)
         said = f"[red]{escape(found.online.problem)}[/]" if found.online.problem else "answers"
         console.print(f"  store     {escape(found.online.address)}: {said}", soft_wrap=True)
         for problem in found.invalid_policies:
@@ -53,6 +56,26 @@ def command(call: Call) -> None:
             )
 
     call.result(found, show)
+
+
+def show_collection(console: Console, collection: CollectionStatus) -> None:
+    """Print one collection: what it has, how fresh it is, and how well it finds."""
+    behind = ", [yellow]its source has newer data[/]" if collection.behind else ""
+    state = f"built {collection.built_at}{behind}" if collection.built_at else "[yellow]never built[/]"
+    building = ", being built" if collection.building else ""
+    has = "" if collection.chunks is None else f"{collection.chunks:,} chunks of {collection.documents:,} documents, "
+    console.print(f"  documents {collection.collection}: {has}{state}{building}", soft_wrap=True)
+    recall = collection.recall
+    if recall is not None and recall.value is not None:
+        console.print(
+            f"            {collection.metric} {recall.value:.3f} ({recall.low:.3f} to {recall.high:.3f}) over "
+            f"{recall.queries:,} queries"
+        )
+    if collection.refused:
+        console.print(
+            f"            [yellow]{collection.refused:,} documents left out: run `mainspring collections show "
+            f"{collection.collection}`[/]"
+        )
 
 
 def show_stream(console: Console, stream: StreamLine) -> None:

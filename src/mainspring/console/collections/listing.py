@@ -32,7 +32,6 @@ from mainspring.vectors.model import MODES, Mode
 from mainspring.vectors.searching import Found
 
 HITS = 10
-_RECALL = "recall@"
 _WORD = re.compile(r"\w+")
 _SHORT = 2  # letters of words that are not marked
 
@@ -109,9 +108,8 @@ def collection_rows(project: Project, looking: Looking) -> list[CollectionRow]:
     rows = []
     for each in collections(project):
         measured = _evaluations(project, looking, each.name) or ()
-        figures = measured[0].evaluation.figures if measured else {}
-        recall = next(((name, figure) for name, figure in figures.items() if name.startswith(_RECALL)), None)
-        rows.append(CollectionRow(each, recall))
+        metric, recall = measured[0].evaluation.recall if measured else ("", None)
+        rows.append(CollectionRow(each, None if recall is None else (metric, recall)))
     return rows
 
 

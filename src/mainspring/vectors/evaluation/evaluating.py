@@ -104,6 +104,12 @@ class SearchEvaluation(msgspec.Struct, frozen=True, kw_only=True):
     by_tag: Mapping[str, Mapping[str, Figure]]
     queries: tuple[QueryResult, ...]
 
+    @property
+    def recall(self) -> tuple[str, Figure | None]:
+        """Name and mean of the first metric of recall; an empty name and `None` if there is none."""
+        found = ((name, figure) for name, figure in self.figures.items() if name.startswith("recall@"))
+        return next(found, ("", None))
+
     def stored(self) -> SearchEvaluation:
         """Return the evaluation without texts and ids, which may be personal."""
         kept = tuple(msgspec.structs.replace(each, text="", found=()) for each in self.queries)

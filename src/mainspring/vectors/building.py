@@ -47,7 +47,9 @@ _CHUNKS_AT_ONCE = 512  # about as many are lost when a build is killed
 _IDS_AT_ONCE = 10_000
 _ENTRIES_AT_ONCE = 1_000
 _WAIT_S = 3600.0
+MOST_CHUNKS = 250_000  # of a document: of one of 50 MB, chunks have 200 bytes
 NO_WORDS, NOT_FINITE = "no words", "the encoder gives no finite vector"
+TOO_MANY = f"more than {MOST_CHUNKS:,} chunks: split the document, or give chunks more tokens"
 
 
 class Words:
@@ -327,10 +329,13 @@ def _check_size(collection: Collection, encoder: Encoder) -> None:
 
 def _cut(collection: Collection, encoder: Encoder, table: ChunkTable, tally: _Tally) -> Iterator[_Cut]:
     for document, replaced in table.waiting():
-        chunks = cut(collection.chunk, document.text.replace("\0", "\ufffd"), encoder.count_tokens)
+        chunks = cut(collection.chunk, document.text.replace("\0", "\ufffd"), encoder.count_tokens, MOST_CHUNKS + 1)
         chunks = [chunk for chunk in chunks if chunk.text.strip()]
         if not chunks:
             tally.refuse(document.id, NO_WORDS)
+        elif len(chunks) > MOST_CHUNKS:
+            tally.refuse(document.id, TOO_MANY)
+            chunks = []
         yield _Cut(document, replaced, chunks)
 
 

@@ -23,7 +23,13 @@ KINDS = {
 }
 PAGE = "\f"  # between the pages of a PDF
 LARGEST_BYTES = 64 << 20
-EMPTY, ENCRYPTED, NO_TEXT, TOO_LARGE, DAMAGED = "empty", "encrypted", "no text", "too large", "damaged"
+# Problems of files, each with its fix.
+EMPTY = "empty: leave it out, or write something"
+NO_TEXT = "no text: save it as UTF-8 or UTF-16"
+TOO_LARGE = f"too large: split it, of at most {LARGEST_BYTES >> 20} MiB a file"
+ENCRYPTED = "encrypted: save it without its password"
+DAMAGED = "damaged: open it in a reader of PDF, and save it again"
+SCANNED = "pages without text: recognise the text of the scan (OCR), and save it again"
 
 
 def read_documents(folder: str | os.PathLike[str], pattern: str = "**/*") -> Iterator[dict[str, Any]]:
@@ -31,7 +37,8 @@ def read_documents(folder: str | os.PathLike[str], pattern: str = "**/*") -> Ite
     `.pdf` and their like.
 
     A row has `path`, relative to the folder, with `/`; `kind`, which is `text`, `markdown`, `html` or `pdf`; `text`,
-    with a form feed between pages; `problem`, which says why there is no text, null otherwise; `modified_at`. So no
+    with a form feed between pages; `problem`, which says why there is no text, and what helps, null otherwise;
+    `modified_at`. So no
     file ends the reading: where a source has the check `ms.not_null("text")`, those without text go to its quarantine.
     Links are not followed.
 
@@ -100,4 +107,6 @@ def _read_pdf(path: Path) -> tuple[str | None, str | None]:
     except (PyPdfError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, OverflowError):
         return None, DAMAGED  # the library raises these on files that are none
     text = PAGE.join(pages).replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-    return (text, None) if text.replace(PAGE, "").strip() else (None, EMPTY)
+    if text.replace(PAGE, "").strip():
+        return text, None
+    return None, SCANNED if pages else EMPTY

@@ -1,4 +1,4 @@
-"""What status and doctor say of collections."""
+"""Status and doctor of collections: freshness, builds that run, recall, and what keeps one from being searched."""
 
 from __future__ import annotations
 

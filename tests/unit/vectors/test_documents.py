@@ -52,9 +52,12 @@ def test_texts_are_read_and_what_is_none_is_named(tmp_path: Path, monkeypatch: p
     (tmp_path / "link.md").symlink_to(tmp_path / "a" / "b.md")
     assert read(tmp_path) == {
         "a/b.md": ("# Über\n", None), "bom.txt": ("With a mark.", None), "wide.txt": ("Wide ü", None),
-        "latin.txt": (None, "no text"), "noise.html": (None, "no text"), "empty.md": (None, "empty"),
-        "blank.md": (None, "empty"), "large.txt": (None, "too large"), "damaged.pdf": (None, "damaged"),
-        "other.pdf": (None, "damaged"),
+        "latin.txt": (None, "no text: save it as UTF-8 or UTF-16"),
+        "noise.html": (None, "no text: save it as UTF-8 or UTF-16"),
+        "empty.md": (None, "empty: leave it out, or write something"), "blank.md": (None, documents.EMPTY),
+        "large.txt": (None, "too large: split it, of at most 64 MiB a file"),
+        "damaged.pdf": (None, "damaged: open it in a reader of PDF, and save it again"),
+        "other.pdf": (None, documents.DAMAGED),
     }  # fmt: skip
     kinds = {each["path"]: each["kind"] for each in read_documents(tmp_path, "a/*")}
     assert kinds == {"a/b.md": "markdown"}
@@ -80,7 +83,11 @@ def test_pages_of_a_pdf_are_the_places_of_its_chunks(tmp_path: Path) -> None:
     found = read(tmp_path)
     found_text = "One of two pages here\fTwo has something else"
     assert found.pop("open.pdf") == (found_text, None)
-    empty: Any = {"none.pdf": (None, "empty"), "blank.pdf": (None, "empty"), "closed.pdf": (None, "encrypted")}
+    empty: Any = {
+        "none.pdf": (None, documents.EMPTY),
+        "blank.pdf": (None, "pages without text: recognise the text of the scan (OCR), and save it again"),
+        "closed.pdf": (None, "encrypted: save it without its password"),
+    }
     assert found == empty
     desk, declared = Desk(MemoryLake()), collection(chunks.tokens(8))
     desk.land({"path": "a", "body": found_text}, {"path": "b", "body": "No pages."})

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +22,11 @@ _OUTLINES: Mapping[str, Callable[[str], Outline]] = {
     "markdown": outline_markdown,
     "html": outline_html,
 }
+MOST_BYTES = 32_000  # of a chunk, which an index of fields takes: blanks and what is no word have no tokens
 _LINES = re.compile(r"(?:[^\S\n]*\n)+")
 
 
-def cut(chunker: Chunker, text: str, count: Count) -> list[Chunk]:
+def cut(chunker: Chunker, text: str, count: Count, most: int | None = None) -> list[Chunk]:
     """Return the chunks of a document, in order; none if it has no token.
 
     Their spans cover the document, and each has as many tokens at most as the chunker says, its headings among them;
@@ -33,11 +35,12 @@ def cut(chunker: Chunker, text: str, count: Count) -> list[Chunk]:
 
     Args:
         count: Returns the tokens of texts, as the encoder counts them.
+        most: Number of chunks at most; the rest is not cut.
 
     Raises:
         Invalid: One character has more tokens than a chunk.
     """
-    return list(_Cutter(chunker, text, count).chunks())
+    return list(islice(_Cutter(chunker, text, count).chunks(), most))
 
 
 class _Cutter:
@@ -52,7 +55,8 @@ class _Cutter:
         self._headings = _headings(outline, self._size // 2, count)
         self._least = self._size - max(tokens for _, tokens in self._headings.values())
         self._edges, self._shown, counts = self._refined(edges, shown)
-        self._sums = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
+        self._sums = _sums(counts)
+        self._bytes = _sums([len(each.encode("utf-8", "surrogatepass")) for each in self._shown])
         self._places = {edge: number for number, edge in enumerate(self._edges)}
         self._ranks = np.full(len(self._edges), WORD, np.int8)
         for offset, rank in outline.breaks.items():
@@ -116,6 +120,7 @@ class _Cutter:
 
     def _end(self, begin: int, reached: int, last: int, size: int) -> int:
         most = int(np.searchsorted(self._sums, self._sums[begin] + size, "right")) - 1
+        most = min(most, int(np.searchsorted(self._bytes, self._bytes[begin] + MOST_BYTES, "right")) - 1)
         if most >= last:
             return last
         most = max(most, reached + 1)
@@ -171,6 +176,10 @@ class _Cutter:
             ends.append(end)
             texts += parts
         return ends, texts, [known[text] for text in texts]
+
+
+def _sums(counts: Sequence[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
 
 
 def _headings(outline: Outline, most: int, count: Count) -> dict[tuple[str, ...], tuple[tuple[str, ...], int]]:

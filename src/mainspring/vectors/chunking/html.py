@@ -7,7 +7,7 @@ from html import unescape
 from html.parser import HTMLParser
 from typing import Any
 
-from mainspring.vectors.chunking.model import BLOCK, SENTENCE, Outline
+from mainspring.vectors.chunking.model import BLOCK, LONGEST_TITLE, SENTENCE, Outline
 from mainspring.vectors.chunking.text import breaks, edges
 
 _HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
@@ -177,7 +177,7 @@ class _Reader:
             self._heading = (level, start, len(self._shown))
         elif kind == "end" and self._heading is not None:
             level, begin, first = self._heading
-            title = " ".join("".join(self._shown[first:]).split())
+            title = " ".join("".join(self._shown[first:])[:LONGEST_TITLE].split())
             self._stack = [each for each in self._stack if each[0] < level] + [(level, title)]
             self._sections.append((begin, tuple(each for _, each in self._stack)))
             self._heading = None

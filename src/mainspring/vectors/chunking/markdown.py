@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from mainspring.vectors.chunking.model import BLOCK, SENTENCE, Outline
+from mainspring.vectors.chunking.model import BLOCK, LONGEST_TITLE, SENTENCE, Outline
 from mainspring.vectors.chunking.text import breaks, edges
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 _LINE = re.compile(r"\r\n?|\n")  # as markdown-it sees lines
 _FRONT = re.compile(r"---[^\S\n]*\n.*?^---[^\S\n]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
-_LONGEST_TITLE = 1_000  # characters of a heading whose markup is read
 _WHOLE = ("fence", "code_block", "html_block", "table_open")
 
 
@@ -67,7 +66,7 @@ def _blocks(tokens: list[Token], headings: MarkdownIt) -> Iterator[tuple[Token, 
 
 
 def _title(inline: Token, headings: MarkdownIt) -> str:
-    if len(inline.content) > _LONGEST_TITLE:
-        return " ".join(inline.content[:_LONGEST_TITLE].split())
+    if len(inline.content) > LONGEST_TITLE:  # its markup is not read
+        return " ".join(inline.content[:LONGEST_TITLE].split())
     (parsed,) = headings.parseInline(inline.content)
     return " ".join("".join(child.content or " " for child in parsed.children or ()).split())

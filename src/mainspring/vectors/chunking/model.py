@@ -15,6 +15,7 @@ from mainspring.core.errors import Invalid
 Kind = Literal["tokens", "sentences", "markdown", "html"]
 Count = Callable[[Sequence[str]], Sequence[int]]  # returns the number of tokens of each text
 LEAST_TOKENS, MOST_TOKENS = 8, 100_000
+LONGEST_TITLE = 1_000  # characters of a heading that count
 # Part of a chunker's digest: to be raised when the same chunker cuts the same text in other places, or embeds it with
 # other headings.
 _ALGORITHM: Mapping[Kind, int] = {"tokens": 1, "sentences": 1, "markdown": 2, "html": 2}

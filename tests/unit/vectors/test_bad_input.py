@@ -1,4 +1,4 @@
-"""Documents, files and vectors that do not belong into a collection are refused or left out by name, and told what helps."""
+"""Documents, files and vectors that do not belong into a collection: refused or left out by name, with what helps."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from kit.full_disk import room
 from mainspring.core.errors import Corrupt, Invalid, NotFound, StorageFull
 from mainspring.core.expr.tree import Node, col
 from mainspring.core.schema import DType
-from mainspring.vectors.adapters import embedded
+from mainspring.vectors.adapters import embedded, embedded_reading
 from mainspring.vectors.adapters.embedded import EmbeddedVectorIndex, EmbeddedVectorStore
 from mainspring.vectors.conformance import made_vectors
 from mainspring.vectors.model import Entries, Floats, IndexSpec
@@ -222,7 +222,7 @@ for line in sys.stdin:
 def test_an_acknowledged_write_is_in_the_next_search_of_others(
     index: EmbeddedVectorIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "_BELIEVED_S", math.inf)
+    monkeypatch.setattr(embedded_reading, "_BELIEVED_S", math.inf)
     other = EmbeddedVectorStore(tmp_path / "vectors", approximate_above=500).open("i")
     query = np.full((1, 8), -1, np.float32)
     for number in range(50):
@@ -237,6 +237,38 @@ def test_an_acknowledged_write_is_in_the_next_search_of_others(
     for each in (index, other):
         with pytest.raises(NotFound):
             each.search(query, 1)
+    other.close()
+
+
+@pytest.mark.parametrize("kept", [10, 100_000])
+def test_searches_go_on_while_another_graph_is_read(
+    index: EmbeddedVectorIndex, tmp_path: Path, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "_KEPT_REMOVALS", kept)
+    other = EmbeddedVectorStore(tmp_path / "vectors", approximate_above=500).open("i")
+    ones = np.ones((1, 8), np.float32)
+    first = other._state().graph
+    with other._reader._renewing:  # nobody reads another graph meanwhile
+        index.delete(index.ids(where=col("part") < 100))
+        index.upsert(Entries(["new"], ones))
+        index.compact()
+        assert (other._state().graph is first) == (kept > 100)
+        index.delete(index.ids(where=(col("part") >= 100) & (col("part") < 200)))
+        index.upsert(Entries(["newer", "e3999"], np.concatenate([ones * 2, -ones])))
+        queries = made_vectors(COUNT, 8)[:300]
+        found, wanted = (
+            [{hit.id for hit in hits} for hits in each.search(queries, 5, effort=4)] for each in (other, index)
+        )
+        assert np.mean([len(some & others) / 5 for some, others in zip(found, wanted, strict=True)]) > 0.99
+        assert [hit.id for hit in other.search(ones, 2)[0]] == ["new", "newer"]
+        assert other.count() == index.count() == COUNT - 200 + 2
+    end = time.monotonic() + 5
+    while other._state().epoch != index._state().epoch:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert other._state().graph is not first
+    assert [hit.id for hit in other.search(ones, 2)[0]] == ["new", "newer"]
+    assert other.count() == COUNT - 200 + 2
     other.close()
 
 
@@ -258,7 +290,7 @@ def test_without_faiss_searches_are_exact(
 ) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
     monkeypatch.delitem(sys.modules, "mainspring.vectors.adapters.graph", raising=False)
-    embedded._graphs.cache_clear()
+    embedded_reading.graphs.cache_clear()
     try:
         with caplog.at_level(logging.WARNING):
             index = store.create("i", SPEC)
@@ -269,7 +301,7 @@ def test_without_faiss_searches_are_exact(
         assert list(index._folder.glob("*.graph")) == []
         index.close()
     finally:
-        embedded._graphs.cache_clear()
+        embedded_reading.graphs.cache_clear()
 
 
 def test_an_index_that_was_dropped_is_not_written_by_who_has_it_open(

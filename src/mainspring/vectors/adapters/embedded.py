@@ -7,19 +7,15 @@ reads what came later from memory, row by row. So writes never wait for the grap
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import shutil
 import sqlite3
 import threading
-import time
 import weakref
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
-from functools import cache
-from importlib import import_module
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -31,18 +27,16 @@ from mainspring.core.files import make_folder, sync_folder
 from mainspring.core.ids import check_id
 from mainspring.core.locks import FileLocks
 from mainspring.core.sqlite_file import SqliteFile
-from mainspring.vectors.adapters.embedded_state import Loaded, State, packed, unpacked
+from mainspring.vectors.adapters.embedded_reading import Reader, graphs
+from mainspring.vectors.adapters.embedded_state import State, packed, unpacked
 from mainspring.vectors.adapters.mark import Mark
 from mainspring.vectors.columns import check_entries, check_search, check_where, passing, storable
 from mainspring.vectors.model import Entries, Floats, Hit, IndexSpec, checked, no_index, other_spec
 from mainspring.vectors.nearest import Places, unit
 
-if TYPE_CHECKING:
-    from mainspring.vectors.adapters.graph import Graph
-
 APPROXIMATE_ABOVE = 20_000
 _FILE, _MARK = "entries.db", "changes"
-_BELIEVED_S = 0.1  # a writer that was killed between its commit and the mark is seen after that
+_KEPT_REMOVALS = 100_000  # numbers of deleted entries, for those who search by the graph before
 _PAGE = 1_000
 _NEWER_SHARE = 8  # of the entries in the graph: fewer newer ones are left as they are by a compaction
 _LEAST_LIVE = 0.9  # of the places of a graph; it is built from the beginning where fewer have an entry
@@ -62,13 +56,10 @@ CREATE TABLE IF NOT EXISTS graph (
 );
 INSERT INTO version VALUES (1, 0, 0, 0) ON CONFLICT DO NOTHING;
 """
-_VERSION = "SELECT epoch, writes FROM version"
-_LAST_CHANGE = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'removed'), 0)"
 _NEWER = """
 SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'entry'), 0) - coalesce((SELECT last FROM graph), 0),
     coalesce((SELECT length(numbers) / 8 FROM graph), 0)
 """
-_log = logging.getLogger(__name__)
 
 
 class EmbeddedVectorIndex:
@@ -84,10 +75,6 @@ class EmbeddedVectorIndex:
 
     def __init__(self, folder: Path, *, approximate_above: int | None = APPROXIMATE_ABOVE) -> None:
         self._folder, self._above = folder, approximate_above
-        self._lock = threading.Lock()
-        self._loaded: Loaded | None = None
-        self._known: tuple[State, bytes, float] | None = None  # until when, and for which mark, a state is the newest
-        self._seen: State | None = None
         try:
             self._held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # so its number is given to no other folder
         except (FileNotFoundError, NotADirectoryError):
@@ -100,6 +87,10 @@ class EmbeddedVectorIndex:
         with self._file.errors():
             (spec,) = self._file.connection().execute("SELECT json FROM spec").fetchone()
         self.spec = msgspec.json.decode(spec, type=IndexSpec)
+        self._reader = Reader(
+            folder, self.spec, self._mark, database=partial(_database, folder), file=self._file,
+            check=self._check_there, approximate=approximate_above is not None,
+        )  # fmt: skip
 
     # Writing
 
@@ -121,7 +112,7 @@ class EmbeddedVectorIndex:
 
     def _build_if_due(self) -> None:
         """Make the graph where most of the entries are not in it."""
-        if self._above is None or _graphs() is None:
+        if self._above is None or graphs() is None:
             return
         with self._file.errors():
             newer, indexed = self._file.connection().execute(_NEWER).fetchone()
@@ -170,25 +161,26 @@ class EmbeddedVectorIndex:
                     digest, numbers = made
                     row = (new.name, digest, int(numbers[-1]), numbers.tobytes())
                     connection.execute("INSERT INTO graph VALUES (1, ?, ?, ?, ?)", row)
-                connection.execute("DELETE FROM removed")
+                connection.execute("DELETE FROM removed WHERE change <= ?", (state.change - _KEPT_REMOVALS,))
                 connection.execute("UPDATE version SET epoch = epoch + 1, writes = writes + 1")
             self._mark.change()
         finally:
             self._sweep()
+        self._reader.renew()
 
     def _made(self, state: State, path: Path) -> tuple[str, Places] | None:
         """Write the graph of a state's entries, and return its digest and its numbers; `None` where there is none."""
-        graphs, rows = None if self._above is None else _graphs(), np.flatnonzero(state.live)
-        if graphs is None or len(rows) <= (self._above or 0):
+        module, rows = None if self._above is None else graphs(), np.flatnonzero(state.live)
+        if module is None or len(rows) <= (self._above or 0):
             return None
-        if not graphs.has_graph(self.spec.metric, np.concatenate([state.graph_squares, state.tail_squares])[rows]):
+        if not module.has_graph(self.spec.metric, np.concatenate([state.graph_squares, state.tail_squares])[rows]):
             return None
         there = state.live[: state.indexed]
         if state.graph is None or np.count_nonzero(there) < _LEAST_LIVE * len(there):
-            return graphs.write_graph(path, state.vectors(rows)), state.numbers[rows]
+            return module.write_graph(path, state.vectors(rows)), state.numbers[rows]
         newer = rows[rows >= state.indexed]
         numbers = np.concatenate([state.numbers[: state.indexed], state.numbers[newer]])
-        return graphs.renew_graph(state.graph.path, path, there, state.vectors(newer)), numbers
+        return module.renew_graph(state.graph.path, path, there, state.vectors(newer)), numbers
 
     def _sweep(self) -> None:
         """Delete graphs that are not in use; their readers keep them until they look again."""
@@ -266,70 +258,11 @@ class EmbeddedVectorIndex:
         return sum(path.stat().st_size for path in self._folder.iterdir() if path.is_file())
 
     def close(self) -> None:
-        with self._lock:
-            self._known = self._seen = self._loaded = None
+        self._reader.forget()
         self._file.close()
 
     def _state(self) -> State:
-        """Return the entries as they are now."""
-        mark, asked_at = self._mark.value(), time.monotonic()
-        if (known := self._known) is not None and known[1] == mark and asked_at < known[2]:
-            return known[0]
-        self._check_there()
-        with self._file.errors():
-            now = self._file.connection().execute(_VERSION).fetchone()
-        state = self._seen
-        if state is None or (state.epoch, state.writes) != now:
-            state = self._read()
-        self._known = (state, mark, asked_at + _BELIEVED_S)
-        return state
-
-    def _read(self) -> State:
-        """Return the entries, with those that were written since they were read before."""
-        with self._lock, self._file.transaction("DEFERRED") as connection:
-            epoch, writes = connection.execute(_VERSION).fetchone()
-            (change,) = connection.execute(_LAST_CHANGE).fetchone()
-            state, removed = self._seen, list[int]()
-            if state is None or self._loaded is None or state.epoch != epoch:
-                self._loaded, last = self._load(connection)
-            elif state.writes == writes:
-                return state
-            else:
-                last = int(state.numbers[-1]) if len(state.numbers) else 0
-                rows = connection.execute("SELECT number FROM removed WHERE change > ?", (state.change,))
-                removed = [number for (number,) in rows]
-            added = connection.execute(
-                "SELECT number, id, vector, fields FROM entry WHERE number > ? ORDER BY number", (last,)
-            ).fetchall()
-            self._seen = state = self._loaded.state(epoch, writes, change, added, removed)
-        return state
-
-    def _load(self, connection: sqlite3.Connection) -> tuple[Loaded, int]:
-        """Return the entries of the graph, if it is used, and the number of the last one."""
-        row = connection.execute("SELECT file, digest, numbers FROM graph").fetchone()
-        graph = None if row is None or self._above is None else self._opened(self._folder / row[0], row[1])
-        if graph is None:
-            return Loaded(self.spec, None, np.empty(0, np.int64), []), 0
-        numbers = np.frombuffer(row[2], np.int64)
-        last = int(numbers[-1])
-        rows = connection.execute("SELECT number, id, fields FROM entry WHERE number <= ? ORDER BY number", (last,))
-        return Loaded(self.spec, graph, numbers, rows.fetchall()), last
-
-    def _opened(self, path: Path, digest: str) -> Graph | None:
-        """Return a graph from its file; `None` if it is not as it was written, or FAISS is missing."""
-        module = _graphs()
-        if module is None:
-            return None
-        try:
-            content = module.mapped(path)
-            if module.digest_of(content) == digest:
-                graph: Graph = module.Graph(path, content, self.spec.dimension)
-                return graph
-            why = "its content is not what was written"
-        except FileNotFoundError:
-            why = "it is missing"
-        _log.warning("%s is not used: %s. Searches are exact until the index is compacted.", path, why)
-        return None
+        return self._reader.state()
 
 
 class EmbeddedVectorStore:
@@ -414,15 +347,3 @@ def _remove(connection: sqlite3.Connection, ids: Sequence[str]) -> int:
     there = connection.executemany("DELETE FROM entry WHERE id = ?", names).rowcount
     connection.execute("UPDATE version SET writes = writes + 1")
     return there
-
-
-@cache
-def _graphs() -> Any:
-    """Return the module of graphs; `None`, said once, if FAISS is not installed."""
-    try:
-        return import_module("mainspring.vectors.adapters.graph")
-    except ModuleNotFoundError as error:
-        if error.name != "faiss":
-            raise
-        _log.warning("FAISS is not installed: searches are exact, at any size. `pip install 'mainspring[vectors]'`")
-        return None

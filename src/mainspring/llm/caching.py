@@ -20,6 +20,7 @@ import numpy as np
 
 from mainspring.core.errors import Invalid, QuotaExceeded
 from mainspring.core.time import parse_duration
+from mainspring.llm.flights import Flight, Room
 from mainspring.llm.limits import AnswerCache, repeatable
 from mainspring.llm.model import (
     LENGTH,
@@ -113,64 +114,6 @@ class Answers:
         self.nbytes -= self._entries.pop(key).cost
 
 
-class _Flight:
-    """An answer that is being made for all who ask for it meanwhile. It ends early when none of them waits any more."""
-
-    def __init__(self) -> None:
-        self.batches: list[Events] = []
-        self.reply: ChatReply | None = None
-        self.users = 0
-        self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._error: BaseException | None = None
-        self._over = False
-
-    def begin(self, work: Awaitable[None]) -> None:
-        self._task = asyncio.ensure_future(self._run(work))
-
-    def add(self, batch: Events) -> None:
-        self.batches.append(batch)
-        self._wake()
-
-    async def all(self) -> AsyncGenerator[Events, None]:
-        """Yield its events from the first, as they come."""
-        seen = 0
-        while True:
-            while seen < len(self.batches):
-                yield self.batches[seen]
-                seen += 1
-            if self._over:
-                break
-            await self._changed.wait()
-        if self._error is not None:
-            raise self._error
-
-    async def whole(self) -> ChatReply:
-        while not self._over:
-            await self._changed.wait()
-        if self._error is not None or self.reply is None:
-            raise self._error or asyncio.CancelledError
-        return self.reply
-
-    async def leave(self) -> None:
-        self.users -= 1
-        if not self.users and self._task is not None and not self._over:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-
-    async def _run(self, work: Awaitable[None]) -> None:
-        try:
-            await work
-        except (Exception, asyncio.CancelledError) as error:  # raised by each who waits
-            self._error = error
-        self._over = True
-        self._wake()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-
 class Cached:
     """Answers like those before, where a request allows that.
 
@@ -195,7 +138,8 @@ class Cached:
         self._cache = cache
         self._version = version
         self.answers = Answers(cache.most_bytes, parse_duration(cache.ttl), now)
-        self._flights: dict[bytes, _Flight] = {}
+        self._flights: dict[bytes, Flight] = {}
+        self._room = Room(cache.most_bytes)
 
     def keeps(self, request: ChatRequest) -> bool:
         """Return whether a request's answer may be an earlier one."""
@@ -222,7 +166,7 @@ class Cached:
                 raise
             return await self._inner.chat(request, call)
         finally:
-            await flight.leave()
+            await self._leave(key, flight)
         if not first:
             call.outcome.cached = EXACT
         return reply
@@ -242,7 +186,7 @@ class Cached:
         flight, first = self._joined(key, lambda flight: self._follow(key, flight, request, call, place))
         begun = False
         try:
-            async for batch in flight.all():
+            async for batch in flight.events():
                 begun = True
                 if not first:
                     call.outcome.cached = EXACT
@@ -252,7 +196,7 @@ class Cached:
             if first or begun:
                 raise
         finally:
-            await flight.leave()
+            await self._leave(key, flight)
         async with aclosing(self._inner.stream(request, call)) as events:
             async for batch in events:
                 yield batch
@@ -279,17 +223,17 @@ class Cached:
             self.erase()
             self._erased = mark
 
-    def _joined(self, key: bytes, work: Callable[[_Flight], Awaitable[None]]) -> tuple[_Flight, bool]:
+    def _joined(self, key: bytes, work: Callable[[Flight], Awaitable[None]]) -> tuple[Flight, bool]:
         """Return the flight of a request, and whether it begins with it."""
         flight, first = self._flights.get(key), False
         if flight is None:
-            flight, first = _Flight(), True
+            flight, first = Flight(self._room), True
             self._flights[key] = flight
             flight.begin(work(flight))
         flight.users += 1
         return flight, first
 
-    async def _make(self, key: bytes, flight: _Flight, request: ChatRequest, call: Call, place: Any) -> None:
+    async def _make(self, key: bytes, flight: Flight, request: ChatRequest, call: Call, place: Any) -> None:
         erased = self._erased
         try:
             reply = await self._inner.chat(request, call)
@@ -298,20 +242,32 @@ class Cached:
                 self._keep(key, call, reply, size, place, erased)
             flight.reply = reply
         finally:
-            self._flights.pop(key, None)
+            self._end(key, flight)
 
-    async def _follow(self, key: bytes, flight: _Flight, request: ChatRequest, call: Call, place: Any) -> None:
+    async def _follow(self, key: bytes, flight: Flight, request: ChatRequest, call: Call, place: Any) -> None:
         erased = self._erased
         try:
             async with aclosing(self._inner.stream(request, call)) as events:
                 async for batch in events:
-                    flight.add(batch)
+                    await flight.add(batch)
+                    if not flight.kept:
+                        self._end(key, flight)
             finishes = {event.finish for batch in flight.batches for event in batch if event.finish}
-            if finishes and finishes <= _WHOLE and not call.outcome.cut:
-                size = sum(len(event.raw) + len(event.text) for batch in flight.batches for event in batch)
-                self._keep(key, call, tuple(flight.batches), size, place, erased)
+            if flight.kept and finishes and finishes <= _WHOLE and not call.outcome.cut:
+                self._keep(key, call, tuple(flight.batches), flight.nbytes, place, erased)
         finally:
-            self._flights.pop(key, None)
+            self._end(key, flight)
+
+    async def _leave(self, key: bytes, flight: Flight) -> None:
+        flight.users -= 1
+        if not flight.users:
+            self._end(key, flight)
+            await flight.stop()
+
+    def _end(self, key: bytes, flight: Flight) -> None:
+        """Let nobody join a flight any more."""
+        if self._flights.get(key) is flight:
+            del self._flights[key]
 
     def _keep(self, key: bytes, call: Call, answer: object, size: int, place: Any, erased: str) -> None:
         self._follow_erasures()

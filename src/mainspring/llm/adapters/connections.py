@@ -196,8 +196,11 @@ class Answer:
             due: When it has to be there, by the loop's clock.
 
         Raises:
-            UpstreamError: It is late or breaks off.
+            UpstreamError: It is late or breaks off. A reader who is too slow for `due` does not get what waits either.
         """
+        if not self.complete and (now := self._loop.time()) > due:
+            self.late(now)
+            self._check()
         while not self.parts:
             if self.complete:
                 return b""

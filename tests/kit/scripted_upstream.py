@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 WORDS = ("The ", "train ", "leaves ", "at ", "nine.")
@@ -33,7 +33,9 @@ class Script:
         error_after: Number of words after which an event with an error comes in place of the rest.
         usage: Prompt, cached, completion and reasoning tokens; `None`: it does not tell them.
         body: Bytes in place of the body that all else describes.
+        flood: Bytes in place of the body, again and again up to so many bytes.
         endless: Whether the words are repeated for ever.
+        echo: How often the words are the last message's text, with a number.
         done: Whether it says that a stream is done.
         reasoning: Text of the model's reasoning.
         finish: Why it ends.
@@ -51,6 +53,8 @@ class Script:
     error_after: int | None = None
     usage: tuple[int, int, int, int] | None = (11, 3, 5, 2)
     body: bytes | None = None
+    flood: tuple[bytes, int] = (b"", 0)
+    echo: int = 0
     endless: bool = False
     done: bool = True
     reasoning: str = ""
@@ -89,6 +93,7 @@ class Heard:
     path: str
     headers: dict[str, str]
     body: bytes
+    sent: int = 0  # bytes of a flood, or of an endless stream
     left: threading.Event = field(default_factory=threading.Event)  # set when the peer left before the end
 
     @property
@@ -116,6 +121,11 @@ class Upstream:
     def then(self, *scripts: Script) -> None:
         """Answer the next requests by these."""
         self._scripts += scripts
+
+    @property
+    def unused(self) -> int:
+        """Number of scripts that wait for a request."""
+        return len(self._scripts)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -153,6 +163,11 @@ class Upstream:
             return await _whole(peer, {"object": "list", "data": [{"id": "tiny", "object": "model"}]}, script)
         if heard.path.endswith("/embeddings"):
             return await _whole(peer, _vectors(heard.json), script)
+        if script.flood[1]:
+            return await _flood(peer, script, heard)
+        if script.echo:
+            text = heard.json["messages"][-1]["content"]
+            script = replace(script, words=[f"{text}:{number} " for number in range(script.echo)])
         anthropic = "/messages" in heard.path
         if not heard.json.get("stream"):
             return await _whole(peer, _message(script) if anthropic else _completion(script), script)
@@ -169,8 +184,18 @@ class Upstream:
                 if script.breaks_after is not None and count > script.breaks_after:
                     return False
                 await _chunk(peer, part)
+                heard.sent += len(part)
         await peer.send(b"0\r\n\r\n")
         return True
+
+
+async def _flood(peer: Peer, script: Script, heard: Heard) -> bool:
+    part, size = script.flood
+    await _head(peer, script, "text/event-stream" if heard.json.get("stream") else "application/json", size)
+    while heard.sent < size:
+        await peer.send(part)
+        heard.sent += len(part)
+    return True
 
 
 async def _numbered(parts: Iterator[bytes]) -> AsyncIterator[tuple[int, bytes]]:

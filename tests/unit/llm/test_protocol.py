@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import msgspec
@@ -234,6 +235,14 @@ def test_events_are_the_same_in_whatever_pieces_they_come(
         at = cut
     assert [(frame.name.decode(), json.loads(frame.data)) for frame in found] == told
     assert all(Frames().feed(frame.raw) == [frame] for frame in found)
+
+
+def test_an_event_in_many_pieces_is_not_searched_again_with_each() -> None:
+    frames, begun = Frames(), time.monotonic()
+    for _ in range(40_000):
+        assert frames.feed(b"data: " + b"x" * 58) == []
+    assert len(frames.feed(b"\n\n")) == 1
+    assert time.monotonic() - begun < 5
 
 
 def test_data_on_several_lines_is_one_event() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from mainspring.core.errors import TooLarge
 
 _LONGEST = 8 << 20  # bytes of one event
+_END = 3  # bytes in which the end of one may begin
 
 
 class Frame(NamedTuple):
@@ -21,7 +23,7 @@ class Frames:
     """Parser of a stream that comes in any pieces. Comments, and events without data, are left out."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
 
     def feed(self, data: bytes) -> list[Frame]:
         """Return the events that are complete now.
@@ -29,10 +31,19 @@ class Frames:
         Raises:
             TooLarge: An event is larger than 8 MiB.
         """
-        data = self._rest + data
+        if self._rest:  # an event that comes in many pieces is searched and copied once
+            near = self._rest[-_END:] + data
+            self._rest += data
+            if b"\n\n" not in near and b"\n\r\n" not in near:
+                return self._complete(())
+            data = bytes(self._rest)
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n")
-        *blocks, self._rest = data.split(b"\n\n")
+        *blocks, rest = data.split(b"\n\n")
+        self._rest = bytearray(rest)
+        return self._complete(blocks)
+
+    def _complete(self, blocks: Sequence[bytes]) -> list[Frame]:
         if len(self._rest) > _LONGEST:
             raise TooLarge(f"An event is larger than {_LONGEST} bytes.")
         found = []

@@ -171,7 +171,7 @@ EVENTS = {
     **{f"edge {each}": f"edge.{each}" for each in ("sign", "withdraw")},
     "prompts point": "prompts.point",
     **{f"answers {each}": each for each in ("promote", "rollback")},
-    "answers rate": "ingest",
+    **{f"answers {each}": "ingest" for each in ("judge", "rate")},
     **{f"llm {each}": f"llm.{each}" for each in ("approve", "deny")},
     **{f"groups {each}": f"groups.{each}" for each in ("add", "add-member", "remove", "remove-member")},
     **{f"incidents {each}": f"incident.{each}" for each in ("close", "end-shed", "own", "silence", "verdict")},

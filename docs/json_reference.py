@@ -37,6 +37,7 @@ from mainspring.operations.advise.folder import FirstPage
 from mainspring.operations.advise.model import Advised
 from mainspring.operations.answer_feedback import Rating
 from mainspring.operations.answer_gates import JudgeAgreement
+from mainspring.operations.answer_judging import JudgedAnswers
 from mainspring.operations.answer_versions import AnswersVersion
 from mainspring.operations.answers import AnswersEvaluation, AnswersReport
 from mainspring.operations.backup.running import Made, Restored
@@ -552,6 +553,7 @@ DOCUMENTS = {
     **dict.fromkeys(("answers promote", "answers rollback"), Document(Promotion)),
     "answers rate": Document(Rating),
     "answers agreement": Document(JudgeAgreement),
+    "answers judge": Document(JudgedAnswers),
     "llm plan": Document(LanguageModelPlan),
     "llm usage": Document(list[LanguageModelUsage]),
     "status": Document(Status),

@@ -41,7 +41,7 @@ ELSEWHERE = {
     *(f"pipelines {name}" for name in ("run-step", "step", "export")),
     "batch", "encoders add", *(f"collections {name}" for name in ("list", "show", "build", "search")),
     "collections evaluate", *(f"answers {name}" for name in ("ask", "evaluate", "list", "replay", "watch")),
-    *(f"answers {name}" for name in ("agreement", "promote", "rate", "rollback", "versions")),
+    *(f"answers {name}" for name in ("agreement", "judge", "promote", "rate", "rollback", "versions")),
 }  # fmt: skip
 
 
@@ -80,7 +80,7 @@ UNCHANGED = {name: EVENTS[name] for name in ("apply", "encryption rewrite", "log
 # Command whose event is not seen below -> the test that sees it.
 SEEN = {
     **dict.fromkeys(("collections build", "encoders add"), "integration/test_collections_command.py"),
-    **dict.fromkeys(("answers promote", "answers rate", "answers rollback"), "integration/test_answer_versions.py"),
+    **{f"answers {each}": "integration/test_answer_versions.py" for each in ("judge", "promote", "rate", "rollback")},
     "apply": "integration/test_personal_values.py", "batch": "integration/test_batch.py",
     **dict.fromkeys(("llm approve", "llm deny"), "unit/operations/test_held_calls.py"),
     "prompts point": "unit/operations/test_prompts.py",

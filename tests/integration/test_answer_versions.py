@@ -14,8 +14,9 @@ from kit.scripted_upstream import Heard, Script
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.operations.answer_feedback import rate
 from mainspring.operations.answer_gates import judge_agreement, labels_of
+from mainspring.operations.answer_judging import judge_answers
 from mainspring.operations.answer_versions import answer_versions
-from mainspring.operations.answers import evaluate_chain, replay
+from mainspring.operations.answers import evaluate_chain, replay, watch
 from mainspring.operations.promote import promote, rollback
 
 GATES = [ms.gates.at_least("answered", 0.9), ms.gates.beats("answered", sure=0.9, margin=0.4)]
@@ -144,3 +145,23 @@ def _mistaken(heard: Heard) -> Script:
     """Answer with a mistake, which the judge sees."""
     found = _replied(heard)
     return found if heard.json["model"] == "judge" else Script(words=("A mistake. [1]",))
+
+
+def test_a_judge_scores_logged_answers_once_each(help_: Help) -> None:
+    judge = ms.Judge("faithful", model=strict, labels=ratings.supported, scores=ratings.helpful)
+    project = help_.declare(chain(judges=[judge]))
+    first = help_.ask(project)
+    help_.upstream.usual = _mistaken
+    second = help_.ask(project)
+    found = judge_answers(project, "help", "faithful")
+    assert (found.judged, found.unjudged, found.mean) == (2, 0, 0.5)
+    assert labels_of(project, ratings.helpful) == {first.id: True, second.id: False}
+    assert judge_answers(project, "help", "faithful").judged == 0
+    help_.clock.advance(2_000_000)
+    assert judge_answers(project, "help", "faithful", window="1s").judged == 0
+    found_now = watch(project, "help", window="1d", reference="1d")
+    assert (found_now.documents, found_now.never) == (4, 2)
+    assert {*found_now.unseen} < {"refunds", "shipping", "hours", "staff"}
+    plain = help_.declare(chain(judges=[ms.Judge("faithful", model=strict, labels=ratings.supported)]))
+    with pytest.raises(Invalid, match="no column for its judgements"):
+        judge_answers(plain, "help", "faithful")

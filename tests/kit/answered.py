@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,7 +107,7 @@ class Help:
         ledger = MemoryLedger()
         self.parts |= {"prediction_log": ledger, "predictions": ledger}
 
-    def declare(self, answers: ms.Answers, *rollouts: ms.Rollout) -> Project:
+    def declare(self, answers: ms.Answers, *rollouts: ms.Rollout, monitors: Sequence[ms.Monitor] = ()) -> Project:
         """Return the project with a chain declared and applied."""
         sources = {each.name: each for each in (pages, asked, ratings)}
         definitions = declared(
@@ -115,6 +115,7 @@ class Help:
             collections={"docs": answers.retriever.collection},
             answers={answers.name: answers}, language_models={"local": local, "strict": strict},
             prompts={answers.prompt.name: answers.prompt}, rollouts={each.name: each for each in rollouts},
+            monitors={each.name: each for each in monitors},
         )  # fmt: skip
         opened = open_project(load_settings(self.root, environment={}))
         project = Project(opened.settings, wall=self.clock, definitions=definitions, engine=opened.engine, **self.parts)

@@ -207,6 +207,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "answers ask": ("answers ask help 'When are refunds paid?' --key customer=c-17",),
     "answers evaluate": ("answers evaluate help --set questions",),
     "answers agreement": ("answers agreement help faithful",),
+    "answers judge": ("answers judge help faithful --window 1d --most 200",),
     "answers list": ("answers list",),
     "answers promote": ("answers promote help", "answers promote help 3 --reason 'a shorter prompt'"),
     "answers rate": ("answers rate 01JZ0000000000000000000000 helpful=true",),

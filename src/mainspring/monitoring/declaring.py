@@ -21,10 +21,10 @@ LEAST_ALARMS_PER_WEEK = 0.25
 
 @dataclass(frozen=True, eq=False)
 class Monitor:
-    """How an endpoint is watched; without a declaration the defaults hold.
+    """How an endpoint, or a chain of answers, is watched; without a declaration the defaults hold.
 
     Args:
-        endpoint: The endpoint's name.
+        endpoint: Name of the endpoint, or of the chain.
         segments: Features by their full names, such as "Schedule.carrier": the traffic is also watched by their values.
         alarms_per_week: How many false alarms a week the channels surprise and joint may raise, 0.25 or more.
         objectives: Promises about the endpoint, such as `ms.objectives.availability(0.999)`.
@@ -122,6 +122,22 @@ class Monitor:
                 f"The monitor of {self.endpoint!r} has clean_windows={self.clean_windows}.", fix="write at least 1."
             )
         declare(self)
+
+    @property
+    def for_endpoints(self) -> list[str]:
+        """Names of the arguments that are given and that only an endpoint has, not a chain of answers."""
+        names = [
+            "segments",
+            "objectives",
+            "ranking",
+            "forecast",
+            "fairness",
+            "metrics",
+            "tolerances",
+            "skew",
+            "extraction",
+        ]
+        return [name for name in names if getattr(self, name)]
 
     @property
     def cool_down_us(self) -> int:

@@ -140,7 +140,7 @@ def _rolled_back(project: Project, id: str, endpoint: str, noted: Taken) -> str:
     version = noted.detail.removeprefix("from version ")
     if (now := _champion(project, endpoint)) != version:  # done before this worker was killed, or by a person
         return f"version {now} is champion instead of version {version}"
-    model = project.definitions.endpoint(endpoint).model_name
+    model = project.definitions.served(endpoint).model_name
     made = rollback(project, model, reason=f"incident {id}", by=MONITOR, emergency=True)
     return f"version {made.version} is champion instead of version {made.previous}"
 
@@ -151,12 +151,12 @@ def _started(project: Project, id: str, action: Action) -> str:
 
 
 def _champion(project: Project, endpoint: str) -> str:
-    return project.versions.get(project.definitions.endpoint(endpoint).model_name, CHAMPION).version
+    return project.versions.get(project.definitions.served(endpoint).model_name, CHAMPION).version
 
 
 def _too_old(project: Project, action: Action, endpoint: str, incident: Incident) -> str:
     """Return why a version is hardly the cause of an incident: it had been champion for long before."""
-    served = project.definitions.endpoint(endpoint)
+    served = project.definitions.served(endpoint)
     if served.reference != CHAMPION:
         return f"the endpoint serves {served.model}, which no rollback moves"
     if any(state.endpoint == endpoint for state in project.rollouts.live()):

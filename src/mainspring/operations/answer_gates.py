@@ -162,6 +162,19 @@ def _if_agreed(project: Project, declared: Answers, judge: Judge, gate: Gate, re
     return result
 
 
+def declared_judge(declared: Answers, name: str) -> Judge:
+    """Return a judge of a chain.
+
+    Raises:
+        NotFound: The chain has none of this name.
+    """
+    found = next((each for each in declared.judges if each.name == name), None)
+    if found is None:
+        known = ", ".join(each.name for each in declared.judges) or "it has none"
+        raise NotFound(f"The answers {declared.name!r} have no judge {name!r}.", fix=f"its judges: {known}.")
+    return found
+
+
 def judge_agreement(project: Project, name: str, judge_name: str) -> JudgeAgreement:
     """Measure a judge against what people say of logged answers, and keep the result for gates. The answers' texts are
     decrypted, which is audited.
@@ -171,13 +184,10 @@ def judge_agreement(project: Project, name: str, judge_name: str) -> JudgeAgreem
         UpstreamError: The judge does not answer.
     """
     declared = project.definitions.answer_chain(name)
-    judge = next((each for each in declared.judges if each.name == judge_name), None)
-    if judge is None:
-        known = ", ".join(each.name for each in declared.judges) or "it has none"
-        raise NotFound(f"The answers {name!r} have no judge {judge_name!r}.", fix=f"its judges: {known}.")
+    judge = declared_judge(declared, judge_name)
     said = labels_of(project, judge.labels)
     project.predictions.compact()
-    answers = [(found, label) for id_, label in said.items() if (found := _readable(project, name, id_)) is not None]
+    answers = [(found, label) for id_, label in said.items() if (found := readable(project, name, id_)) is not None]
     if not answers:
         raise NotFound(
             f"No answer of {name!r} in the log is labelled in {judge.labels.name}.",
@@ -253,7 +263,7 @@ def labels_of(project: Project, column: SourceColumn) -> dict[str, bool]:
     return dict([*found.items()][-_MOST_LABELLED:])
 
 
-def _readable(project: Project, name: str, id_: str) -> CitedAnswer | None:
+def readable(project: Project, name: str, id_: str) -> CitedAnswer | None:
     """Return a recorded answer with the texts of its passages; `None` if it is gone, or found nothing."""
     try:
         recorded = recorded_answer(reveal(project, id_))

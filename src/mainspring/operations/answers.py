@@ -23,6 +23,7 @@ from mainspring.operations.open_answers import Models, local_call, open_answers,
 from mainspring.operations.prediction import REVEAL, reveal
 from mainspring.project import Project
 from mainspring.security.model import Principal
+from mainspring.vectors.declaring import DOCUMENT
 from mainspring.vectors.evaluation.evaluating import Figure
 from mainspring.vectors.evaluation.judgements import read_judgements
 
@@ -211,7 +212,8 @@ def watch(project: Project, name: str, *, window: str | int = "7d", reference: s
     collection = declared.retriever.collection
     build, index = opened(project, collection)
     encoder = project.encoder(collection.encoder, build.encoder)
-    held = index.get(index.ids(count=_HELD)).vectors
+    entries = index.get(index.ids(count=_HELD))
+    held, documents = entries.vectors, {str(each) for each in entries.fields[DOCUMENT]}
     project.predictions.compact()
     audit(project, REVEAL, f"endpoint/{name}", QUERY)
     start = now - 2 * length
@@ -225,6 +227,7 @@ def watch(project: Project, name: str, *, window: str | int = "7d", reference: s
             reference=(start - earlier, start),
             window=(until - length, until),
             drifted_before=before,
+            documents=documents if until == now else (),
         )
 
     last = watched(now - length, before=False)

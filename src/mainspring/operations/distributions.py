@@ -14,6 +14,7 @@ from mainspring.monitoring.incidents.silences import Traffic
 from mainspring.monitoring.ports import SketchStore
 from mainspring.monitoring.served import served
 from mainspring.monitoring.signals import CONTRACT, JOINT, SURPRISE, Signal
+from mainspring.operations.answer_monitoring import KeptAnswers
 from mainspring.operations.attributions import KeptAttributions
 from mainspring.operations.separating import KeptSeparations
 from mainspring.project import Project
@@ -44,6 +45,7 @@ class Kept:
     callers: tuple[int, list[Judged]] | None = None  # of the window that ends then
     attributions: KeptAttributions = field(default_factory=KeptAttributions)
     separations: KeptSeparations = field(default_factory=KeptSeparations)
+    answers: KeptAnswers = field(default_factory=KeptAnswers)
 
 
 def judged(project: Project, endpoint: str, kept: Kept, *, now: int, verdicts: Heard = NO_VERDICTS) -> list[Judged]:

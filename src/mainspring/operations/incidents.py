@@ -168,7 +168,7 @@ def listed(
         NotFound: There is no such endpoint.
     """
     if endpoint is not None:
-        project.definitions.endpoint(endpoint)
+        project.definitions.served(endpoint)
     found = [each for each in project.incidents.open() if endpoint is None or endpoint in each.endpoints]
     found = sorted(found, key=importance)[:limit]
     if ended:

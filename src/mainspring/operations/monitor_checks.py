@@ -27,7 +27,7 @@ def check_monitor(project: Project) -> Iterator[Finding]:
             fix="mend that; the next pass tries again",
         )
         for each in parts
-        if each.error and (each.endpoint in project.definitions.endpoints or not each.endpoint)
+        if each.error and (each.endpoint in {*_names(project), ""})
     ]
     lost = project.incidents.outgoing(states=[FAILED], since=now - WEEK)
     for target in sorted({each.target for each in lost}):
@@ -52,8 +52,12 @@ def _quiet(project: Project) -> dict[str, int]:
     running = read_running(settings.state)
     is_up = running is not None and alive(running.pid)
     limit = _WHILE_UP_US if is_up else 2 * settings.monitor_window_us
-    quiet = quiet_endpoints(parts, list(project.definitions.endpoints), now, limit)
+    quiet = quiet_endpoints(parts, _names(project), now, limit)
     return {name: for_us for name, for_us in quiet.items() if is_up or _has_traffic(project, name, limit)}
+
+
+def _names(project: Project) -> list[str]:
+    return [*project.definitions.endpoints, *project.definitions.answers]
 
 
 def _has_traffic(project: Project, endpoint: str, within_us: int) -> bool:

@@ -30,6 +30,7 @@ from mainspring.monitoring.signals import CHANNELS as CHANNEL_NAMES
 from mainspring.operations.acting import MONITOR as WORKER
 from mainspring.operations.acting import act
 from mainspring.operations.anchoring import judged as anchors_judged
+from mainspring.operations.answer_monitoring import answers_judged
 from mainspring.operations.attributions import attributions_judged
 from mainspring.operations.auditing import audit
 from mainspring.operations.callers import judged as callers_judged
@@ -83,7 +84,7 @@ def _silence(watch: Watch) -> list[Judged]:
     # A log from before there were sketches, or one that began lately, has windows alone.
     whole = [Traffic(each.start, each.end, each.predictions) for each in windows if _is_complete(each, watch.now)]
     counted = hours if hours and (not whole or hours[0].start <= watch.now - 8 * DAY) else whole
-    model = watch.project.definitions.models.get(watch.project.definitions.endpoint(watch.endpoint).model_name)
+    model = watch.project.definitions.models.get(watch.project.definitions.served(watch.endpoint).model_name)
     found = [missing_predictions(watch.endpoint, counted)]
     if model is not None:
         matures_us = max((each.matures_us or 0 for each in model.labels), default=0)
@@ -131,6 +132,13 @@ def _callers(watch: Watch) -> Sequence[Judged]:
     return kept.callers[1]
 
 
+def _answers(watch: Watch) -> list[Judged]:
+    kept = watch.kept.setdefault(watch.endpoint, Kept())
+    incidents = watch.project.incidents.find(endpoint=watch.endpoint, limit=_HISTORY)
+    heard = confirmed(incidents, watch.endpoint), dismissed(incidents, watch.endpoint)
+    return answers_judged(watch.project, watch.endpoint, kept.answers, watch.now, heard)
+
+
 CHANNELS: Mapping[str, Channel] = {  # by name of the part; a new channel adds one line
     "harm": _harm,
     "silence": _silence,
@@ -141,6 +149,7 @@ CHANNELS: Mapping[str, Channel] = {  # by name of the part; a new channel adds o
     "skew": lambda watch: skew_judged(watch.project, watch.endpoint),
     "callers": _callers,
 }
+OF_ANSWERS: Mapping[str, Channel] = {"silence": _silence, "answers": _answers}  # likewise, of chains of answers
 
 
 def watch(
@@ -151,24 +160,25 @@ def watch(
     channels: Mapping[str, Channel] = CHANNELS,
     kept: dict[str, Kept] | None = None,
 ) -> list[Change]:
-    """Look at endpoints once; return the incidents that changed.
+    """Look at endpoints and chains of answers once; return the incidents that changed.
 
     Args:
-        endpoints: By default all of the project's.
+        endpoints: Their names; by default all of the project's.
         windows: Whether the windows are updated too.
         channels: Channels by the name of their part.
         kept: Given to each pass of a process that makes many, so that it reads only new sketches.
     """
-    names = list(project.definitions.endpoints) if endpoints is None else list(endpoints)
+    names = watched_names(project) if endpoints is None else list(endpoints)
     now = project.clock.now()
     before = project.incidents.parts()
     parts = _Parts(project, before)
     found: list[Judged] = []
     for endpoint in names:
-        if windows:
+        chain = endpoint in project.definitions.answers
+        if windows and not chain:
             with parts.part(endpoint, WINDOWS):
                 project.monitor.run(endpoint)
-        for name, channel in channels.items():
+        for name, channel in (OF_ANSWERS if chain else channels).items():
             with parts.part(endpoint, name):
                 found += channel(Watch(project, endpoint, now, now - OLDEST_US, {} if kept is None else kept))
     if streams(project):
@@ -190,6 +200,11 @@ def watch(
         act(project, project.incidents.open())
     project.incidents.record(parts.ran)
     return changes
+
+
+def watched_names(project: Project) -> list[str]:
+    """Return the names of the endpoints and chains of answers that are watched."""
+    return [*project.definitions.endpoints, *project.definitions.answers]
 
 
 class _Parts:
@@ -226,7 +241,7 @@ def settle(project: Project, judged: Sequence[Judged], now: int) -> list[Change]
     """
     store = project.incidents
     lineage = lineage_of(project)
-    policies = {name: policy(project, name) for name in project.definitions.endpoints}
+    policies = {name: policy(project, name) for name in watched_names(project)}
     signals = [each for one in judged for each in one.signals if each.end >= now - OLDEST_US]
     evidence = Evidence.of(judged, grouped(signals, lineage), _watched(project, judged), policies)
     oldest = now - OLDEST_US - max((each.cool_down_us for each in policies.values()), default=0)
@@ -267,11 +282,11 @@ def rank(project: Project, incidents: Sequence[Incident]) -> None:
 
 def _watched(project: Project, judged: Sequence[Judged]) -> Collection[Pair]:
     """Return the pairs of endpoint and scope that exist, whether this pass judged them or not."""
-    names = [*project.definitions.endpoints, ""]
+    names = [*watched_names(project), ""]
     scopes = {each for each in CHANNEL_NAMES if each != SILENCE}
     own = {
         scope(SILENCE, MONITOR, part)
-        for part in ("", WINDOWS, STREAMS, FLEET, ANCHORS, INCIDENTS, RANKING, ACTIONS, *CHANNELS)
+        for part in ("", WINDOWS, STREAMS, FLEET, ANCHORS, INCIDENTS, RANKING, ACTIONS, *CHANNELS, *OF_ANSWERS)
     }
     silences = {scope(SILENCE, each, "") for each in (PREDICTIONS, LABELS)}
     found = {(name, each) for name in names for each in scopes | silences | own}
@@ -289,7 +304,7 @@ def policy(project: Project, endpoint: str) -> Policy:
 def lineage_of(project: Project) -> Lineage:
     """Return where the columns and labels of the project's endpoints come from."""
     definitions = project.definitions
-    columns: dict[str, dict[str, Origin]] = {}
+    columns: dict[str, dict[str, Origin]] = {name: {} for name in definitions.answers}
     labels: dict[str, str] = {}
     for name, endpoint in definitions.endpoints.items():
         model = definitions.models.get(endpoint.model_name)

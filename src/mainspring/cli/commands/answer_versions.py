@@ -124,3 +124,28 @@ def agreement(call: Call, *, answers: str, judge: str) -> int:
 
     call.result(to_builtins(found), show)
     return exits.OK if found.fine else exits.GATE
+
+
+@make("judge")
+@click.argument("answers")
+@click.argument("judge")
+@click.option(
+    "--window", default="1d", show_default=True, help="Length of the time until now whose answers are judged."
+)
+@click.option("--most", default=100, show_default=True, type=click.IntRange(1, 1000), help="Number of answers.")
+def judge_(call: Call, *, answers: str, judge: str, window: str, most: int) -> None:
+    """Let JUDGE judge a sample of the logged answers of ANSWERS, and keep what it says for rollouts and the monitor.
+
+    The answers' texts are decrypted; the audit log records the actor.
+    """
+    from msgspec import to_builtins
+
+    from mainspring.operations.answer_judging import judge_answers
+
+    found = judge_answers(call.project, answers, judge, window=window, most=most)
+
+    def show(console: Console) -> None:
+        mean = "" if found.mean is None else f", {found.mean:.0%} of them supported"
+        console.print(f"{found.judged:,} answers judged{mean}; {found.unjudged:,} could not be.", highlight=False)
+
+    call.result(to_builtins(found), show)

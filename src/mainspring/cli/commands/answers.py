@@ -9,7 +9,7 @@ import click
 from mainspring.cli import exits
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
-from mainspring.cli.commands.answer_versions import agreement, promote, rate, rollback, versions
+from mainspring.cli.commands.answer_versions import agreement, judge_, promote, rate, rollback, versions
 from mainspring.cli.commands.collections import show_figures
 from mainspring.cli.help import Group
 from mainspring.cli.stdout_redirect import dated
@@ -159,6 +159,10 @@ def watch(call: Call, *, answers: str, window: str, reference: str) -> None:
         show_figures(console, shown)
         for reason, count in sorted(found.reasons.items()):
             console.print(f"  {reason}: {count:,}", highlight=False)
+        if found.never:
+            told = f"{found.never:,} of {found.documents:,} documents were never retrieved, such as:"
+            console.print(told, highlight=False)
+            console.print(f"  {', '.join(found.unseen)}", markup=False, highlight=False, soft_wrap=True)
         if found.drift is None:
             console.print("Too few questions, or chunks, to judge what is asked.")
         elif not found.drift.verdict.drifted:
@@ -171,5 +175,5 @@ def watch(call: Call, *, answers: str, window: str, reference: str) -> None:
     call.result(to_builtins(found), show)
 
 
-for _each in (list_, ask, replay, evaluate, watch, versions, promote, rollback, rate, agreement):
+for _each in (list_, ask, replay, evaluate, watch, versions, promote, rollback, rate, agreement, judge_):
     command.add_command(_each)

@@ -268,9 +268,14 @@ class Answers:
     @property
     def labels(self) -> tuple[SourceColumn, ...]:
         """Columns with what people, or judges, say of answers, each once."""
-        given = (self.feedback,) if isinstance(self.feedback, SourceColumn) else self.feedback
-        columns = (*given, *(judge.labels for judge in self.judges))
+        columns = (*self.watched_labels, *(judge.labels for judge in self.judges))
         return tuple({each.name: each for each in columns}.values())
+
+    @property
+    def watched_labels(self) -> tuple[SourceColumn, ...]:
+        """Columns whose values the monitor watches: people's feedback, and judgements of logged answers."""
+        given = (self.feedback,) if isinstance(self.feedback, SourceColumn) else tuple(self.feedback)
+        return (*given, *(judge.scores for judge in self.judges if judge.scores is not None))
 
     @property
     def judgements(self) -> tuple[str, ...]:

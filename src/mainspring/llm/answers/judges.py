@@ -35,6 +35,7 @@ class Judge:
         model: The language model.
         labels: Boolean column with what people say of the same answers: whether an answer is supported. Its source has
             the id of the answer in the column "answer".
+        scores: Column for its judgements of logged answers, of a source with their ids; see `mainspring answers judge`.
         instructions: Text of the system's message; it has to ask for "YES" or "NO" alone.
         agreement: Least agreement with people: the lower end of the interval of Cohen's kappa.
     """
@@ -43,6 +44,7 @@ class Judge:
     _: KW_ONLY
     model: LanguageModel
     labels: SourceColumn
+    scores: SourceColumn | None = None
     instructions: str = ""
     agreement: float = 0.4
 
@@ -55,6 +57,10 @@ class Judge:
         checked_feedback(self.labels, owner)
         if self.labels.source.schema[self.labels.column] is not DType.Boolean:
             raise Invalid(f"The labels {self.labels.name} {owner} are not Boolean.", fix="use a column of ms.Boolean.")
+        if self.scores is not None:
+            checked_feedback(self.scores, owner)
+            if self.scores.name == self.labels.name:
+                raise Invalid(f"Scores and labels {owner} are one column.", fix="write scores= to a column of its own.")
         expect(self.instructions, str, f"The instructions {owner}", fix="write a text.")
         expect(self.agreement, (int, float), f"The agreement {owner}", fix="write a number such as 0.4.")
         if not 0 < self.agreement < 1:
@@ -68,11 +74,12 @@ class Judge:
             "upstreams": [f"{each.upstream}:{each.model}" for each in self.model.upstreams],
             "instructions": self.instructions or INSTRUCTIONS,
             "labels": self.labels.name,
+            **({} if self.scores is None else {"scores": self.scores.name}),
             "agreement": self.agreement,
         }
 
     @property
     def digest(self) -> str:
         """Digest of what its judgements depend on: agreement counts for equal digests."""
-        told = {name: value for name, value in self.document().items() if name not in ("labels", "agreement")}
+        told = {name: value for name, value in self.document().items() if name not in ("labels", "scores", "agreement")}
         return sha256(msgspec.json.encode(told, order="deterministic")).hexdigest()[:32]

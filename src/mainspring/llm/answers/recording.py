@@ -21,7 +21,7 @@ from mainspring.llm.answers.declaring import Answers
 from mainspring.llm.answers.model import Citation, CitedAnswer, Passage, Reason
 from mainspring.llm.model import ChatRequest, Message, Usage
 
-QUESTION, QUERY = "question", "answer.query"
+QUESTION, QUERY, PASSAGES = "question", "answer.query", "answer.passages"
 _TEXTS = ("query", "reply", "text", "passages", "citations", "request", "conversation", "where")
 _FEATURES = tuple(f"answer.{name}" for name in _TEXTS)
 _TIMES = ("query_us", "search_us", "reply_us")

@@ -467,6 +467,7 @@ def _rollouts(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[obj
 
 
 def _monitors(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[object, str, str]]:
+    chains = {item.name for item in declared.of(Answers) if isinstance(item, Answers)}
     endpoints = {item.name: item for item in declared.of(Endpoint) if isinstance(item, Endpoint)}
     named = {model.name: model for model in models}
     receivers: dict[str, Target] = {}
@@ -475,11 +476,19 @@ def _monitors(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[obj
         assert isinstance(monitor, Monitor)
         yield from _reactions(monitor, receivers, pipelines)
         endpoint = endpoints.get(monitor.endpoint)
+        if monitor.endpoint in chains:
+            if unfitting := monitor.for_endpoints:
+                yield (
+                    monitor,
+                    f"The monitor of {monitor.endpoint!r} has {unfitting[0]}, which a chain of answers has not",
+                    "leave it out; what holds is alarms_per_week, notify, actions, clean_windows and cool_down.",
+                )
+            continue
         if endpoint is None:
             yield (
                 monitor,
                 f"The monitor is of the endpoint {monitor.endpoint!r}, which is not declared",
-                f"the project's endpoints are {sorted(endpoints)}.",
+                f"the project's endpoints and chains of answers are {sorted({*endpoints, *chains})}.",
             )
             continue
         model = named.get(endpoint.model_name)

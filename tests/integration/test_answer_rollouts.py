@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 import mainspring as ms
+from kit.answer_gateway import answer_gateway
 from kit.answered import QUESTIONS, Help, chain, help_project, ratings
 from kit.answering import CALL, ScriptedModel
 from kit.depth import examples
 from mainspring.core.errors import Invalid
+from mainspring.core.settings import UpstreamServer
 from mainspring.core.time import SECOND, to_datetime
 from mainspring.delivery.rollout.model import RolloutState, Status
 from mainspring.ledger.model import Selection
@@ -202,3 +204,27 @@ def test_what_people_say_decides(help_: Help) -> None:
 def test_a_plan_that_cannot_be_of_answers_is_refused(help_: Help, plan: dict[str, Any], told: str) -> None:
     with pytest.raises(Invalid, match=told):
         begun(help_, chain("Other.", keys="customer"), **plan)
+
+
+def test_a_gateway_answers_by_the_rollout_and_keeps_a_customer_in_its_version(help_: Help) -> None:
+    project = begun(help_, chain("Answer better.", keys="customer"), assign="customer")
+
+    async def asked_by_customers() -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        local = {"LOCAL": UpstreamServer("local", help_.upstream.url)}
+        async with answer_gateway(project, local) as asked:
+            for number in range(24):
+                customer = f"c{number % 8}"
+                body = {"question": "When are refunds paid to the card?", "keys": {"customer": customer}}
+                answer = await asked.post("/answers/help", body)
+                assert answer.status_code == 200, answer.text
+                found.setdefault(customer, set()).add(answer.json()["version"])
+        return found
+
+    versions = asyncio.run(asked_by_customers())
+    assert {len(each) for each in versions.values()} == {1}
+    assert set.union(*versions.values()) == {"1", "2"}
+    project.predictions.compact()
+    kept = [each for part in project.predictions.scan(Selection(endpoint="help")) for each in part]
+    assert len(kept) == 24
+    assert all(each.rollout for each in kept)

@@ -33,14 +33,13 @@ from mainspring.project.retrieval import Retrieval
 from mainspring.project.served_definitions import (
     ANSWERS,
     COLLECTION,
-    ENCODER,
     MODEL,
-    RETRIEVER,
     CatalogDefinitions,
     ServedDefinitions,
 )
 from mainspring.registry.adapters.memory import MemoryVersions
 from mainspring.security.model import ApiKey, Binding, Holder, Kind, Role
+from mainspring.security.policy import CedarAuthoriser
 from mainspring.vectors.adapters.builds import CatalogBuilds
 from mainspring.vectors.adapters.memory import MemoryVectorStore
 from mainspring.vectors.adapters.memory_text import MemoryTextStore
@@ -74,7 +73,7 @@ class Library:
     def __init__(self, *, tenant: bool = True, words: bool = True, vectors: VectorStore | None = None) -> None:
         self.lake, self.locks, self.texts = MemoryLake(), MemoryLocks(), MemoryTextStore()
         self.vectors = vectors or MemoryVectorStore()
-        self.open_indexes = OpenIndexes(self.lake, self.vectors, self.locks, lambda: self.texts)
+        self.open_indexes = OpenIndexes(lambda: self.lake, self.vectors, lambda: self.locks, lambda: self.texts)
         self.clock, self.builds = ManualClock(10 * DAY), CatalogBuilds(memory_catalog(), "lake")
         self.prediction_log = MemoryLedger()
         self.collection = Collection(
@@ -85,7 +84,6 @@ class Library:
         self._encoders: dict[str, Any] = {}
         self.chains: list[Answers] = []
         self.models: list[LanguageModel] = []
-        self.looks = 0
         self.applied = SimpleNamespace(mark=lambda: str(len(self.chains)), current=self.contents)
         self.rollouts = SimpleNamespace(live=tuple)
         self.versions, self.settings = MemoryVersions(), SimpleNamespace(approvals=0)
@@ -111,17 +109,11 @@ class Library:
 
     def contents(self) -> dict[tuple[str, str], str]:
         stored: Iterable[tuple[str, Any, Any]] = [
-            (ENCODER, self.collection.encoder, self.collection.encoder),
             (COLLECTION, self.collection, self.collection.stored()),
             *((ANSWERS, each, each.stored()) for each in self.chains),
-            *((RETRIEVER, each.retriever, each.retriever.stored()) for each in self.chains),
             *((MODEL, each, each) for each in self.models),
         ]
         return {(kind, item.name): msgspec.json.encode(told).decode() for kind, item, told in stored}
-
-    def read(self) -> CatalogDefinitions:
-        project: Any = self
-        return CatalogDefinitions(project)
 
 
 @dataclass
@@ -130,14 +122,14 @@ class HeldKeys:
 
     inner: Any
     roles: dict[str, frozenset[Binding]] = field(default_factory=dict)
+    groups: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def find(self, key_id: str) -> ApiKey | None:
         key = self.inner.find(key_id)
         if key is None or key_id not in self.roles:
             return key
-        return replace(
-            key, owner=f"of-{key_id}", holder=Holder(f"of-{key_id}", Kind.SERVICE, "service", roles=self.roles[key_id])
-        )
+        held = Holder(f"of-{key_id}", Kind.SERVICE, "service", self.groups[key_id], self.roles[key_id])
+        return replace(key, owner=held.id, holder=held)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -148,20 +140,21 @@ class Asked:
     """A gateway that is asked over HTTP."""
 
     gateway: LanguageGateway
-    library: Library
     http: httpx.AsyncClient
     models: AppliedModels
     frozen: list[bool]
+    looks: list[float]  # at the catalog, that searches waited for
 
     def freeze(self) -> None:
         """Let the gateway hear of nothing new, unless it looks by itself."""
         self.frozen.append(True)
 
-    def key(self, *resources: str) -> str:
-        """Return a key of an account with the role analyst on some resources."""
+    def key(self, *resources: str, group: str = "") -> str:
+        """Return a key of an account with the role analyst on some resources, in a group."""
         token = self.gateway.kit.key().removeprefix("Bearer ")
-        roles = frozenset(Binding(Role.ANALYST, each) for each in resources)
-        self.gateway.kit.keys.roles[token.split("_")[1]] = roles  # type: ignore[attr-defined]
+        keys: Any = self.gateway.kit.keys
+        keys.roles[token.split("_")[1]] = frozenset(Binding(Role.ANALYST, each) for each in resources)
+        keys.groups[token.split("_")[1]] = frozenset([group] if group else [])
         return token
 
     async def post(self, path: str, body: Any, key: str = "") -> httpx.Response:
@@ -176,28 +169,31 @@ class Asked:
 
 @asynccontextmanager
 async def answer_gateway(
-    library: Library, servers: Mapping[str, UpstreamServer] | None = None, put_together: Assemble = assemble
+    project: Any,
+    servers: Mapping[str, UpstreamServer] | None = None,
+    put_together: Assemble = assemble,
+    authoriser: CedarAuthoriser | None = None,
 ) -> AsyncIterator[Asked]:
-    """Serve a library's chains and its collection, once they are known."""
+    """Serve the chains and collections of a library, or of a project, once they are known."""
     kit = Kit()
     kit.keys = HeldKeys(kit.keys)  # type: ignore[assignment]
-    definitions, text, frozen = library.read(), [""], list[bool]()
+    definitions, text, frozen, looks = CatalogDefinitions(project), [""], list[bool](), list[float]()
 
     def read() -> str:
         new = text[0] if frozen else definitions.read()
         text[0] = text[0] if text[0] == new else new
         return text[0]
 
-    def look(_within_s: float) -> None:
-        library.looks += 1
+    def look(within_s: float) -> None:
+        looks.append(within_s)
         retrieval.take(msgspec.json.decode(definitions.read(), type=ServedDefinitions), models.current())
 
-    project: Any = library
-    retrieval = Retrieval(project, look, Usages(None, library.clock))
+    retrieval = Retrieval(project, look, Usages(None, project.clock))
     models = AppliedModels(read, servers or {}, put_together, retrieval)
-    async with language_gateway({}, kit=kit, source=models) as gateway, httpx.AsyncClient(trust_env=False) as http:
+    serving = language_gateway({}, kit=kit, source=models, authoriser=authoriser)
+    async with serving as gateway, httpx.AsyncClient(trust_env=False) as http:
         await wait_until_async(lambda: bool(retrieval.collections), "the collection")
-        yield Asked(gateway, library, http, models, frozen)
+        yield Asked(gateway, http, models, frozen, looks)
 
 
 def sources(results: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[str]]:

@@ -62,7 +62,7 @@ class Shop:
     def __init__(self, tenant: bool = False, **more: Any) -> None:
         self.lake, self.vectors, self.locks = MemoryLake(), MemoryVectorStore(), MemoryLocks()
         self.texts = MemoryTextStore()
-        self.open_indexes = OpenIndexes(self.lake, self.vectors, self.locks, lambda: self.texts)
+        self.open_indexes = OpenIndexes(lambda: self.lake, self.vectors, lambda: self.locks, lambda: self.texts)
         engine = memory_catalog()
         self.clock, self.builds = ManualClock(10 * DAY), CatalogBuilds(engine, "lake")
         self.versions, self.rollouts = MemoryVersions(), CatalogRollouts(engine)

@@ -152,7 +152,8 @@ class AnswerHandlers:
                 fix="search it on the console, with the right to see them.",
             )  # fmt: skip
         mode = asked.mode or declared.mode
-        tenant = self._tenant(caller_of(request), declared, asked.tenant)
+        caller = caller_of(request)
+        tenant = self._tenant(caller, declared, asked.tenant)
         where = None if asked.filter is None else filter_node(asked.filter, served.filterable)
 
         def found(opened: Opened) -> bytes:
@@ -166,15 +167,20 @@ class AnswerHandlers:
         left = _SEARCH_S - (monotonic_us() - request.read) / SECOND
         try:
             async with asyncio.timeout(max(0.0, left)):
-                return Reply(200, await served.threads.run(lambda: served.searched(found)))
+                return Reply(200, await served.threads.run(lambda: served.searched(found), caller.id))
         except TimeoutError:
             raise DeadlineExceeded(
                 f"The search in {declared.name!r} took more than {_SEARCH_S:g} s.", retry_after_ms=1000
             ) from None
 
     def _tenant(self, caller: Principal, collection: Collection, named: str | None) -> str | None:
-        """Return the tenant of a search. One that is named for a collection without tenants is refused there."""
-        return named if collection.tenant is None else tenant_of(self._authoriser, caller, named)
+        """Return the tenant of a search. None that a caller names goes further unless a policy permits it: a version of
+        a chain may search another collection than `collection`."""
+        if collection.tenant is not None:
+            return tenant_of(self._authoriser, caller, named)
+        if named is not None:
+            raise InvalidField(f"tenant: collection {collection.name!r} has no tenants.", "tenant")
+        return None
 
     async def _streamed(
         self, chain: ServedChain, asked: Callable[..., Awaitable[CitedAnswer]], call: Call, over: _Over

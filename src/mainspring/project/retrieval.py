@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from mainspring.core.errors import MainspringError, NotReady
 from mainspring.llm.adapters.quoting import QuotingModel
@@ -27,15 +24,12 @@ from mainspring.llm.usage import Usages, Watched
 from mainspring.project.served_definitions import (
     ANSWERS,
     COLLECTION,
-    ENCODER,
-    RETRIEVER,
     ChainVersions,
     ServedDefinitions,
 )
 from mainspring.serving.model import Route
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.vectors.declaring import Collection
-from mainspring.vectors.declaring import Encoder as DeclaredEncoder
 from mainspring.vectors.declaring import Reranker as DeclaredReranker
 from mainspring.vectors.model import Build
 from mainspring.vectors.ports import Encoder
@@ -87,25 +81,20 @@ class Retrieval:
     def take(self, told: ServedDefinitions, models: Mapping[str, Served]) -> None:
         """Serve definitions from now on. Those that cannot be read are not served."""
         self._builds = told.builds
-        encoders = {}
-        for name, content in told.of(ENCODER).items():
-            with suppress(msgspec.DecodeError, MainspringError):  # of another version: its collections say so
-                encoders[name] = msgspec.json.decode(content, type=DeclaredEncoder)
         collections, chains = {}, {}
         for name, content in told.of(COLLECTION).items():
             try:
-                collections[name] = self._collection(stored_collection(content, encoders))
+                collections[name] = self._collection(stored_collection(content))
             except MainspringError as error:
                 _log.error("The collection %r is not served: %s", name, error)
-        retrievers = told.of(RETRIEVER)
         for name, content in told.of(ANSWERS).items():
             versions = told.versions.get(name, ChainVersions())
-            made_of = (content, retrievers, told.of(COLLECTION), told.of(ENCODER), versions, {**models})
+            made_of = (content, told.of(COLLECTION), versions, {**models})
             if name in self.chains and self._made_of.get(name) == made_of:  # its route and its failures go on
                 chains[name] = self.chains[name]
                 continue
             try:
-                chains[name] = self._chain(content, retrievers, collections, models, versions)
+                chains[name] = self._chain(content, collections, models, versions)
                 self._made_of[name] = made_of
             except MainspringError as error:
                 _log.error("The answers %r are not served: %s", name, error)
@@ -128,14 +117,13 @@ class Retrieval:
     def _chain(
         self,
         content: str,
-        retrievers: Mapping[str, str],
         collections: Mapping[str, ServedCollection],
         models: Mapping[str, Served],
         versions: ChainVersions,
     ) -> ServedChain:
         known = {name: each.declared for name, each in collections.items()}
         named = {name: served.model for name, served in models.items()}
-        declared = stored_chain(content, retrievers, known, named)
+        declared = stored_chain(content, known, named)
 
         def route() -> Route | None:
             if versions.route is None and versions.gated:

@@ -23,9 +23,9 @@ from mainspring.vectors.model import Build
 if TYPE_CHECKING:
     from mainspring.project.composition import Project
 
-MODEL, COLLECTION, ENCODER, RETRIEVER, ANSWERS = "language model", "collection", "encoder", "retriever", "answers"
+MODEL, COLLECTION, ANSWERS = "language model", "collection", "answers"
 _log = logging.getLogger(__name__)
-_KINDS = (MODEL, COLLECTION, ENCODER, RETRIEVER, ANSWERS)
+_KINDS = (MODEL, COLLECTION, ANSWERS)
 Contents = dict[str, dict[str, str]]  # kind -> name -> content, see `Definitions.contents`
 
 

@@ -20,7 +20,6 @@ import numpy as np
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.ids import new_id
 from mainspring.core.locks import Locks
-from mainspring.core.schema import Schema
 from mainspring.core.time import Clock
 from mainspring.data import duck
 from mainspring.data.model import chunks_table
@@ -34,9 +33,10 @@ from mainspring.vectors.chunk_table import (
     text_digest,
 )
 from mainspring.vectors.chunking.cutting import cut
-from mainspring.vectors.chunking.model import Chunk, headed
-from mainspring.vectors.declaring import DOCUMENT, END, NUMBER, PATH, START, TEXT, Collection, path_of
-from mainspring.vectors.model import Build, Entries, Floats, GateMark, IndexSpec, PastBuild
+from mainspring.vectors.chunking.model import Chunk
+from mainspring.vectors.declaring import DOCUMENT, END, NUMBER, START, TEXT, Collection
+from mainspring.vectors.indexed_words import ENTRIES_AT_ONCE, Words, pages_of
+from mainspring.vectors.model import Build, Floats, GateMark, IndexSpec, PastBuild
 from mainspring.vectors.ports import Builds, Encoder, TextIndex, TextStore, VectorIndex, VectorStore
 
 Progress = Callable[[str, int, int], None]  # step, done, total
@@ -45,43 +45,10 @@ Approve = Callable[[Build, VectorIndex, TextIndex | None, Build | None], Sequenc
 
 _CHUNKS_AT_ONCE = 512  # about as many are lost when a build is killed
 _IDS_AT_ONCE = 10_000
-_ENTRIES_AT_ONCE = 1_000
 _WAIT_S = 3600.0
 MOST_CHUNKS = 250_000  # of a document: of one of 50 MB, chunks have 200 bytes
 NO_WORDS, NOT_FINITE = "no words", "the encoder gives no finite vector"
 TOO_MANY = f"more than {MOST_CHUNKS:,} chunks: split the document, or give chunks more tokens"
-
-
-class Words:
-    """Index of words beside an index of vectors, which says what is in both: each change is made here first."""
-
-    def __init__(self, texts: TextStore, name: str, fields: Schema) -> None:
-        self._texts, self._name, self._fields = texts, name, fields
-        self.index = texts.create(name, fields)
-
-    def upsert(self, entries: Entries) -> None:
-        """Add the texts of entries, each below its headings."""
-        fields = {name: entries.fields[name] for name in self._fields}
-        paths, texts = entries.fields[PATH], entries.fields[TEXT]
-        self.index.upsert(entries.ids, [headed(*each) for each in zip(map(path_of, paths), texts, strict=True)], fields)
-
-    def bring(self, vectors: VectorIndex) -> None:
-        """Make it anew from an index of vectors where it has another number of entries: it was lost, or a build was
-        killed between the two.
-        """
-        if self.index.count() != vectors.count():
-            self.index.close()
-            self._texts.drop(self._name)
-            self.index = self._texts.create(self._name, self._fields)
-            self.take(vectors)
-
-    def take(self, vectors: VectorIndex) -> None:
-        """Add all entries of an index of vectors."""
-        for ids in _pages(vectors, _ENTRIES_AT_ONCE):
-            self.upsert(vectors.get(ids))
-
-    def close(self) -> None:
-        self.index.close()
 
 
 def _silent(_step: str, _done: int, _total: int) -> None:
@@ -390,7 +357,7 @@ def _bring(
     """Bring an index up to date with the table of chunks, and return how many there are."""
     if words is not None:
         words.bring(index)
-    wanted, there = stored.ids(recipe), {each for ids in _pages(index, _IDS_AT_ONCE) for each in ids}
+    wanted, there = stored.ids(recipe), {each for ids in pages_of(index, _IDS_AT_ONCE) for each in ids}
     missing, extra = wanted - there, sorted(there - wanted)
     for entries in stored.entries(recipe, missing) if missing else ():
         if words is not None:
@@ -413,7 +380,7 @@ def _prune(index: VectorIndex, documents: Mapping[str, str]) -> tuple[int, int]:
         documents: Document -> its digest.
     """
     removed, left = 0, set[str]()
-    for ids in _pages(index, _ENTRIES_AT_ONCE):
+    for ids in pages_of(index, ENTRIES_AT_ONCE):
         entries = index.get(ids)
         places = zip(*(entries.fields[name] for name in (DOCUMENT, NUMBER, START, END, TEXT)), strict=True)
         gone = []
@@ -424,14 +391,6 @@ def _prune(index: VectorIndex, documents: Mapping[str, str]) -> tuple[int, int]:
                 gone.append(id_)
         removed += index.delete(gone) if gone else 0
     return removed, len(left)
-
-
-def _pages(index: VectorIndex, count: int) -> Iterator[list[str]]:
-    """Yield the ids of an index, sorted; those of a piece may be deleted before the next."""
-    last = ""
-    while ids := index.ids(after=last, count=count):
-        last = ids[-1]
-        yield ids
 
 
 def restore(lake: LakeTables, store: VectorStore, locks: Locks, collection: Collection, build: Build) -> VectorIndex:

@@ -245,7 +245,7 @@ class Collection:
         return stored_fields(
             self,
             source=source,
-            encoder=self.encoder.name,
+            encoder=stored_fields(self.encoder),
             evaluation=self.evaluation and self.evaluation.name,
             gates=[str(gate) for gate in self.gates],
         )

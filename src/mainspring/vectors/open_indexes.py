@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from mainspring.core.errors import Conflict, Invalid
+from mainspring.core.errors import Conflict, Invalid, Unavailable
 from mainspring.core.locks import Locks
 from mainspring.data.ports import LakeTables
-from mainspring.vectors.building import Words, restore
 from mainspring.vectors.declaring import Collection
+from mainspring.vectors.indexed_words import Words
 from mainspring.vectors.model import Build
 from mainspring.vectors.ports import TextIndex, TextStore, VectorIndex, VectorStore
 
@@ -18,11 +18,16 @@ from mainspring.vectors.ports import TextIndex, TextStore, VectorIndex, VectorSt
 class OpenIndexes:
     """Open indexes of collections; threads may share them.
 
-    One that was lost is made again from the table of chunks, and one of words from that of vectors.
+    One that was lost is made again from the table of chunks, and one of words from that of vectors. Lake and locks are
+    opened for that alone, so that searches go on where they are away.
     """
 
     def __init__(
-        self, lake: LakeTables, store: VectorStore, locks: Locks, texts: Callable[[], TextStore] | None = None
+        self,
+        lake: Callable[[], LakeTables],
+        store: VectorStore,
+        locks: Callable[[], Locks],
+        texts: Callable[[], TextStore] | None = None,
     ) -> None:
         self._lake, self._store, self._locks, self._texts = lake, store, locks, texts
         self._words: dict[str, tuple[str, Words]] = {}
@@ -45,7 +50,9 @@ class OpenIndexes:
             if index is not None and of == build:
                 return index
             if restoring:
-                made = restore(self._lake, self._store, self._locks, collection, build)
+                from mainspring.vectors.building import restore
+
+                made = restore(self._lake(), self._store, self._locks(), collection, build)
             else:
                 made = self._store.open(build.index)
             self._open[collection.name] = (build, made)
@@ -77,8 +84,9 @@ class OpenIndexes:
             name, words = self._words.get(collection.name, ("", None))
             if words is None or name != build.index:
                 words = Words(self._texts(), build.index, collection.filters)
-                with suppress(Conflict), self._locks.hold(f"collection.{collection.name}", wait_s=0):
-                    words.bring(vectors)  # which a build does itself
+                # A build does it itself; and without the catalog, whose locks are away with it, there is none.
+                with suppress(Conflict, Unavailable), self._locks().hold(f"collection.{collection.name}", wait_s=0):
+                    words.bring(vectors)
                 self._words[collection.name] = (build.index, words)
             return words.index
 

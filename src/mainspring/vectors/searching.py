@@ -27,6 +27,7 @@ from mainspring.vectors.declaring import (
     path_of,
 )
 from mainspring.vectors.fusion import Place, fuse
+from mainspring.vectors.indexed_words import indexed_texts
 from mainspring.vectors.model import Build, Floats, Hit, Mode
 from mainspring.vectors.ports import Encoder, TextIndex, VectorIndex
 from mainspring.vectors.words import asked_words
@@ -151,7 +152,7 @@ def _by_words(
     found = words.search(texts, MOST_HITS, where=condition)
     ids = list(dict.fromkeys(hit.id for hits in found for hit in hits))
     entries = index.get(ids)
-    counted = {id_: Counter(split_words(text)) for id_, text in zip(entries.ids, entries.fields[TEXT], strict=True)}
+    counted = {id_: Counter(split_words(text)) for id_, text in zip(entries.ids, indexed_texts(entries), strict=True)}
     asked = asked_words(texts, k)
     theirs = [{hit.id: counted[hit.id] for hit in hits if hit.id in counted} for hits in found]
     return [ranked(some, each, set(some))[:k] for each, some in zip(asked, theirs, strict=True)]

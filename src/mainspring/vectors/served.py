@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ T = TypeVar("T")
 _THREADS = 2
 _MOST_WAITING = 64
 _RETRY_MS = 1000
+_SHARES = 2  # of the queue: a caller has one of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +58,31 @@ class SearchThreads:
     def __init__(self, name: str, *, threads: int = _THREADS, most_waiting: int = _MOST_WAITING) -> None:
         self._name, self._most = name, threads + most_waiting
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"search-{name}")
-        self._under_way = 0
+        self._under_way = Counter[str]()
         self._lock = threading.Lock()
 
-    async def run(self, search: Callable[[], T]) -> T:
+    async def run(self, search: Callable[[], T], caller: str) -> T:
         """Return what a search returns. It is not begun if its caller leaves before.
 
+        Args:
+            caller: Id of the caller, who has a part of the queue at most.
+
         Raises:
-            Overloaded: Too many wait.
+            Overloaded: Too many wait, or too many of the caller's.
         """
         with self._lock:
-            if self._under_way >= self._most:
+            if self._under_way.total() >= self._most or self._under_way[caller] >= self._most // _SHARES:
                 raise Overloaded(f"Too many searches in {self._name!r} wait.", retry_after_ms=_RETRY_MS)
-            self._under_way += 1
+            self._under_way[caller] += 1
         future = self._pool.submit(search)
-        future.add_done_callback(lambda _: self._over())
+        future.add_done_callback(lambda _: self._over(caller))
         return await asyncio.wrap_future(future)
 
-    def _over(self) -> None:
+    def _over(self, caller: str) -> None:
         with self._lock:
-            self._under_way -= 1
+            self._under_way[caller] -= 1
+            if not self._under_way[caller]:
+                del self._under_way[caller]
 
     def close(self) -> None:
         """Let searches that have begun end, and begin no more."""

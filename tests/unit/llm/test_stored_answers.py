@@ -49,9 +49,8 @@ def stored(item: Collection | Retriever | Answers) -> str:
     ],
 )  # fmt: skip
 def test_a_chain_has_its_digest_again(chain: Answers) -> None:
-    collection = stored_collection(stored(DOCS), {"words": ENCODER})
-    retrievers = {each.name: stored(each) for each in (RETRIEVER, JUDGED)}
-    made = stored_chain(stored(chain), retrievers, {"docs": collection}, {"local": MODEL})
+    collection = stored_collection(stored(DOCS))
+    made = stored_chain(stored(chain), {"docs": collection}, {"local": MODEL})
     again = restored(recipe_file(chain), made, {"docs": DOCS}, {"local": MODEL})
     assert again.digest == made.digest == chain.digest
     assert made.stored() == {**chain.stored()}
@@ -59,22 +58,18 @@ def test_a_chain_has_its_digest_again(chain: Answers) -> None:
 
 
 def test_a_collection_has_its_index_again() -> None:
-    made = stored_collection(stored(DOCS), {"words": ENCODER})
+    made = stored_collection(stored(DOCS))
     assert made.index_name("digest", 8) == DOCS.index_name("digest", 8)
     assert made.filters == DOCS.filters
     assert made.source.pii == ("body",)
 
 
 def test_what_is_not_there_or_of_another_version_is_refused() -> None:
-    with pytest.raises(Invalid, match="needs the encoder 'words'"):
-        stored_collection(stored(DOCS), {})
     for content in ("{}", "[]", "{", stored(DOCS).replace('"text"', '"txet"')):
         with pytest.raises(Invalid):
-            stored_collection(content, {"words": ENCODER})
+            stored_collection(content)
     chain = stored(Answers("plain", retriever=RETRIEVER))
-    with pytest.raises(Invalid, match="needs the retriever 'nearest'"):
-        stored_chain(chain, {}, {"docs": DOCS}, {})
     with pytest.raises(Invalid, match="needs the collection 'docs'"):
-        stored_chain(chain, {"nearest": stored(RETRIEVER)}, {}, {})
+        stored_chain(chain, {}, {})
     with pytest.raises(Invalid, match="another version"):
-        stored_chain(chain.replace('"keys"', '"kyes"'), {"nearest": stored(RETRIEVER)}, {"docs": DOCS}, {})
+        stored_chain(chain.replace('"keys"', '"kyes"'), {"docs": DOCS}, {})

@@ -331,7 +331,7 @@ def test_a_process_opens_an_index_once_and_the_next_when_a_build_made_another(me
     memory.land({"path": "a", "body": "One."})
     builds = [memory.build(WordEncoder(seed=0))]
     closed.clear()
-    indexes = OpenIndexes(memory.lake, memory.store, memory.locks)
+    indexes = OpenIndexes(lambda: memory.lake, memory.store, lambda: memory.locks)
     first = indexes.of(collection(), builds[0])
     assert indexes.of(collection(), builds[0]) is first
     for seed in (1, 2):
@@ -359,7 +359,7 @@ def test_an_index_that_was_dropped_and_built_anew_is_opened_again(memory: Desk, 
     memory.land({"path": "a", "body": "One."})
     one, other = WordEncoder(seed=0), WordEncoder(seed=1)
     first = memory.build(one)
-    there = OpenIndexes(memory.lake, EmbeddedVectorStore(tmp_path), memory.locks)
+    there = OpenIndexes(lambda: memory.lake, EmbeddedVectorStore(tmp_path), lambda: memory.locks)
     assert there.of(collection(), first).count() == 1
     memory.build(other)
     memory.clock.advance(DAY)
@@ -415,7 +415,7 @@ def test_an_index_of_words_that_lags_or_was_lost_is_made_anew(memory: Desk, monk
     memory.land({"path": "a", "body": "One."}, {"path": "b", "body": "Two."})
     build = memory.build(encoder, declared)
     memory.texts = MemoryTextStore()
-    indexes = OpenIndexes(memory.lake, memory.store, memory.locks, lambda: memory.texts)
+    indexes = OpenIndexes(lambda: memory.lake, memory.store, lambda: memory.locks, lambda: memory.texts)
     assert [hit.id for hit in indexes.words_of(declared, build).search(["two"], 5)[0]] != []
     index = memory.store.open(build.index)
     memory.land({"path": "c", "body": "Three."})

@@ -37,13 +37,17 @@ class _Spent:
     micros: int
 
 
+async def _in_a_thread(search: Callable[[], Retrieved], _caller: str) -> Retrieved:
+    return await asyncio.to_thread(search)
+
+
 class AnswerChain:
     """Answers questions as one declaration says. For an event loop; the search runs in a thread.
 
     Args:
         log: Where answers are recorded; `None` records none, as in an evaluation.
         version: Name of the version, as records have it; by default the beginning of the declaration's digest.
-        threads: Runs a search in a thread.
+        threads: Runs a search in a thread, given the id of who asks.
     """
 
     def __init__(
@@ -55,7 +59,7 @@ class AnswerChain:
         log: AnswerLog | None,
         reranker: Reranker | None = None,
         version: str = "",
-        threads: Callable[[Callable[[], Retrieved]], Awaitable[Retrieved]] = asyncio.to_thread,
+        threads: Callable[[Callable[[], Retrieved], str], Awaitable[Retrieved]] = _in_a_thread,
     ) -> None:
         if (declared.retriever.rerank is None) != (reranker is None):
             raise Invalid(f"Retriever {declared.retriever.name!r} and the reranker do not fit together.")
@@ -97,7 +101,7 @@ class AnswerChain:
         started, spent = monotonic_us(), list[_Spent]()
         query = await self._query(question, before, call, spent)
         asked = monotonic_us()
-        found = await self._threads(partial(self.retrieved, query, where, tenant))
+        found = await self._threads(partial(self.retrieved, query, where, tenant), call.caller.id)
         searched = monotonic_us()
         if noted is not None:
             noted(query, found)

@@ -327,7 +327,7 @@ class Answers:
         """Return the declaration as `apply` stores it: enough to answer without the project's modules."""
         return stored_fields(
             self,
-            retriever=self.retriever.name,
+            retriever=self.retriever.stored(),
             model=self.model and self.model.name,
             prompt=_stored_prompt(self.prompt),
             rewrite=_stored_prompt(self.rewrite) if isinstance(self.rewrite, Prompt) else self.rewrite,

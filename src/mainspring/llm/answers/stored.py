@@ -36,11 +36,11 @@ class _StoredPrompt(msgspec.Struct):
     description: str = ""
 
 
-def stored_collection(content: str | bytes, encoders: Mapping[str, Encoder]) -> Collection:
+def stored_collection(content: str | bytes) -> Collection:
     """Return a collection of a source that has the collection's columns alone. Its evaluation is left out.
 
     Raises:
-        Invalid: It was stored by another version of the package, or its encoder is not among `encoders`.
+        Invalid: It was stored by another version of the package.
     """
     fields = _read(content)
     source = _converted(fields.get("source"), _StoredSource)
@@ -53,7 +53,7 @@ def stored_collection(content: str | bytes, encoders: Mapping[str, Encoder]) -> 
                 **fields,
                 "source": told,
                 "chunk": _converted(fields.get("chunk"), Chunker),
-                "encoder": _named(encoders, fields.get("encoder"), "encoder"),
+                "encoder": _converted(fields.get("encoder"), Encoder),
                 "evaluation": None,
                 "gates": (),
             },
@@ -62,20 +62,16 @@ def stored_collection(content: str | bytes, encoders: Mapping[str, Encoder]) -> 
 
 def stored_chain(
     content: str | bytes,
-    retrievers: Mapping[str, str | bytes],
     collections: Mapping[str, Collection],
     models: Mapping[str, LanguageModel],
 ) -> Answers:
     """Return a chain of answers.
 
-    Args:
-        retrievers: As they are stored, by name.
-
     Raises:
         Invalid: It was stored by another version of the package, or what it names is not there.
     """
     fields = _read(content)
-    searching = _read(_named(retrievers, fields.get("retriever"), "retriever"))
+    searching = _converted(fields.get("retriever"), dict[str, Any])
     model, rewrite = fields.get("model"), fields.get("rewrite", False)
     with collecting():
         collection = _named(collections, searching.get("collection"), "collection")

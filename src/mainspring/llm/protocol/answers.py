@@ -16,7 +16,7 @@ from mainspring.llm.model import ChatReply, ChatRequest, Choice, Event, Message,
 from mainspring.llm.protocol import openai
 from mainspring.llm.protocol.events import framed
 from mainspring.llm.protocol.openai.replies import write_usage
-from mainspring.llm.protocol.reading import Fields, InvalidField, read_object, split
+from mainspring.llm.protocol.reading import Fields, InvalidField, read_bounded, split
 from mainspring.serving.quota import MILLIONTHS
 
 Keys = dict[str, str | int | float | bool]
@@ -54,7 +54,7 @@ def read_question(body: bytes | memoryview) -> tuple[Asking, str | None, bool]:
     Raises:
         InvalidField: It is none.
     """
-    asked, more = split(read_object(body), _Asked)
+    asked, more = split(read_bounded(body), _Asked)
     if more:
         name = min(more)
         raise InvalidField(f"{name[:80]}: there is no such field.", name[:80])

@@ -7,12 +7,13 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Invalid, TooLarge
 from mainspring.core.json_content import decoded
 
 T = TypeVar("T", bound=msgspec.Struct)
 V = TypeVar("V")
 Fields = dict[str, Any]
+_MOST_BYTES = 4 << 20
 # A number of tokens or answers, which bounds what an upstream does. A negative one means "without a bound" to some.
 Bound = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
 
@@ -36,6 +37,18 @@ def read_object(body: bytes | memoryview) -> Fields:
     except msgspec.DecodeError as error:
         raise InvalidField(f"The body is no JSON object: {error}.") from None
     return found
+
+
+def read_bounded(body: bytes | memoryview) -> Fields:
+    """Return the JSON object of a body that takes no long time to read.
+
+    Raises:
+        InvalidField: It is none.
+        TooLarge: It is too large.
+    """
+    if len(body) > _MOST_BYTES:
+        raise TooLarge(f"The body has {len(body):,} bytes.", fix=f"send at most {_MOST_BYTES:,}.")
+    return read_object(body)
 
 
 def split(given: Any, kind: type[T], place: str = "") -> tuple[T, Fields]:

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from mainspring.llm.protocol.reading import Fields, InvalidField, read_object, split
+from mainspring.llm.protocol.reading import Fields, InvalidField, read_bounded, split
 from mainspring.vectors.declaring import Collection
 from mainspring.vectors.model import Build, Floats, Mode
 from mainspring.vectors.searching import MOST_HITS, Found
 
 MOST_QUERIES = 100
-_MOST_RESULTS = 10_000
+_MOST_RESULTS = 2_000
 
 
 class _Asked(msgspec.Struct):
@@ -51,7 +51,7 @@ def read_search(body: bytes | memoryview) -> Search:
     Raises:
         InvalidField: It is none, or it is too large.
     """
-    asked, more = split(read_object(body), _Asked)
+    asked, more = split(read_bounded(body), _Asked)
     if more:
         name = min(more)
         raise InvalidField(f"{name[:80]}: there is no such field.", name[:80])
@@ -70,7 +70,7 @@ def read_search(body: bytes | memoryview) -> Search:
     if not 1 <= len(queries) <= MOST_QUERIES:
         raise InvalidField(f"{field}: give 1 to {MOST_QUERIES} queries.", field)
     if not 1 <= asked.k <= MOST_HITS or asked.k * len(queries) > _MOST_RESULTS:
-        raise InvalidField(f"k: ask for 1 to {MOST_HITS:,}, and {_MOST_RESULTS:,} of all queries.", "k")
+        raise InvalidField(f"k: ask for 1 to {MOST_HITS:,}, and {_MOST_RESULTS:,} of all queries together.", "k")
     mode = asked.mode if asked.vector is None else "vectors"
     return Search(queries, asked.k, asked.filter, asked.tenant, mode, one)
 

@@ -31,7 +31,7 @@ class RetrievalParts(DataParts):
         """Indexes of collections that this process searches."""
         from mainspring.vectors.open_indexes import OpenIndexes
 
-        return OpenIndexes(self.lake, self.vectors, self.locks, lambda: self.texts)
+        return OpenIndexes(lambda: self.lake, self.vectors, lambda: self.locks, lambda: self.texts)
 
     @cached_property
     def texts(self) -> TextStore:

@@ -8,9 +8,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -19,17 +20,23 @@ import pyarrow.parquet as pq
 import pytest
 
 from kit.depot import Answer, Depot, ask, opened
+from kit.depth import DEEP
 from kit.encoders import write_encoder
 from kit.scripted_upstream import Script, Upstream, scripted
+from kit.servers import PostgresServer, running
 from kit.waiting import wait_until
-from mainspring.core.time import to_datetime
+from mainspring.core.time import DAY, to_datetime
 from mainspring.ledger.model import Selection
+from mainspring.operations.access import add_account, grant_role, parse_grant
+from mainspring.operations.keys import create_key
+from mainspring.security.model import KeyScope, Kind
 
 TOML = """\
 name = "library"
 modules = ["library"]
 
 [profiles.local]
+{catalog}
 """
 DECLARED = '''\
 """Answers from the pages of two tenants."""
@@ -39,7 +46,7 @@ import mainspring as ms
 pages = ms.Source("pages", schema={"path": ms.String, "body": ms.String, "team": ms.String}, event_time="at", id="path")
 docs = ms.Collection(
     "docs", source=pages, text="body", key="path", chunk=ms.chunks.sentences(tokens=12), encoder=ms.Encoder("small"),
-    tenant="team",
+    tenant="team", words=True,
 )
 assistant = ms.LanguageModel("assistant", upstreams=[ms.UpstreamModel("local", "tiny")])
 retriever = ms.Retriever("nearest", collection=docs, k=2)
@@ -56,6 +63,7 @@ class Library:
     depot: Depot
     key: str
     upstream: Upstream
+    away: Callable[[], AbstractContextManager[None]]  # while the catalog is
 
     @property
     def environment(self) -> dict[str, str]:
@@ -82,28 +90,62 @@ class Library:
                 process.kill()
 
 
+@contextmanager
+def catalog(file: Path) -> Iterator[tuple[str, Callable[[], AbstractContextManager[None]]]]:
+    """Give the setting of a catalog, and a context while which it is away: a server in the deep run, else a file."""
+    if not DEEP:
+        yield "", lambda: moved(file)
+        return
+    with running(PostgresServer) as server:
+        yield f'catalog = "{server.fresh().text}"', lambda: stopped(server)
+
+
+@contextmanager
+def moved(file: Path) -> Iterator[None]:
+    file.rename(file.with_suffix(".away"))
+    file.mkdir()
+    yield
+    file.rmdir()
+    file.with_suffix(".away").rename(file)
+
+
+@contextmanager
+def stopped(server: PostgresServer) -> Iterator[None]:
+    server.stop(signal.SIGKILL)
+    yield
+    server.start()
+
+
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
     root = tmp_path_factory.mktemp("library")
+    with catalog(root / ".mainspring" / "catalog.db") as (setting, away):
+        yield from made(root, tmp_path_factory.mktemp("encoder"), setting, away)
+
+
+def made(
+    root: Path, encoder: Path, setting: str, away: Callable[[], AbstractContextManager[None]]
+) -> Iterator[Library]:
     depot = Depot(root)
-    (root / "mainspring.toml").write_text(TOML)
+    (root / "mainspring.toml").write_text(TOML.format(catalog=setting))
     (root / "library.py").write_text(DECLARED)
     at = to_datetime(1_700_000_000_000_000)
     rows = [{"path": path, "body": body, "team": team, "at": at}
             for path, body, team in (("cat", CAT, "cats"), ("dog", DOG, "dogs"))]  # fmt: skip
     pq.write_table(pa.Table.from_pylist(rows), root / "pages.parquet")
-    encoder = tmp_path_factory.mktemp("encoder")
     depot.json("encoders", "add", "small", write_encoder(encoder))
     depot.json("ingest", "pages", "pages.parquet")
     depot.json("apply")
     depot.json("collections", "build", "docs")
-    depot.json("service-accounts", "add", "catteries")
+    project = opened(depot)
+    account = add_account(project, Kind.SERVICE, "catteries")
     for resource in ("endpoint/help", "endpoint/quoted", "collection/docs", "tenant/cats"):
-        depot.json("roles", "grant", "analyst", "service:catteries", "--on", resource)
-    made = depot.json("keys", "create", "site", "--scope", "predict", "--owner", "service:catteries")
+        grant_role(project, parse_grant(project, "analyst", "service:catteries", resource))
+    key = create_key(project, "site", [KeyScope.PREDICT], DAY, owner=account.id)
+    project.close()
     with scripted() as upstream:
         upstream.usual = Script(words=("On a mat ", "[1]."), usage=(300, 0, 4, 0))
-        yield Library(depot, made["key"], upstream)
+        yield Library(depot, key, upstream, away)
 
 
 def test_a_newcomer_asks_with_the_openai_client(library: Library) -> None:
@@ -149,22 +191,15 @@ def test_each_answer_that_was_given_is_in_the_log_once_also_after_a_kill(library
 def test_a_gateway_without_its_catalog_answers_from_its_copy(library: Library) -> None:
     with library.gateway():
         assert library.ask("help", CAT).status == 200
-    catalog = library.depot.state / "catalog.db"
-    catalog.rename(catalog.with_suffix(".away"))
-    catalog.mkdir()
-    try:
-        with library.gateway():
-            answer = library.ask("help", CAT)
-            assert (answer.status, answer.body["text"]) == (200, "On a mat [1].")
-            assert answer.body["citations"][0]["text"] == CAT
-            assert library.ask("quoted", CAT).status == 200
-            assert library.ask("quoted", DOG, tenant="dogs").status == 403
-            chat = {"model": "help", "messages": [{"role": "user", "content": CAT}]}
-            assert ask(library.depot.gateway, "POST", "/v1/chat/completions", chat, key=library.key).status == 200
-            wait_until(
-                lambda: "catalog_stale_since" in ask(library.depot.gateway, "GET", "/v2/health/ready").text,
-                "the gateway to say that it is stale",
-            )
-    finally:
-        catalog.rmdir()
-        catalog.with_suffix(".away").rename(catalog)
+    with library.away(), library.gateway():
+        answer = library.ask("help", CAT)
+        assert (answer.status, answer.body["text"]) == (200, "On a mat [1].")
+        assert answer.body["citations"][0]["text"] == CAT
+        assert library.ask("quoted", CAT).status == 200
+        assert library.ask("quoted", DOG, tenant="dogs").status == 403
+        chat = {"model": "help", "messages": [{"role": "user", "content": CAT}]}
+        assert ask(library.depot.gateway, "POST", "/v1/chat/completions", chat, key=library.key).status == 200
+        wait_until(
+            lambda: "catalog_stale_since" in ask(library.depot.gateway, "GET", "/v2/health/ready").text,
+            "the gateway to say that it is stale",
+        )

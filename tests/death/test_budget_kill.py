@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -13,7 +14,8 @@ from kit.token_spender import AT_ONCE, CALLER, LIMIT, MOST, QUOTA
 from kit.waiting import wait_until
 from mainspring.core.environment import for_child
 from mainspring.core.errors import QuotaExceeded
-from mainspring.llm.budgets import Budgets, Spend
+from mainspring.llm.budgets import Spend
+from mainspring.llm.machine_budgets import MachineBudgets
 
 ROOT = Path(__file__).parents[1]
 KILLED_AFTER = 100  # bytes
@@ -47,14 +49,18 @@ def test_a_killed_process_loses_no_charge_and_keeps_no_reservation(tmp_path: Pat
     for path in tmp_path.glob("got-*"):
         content = path.read_bytes()
         written += sum(int.from_bytes(content[at : at + 2], "big") for at in range(0, len(content), 2))
-    budgets = Budgets.within(tmp_path)
+    asyncio.run(compared(tmp_path, written))
+
+
+async def compared(folder: Path, written: int) -> None:
+    budgets = MachineBudgets.within(folder)
     whole = Spend(LIMIT)
     with pytest.raises(QuotaExceeded):  # the look at the dead
-        budgets.reserve((QUOTA,), CALLER, "m", whole)
-    left = budgets.left((QUOTA,), CALLER, "m")["tokens"]
+        await budgets.reserve((QUOTA,), CALLER, "m", whole)
+    left = (await budgets.left((QUOTA,), CALLER, "m"))["tokens"]
     assert 0 <= left <= 2 * AT_ONCE * MOST
     assert written <= LIMIT - left <= written + MOST  # one may have been settled and not written down
-    budgets.reserve((QUOTA,), CALLER, "m", Spend(left))
+    await budgets.reserve((QUOTA,), CALLER, "m", Spend(left))
     with pytest.raises(QuotaExceeded):
-        budgets.reserve((QUOTA,), CALLER, "m", Spend(1))
-    budgets.close()
+        await budgets.reserve((QUOTA,), CALLER, "m", Spend(1))
+    await budgets.close()

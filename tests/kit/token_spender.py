@@ -5,13 +5,15 @@ It writes down what it settled after it did, 2 bytes each, and ends when nothing
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import sys
 from pathlib import Path
 
 from mainspring.core.errors import QuotaExceeded, Unavailable
-from mainspring.llm.budgets import Budgets, Spend
+from mainspring.llm.budgets import Spend
+from mainspring.llm.machine_budgets import MachineBudgets
 from mainspring.security.model import KeyScope, Principal
 from mainspring.serving.quota import Quota
 
@@ -20,17 +22,17 @@ QUOTA = Quota("spent-by-many", per="month", tokens=LIMIT, by="all")
 CALLER = Principal("k1", "test", frozenset(KeyScope))
 
 
-def main() -> None:
-    budgets, got, draw = Budgets.within(Path(sys.argv[1])), sys.argv[2], random.Random(int(sys.argv[3]))
+async def main() -> None:
+    budgets, got, draw = MachineBudgets.within(Path(sys.argv[1])), sys.argv[2], random.Random(int(sys.argv[3]))
     file = os.open(got, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    under_way = [budgets.reserve((QUOTA,), CALLER, "m", Spend(1))]
+    under_way = [await budgets.reserve((QUOTA,), CALLER, "m", Spend(1))]
     print("ready", flush=True)
     sys.stdin.readline()
     refused = 0
     while refused < 200:
         if len(under_way) < AT_ONCE:
             try:
-                under_way.append(budgets.reserve((QUOTA,), CALLER, "m", Spend(draw.randint(1, MOST))))
+                under_way.append(await budgets.reserve((QUOTA,), CALLER, "m", Spend(draw.randint(1, MOST))))
             except QuotaExceeded:
                 refused += 1
             except Unavailable:
@@ -43,4 +45,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(main())

@@ -77,11 +77,15 @@ class Admitted:
 
     async def _enter(self, tokens: int, call: Call) -> tuple[Job, Call]:
         begun, first = self._now(), call.deadlines.first
+        if call.attempt is not None:
+            call.attempt.sent = False
         try:
             job = await self._admission.enter(call.caller.id, tokens, within_us=first, weight=self.weight(call.caller))
         except asyncio.CancelledError:
             call.outcome.attempts -= 1  # the upstream was not asked
             raise
+        if call.attempt is not None:
+            call.attempt.sent = True
         waited = self._now() - begun
         call.outcome.queued_us += waited
         deadlines = msgspec.structs.replace(call.deadlines, first=max(1, first - waited))

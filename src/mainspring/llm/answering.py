@@ -16,6 +16,7 @@ from mainspring.llm.budgets import Budgets
 from mainspring.llm.caching import Cached, SemanticCache
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.failover import Candidate, Failover
+from mainspring.llm.machine_budgets import MachineBudgets
 from mainspring.llm.ports import Answering, Upstream
 from mainspring.llm.queueing import Admission, FairQueue
 from mainspring.llm.schemas import SchemaChecked
@@ -37,7 +38,7 @@ Assemble = Callable[[LanguageModel, Mapping[str, Upstream]], Answering]
 
 
 def _memory() -> Budgets:
-    return Budgets(Counts(), Counts(held=True))
+    return MachineBudgets(Counts(), Counts(held=True))
 
 
 def _no_encoder(name: str) -> Encoder:

@@ -18,10 +18,12 @@ import msgspec
 
 from mainspring.core.errors import Overloaded
 from mainspring.core.time import MILLISECOND, SECOND, parse_duration
+from mainspring.llm.counting import event_bytes
 from mainspring.llm.declaring import TokenPrice
 from mainspring.llm.health import Breaker, BreakerRule, Latency
 from mainspring.llm.limits import DECLARED, LATENCY, PRICE, Fallback, repeatable
 from mainspring.llm.model import (
+    Attempt,
     Call,
     ChatReply,
     ChatRequest,
@@ -40,6 +42,7 @@ _PASSING = ("limited", "unreachable")  # kinds of failures that may be over soon
 _USUAL = Usage(prompt=1000, completion=300)
 
 T = TypeVar("T")
+_Close = Callable[[T, Attempt], Coroutine[Any, Any, None]]
 Request = TypeVar("Request", ChatRequest, EmbeddingsRequest)
 
 
@@ -60,12 +63,12 @@ class Candidate:
 
 
 class _Opened(Generic[T]):
-    """Events that the first upstream to begin has given."""
+    """An answer, or its first events, of one upstream."""
 
-    __slots__ = ("candidate", "value")
+    __slots__ = ("attempt", "candidate", "value")
 
-    def __init__(self, candidate: Candidate, value: T) -> None:
-        self.candidate, self.value = candidate, value
+    def __init__(self, candidate: Candidate, attempt: Attempt, value: T) -> None:
+        self.candidate, self.attempt, self.value = candidate, attempt, value
 
 
 class Failover:
@@ -98,7 +101,7 @@ class Failover:
         def ask(candidate: Candidate, part: Call) -> Awaitable[ChatReply]:
             return candidate.answering.chat(msgspec.structs.replace(request, model=candidate.model), part)
 
-        opened = await self._first(ask, _ignore, call, request)
+        opened = await self._first(ask, _replied, call, request)
         opened.candidate.breaker.succeeded(self._now())
         return opened.value
 
@@ -108,7 +111,7 @@ class Failover:
         def ask(candidate: Candidate, part: Call) -> Awaitable[EmbeddingsReply]:
             return candidate.answering.embed(msgspec.structs.replace(request, model=candidate.model), part)
 
-        opened = await self._first(ask, _ignore, call, None)
+        opened = await self._first(ask, _replied, call, None)
         opened.candidate.breaker.succeeded(self._now())
         return opened.value
 
@@ -150,7 +153,7 @@ class Failover:
     async def _first(
         self,
         ask: Callable[[Candidate, Call], Awaitable[T]],
-        close: Callable[[T], Coroutine[Any, Any, None]],
+        close: _Close[T],
         call: Call,
         request: ChatRequest | None,
     ) -> _Opened[T]:
@@ -173,8 +176,11 @@ class Failover:
             call.outcome.attempts += 1
             try:
                 if self._hedges >= 1 and (request is None or repeatable(request)):
-                    return await self._raced(candidate, ask, close, call, until)
-                return await self._asked(candidate, ask, call, until)
+                    opened = await self._raced(candidate, ask, close, call, until)
+                else:
+                    opened = await self._asked(candidate, ask, call, until)
+                call.outcome.upstream, call.outcome.model = opened.candidate.name, opened.candidate.model
+                return opened
             except UpstreamError as error:
                 failure = error
                 again = error.unseen or (fallback.repeat and (request is None or repeatable(request)))
@@ -220,7 +226,7 @@ class Failover:
         self,
         candidate: Candidate,
         ask: Callable[[Candidate, Call], Awaitable[T]],
-        close: Callable[[T], Coroutine[Any, Any, None]],
+        close: _Close[T],
         call: Call,
         until: int,
     ) -> _Opened[T]:
@@ -231,8 +237,10 @@ class Failover:
         tasks = {first}
         try:
             await asyncio.wait(tasks, timeout=tail_us / SECOND)
-            if not first.done() and self._hedges >= 1 and (other := self._healthy((candidate,))) is not None:
-                self._hedges -= 1
+            other = None if first.done() else await self._hedge(candidate, call)
+            if other is not None and first.done():
+                other.breaker.abandoned()
+            elif other is not None:
                 call.outcome.hedged = True
                 tasks.add(asyncio.create_task(self._asked(other, ask, call, until)))
             waiting: set[asyncio.Task[_Opened[T]]] = set(tasks)
@@ -244,16 +252,29 @@ class Failover:
                         return task.result()
             return first.result()  # it raises
         finally:
-            await _dropped(tasks, close)
+            await _dropped(tasks, close, call)
+
+    async def _hedge(self, candidate: Candidate, call: Call) -> Candidate | None:
+        """Claim another upstream to be asked while one is slow, where the budgets have room for that."""
+        if self._hedges < 1:
+            return None
+        self._hedges -= 1
+        other = None
+        if call.may_hedge is None or await call.may_hedge():
+            other = self._healthy((candidate,))
+        if other is None:
+            self._hedges += 1
+        return other
 
     async def _asked(
         self, candidate: Candidate, ask: Callable[[Candidate, Call], Awaitable[T]], call: Call, until: int
     ) -> _Opened[T]:
         began = self._now()
         deadlines = msgspec.structs.replace(call.deadlines, first=max(1, until - began))
+        attempt = Attempt(upstream=candidate.name, model=candidate.model)
         ended = False
         try:
-            value = await ask(candidate, msgspec.structs.replace(call, deadlines=deadlines))
+            value = await ask(candidate, msgspec.structs.replace(call, deadlines=deadlines, attempt=attempt))
             ended = True
         except UpstreamError as error:
             ended = True
@@ -262,10 +283,11 @@ class Failover:
         finally:
             if not ended:
                 candidate.breaker.abandoned()
+                if attempt.sent:
+                    call.outcome.unheard.append(attempt)
         if self._measures:
             candidate.latency.observe(self._now() - began)
-        call.outcome.upstream, call.outcome.model = candidate.name, candidate.model
-        return _Opened(candidate, value)
+        return _Opened(candidate, attempt, value)
 
     def _ended(self, candidate: Candidate, error: UpstreamError) -> None:
         now = self._now()
@@ -286,15 +308,16 @@ class Failover:
         )
 
 
-async def _ignore(value: object) -> None:
-    del value
+async def _replied(value: ChatReply | EmbeddingsReply, attempt: Attempt) -> None:
+    attempt.usage = value.usage
 
 
-async def _close(value: tuple[Events, AsyncGenerator[Events, None]]) -> None:
+async def _close(value: tuple[Events, AsyncGenerator[Events, None]], attempt: Attempt) -> None:
+    attempt.size = sum(map(event_bytes, value[0]))
     await value[1].aclose()
 
 
-async def _dropped(tasks: set[asyncio.Task[_Opened[T]]], close: Callable[[T], Coroutine[Any, Any, None]]) -> None:
+async def _dropped(tasks: set[asyncio.Task[_Opened[T]]], close: _Close[T], call: Call) -> None:
     """Cancel calls that are not wanted, and close what they have opened."""
     for task in tasks:
         task.cancel()
@@ -304,4 +327,5 @@ async def _dropped(tasks: set[asyncio.Task[_Opened[T]]], close: Callable[[T], Co
         except (asyncio.CancelledError, UpstreamError, Overloaded):
             continue
         opened.candidate.breaker.abandoned()
-        await close(opened.value)
+        call.outcome.unheard.append(opened.attempt)
+        await close(opened.value, opened.attempt)

@@ -6,7 +6,7 @@ upstream that are not known here are kept as they came (`extra`), in the format 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -311,6 +311,25 @@ class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
 _DEADLINES = Deadlines()
 
 
+class Attempt(msgspec.Struct, kw_only=True):
+    """A call of one upstream.
+
+    Attributes:
+        model: Name of the model there.
+        sent: Whether the upstream may have begun.
+        usage: What is charged for it, or before that what the upstream told.
+        size: Bytes that it is known to have generated.
+        micros: Cost in millionths of the currency.
+    """
+
+    upstream: str
+    model: str
+    sent: bool = True
+    usage: Usage | None = None
+    size: int = 0
+    micros: int = 0
+
+
 class Outcome(msgspec.Struct, kw_only=True):
     """Outcome of a request, noted on the event loop by those who answer it. It may change until the answer ends.
 
@@ -318,6 +337,7 @@ class Outcome(msgspec.Struct, kw_only=True):
         upstream: Name of the upstream that answered; empty where none did. `model`: what it calls the model.
         attempts: Calls of upstreams, hedges not counted.
         hedged: Whether a second upstream was asked while the first was slow.
+        unheard: Calls of upstreams whose answers nobody waited for: hedges that another won, or of a caller who left.
         cached: "exact" or "semantic" where the answer is an earlier one.
         queued_us: Time for which the request waited for room at its upstream.
         first_us: Time from its arrival to the first token, or to the whole answer; 0 before.
@@ -332,6 +352,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     model: str = ""
     attempts: int = 0
     hedged: bool = False
+    unheard: list[Attempt] = msgspec.field(default_factory=list)
     cached: str = ""
     queued_us: int = 0
     first_us: int = 0
@@ -350,6 +371,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         caller: Whose key it came with.
         begun: When it was read, monotonic, microseconds (`serving.plane.lane.monotonic_us`).
         headers: Headers of the caller that are passed on to upstreams of its dialect, lower case.
+        may_hedge: Returns whether there is room in the caller's budgets to ask one more upstream; `None`: there is.
+        attempt: The call of an upstream that this is.
         outcome: What becomes of it.
         alike: Whether a cache may give the answer to a question that is only alike.
     """
@@ -359,6 +382,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     begun: int
     deadlines: Deadlines = _DEADLINES
     headers: tuple[tuple[str, str], ...] = ()
+    may_hedge: Callable[[], Awaitable[bool]] | None = None
+    attempt: Attempt | None = None
     outcome: Outcome = msgspec.field(default_factory=Outcome)
     alike: bool = True
 

@@ -18,7 +18,16 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 
 from mainspring.core.errors import MainspringError
 from mainspring.core.time import DAY, MINUTE, SECOND, Clock
-from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Events, Outcome
+from mainspring.llm.model import (
+    Attempt,
+    Call,
+    ChatReply,
+    ChatRequest,
+    EmbeddingsReply,
+    EmbeddingsRequest,
+    Events,
+    Outcome,
+)
 from mainspring.llm.ports import Answering
 from mainspring.llm.usage_table import UsageRow, UsageTable, Used
 from mainspring.serving.plane.metrics import Histogram
@@ -28,7 +37,7 @@ from mainspring.serving.quota import MILLIONTHS
 FOLDER = "llm-usage"
 _FIRST_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _PACES = (1.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
-FAILED, LEFT = "failed", "left"
+FAILED, LEFT, LOST = "failed", "left", "lost"
 T = TypeVar("T")
 _MOST_ROWS = 4096  # of a minute; further callers are counted together
 _Place = tuple[int, str, str, str, tuple[str, ...]]  # of a row: its day, key, model, upstream and teams
@@ -74,6 +83,8 @@ class Usages:
         numbers = self._numbers.get((model, outcome.upstream))
         if numbers is None:
             numbers = self._numbers[model, outcome.upstream] = _Numbers()
+        for each in outcome.unheard:
+            self._note_unheard(model, call, each)
         how = fault or outcome.cut or outcome.cached or "answered"
         numbers.requests[how] += 1
         numbers.queued_us += outcome.queued_us
@@ -92,7 +103,7 @@ class Usages:
                 numbers.pace.observe(usage.completion * SECOND / answer_us)
         if self._table is None or (fault and usage is None):
             return
-        used = self._used(call, model)
+        used = self._used(call, model, outcome.upstream)
         if usage is not None:
             used.prompt += usage.prompt
             used.completion += usage.completion
@@ -106,17 +117,36 @@ class Usages:
             if outcome.cached:
                 used.cached += 1
 
-    def _used(self, call: Call, model: str) -> Used:
+    def _note_unheard(self, model: str, call: Call, attempt: Attempt) -> None:
+        """Count what an answer cost that nobody waited for, beside the call that it was made for."""
+        usage = attempt.usage
+        if usage is None:
+            return
+        numbers = self._numbers.get((model, attempt.upstream))
+        if numbers is None:
+            numbers = self._numbers[model, attempt.upstream] = _Numbers()
+        numbers.requests[LOST] += 1
+        numbers.tokens["prompt"] += usage.prompt
+        numbers.tokens["cached"] += usage.cached
+        numbers.tokens["completion"] += usage.completion
+        numbers.cost += attempt.micros
+        if self._table is not None:
+            used = self._used(call, model, attempt.upstream)
+            used.prompt += usage.prompt
+            used.completion += usage.completion
+            used.micros += attempt.micros
+
+    def _used(self, call: Call, model: str, upstream: str) -> Used:
         """Return the row of a call, which is about to change."""
         now, groups = self._clock.now(), call.caller.groups
         teams = tuple(sorted(groups)) if groups else ()
-        place = (now - now % DAY, call.caller.id, model, call.outcome.upstream, teams)
+        place = (now - now % DAY, call.caller.id, model, upstream, teams)
         used = self._rows.get(place)
         if used is None:
             if not self._rows:
                 self._since = now
             if len(self._rows) >= _MOST_ROWS:
-                place = (place[0], "", model, call.outcome.upstream, ())
+                place = (place[0], "", model, upstream, ())
             used = self._rows.setdefault(place, Used())
         self._changed.add(place)
         return used

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from mainspring.llm.answering import Shared, assemble
 from mainspring.llm.budgets import Budgets
+from mainspring.llm.machine_budgets import MachineBudgets
 from mainspring.llm.surface import LanguageSurface
 from mainspring.llm.usage import FOLDER as USAGE
 from mainspring.llm.usage import Usages
@@ -54,7 +55,7 @@ def build_gateway(
     """
     catalog = copy_catalog(project)
     if budgets is None:
-        budgets = Budgets(Counts(), Counts(held=True))
+        budgets = MachineBudgets(Counts(), Counts(held=True))
     usages = Usages(project.settings.state / USAGE, project.wall)
     erasures = ErasureMark(lambda: project.erasures)
     shared = Shared(budgets, workers, lambda name: project.encoder(Encoder(name)), erasures=erasures)
@@ -118,7 +119,7 @@ def main() -> int:
             log.info("gateway listens on %s", at)
 
         counts = Counts(place / FILE)
-        budgets = Budgets.within(place, project.wall, spent=counts)
+        budgets = MachineBudgets.within(place, project.wall, spent=counts)
         with traced(project, f"gateway-{chosen.slot}") as tracing:
             serving = serve(
                 build_gateway(project, tracing, counts, budgets, chosen.slots),

@@ -19,7 +19,7 @@ from mainspring.llm.answering import Shared, assemble
 from mainspring.llm.budgets import Spend
 from mainspring.llm.counting import credible, prompt_tokens
 from mainspring.llm.declaring import LanguageModel, TokenPrice, UpstreamModel
-from mainspring.llm.limits import AnswerCache
+from mainspring.llm.limits import AnswerCache, Fallback
 from mainspring.llm.model import Event, Sampling, UpstreamError, Usage
 from mainspring.llm.ports import Answering
 from mainspring.security.model import KeyScope, Principal
@@ -50,8 +50,8 @@ async def events_of(of: Answering, request: Any, about: Any) -> list[Event]:
     return [event async for batch in of.stream(request, about) for event in batch]
 
 
-def left(shared: Shared) -> int:
-    return shared.budgets.left(TOKENS, CALLER, "m")["tokens"]
+async def left(shared: Shared) -> int:
+    return (await shared.budgets.left(TOKENS, CALLER, "m"))["tokens"]
 
 
 def test_a_call_is_charged_for_what_it_used_and_costs_what_it_is_priced() -> None:
@@ -64,11 +64,11 @@ def test_a_call_is_charged_for_what_it_used_and_costs_what_it_is_priced() -> Non
         assert about.outcome.micros == 5 + 30
         assert not about.outcome.counted
         assert about.outcome.fields[0][1].startswith('"tokens";r=')
-        assert left(shared) == 1000 - 8
+        assert await left(shared) == 1000 - 8
         about = call()
         events = await events_of(of, asked(sampling=BOUNDED), about)
         assert "".join(event.text for event in events) == "a:0 a:1 a:2 "
-        assert left(shared) == 1000 - 16
+        assert await left(shared) == 1000 - 16
 
     run(main())
 
@@ -96,7 +96,7 @@ def test_failures_cost_nothing_and_what_was_generated_before_a_break_is_charged(
         if not step.after:
             with pytest.raises((UpstreamError, Overloaded)):
                 await of.chat(asked(sampling=BOUNDED), call())
-        return 1000 - left(shared)
+        return 1000 - await left(shared)
 
     assert run(main(Step(fails="failed"))) == 0
     assert run(main(Step(fails="limited"))) == 0
@@ -108,7 +108,7 @@ def test_a_stream_ends_as_one_that_is_too_long_when_the_budget_does() -> None:
         shared = Shared(now=now)
         long = scripted(lambda: Step(events=2000, usage=None))
         of = answering(model(quotas=TOKENS), long, shared=shared)
-        other = shared.budgets.reserve(TOKENS, CALLER, "m", Spend(300))
+        other = await shared.budgets.reserve(TOKENS, CALLER, "m", Spend(300))
         about = call()
         events = await events_of(of, asked(sampling=Sampling(max_tokens=900)), about)
         assert events[-2].finish == "length"
@@ -118,7 +118,7 @@ def test_a_stream_ends_as_one_that_is_too_long_when_the_budget_does() -> None:
         assert about.outcome.cut == "budget"
         assert 600 <= usage.total <= 700
         assert long.open == 0
-        assert left(shared) == 700 - usage.total
+        assert await left(shared) == 700 - usage.total
         other.settle()
 
     run(main())
@@ -142,7 +142,7 @@ def test_a_stream_that_goes_far_beyond_its_bound_is_ended() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_who_leaves_before_an_answer_pays_the_prompt_once_an_upstream_was_asked(stream: bool) -> None:
+def test_who_leaves_before_an_answer_pays_what_an_upstream_may_have_generated(stream: bool) -> None:
     async def main() -> None:
         shared = Shared(now=now)
         slow = scripted(lambda: Step(first_s=20))
@@ -158,9 +158,50 @@ def test_who_leaves_before_an_answer_pays_the_prompt_once_an_upstream_was_asked(
         for task in (waiting, first):
             task.cancel()
             await asyncio.wait([task])
-        assert left(shared) == 1000 - prompt_tokens(request)
+        unheard = 0 if stream else 100  # of a whole answer nothing is known before its end
+        assert await left(shared) == 1000 - prompt_tokens(request) - unheard
 
     run(main())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_hedge_that_lost_is_charged_at_its_own_price_if_there_was_room_for_it(stream: bool) -> None:
+    async def main(limit: int) -> tuple[int, int, bool, list[tuple[str, int]]]:
+        shared, slow = Shared(now=now), [Step()] * 20
+        a = ScriptedUpstream("a", lambda: slow.pop() if slow else Step(first_s=5))
+        b = ScriptedUpstream("b", Step)
+        prices = {"a": TokenPrice(prompt=3.0, completion=30.0), "b": TokenPrice(prompt=1.0, completion=10.0)}
+        of = answering(
+            LanguageModel(
+                "m", upstreams=[UpstreamModel(name, "tiny", price=price) for name, price in prices.items()],
+                fallback=Fallback(hedge=1.0), quotas=(Quota("tokens", per="month", tokens=limit, by="all"),),
+            ),
+            a, b, shared=shared,
+        )  # fmt: skip
+        request = asked(sampling=BOUNDED)
+        for _ in range(20):
+            await of.chat(request, call())
+        about = call()
+        if stream:
+            await events_of(of, request, about)
+        else:
+            await of.chat(request, about)
+        quotas = (Quota("tokens", per="month", tokens=limit, by="all"),)
+        spent = limit - (await shared.budgets.left(quotas, CALLER, "m"))["tokens"] - 20 * 8
+        return (
+            spent,
+            about.outcome.micros,
+            about.outcome.hedged,
+            [(each.upstream, each.micros) for each in about.outcome.unheard],
+        )
+
+    prompt = prompt_tokens(asked())
+    unheard = 0 if stream else 100
+    lost = ("a", 3 * prompt + 30 * unheard)
+    assert run(main(10_000)) == (8 + prompt + unheard, 5 + 30, True, [lost])
+    if not stream:
+        spent, micros, hedged, others = run(main(20 * 8 + prompt + 120))  # room for one
+        assert (spent, micros, hedged, others) == (8, 15 + 90, False, [])
 
 
 def test_a_request_without_a_bound_gets_what_is_left_under_a_quota() -> None:
@@ -209,7 +250,9 @@ def test_many_calls_at_once_never_exceed_a_budget(seed) -> None:
             )
 
         prompt = prompt_tokens(asked())
-        of = answering(model(quotas=quotas), scripted(step), shared=shared)
+        hedged = Fallback(hedge=draw.choice([0.0, 1.0]))
+        two = (scripted(step), ScriptedUpstream("b", step))
+        of = answering(model("a", "b", quotas=quotas, fallback=hedged), *two, shared=shared)
 
         async def one() -> None:
             nonlocal used, spent
@@ -217,23 +260,22 @@ def test_many_calls_at_once_never_exceed_a_budget(seed) -> None:
             await asyncio.sleep(draw.random())
             request = asked(sampling=draw.choice([Sampling(), Sampling(max_tokens=draw.randint(80, 200))]))
             try:
-                if draw.random() < 0.5:
-                    await of.chat(request, about)
-                elif draw.random() < 0.8:
-                    await events_of(of, request, about)
-                else:
-                    async with asyncio.timeout(draw.random() / 5):
+                async with asyncio.timeout(draw.random() / 5 if draw.random() < 0.3 else None):
+                    if draw.random() < 0.5:
+                        await of.chat(request, about)
+                    else:
                         await events_of(of, request, about)
             except (UpstreamError, Overloaded, TimeoutError):
                 pass
-            if about.outcome.usage is not None:
-                used += about.outcome.usage.total
-                spent += about.outcome.micros
+            for each in (about.outcome, *about.outcome.unheard):
+                if each.usage is not None:
+                    used += each.usage.total
+                    spent += each.micros
             assert used <= limit
             assert spent <= 0.02 * MILLIONTHS
 
         await asyncio.gather(*(one() for _ in range(60)))
-        free = shared.budgets.left(quotas, CALLER, "m")
+        free = await shared.budgets.left(quotas, CALLER, "m")
         assert free == {"tokens": limit - used, "cost": round(0.02 * MILLIONTHS) - spent}
 
     run(main())

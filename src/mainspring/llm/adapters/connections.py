@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from httptools import HttpParserError, HttpResponseParser
 
 from mainspring.core.version import __version__
-from mainspring.llm.model import Deadlines, UpstreamError
+from mainspring.llm.model import Attempt, Deadlines, UpstreamError
 
 _IDLE_S = 4.0  # less than the 5 s of uvicorn: a request that is sent as the server closes is lost
 _MOST_IDLE = 64
@@ -60,8 +60,12 @@ class Connections:
         body: bytes,
         deadlines: Deadlines,
         headers: Sequence[tuple[str, str]] = (),
+        attempt: Attempt | None = None,
     ) -> Answer:
         """Send a request and return its answer once its head is there. `Answer.close` it in any case.
+
+        Args:
+            attempt: Is told whether the request was sent.
 
         Raises:
             UpstreamError: It is unreachable, late, or breaks off.
@@ -74,7 +78,13 @@ class Connections:
         if headers:
             head += "".join([f"{key}: {value}\r\n" for key, value in headers]).encode("latin-1")
         length = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body) if body else b""
-        connection = self._reused(begun) or await self._connect(deadlines.connect / 1e6)
+        connection = self._reused(begun)
+        if connection is None:
+            if attempt is not None:
+                attempt.sent = False
+            connection = await self._connect(deadlines.connect / 1e6)
+            if attempt is not None:
+                attempt.sent = True
         self._busy.add(connection)
         answer = Answer(connection, self, loop, begun, deadlines)
         connection.ask(answer, b"%b%b\r\n%b" % (head, length, body))

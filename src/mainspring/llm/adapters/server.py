@@ -133,7 +133,7 @@ class ServerUpstream:
 
     async def stream(self, request: ChatRequest, call: Call) -> AsyncGenerator[Events, None]:
         body, headers = self._body(request), self.headers(request, call)
-        answer = await self._connections.send("POST", self.path, body, call.deadlines, headers)
+        answer = await self._connections.send("POST", self.path, body, call.deadlines, headers, call.attempt)
         begun = False
         try:
             await self._check_stream(answer)
@@ -187,7 +187,7 @@ class ServerUpstream:
         Raises:
             UpstreamError: None does.
         """
-        answer = await self._connections.send("POST", path, body, call.deadlines, headers)
+        answer = await self._connections.send("POST", path, body, call.deadlines, headers, call.attempt)
         try:
             content = await answer.whole()
             if answer.status != 200:

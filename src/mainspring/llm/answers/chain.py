@@ -35,6 +35,7 @@ Noted = Callable[[str, Retrieved], None]
 class _Spent:
     usage: Usage
     micros: int
+    unheard_micros: int  # of answers that nobody waited for
 
 
 async def _in_a_thread(search: Callable[[], Retrieved], _caller: str) -> Retrieved:
@@ -132,7 +133,7 @@ class AnswerChain:
             reply=_text(reply),
             finish=reply.choices[0].finish if reply is not None and reply.choices else "",
             usage=_sum([each.usage for each in spent]),
-            cost_micros=sum(each.micros for each in spent),
+            cost_micros=sum(each.micros + each.unheard_micros for each in spent),
             at=self._clock.now(),
             latency_us=monotonic_us() - started,
             query_us=asked - started,
@@ -186,11 +187,15 @@ class AnswerChain:
         own, model = Outcome(), self.declared.model
         reply = await self.ask(request, replace(call, outcome=own, alike=False))
         usage = own.usage or (Usage() if own.cached else reply.usage or Usage())
-        unpriced = None if own.usage is not None or model is None else model.upstreams[0].price
-        spent.append(_Spent(usage, own.micros if unpriced is None else unpriced.micros(usage)))
+        micros = own.micros
+        if own.usage is None and model is not None:
+            prices = {(each.upstream, each.model): each.price for each in model.upstreams}
+            micros = prices.get((own.upstream, own.model), model.upstreams[0].price).micros(usage)
+        spent.append(_Spent(usage, micros, sum(each.micros for each in own.unheard)))
         noted = call.outcome
         for name in ("upstream", "model", "cached", "fields"):
             setattr(noted, name, getattr(own, name))
+        noted.unheard += own.unheard
         noted.attempts, noted.queued_us = noted.attempts + own.attempts, noted.queued_us + own.queued_us
         noted.usage, noted.micros = _sum([each.usage for each in spent]), sum(each.micros for each in spent)
         return reply

@@ -330,7 +330,7 @@ def test_charges_made_while_the_server_is_away_are_charged_once_when_it_is_back(
         second.settle(Spend(30))
         await of.charged()
         assert await of.left(ALL, caller(), "m") == {"tokens": LIMIT - 100}  # the refused call holds nothing
-        assert [(name.split("\0")[0], spent) for name, _, spent in spent_of(redis_server.url, project, NOW)] == [
+        assert [(name.split("\0")[0], spent) for name, spent in spent_of(redis_server.url, project, NOW)] == [
             ("team", 100)
         ]
         await of.close()

@@ -42,7 +42,7 @@ ROWS: dict[str, tuple[str, str]] = {
         "integration/test_profile_check.py::test_postgres_that_wants_mutual_tls",
     ),
     "Redis, Valkey": (
-        "features.adapters.redis project.tenant_checks",
+        "features.adapters.redis llm.adapters.redis_budgets project.tenant_checks",
         "conformance/test_online_stores_servers.py::test_rediss_is_mutual_tls_and_trusts_only_whom_it_is_told_to",
     ),
     "Vault": ("security.adapters.key_vault", f"{MUTUAL}vault"),

@@ -5,6 +5,7 @@ Rights are granted exactly as `mainspring tenant plan` says.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -30,24 +31,27 @@ from kit.policy_store import Gate, gated_store
 from kit.servers import NatsServer, PostgresServer, Server, running
 from kit.transit_server import TOKEN, transit
 from kit.waiting import wait_until
-from mainspring.core.errors import Conflict, Corrupt, Denied, MainspringError, NotFound
+from mainspring.core.errors import Conflict, Corrupt, Denied, MainspringError, NotFound, QuotaExceeded
 from mainspring.core.object_store_url import Bucket
 from mainspring.core.settings import Settings, Url
 from mainspring.data.adapters.deltaobjects import open_store
 from mainspring.data.adapters.log_nats import NatsLog
 from mainspring.data.streams.model import NewMessage
 from mainspring.features.model import EntityState
+from mainspring.llm.budgets import Budgets, Spend
 from mainspring.operations.doctor import examine
 from mainspring.operations.keys import create_key
 from mainspring.operations.service.exposition import ControlMetrics
 from mainspring.operations.tenants import TenantPlan, plan
 from mainspring.project import Project, backends, open_project
 from mainspring.project.catalog import schema_of
+from mainspring.project.language_models import shared_budgets
 from mainspring.project.settings import load_settings
 from mainspring.registry.bundles import seal
 from mainspring.security.adapters.key_vault import VaultKeys
-from mainspring.security.model import AuditEvent, Wrapped
+from mainspring.security.model import AuditEvent, Principal, Wrapped
 from mainspring.security.sessions import Sessions, session_secret
+from mainspring.serving.quota import Quota
 from mainspring.vectors.model import Entries, IndexSpec
 
 TENANTS = ("acme", "beta")
@@ -323,6 +327,29 @@ def test_a_user_of_redis_reaches_no_key_of_the_other(world: World) -> None:
     assert b.online.read([("Load", b"ana"), (hostile, b"ana")]) == [EntityState(5, b"beta"), None]
     b.online.clear("Load")
     a.online.clear(hostile)
+
+
+def test_tenants_have_budgets_of_their_own_on_one_redis(world: World) -> None:
+    quotas, caller = (Quota("team", per="month", tokens=10, by="all"),), Principal("k", "k", frozenset())
+
+    def opened(project: Project) -> Budgets:
+        budgets = shared_budgets(project)
+        assert budgets is not None
+        return budgets
+
+    async def left() -> list[dict[str, int]]:
+        first, second = map(opened, world.two)
+        (await first.reserve(quotas, caller, "m", Spend(7))).settle(Spend(7))
+        with pytest.raises(QuotaExceeded):
+            await first.reserve(quotas, caller, "m", Spend(8))
+        await first.close()
+        again = opened(world.two[0])
+        found = [await each.left(quotas, caller, "m") for each in (again, second)]
+        for each in (again, second):
+            await each.close()
+        return found
+
+    assert asyncio.run(left()) == [{"tokens": 3}, {"tokens": 10}]
 
 
 def test_a_key_of_the_bucket_reaches_no_object_of_the_other(world: World) -> None:

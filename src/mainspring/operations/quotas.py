@@ -1,4 +1,4 @@
-"""Use of the quotas in force, as the processes of this machine count it."""
+"""Use of the quotas in force, as the processes of this machine count it; of budgets on a server as those of all do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 from mainspring.core.time import format_instant
 from mainspring.monitoring.service.samples import REJECTIONS
-from mainspring.project import Project
+from mainspring.project import Project, backends
 from mainspring.project.language_models import declared_models
 from mainspring.serving.plane.counts import FILE, Counts
 from mainspring.serving.plane.metering import name_of
@@ -52,12 +52,11 @@ def use(project: Project, endpoint: str | None = None) -> list[QuotaUse]:
     for name, model in sorted(declared_models(project.applied).items()):
         for quota in model.quotas:
             declared.setdefault(quota.name, (quota, []))[1].append(name)
-    path = folder(project.settings.state) / FILE
-    if not declared or not path.exists():
+    if not declared:
         return []
-    counts, now, names = Counts(path, writes=False), project.wall.now(), names_of(project)
+    now, names = project.wall.now(), names_of(project)
     found = []
-    for name in counts.names():
+    for name, spent in sorted(_counted(project, now).items()):
         of, measure, per, subject = name.split("\0")
         if of not in declared:
             continue
@@ -67,7 +66,6 @@ def use(project: Project, endpoint: str | None = None) -> list[QuotaUse]:
         if quota.per != per or measure not in quota.limits:
             continue
         _, end = period(per, now)
-        spent = counts.spent(name, end, period(per, end)[1])
         if spent:
             limit, unit = quota.limits[measure], MILLIONTHS if measure == COST else 1
             if quota.by == ENDPOINT:  # its own name, where a hash stands for it
@@ -81,6 +79,23 @@ def use(project: Project, endpoint: str | None = None) -> list[QuotaUse]:
                 )
             )  # fmt: skip
     return sorted(found, key=lambda each: (each.left / each.limit, each.quota, each.who, each.measure))
+
+
+def _counted(project: Project, now: int) -> dict[str, int]:
+    """Return what is spent of each count in its current period: by the processes of this machine, and of the budgets of
+    language models by those of all machines, where a server has them."""
+    found: dict[str, int] = {}
+    path = folder(project.settings.state) / FILE
+    if path.exists():
+        counts = Counts(path, writes=False)
+        for name in counts.names():
+            end = period(name.split("\0")[2], now)[1]
+            found[name] = counts.spent(name, end, period(name.split("\0")[2], end)[1])
+    if project.settings.online.scheme in backends.BUDGETS:
+        spent_of = backends.lazily("llm.adapters.redis_budgets", "spent_of", extra="redis")
+        for name, spent in spent_of(project.settings.online, project.settings.scope, now):
+            found[name] = found.get(name, 0) + spent
+    return found
 
 
 def refused(project: Project, endpoint: str, since: int, until: int) -> int:

@@ -18,10 +18,11 @@ from mainspring.project.tenancy import BUCKETS, POSTGRES, objects_prefix, schema
 PLACEHOLDER = "PASSWORD"
 PARTS = ("catalog", "tracking", "online", "lake", "blobs", "ledger", "streams", "fleet", "encryption")
 _REDIS = ("redis", "rediss", "valkey", "valkeys")
-# All that the online store sends, also inside its scripts. No SCAN, KEYS or RANDOMKEY: those show every key.
+# All that the online store and budgets send, also inside scripts. No SCAN, KEYS or RANDOMKEY: those show every key.
 _REDIS_COMMANDS = (
     "ping", "select", "hget", "hmget", "hset", "hdel", "hscan", "exists", "unlink", "rename", "sadd", "srem",
-    "smembers", "eval", "evalsha", "script|load", "client|setinfo", "client|setname", "hello",
+    "smembers", "eval", "evalsha", "script|load", "script|exists", "set", "del", "hgetall", "hincrby", "pexpire",
+    "zadd", "zrangebyscore", "zremrangebyscore", "client|setinfo", "client|setname", "hello",
 )  # fmt: skip
 _OBJECTS = ("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload")
 # All that anchoring sends; `audit verify` reads every version.

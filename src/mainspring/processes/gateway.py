@@ -9,6 +9,7 @@ import asyncio
 import gc
 import socket
 import sys
+from collections.abc import Awaitable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from mainspring.project import Project
 from mainspring.project.executors import executors
 from mainspring.project.explainers import load_explainer
 from mainspring.project.guards import guarded
-from mainspring.project.language_models import AppliedModels, ErasureMark
+from mainspring.project.language_models import AppliedModels, ErasureMark, shared_budgets
 from mainspring.project.retrieval import Retrieval
 from mainspring.project.settings import child_arguments
 from mainspring.security.keys import Authenticator
@@ -119,7 +120,7 @@ def main() -> int:
             log.info("gateway listens on %s", at)
 
         counts = Counts(place / FILE)
-        budgets = MachineBudgets.within(place, project.wall, spent=counts)
+        budgets = shared_budgets(project) or MachineBudgets.within(place, project.wall, spent=counts)
         with traced(project, f"gateway-{chosen.slot}") as tracing:
             serving = serve(
                 build_gateway(project, tracing, counts, budgets, chosen.slots),
@@ -130,10 +131,17 @@ def main() -> int:
                 slots=Slots(place, chosen.slot, chosen.slots, settings.labels),
                 started=started,
             )
-            asyncio.run(serving)
+            asyncio.run(_served(serving, budgets))
         log.info("gateway ended")
 
     return run("gateway", body, chosen)
+
+
+async def _served(serving: Awaitable[None], budgets: Budgets) -> None:
+    try:
+        await serving
+    finally:
+        await budgets.close()
 
 
 if __name__ == "__main__":

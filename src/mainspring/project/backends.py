@@ -279,6 +279,13 @@ ONLINE_STORES: Mapping[str, Build] = {
     **dict.fromkeys(("redis", "rediss", "valkey", "valkeys"), _redis),
     **dict.fromkeys(("postgresql", "postgres"), _postgres),
 }
+# Budgets of language models, by the online store: with others they are counts of each machine.
+BUDGETS: Mapping[str, Build] = dict.fromkeys(
+    ("redis", "rediss", "valkey", "valkeys"),
+    lambda at: lazily("llm.adapters.redis_budgets", "RedisBudgets", extra="redis")(
+        at.url, at.project.settings.scope, at.project.wall
+    ),
+)
 BLOBS: Mapping[str, Build] = {
     "file": lambda at: lazily("registry.adapters.folder", "FolderBlobs", extra="gateway")(at.url.path),
     "memory": lambda _: lazily("registry.adapters.memory", "MemoryBlobs", extra="gateway")(),

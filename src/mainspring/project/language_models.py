@@ -20,6 +20,7 @@ from mainspring.llm.answers.served import ServedChain
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Events
 from mainspring.llm.ports import Upstream
+from mainspring.project import backends
 from mainspring.project.receivers import variable
 from mainspring.project.retrieval import Retrieval
 from mainspring.project.served_definitions import MODEL, ServedDefinitions
@@ -28,12 +29,27 @@ from mainspring.security.secrets import read_private
 from mainspring.vectors.served import ServedCollection
 
 if TYPE_CHECKING:
+    from mainspring.llm.budgets import Budgets
+    from mainspring.project.composition import Project
     from mainspring.project.definitions.applied import Applied
 
 _POLL_S = 0.5
 _UPSTREAMS: Mapping[str, Callable[..., Upstream]] = {"anthropic": AnthropicUpstream, "openai": OpenAIUpstream}
 
 _log = logging.getLogger(__name__)
+
+
+def shared_budgets(project: Project) -> Budgets | None:
+    """Return the budgets of all machines, where the online store is on a server that can have them. For one event loop.
+
+    Raises:
+        Invalid: Its extra is not installed.
+    """
+    url = project.settings.online
+    if url.scheme not in backends.BUDGETS:
+        return None
+    built: Budgets = backends.build("budgets", backends.BUDGETS, backends.Context(url, project))
+    return built
 
 
 def build_upstream(server: UpstreamServer) -> Upstream:

@@ -378,8 +378,8 @@ def key_of(root: str, name: str, end: int) -> str:
     return f"{root}of:{name}:{end}"
 
 
-def spent_of(url: Url, project: str, now: int) -> Iterator[tuple[str, int, int]]:
-    """Yield what is spent of each count in its period: its name, the end of the period, and the amount.
+def spent_of(url: Url, project: str, now: int) -> Iterator[tuple[str, int]]:
+    """Yield the name of each count, and what is spent of it in its current period.
 
     Raises:
         Unavailable: The server does not respond.
@@ -394,6 +394,6 @@ def spent_of(url: Url, project: str, now: int) -> Iterator[tuple[str, int, int]]
             for name in [each.decode() for each in found]:
                 end = period(name.split("\0")[2], now)[1]
                 value: Any = client.hget(key_of(root, name, end), "s")
-                yield name, end, int(value or 0)
+                yield name, int(value or 0)
     except RedisError as error:
         raise Unavailable(f"The budgets on {url.shown} do not respond: {error}.") from None

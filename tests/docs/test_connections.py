@@ -64,7 +64,8 @@ ROWS: dict[str, tuple[str, str]] = {
     ),
     "OpenID Connect": ("security.issuers", ""),
     "upstreams of language models": (
-        "llm.adapters.connections vectors.adapters.encoder_service",
+        "llm.adapters.connections vectors.adapters.cross_service vectors.adapters.encoder_service "
+        "vectors.adapters.service_calls",
         f"{MUTUAL}an_upstream_of_language_models",
     ),
     "Kubernetes": ("deploy.engines.kubernetes_api", f"{MUTUAL}kubernetes"),

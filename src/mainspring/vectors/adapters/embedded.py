@@ -177,7 +177,7 @@ class EmbeddedVectorIndex:
             return None
         there = state.live[: state.indexed]
         if state.graph is None or np.count_nonzero(there) < _LEAST_LIVE * len(there):
-            return module.write_graph(path, state.vectors(rows)), state.numbers[rows]
+            return module.write_graph(path, state.vectors_of(rows)), state.numbers[rows]
         newer = rows[rows >= state.indexed]
         numbers = np.concatenate([state.numbers[: state.indexed], state.numbers[newer]])
         return module.renew_graph(state.graph.path, path, there, state.vectors(newer)), numbers

@@ -130,7 +130,7 @@ class Reader:
         else:
             numbers = np.frombuffer(row[2], np.int64)
             last = int(numbers[-1])
-            loaded = Loaded(self._spec, graph, numbers, connection.execute(_INDEXED, (last,)).fetchall())
+            loaded = Loaded(self._spec, graph, numbers, connection.execute(_INDEXED, (last,)))
         return loaded, loaded.state(epoch, writes, change, connection.execute(_ADDED, (last,)).fetchall(), [])
 
     def _opened(self, path: Path, digest: str) -> Graph | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, islice
 from operator import gt
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ _SPARE = 2.5  # deviations of the number that pass, of so many as the graph is a
 # Cost of a visit in the graph, in rows of an exact search, whose reading several queries share.
 _VISIT_COST, _SHARED = 6, 8
 _MORE = 4  # times as many of the nearest are asked for where too few pass
-_RANKED_AT_ONCE = 20_000
+_RANKED_AT_ONCE, _LOADED_AT_ONCE = 20_000, 10_000
 _ALL, _UNKNOWN = b"", b"?"
 
 Row = tuple[int, str, bytes, bytes]  # sequence number, id, vector, fields
@@ -38,8 +38,8 @@ Row = tuple[int, str, bytes, bytes]  # sequence number, id, vector, fields
 class Grown:
     """An array that grows at its end: views of its first rows stay as they are."""
 
-    def __init__(self, dtype: Any, *shape: int) -> None:
-        self._held: np.ndarray[Any, Any] = np.empty((0, *shape), dtype)
+    def __init__(self, dtype: Any, *shape: int, room: int = 0) -> None:
+        self._held: np.ndarray[Any, Any] = np.empty((room, *shape), dtype)
         self._rows = 0
 
     def extend(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -209,6 +209,10 @@ class State:
         ends = list(accumulate(counts))
         return [sorted(hits[end - count : end], key=_rank)[:k] for end, count in zip(ends, counts, strict=True)]
 
+    def vectors_of(self, places: Places) -> Floats:
+        """Return the vectors at different places in order, without a copy where these are all."""
+        return self.tail if self.graph is None and len(places) == len(self.tail) else self.vectors(places)
+
     def vectors(self, places: Places) -> Floats:
         """Return the vectors at places, of whatever shape."""
         if self.graph is None:
@@ -234,29 +238,39 @@ class Loaded:
     """Parts that grow from state to state as entries are written. Not for several threads at once."""
 
     def __init__(
-        self, spec: IndexSpec, graph: Graph | None, numbers: Places, rows: Sequence[tuple[int, str, bytes]]
+        self, spec: IndexSpec, graph: Graph | None, numbers: Places, rows: Iterable[tuple[int, str, bytes]]
     ) -> None:
         """Hold the entries of a graph.
 
         Args:
-            numbers: Sequence numbers of the graph's places.
-            rows: Those that are still there: number, id, fields.
+            numbers: Sequence numbers of the graph's places, in order.
+            rows: Those that are still there, in the same order: number, id, fields.
         """
         self._spec, self._graph = spec, graph
-        self._ids: list[str] = [""] * len(numbers)
-        self._numbers = Grown(np.int64)
+        self._ids: list[str] = []
+        self._numbers, self._live = Grown(np.int64), np.zeros(len(numbers), np.bool_)
         self._tail = Grown(np.float32, spec.dimension)
         self._squares = Grown(np.float64)
-        self._columns = {name: (Grown(NUMPY_TYPES[dtype]), Grown(np.bool_)) for name, dtype in spec.fields.items()}
-        places = np.searchsorted(numbers, np.array([number for number, _, _ in rows], np.int64))
-        self._live = np.zeros(len(numbers), np.bool_)
-        self._live[places] = True
-        for place, (_, name, _) in zip(places.tolist(), rows, strict=True):
-            self._ids[place] = name
+        self._columns = {
+            name: (Grown(NUMPY_TYPES[dtype], room=len(numbers)), Grown(np.bool_, room=len(numbers)))
+            for name, dtype in spec.fields.items()
+        }
         self._numbers.extend(numbers)
-        fields: list[Sequence[Any]] = [[None] * len(spec.fields)] * len(numbers)
-        for place, (_, _, packed) in zip(places.tolist(), rows, strict=True):
-            fields[place] = unpacked(packed)
+        self._held = self._extended([])
+        rest = iter(rows)
+        while some := list(islice(rest, _LOADED_AT_ONCE)):
+            self._load(numbers[: np.searchsorted(numbers, some[-1][0]) + 1], some)
+        self._load(numbers, [])
+
+    def _load(self, numbers: Places, rows: Sequence[tuple[int, str, bytes]]) -> None:
+        """Hold the places up to the end of `numbers`; those without a row are dead."""
+        first = len(self._ids)
+        ids, fields = [""] * (len(numbers) - first), [[None] * len(self._spec.fields)] * (len(numbers) - first)
+        places = np.searchsorted(numbers, np.array([number for number, _, _ in rows], np.int64))
+        self._live[places] = True
+        for place, (_, name, values) in zip((places - first).tolist(), rows, strict=True):
+            ids[place], fields[place] = name, unpacked(values)
+        self._ids += ids
         self._held = self._extended(fields)
 
     def _extended(self, fields: Sequence[Sequence[Any]]) -> dict[str, Vector]:

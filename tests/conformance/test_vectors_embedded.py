@@ -21,7 +21,7 @@ from kit.full_disk import room
 from mainspring.core.errors import Corrupt, Invalid, NotFound, StorageFull
 from mainspring.core.expr.tree import Node, col
 from mainspring.core.schema import DType
-from mainspring.vectors.adapters import embedded, embedded_reading
+from mainspring.vectors.adapters import embedded, embedded_reading, embedded_state
 from mainspring.vectors.adapters.embedded import EmbeddedVectorIndex, EmbeddedVectorStore
 from mainspring.vectors.conformance import made_vectors
 from mainspring.vectors.model import Entries, Floats, IndexSpec
@@ -146,6 +146,23 @@ def test_a_compaction_renews_the_graph_and_builds_it_anew_where_too_many_are_dea
     assert index._state().indexed == COUNT - 500 + COUNT // 4
     found = [hits[0].id for hits in index.search(made_vectors(COUNT // 4, 8, seed=COUNT)[:300], 1)]
     assert np.mean([name == f"e{number}" for number, name in enumerate(found, COUNT)]) > 0.99
+
+
+@pytest.mark.parametrize("at_once", [7, 300, 10_000])
+def test_entries_are_read_in_parts_with_places_of_the_dead_between(
+    index: EmbeddedVectorIndex, tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = {0, *range(1_000, 1_300), COUNT - 1}
+    index.delete([f"e{number}" for number in dead])
+    index.compact()
+    monkeypatch.setattr(embedded_state, "_LOADED_AT_ONCE", at_once)
+    state = EmbeddedVectorStore(tmp_path / "vectors", approximate_above=500).open("i")._state()
+    assert state.indexed == COUNT
+    assert state.ids == ["" if number in dead else f"e{number}" for number in range(COUNT)]
+    assert state.live.tolist() == [number not in dead for number in range(COUNT)]
+    parts = state.columns["part"]
+    assert parts.valid.tolist() == state.live.tolist()
+    assert parts.values[state.live].tolist() == [number for number in range(COUNT) if number not in dead]
 
 
 def test_a_graph_finds_what_exact_search_finds(index: EmbeddedVectorIndex) -> None:

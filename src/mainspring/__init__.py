@@ -35,6 +35,7 @@ _HOMES = {
     ],
     "mainspring.features.declaring": ["feature_view", "on_demand_features", "request_features"],
     "mainspring.features.functions.declaring": ["python_features", "vector"],
+    "mainspring.features.functions.embedding": ["cosine", "embedding"],
     "mainspring.features.model": ["Consent", "Entity", "FeatureView", "Observations"],
     "mainspring.jobs.declaring": ["job"],
     "mainspring.jobs.pipelines.declaring": [
@@ -139,6 +140,8 @@ if TYPE_CHECKING:
     from mainspring.features.declaring import request_features as request_features
     from mainspring.features.functions.declaring import python_features as python_features
     from mainspring.features.functions.declaring import vector as vector
+    from mainspring.features.functions.embedding import cosine as cosine
+    from mainspring.features.functions.embedding import embedding as embedding
     from mainspring.features.model import Consent as Consent
     from mainspring.features.model import Entity as Entity
     from mainspring.features.model import FeatureView as FeatureView

@@ -27,6 +27,9 @@ pages = ms.Source(
 small = ms.Encoder("small")
 given = {"source": pages, "text": "body", "key": "path", "encoder": small}
 ms.Collection("docs", chunk=ms.chunks.markdown(tokens=12), fields=["page"], words=True, **given)
+page = ms.Entity("written_page", keys={"path": ms.String})
+pinned = ms.Encoder("pinned", model="small:1", dimension=8)
+ms.embedding("PageText", source=pages, column="body", entity=page, encoder=pinned)
 ms.Collection("theirs", chunk=ms.chunks.sentences(tokens=12), tenant="team", **given)
 """
 
@@ -77,5 +80,8 @@ def test_documents_are_registered_built_and_found(depot: Depot, folder: Path) ->
     with closing(sqlite3.connect(depot.state / "catalog.db")) as catalog:
         actions = [action for (action,) in catalog.execute("SELECT action FROM audit_events ORDER BY seq")]
     assert {"add", "collections.build"} <= {*actions}
+    (view,) = depot.json("materialize", "PageText")
+    assert (view["entities"], view["rows"]) == (3, 3)
+    assert depot.json("features", "verify", "PageText")["equal"]
     job = depot.json("jobs", "run", "collections", '{"collections": ["docs"]}', "--here")
     assert job["result"] == {"docs": {"documents": 2, "chunks": 3, "embedded": 0}}

@@ -130,14 +130,14 @@ def python_features(
             )
             declare(request)
             return request
-        view = _view(made, source, entity, ttl, described, owner, dict(tags or {}))
+        view = view_of(made, source, entity, ttl, described, owner, dict(tags or {}))
         declare(view)
         return view
 
     return build
 
 
-def _view(
+def view_of(
     function: FeatureFunction,
     source: Source,
     entity: Entity,

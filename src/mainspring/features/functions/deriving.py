@@ -26,7 +26,7 @@ from mainspring.data.model import QUARANTINE_SUFFIX, SEQUENCE
 from mainspring.data.ports import LakeTables
 from mainspring.features.functions.checking import check_repeats
 from mainspring.features.functions.messages import Answer
-from mainspring.features.functions.model import COST_US, DERIVED_FROM, FAILURE, DerivedSource
+from mainspring.features.functions.model import COST_US, DERIVED_FROM, ENCODER, FAILURE, DerivedSource
 from mainspring.features.functions.process import FunctionProcesses
 from mainspring.features.functions.running import FunctionRunner, LocalRunner
 
@@ -140,10 +140,13 @@ class _Derivation:
         missing = self._con.sql(query).fetchnumpy()[SEQUENCE].astype(np.int64)
         rows = failed = kept = 0
         seconds = 0.0
-        if len(missing) and last < 0 and not known and self._function.digest not in processes.checked:
+        embeds = self._function.engine == ENCODER
+        if len(missing) and last < 0 and not known and not embeds and self._function.digest not in processes.checked:
             sample = self._rows(missing[:_SAMPLE]).select(list(self._function.columns))
             check_repeats(processes.of(self._function), sample)
             processes.checked.add(self._function.digest)
+        if embeds:
+            known = self._see_texts("known" if known else "done", int(last)) or known
         for made, taken in self._loads(self._batches(runner, missing, known=known)):
             first, until = made[DERIVED_FROM][0].as_py(), made[DERIVED_FROM][-1].as_py()
             self._ingestor.ingest(self._source, made, keyings=self._keyings, batch_id=f"{first}-{until}")
@@ -229,6 +232,31 @@ class _Derivation:
             return
         for rows, found, answer in runner.run(self._function, given):
             yield self._derived(rows, found, answer), 0
+
+    def _see_texts(self, given: str, last: int) -> bool:
+        """Create the view `known` for the rows whose texts have outputs already, and return whether there are some: no
+        encoder is asked twice for a text.
+
+        Args:
+            given: View with outputs.
+            last: Number of the last row that is not missing.
+        """
+        (column,) = map(quote_name, self._function.columns)
+        names = ", ".join(map(quote_name, self._function.outputs))
+        self._con.execute(f"""
+            CREATE OR REPLACE TEMP TABLE texts AS
+            SELECT DISTINCT ON (parent.{column}) parent.{column}, {names}
+            FROM {given} JOIN parent ON parent.{SEQUENCE} = {given}.{DERIVED_FROM}
+            WHERE {given}.{FAILURE} IS NULL
+            AND parent.{column} IN (SELECT {column} FROM parent WHERE {SEQUENCE} > {last})""")
+        count = int(duck.one_row(self._con, "SELECT count(*) FROM texts")[0])
+        if count:
+            self._con.execute(f"""
+                CREATE OR REPLACE TEMP TABLE known AS
+                SELECT parent.{SEQUENCE} AS {DERIVED_FROM}, {names}, CAST(NULL AS VARCHAR) AS {FAILURE},
+                    CAST(0 AS FLOAT) AS {COST_US}
+                FROM parent JOIN texts USING ({column}) WHERE parent.{SEQUENCE} > {last}""")
+        return bool(count)
 
     def _partly_known(self, runner: FunctionRunner, rows: pa.Table) -> tuple[pa.Table, int]:
         self._con.register("wanted", rows)

@@ -20,6 +20,7 @@ FAILURE = "derivation_error"  # string: why the function failed for the row; nul
 COST_US = "derivation_us"  # float: the row's share of the duration of the call, µs
 OWN_COLUMNS = (DERIVED_FROM, FAILURE, COST_US)
 NULL, QUARANTINE, FAIL = "null", "quarantine", "fail"
+ENCODER = "encoder"  # engine of embeddings, whose code is the declaration of their encoder
 
 
 class FeatureFunction(msgspec.Struct, frozen=True):
@@ -44,7 +45,7 @@ class FeatureFunction(msgspec.Struct, frozen=True):
     timeout_us: int = 600_000_000
     batch_rows: int = 1024
     version: str = ""
-    engine: str = ""  # where it is computed at ingestion: `ray`, or in a process of this machine
+    engine: str = ""  # where it is computed at ingestion: `ray`, `encoder`, or in a process of this machine
 
     @property
     def outputs(self) -> dict[str, DType]:

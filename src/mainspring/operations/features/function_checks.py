@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from mainspring.core.errors import InvalidDefinition
 from mainspring.core.expr.sql import quote_name
 from mainspring.data.model import SEQUENCE, Source
-from mainspring.features.functions.model import DerivedSource, FeatureFunction, RequestFunction
+from mainspring.features.functions.model import ENCODER, DerivedSource, FeatureFunction, RequestFunction
 from mainspring.features.functions.process import FunctionFailed, FunctionProcess
 from mainspring.project import Project
 
@@ -39,7 +39,7 @@ def check_functions(project: Project, old: Contents, new: Contents) -> None:
 def _functions(project: Project) -> Iterator[tuple[tuple[str, str], Source, FeatureFunction]]:
     definitions = project.definitions
     for source in definitions.sources.values():
-        if isinstance(source, DerivedSource):
+        if isinstance(source, DerivedSource) and source.function.engine != ENCODER:
             yield ("source", source.name), source.parent, source.function
     for group in definitions.request_features.values():
         if isinstance(group, RequestFunction) and group.source is not None:

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from mainspring.data.ingest import Ingestor
     from mainspring.data.ports import LakeTables, Snapshots
     from mainspring.data.streams.ports import EventLog
-    from mainspring.features.functions.deriving import Deriver
-    from mainspring.features.functions.running import FunctionRunner
     from mainspring.features.materialise import Materialiser
     from mainspring.features.ports import OnlineStore
     from mainspring.serving.streaming.state import StateStore
@@ -66,18 +64,6 @@ class DataParts(DefinitionsParts):
 
         scratch = self.settings.state / "signed.tmp"
         return Ingestor(self.lake, self.locks, self.clock, wall=self.wall, scratch=scratch)
-
-    @cached_property
-    def deriver(self) -> Deriver:
-        """Computes the tables of feature functions."""
-        from mainspring.features.functions.deriving import Deriver
-
-        def on_ray() -> FunctionRunner:
-            runner = backends.lazily("features.functions.on_ray", "RayRunner", extra="ray")
-            made: FunctionRunner = runner(self.settings.engines.ray)
-            return made
-
-        return Deriver(self.lake, self.ingestor, self.locks, engines={"ray": on_ray})
 
     @cached_property
     def streams(self) -> EventLog:

@@ -10,6 +10,8 @@ from mainspring.project.parts.cached import cached_property
 from mainspring.project.parts.data import DataParts
 
 if TYPE_CHECKING:
+    from mainspring.features.functions.deriving import Deriver
+    from mainspring.features.functions.running import FunctionRunner
     from mainspring.llm.ports import HeldCalls, PromptVersions
     from mainspring.vectors.declaring import Encoder as DeclaredEncoder
     from mainspring.vectors.declaring import Reranker as DeclaredReranker
@@ -116,3 +118,22 @@ class RetrievalParts(DataParts):
             fix = f"run `mainspring encoders add {name}{'' if kind == 'Encoder' else ' FOLDER'}`."
             raise NotFound(f"{kind} {declared.name!r} is not registered.", fix=fix)
         return found[0].digest
+
+    # Features that take an encoder
+
+    @cached_property
+    def deriver(self) -> Deriver:
+        """Computes the tables of feature functions."""
+        from mainspring.features.functions.deriving import Deriver
+
+        def on_ray() -> FunctionRunner:
+            runner = backends.lazily("features.functions.on_ray", "RayRunner", extra="ray")
+            made: FunctionRunner = runner(self.settings.engines.ray)
+            return made
+
+        def by_encoder() -> FunctionRunner:
+            from mainspring.features.functions.encoding import EncoderRunner
+
+            return EncoderRunner(self.encoder)
+
+        return Deriver(self.lake, self.ingestor, self.locks, engines={"ray": on_ray, "encoder": by_encoder})

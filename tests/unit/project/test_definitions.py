@@ -178,7 +178,10 @@ def test_a_rollout_is_a_definition_like_others(root: Path) -> None:
     ("rollout", "said"),
     [
         ("ms.Rollout('big')\nms.Rollout('big')", "There are two rollouts named 'big'; the first is at"),
-        ("ms.Rollout('small')", "of the endpoint 'small', which is not declared. Fix: the project's endpoints are"),
+        (
+            "ms.Rollout('small')",
+            "of the endpoint 'small', which is not declared. Fix: the project's endpoints and chains of answers are",
+        ),
         ("ms.Rollout('big', guards=[ms.guards.quality('brier')])", "brier, which a regression model does not have"),
         ("ms.Rollout('big', goals=[ms.guards.outcome('won')])", "on the label 'won', which the model does not have"),
         ("ms.Rollout('big', steps=(0.5, 0.1))", "views.py:9: The rollout of 'big' has the step 0.1 after 0.5"),
@@ -206,7 +209,10 @@ def test_outputs_that_a_model_has_not_are_refused_where_they_stand(root: Path, o
     ("monitor", "said"),
     [
         ("ms.Monitor('big')\nms.Monitor('big')", "There are two monitors named 'big'; the first is at"),
-        ("ms.Monitor('small')", "of the endpoint 'small', which is not declared. Fix: the project's endpoints are"),
+        (
+            "ms.Monitor('small')",
+            "of the endpoint 'small', which is not declared. Fix: the project's endpoints and chains of answers are",
+        ),
         ("ms.Monitor('big', segments=['Bought.colour'])", "'Bought.colour', which is no input of its model"),
         ("ms.Monitor('big', segments='Bought.colour')", "segments of the monitor of 'big'"),
         ("ms.Monitor('big', notify=['ops'])", "notify of the monitor of 'big' is 'ops', of type str"),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anthropic
+import httpx
 import msgspec
 import openai
 import pytest
@@ -25,7 +28,7 @@ from mainspring.llm.ports import Answering
 from mainspring.project import open_project
 from mainspring.project.guards import guarded
 from mainspring.project.settings import load_settings
-from mainspring.security.model import Principal
+from mainspring.security.model import KeyScope, Principal
 from mainspring.security.tool_calls import ToolCallPolicies
 
 KEY = b"k" * 32
@@ -115,6 +118,43 @@ def test_calls_answers_and_prompts_are_guarded_over_http(upstream: Upstream, ask
             with pytest.raises(openai.BadRequestError, match="The prompt has 1001 characters"):
                 await ask(client, user("x" * 1001))
             assert len(upstream.heard) == 5
+
+    asyncio.run(body())
+
+
+def test_calls_come_back_through_either_client_and_acts_of_the_guard_are_counted(upstream: Upstream) -> None:
+    made = Script(words=(), calls={"search": '{"q": [1.0, {"b": "\u00e9", "a": null}]}'})
+    tool = {"name": "search", "description": "", "input_schema": {"type": "object"}}
+
+    async def body() -> None:
+        servers = {"local": UpstreamServer("local", upstream.url)}
+        async with language_gateway(servers, language_model(), put_together=put_together) as gateway:
+            upstream.then(made, Script(), made, Script(), Script())
+            base = gateway.url.removesuffix("/v1")
+            async with openai.AsyncOpenAI(api_key=gateway.key, base_url=gateway.url, max_retries=0) as client:
+                turns: list[Any] = [user("Find it.")]
+                message = (await client.chat.completions.create(model="assistant", messages=turns)).choices[0].message
+                (call,) = message.tool_calls or ()
+                assert call.id.startswith("call_0_")
+                result = {"role": "tool", "tool_call_id": call.id, "content": "Here."}
+                turns += [message.model_dump(exclude_none=True), result]
+                await client.chat.completions.create(model="assistant", messages=turns)
+            async with anthropic.AsyncAnthropic(api_key=gateway.key, base_url=base, max_retries=0) as other:
+                said: list[Any] = [{"role": "user", "content": "Find it."}]
+                told: dict[str, Any] = {"model": "assistant", "max_tokens": 9, "tools": [tool]}
+                answer = await other.messages.create(messages=said, **told)
+                block: Any = answer.content[-1]
+                found = {"type": "tool_result", "tool_use_id": block.id, "content": "Here."}
+                said += [{"role": "assistant", "content": answer.content}, {"role": "user", "content": [found]}]
+                await other.messages.create(messages=said, **told)
+                assert [each.json["messages"][-1]["tool_call_id"] for each in upstream.heard[1::2]] == ["call_0"] * 2
+                said[1] = {"role": "assistant", "content": [{**block.model_dump(), "input": {}}]}
+                await other.messages.create(messages=said, **told)
+            scrape = {"authorization": gateway.kit.key(KeyScope.SCRAPE)}
+            async with httpx.AsyncClient(trust_env=False) as plain:
+                text = (await plain.get(f"{base}/metrics", headers=scrape)).text
+        acts = re.findall(r'mainspring_llm_guard_acts_total{model="assistant",outcome="(.+)",rule="(.+)"} (.+)', text)
+        assert sorted(acts) == [("permit", "call", "2.0"), ("taint", "unsigned", "2.0")]
 
     asyncio.run(body())
 

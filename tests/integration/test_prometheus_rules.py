@@ -311,8 +311,11 @@ def test_the_documentation_names_every_metric_and_no_other(texts: list[str]) -> 
     scraped |= {"mainspring_gateway_worker_up", "mainspring_catalog_stale_seconds", "mainspring_catalog_went_back"}
     scraped |= {"mainspring_spans_total"}
     # Where language models are served.
-    requests = {f"mainspring_llm_{name}_total" for name in ("requests", "tokens", "cost", "hedges", "queued_seconds")}
-    scraped |= requests | {"mainspring_llm_first_token_seconds", "mainspring_llm_tokens_per_second"}
+    counted = ("requests", "tokens", "cost", "hedges", "queued_seconds", "guard_acts")
+    scraped |= {f"mainspring_llm_{name}_total" for name in counted} | {
+        "mainspring_llm_first_token_seconds",
+        "mainspring_llm_tokens_per_second",
+    }
     scraped |= {f"mainspring_llm_{name}" for name in ("upstream_up", "waiting_calls", "tokens_in_flight")}
     assert documented == scraped
 

@@ -36,7 +36,6 @@ from mainspring.llm.model import (
     Text,
 )
 from mainspring.llm.ports import Answering
-from mainspring.security.model import Principal
 from mainspring.stats.quality_figures import share_interval
 from mainspring.vectors.model import Floats
 from mainspring.vectors.ports import Encoder
@@ -44,11 +43,6 @@ from mainspring.vectors.ports import Encoder
 EXACT, SEMANTIC = "exact", "semantic"
 _WHOLE = frozenset({STOP, LENGTH, TOOL_CALLS})
 _ENTRY = 512  # bytes of an entry beside its answer
-
-
-def owner_of(caller: Principal) -> str:
-    """Return whose answers a caller may get: the account's, or those of a key without one."""
-    return caller.account or caller.id
 
 
 def digest(version: str, owner: str, request: ChatRequest) -> bytes:
@@ -206,7 +200,7 @@ class Cached:
 
     async def _known(self, request: ChatRequest, call: Call) -> tuple[bytes, Any, Any]:
         """Return the request's digest, its earlier answer if there is one, and its place in the semantic cache."""
-        owner = owner_of(call.caller)
+        owner = call.owner
         self._follow_erasures()
         key, place = digest(f"{self._version} {self._erased}", owner, request), None
         found = self.answers.get(key)
@@ -273,7 +267,7 @@ class Cached:
         self._follow_erasures()
         if erased != self._erased:
             return
-        self.answers.put(key, owner_of(call.caller), answer, size)
+        self.answers.put(key, call.owner, answer, size)
         if self._semantic is not None:
             self._semantic.add(key, place)
 

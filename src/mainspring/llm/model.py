@@ -346,6 +346,7 @@ class Outcome(msgspec.Struct, kw_only=True):
         micros: Cost in millionths of the currency.
         cut: Why a stream ended early: "budget", or "length": its upstream went on beyond the bound.
         fields: Header fields of the reply.
+        guarded: Acts of the guard: (kind, treatment) -> how often.
     """
 
     upstream: str = ""
@@ -361,6 +362,11 @@ class Outcome(msgspec.Struct, kw_only=True):
     micros: int = 0
     cut: str = ""
     fields: tuple[tuple[str, str], ...] = ()
+    guarded: dict[tuple[str, str], int] = {}
+
+    def acted(self, kind: str, treatment: str) -> None:
+        """Count an act of the guard."""
+        self.guarded[kind, treatment] = self.guarded.get((kind, treatment), 0) + 1
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -385,6 +391,12 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     may_hedge: Callable[[], Awaitable[bool]] | None = None
     attempt: Attempt | None = None
     outcome: Outcome = msgspec.field(default_factory=Outcome)
+
+    @property
+    def owner(self) -> str:
+        """Whose answers and calls of tools are the caller's: the account's, or those of a key without one."""
+        return self.caller.account or self.caller.id
+
     alike: bool = True
 
 

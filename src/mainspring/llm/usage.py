@@ -7,7 +7,7 @@ has keys and groups; nothing of a prompt or an answer is in either.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -67,6 +67,7 @@ class Usages:
         self._table = None if folder is None else UsageTable(folder)
         self._clock = clock
         self._numbers: dict[tuple[str, str], _Numbers] = {}
+        self._guarded: Counter[tuple[str, str, str]] = Counter()  # of model, rule of its guard, outcome
         self._rows: dict[_Place, Used] = {}
         self._changed: set[_Place] = set()  # since they were last encoded
         self._lines: dict[_Place, bytes] = {}
@@ -89,6 +90,8 @@ class Usages:
         numbers.requests[how] += 1
         numbers.queued_us += outcome.queued_us
         numbers.hedged += outcome.hedged
+        for (rule, treatment), count in outcome.guarded.items():
+            self._guarded[model, rule, treatment] += count
         answer_us = 0
         if usage is not None:
             tokens = numbers.tokens
@@ -211,6 +214,13 @@ class Usages:
             pace.add_metric(of, *numbers.pace.cumulative())
         if self._numbers:
             yield from (requests, tokens, cost, hedged, queued, first, pace)
+        guards = CounterMetricFamily(
+            "mainspring_llm_guard_acts", "Acts of guards.", labels=["model", "rule", "outcome"]
+        )
+        for place, count in self._guarded.items():
+            guards.add_metric(list(place), float(count))
+        if self._guarded:
+            yield guards
 
 
 class Watched:

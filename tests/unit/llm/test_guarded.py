@@ -9,6 +9,7 @@ from mainspring.llm.guarding.answering import Guarded, Noticed
 from mainspring.llm.guarding.calls import MOST_BYTES
 from mainspring.llm.guarding.declaring import Guard, Tool
 from mainspring.llm.guarding.fingerprints import Fingerprints
+from mainspring.llm.guarding.signing import Signer
 from mainspring.llm.model import (
     Call,
     ChatReply,
@@ -99,8 +100,14 @@ def user(text: str, **extra) -> Message:
     return Message(role="user", content=(Text(text, extra),))
 
 
-def asks(name: str, arguments: str, key: str = "c1") -> Message:
-    return Message(role="assistant", tool_calls=(ToolCall(id=key, name=name, arguments=arguments),))
+def signed(name: str, arguments: str, key: str = "c1") -> str:
+    return Signer(b"k" * 32, "desk").sign(key, name, arguments, CALL.owner)
+
+
+def asks(name: str, arguments: str) -> Message:
+    """Return a call as it left the guard."""
+    made = ToolCall(id=signed(name, arguments), name=name, arguments=arguments)
+    return Message(role="assistant", tool_calls=(made,))
 
 
 def test_an_ordinary_answer_passes_without_what_an_upstream_adds() -> None:
@@ -216,7 +223,7 @@ def test_refused_calls_are_sentences_and_permitted_ones_stay() -> None:
     )
     desk = Desk(Scripted(Choice(message=Message(role="assistant", tool_calls=calls), finish="tool_calls")))
     choice = desk.chat(user("x"))
-    assert choice.message.tool_calls == (ToolCall(id="0", name="search", arguments="{}"),)
+    assert choice.message.tool_calls == (ToolCall(id=signed("search", "{}", "0"), name="search", arguments="{}"),)
     assert choice.message.text == "There is no tool 'shell' here. The arguments of 'search' are no JSON object."
     assert choice.finish == "tool_calls"
     assert desk.kinds == [("undeclared", "shell", "refuse"), ("malformed", "search", "refuse")]
@@ -226,7 +233,7 @@ def test_a_tool_without_strangers_does_not_taint_and_one_with_does() -> None:
     wants = Choice(message=asks("search", '{"q": "x"}'), finish="tool_calls")
     for name, finish in (("clock", "tool_calls"), ("search", "content_filter"), ("unknown", "content_filter")):
         desk = Desk(Scripted(wants))
-        result = Message(role="tool", content=(Text("12:00"),), tool_call_id="c1")
+        result = Message(role="tool", content=(Text("12:00"),), tool_call_id=signed(name, "{}"))
         assert desk.chat(user("x"), asks(name, "{}"), result).finish == finish
     assert Desk(Scripted(wants)).chat(user("x", provenance="retrieved")).finish == "content_filter"
     assert Desk(Scripted(wants)).chat(user("x")).finish == "tool_calls"
@@ -253,7 +260,8 @@ def test_in_a_stream_a_call_is_held_until_it_is_whole() -> None:
     events = Desk(Scripted(batches=batches)).stream(user("x"))
     assert "".join(event.text for event in events) == "Let me see.  There is no tool 'shell' here."
     made = [event.tool_calls for event in events if event.tool_calls]
-    assert made == [(ToolCallDelta(index=0, id="b", name="search", arguments='{"q": "x"}'),)]
+    given = '{"q": "x"}'
+    assert made == [(ToolCallDelta(index=0, id=signed("search", given, "b"), name="search", arguments=given),)]
     assert [event.finish for event in events if event.finish] == ["tool_calls"]
     assert events[-1].usage == Usage(prompt=3)
     assert all(event.raw == b"" for event in events)

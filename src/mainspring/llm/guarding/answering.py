@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as replace_ruling
 from functools import lru_cache
@@ -25,6 +25,7 @@ from mainspring.llm.guarding.fingerprints import AFTER, BEFORE, Fingerprints, ca
 from mainspring.llm.guarding.patterns import shapes
 from mainspring.llm.guarding.provenance import PROVENANCE, Label, labelled, lowered
 from mainspring.llm.guarding.scanner import MARK, REDACT, Rules, Scanner, scan
+from mainspring.llm.guarding.signing import Signer
 from mainspring.llm.held_calls import HeldCall
 from mainspring.llm.model import (
     CONTENT_FILTER,
@@ -64,10 +65,10 @@ class Noticed:
     """An act of a guard: never a value of the conversation.
 
     Attributes:
-        kind: "canary", "secret", "personal" or "link" of an answer; "hidden" of a prompt; or the reason for which a
-            call was refused.
+        kind: "canary", "secret", "personal" or "link" of an answer; "hidden", "longest", "undeclared" or "unsigned" of
+            a prompt; or the reason for which a call was refused.
         name: Of the shape, the secret or the tool.
-        treatment: "refuse", "redact", "mark" or "strip".
+        treatment: "refuse", "redact", "mark", "strip" or "taint".
     """
 
     model: str
@@ -139,6 +140,7 @@ class Guarded:
             "canary": guard.canary or MARK,
             "link": REDACT,
         }
+        self._signer = Signer(key, model)
         self._canary_of = lru_cache(_PROMPTS)(self._make_canary)
 
     async def chat(self, request: ChatRequest, call: Call) -> ChatReply:
@@ -173,20 +175,23 @@ class Guarded:
     def _begin(self, request: ChatRequest, call: Call) -> _Begun:
         for tool in request.tools:
             if tool.kind != "function" or self._guard.tool(tool.name) is None:
+                self._note(call, "undeclared", tool.name, "refuse")
                 raise Invalid(
                     f"The tool {tool.name[:64]!r} is not declared for {self._model!r}.",
                     fix="declare it in the guard: ms.Tool(...). Tools that an upstream itself runs cannot be.",
                 )
         length = sum(_length(message) for message in request.messages)
         if length > self._guard.longest:
+            self._note(call, "longest", "", "refuse")
             raise Invalid(
                 f"The prompt has {length} characters; {self._model!r} takes {self._guard.longest}.",
                 fix="send a shorter conversation.",
             )
+        made = self._made(request.messages, call)
         messages = [self._cleaned(place, each, call) for place, each in enumerate(request.messages)]
-        spans = labelled(self._labels(messages))
+        spans = labelled(self._labels(messages, made))
         prints = {"secret": self._secrets} if self._guard.secrets is not None else {}
-        messages = [_without_labels(each) for each in messages]
+        messages = [_without_labels(_with_ids(each, made)) for each in messages]
         for place, message in enumerate(messages):
             if self._guard.canary is not None and message.role in ("system", "developer") and message.text:
                 mark, prints["canary"] = self._canary_of(message.text)
@@ -209,6 +214,7 @@ class Guarded:
         if found is None:
             return message
         if self._guard.hidden == "refuse":
+            self._note(call, "hidden", message.role, "refuse")
             shown = " ".join(f"U+{ord(letter):04X}" for letter in found[:8])
             raise Invalid(f"Message {place} has hidden characters: {shown}.", fix="send the text that people see.")
         self._note(call, "hidden", message.role, "strip")
@@ -219,10 +225,32 @@ class Guarded:
         calls = tuple(replace(each, arguments=without_hidden(each.arguments)) for each in message.tool_calls)
         return replace(message, content=content, tool_calls=calls, reasoning=without_hidden(message.reasoning))
 
-    def _labels(self, messages: list[Message]) -> Iterator[tuple[str, Label]]:
-        called = {call.id: call.name for message in messages for call in message.tool_calls}
+    def _made(self, messages: Sequence[Message], call: Call) -> Mapping[str, ToolCall]:
+        """Return the calls that a model made for this caller, by their signed ids, with the ids of the upstream."""
+        made: dict[str, ToolCall] = {}
+        forged: list[str] = []
         for message in messages:
-            tool = self._guard.tool(called.get(message.tool_call_id, "")) if message.role == "tool" else None
+            for each in message.tool_calls:
+                original = self._signer.original(each, call.owner)
+                if original is None:
+                    forged.append(each.name)
+                else:
+                    made[each.id] = replace(each, id=original)
+            if message.role == "tool" and message.tool_call_id not in made:
+                forged.append("")
+        for name in forged:
+            self._note(call, "unsigned", name, self._guard.unsigned)
+        if forged and self._guard.unsigned == "refuse":
+            raise Invalid(
+                "The conversation has a call of a tool, or its result, that no model asked for like this.",
+                fix="send calls back as they came: id, name and arguments.",
+            )
+        return made
+
+    def _labels(self, messages: list[Message], made: Mapping[str, ToolCall]) -> Iterator[tuple[str, Label]]:
+        for message in messages:
+            known = made.get(message.tool_call_id) if message.role == "tool" else None
+            tool = None if known is None else self._guard.tool(known.name)
             for part in message.content:
                 if isinstance(part, Other):  # documents, results of searches: what strangers wrote
                     declared: object = None if part.kind in _OWN else Label.RETRIEVED
@@ -234,7 +262,7 @@ class Guarded:
                     label = Label.DEVELOPER
                 yield (part.text if isinstance(part, Text) else "", label)
             for call in message.tool_calls:
-                yield call.arguments, Label.ASSISTANT
+                yield call.arguments, Label.ASSISTANT if call.id in made else Label.TOOL
 
     # Replies
 
@@ -253,7 +281,7 @@ class Guarded:
             passed.append(given)
         rulings = await self._rule(begun, [Proposed(each.name, each.arguments) for each in calls])
         kept = tuple(
-            ToolCall(id=each.id, name=each.name, arguments=each.arguments)
+            ToolCall(id=self._signed(begun, each), name=each.name, arguments=each.arguments)
             for each, ruling in zip(calls, rulings, strict=True)
             if ruling.permitted
         )
@@ -303,11 +331,14 @@ class Guarded:
                 yield choice.adding(bare, said)
             if kept:
                 deltas = tuple(
-                    ToolCallDelta(index=place, id=each.id, name=each.name, arguments=each.arguments)
+                    ToolCallDelta(index=place, id=self._signed(begun, each), name=each.name, arguments=each.arguments)
                     for place, each in enumerate(kept)
                 )
                 yield replace(bare, tool_calls=deltas)
             yield replace(bare, finish=_finish(event.finish, rulings))
+
+    def _signed(self, begun: _Begun, call: ToolCall | _Piece) -> str:
+        return self._signer.sign(call.id, call.name, call.arguments, begun.call.owner)
 
     async def _rule(self, begun: _Begun, proposed: list[Proposed]) -> list[Ruling]:
         def discloses(text: str) -> bool:
@@ -319,6 +350,8 @@ class Guarded:
         for each in rulings:
             if each.reason:
                 self._note(begun.call, each.reason, each.call.name, "refuse")
+            else:
+                begun.call.outcome.acted("call", "permit")
         return rulings
 
     async def _asked(self, begun: _Begun, ruling: Ruling) -> Ruling:
@@ -344,6 +377,7 @@ class Guarded:
             self._note(begun.call, found.kind, found.name, begun.rules.treatment(found))
 
     def _note(self, call: Call, kind: str, name: str, treatment: str) -> None:
+        call.outcome.acted(kind, treatment)
         self._notice(Noticed(self._model, call.id, call.caller.id, kind, name, treatment))
 
 
@@ -414,6 +448,13 @@ def _without_labels(message: Message) -> Message:
         else:
             content.append(bare)
     return replace(message, content=tuple(content), extra=_less(message.extra))
+
+
+def _with_ids(message: Message, made: Mapping[str, ToolCall]) -> Message:
+    """Return a message with the upstream's ids of calls."""
+    calls = tuple(replace(each, id=made[each.id].id) if each.id in made else each for each in message.tool_calls)
+    answered = made.get(message.tool_call_id)
+    return replace(message, tool_calls=calls, tool_call_id=message.tool_call_id if answered is None else answered.id)
 
 
 def _less(extra: Mapping[str, object]) -> Mapping[str, object]:

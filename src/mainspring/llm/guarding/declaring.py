@@ -14,6 +14,7 @@ from mainspring.llm.guarding.patterns import PERSONAL, host_of, within
 from mainspring.llm.guarding.scanner import MARK, REDACT, REFUSE, Treatment
 
 Hidden = Literal["strip", "refuse", "pass"]
+Unsigned = Literal["taint", "refuse"]
 _TREATMENTS = (REFUSE, REDACT, MARK)
 _DOMAIN = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
 _TEXT = 1000  # characters of a text without a pattern
@@ -133,6 +134,8 @@ class Guard:
         repeats: Largest number of calls of a tool with equal arguments in a conversation.
         longest: Largest number of characters of a prompt.
         hidden: Treatment of hidden characters of a prompt: "strip", "refuse" or "pass".
+        unsigned: Treatment of calls in a conversation that no model made for this caller, or not with these arguments,
+            and of their results: "taint", they are content of strangers, or "refuse".
         canary: Treatment of an answer that gives away the system prompt, which gets a random text for it: "refuse",
             "redact", "mark" or `None`: no text is added.
         secrets: Treatment of secrets in an answer: keys and tokens of known shapes, and those of the installation.
@@ -147,6 +150,7 @@ class Guard:
     repeats: int = 3
     longest: int = 400_000
     hidden: Hidden = "strip"
+    unsigned: Unsigned = "taint"
     canary: Treatment | None = REFUSE
     secrets: Treatment | None = REDACT
     personal: Mapping[str, Treatment] = field(default_factory=_personal)
@@ -162,6 +166,8 @@ class Guard:
             _check_count(getattr(self, name), f"{name} of a guard")
         if self.hidden not in ("strip", "refuse", "pass"):
             raise Invalid(f"A guard has hidden={self.hidden!r}.", fix='write "strip", "refuse" or "pass".')
+        if self.unsigned not in ("taint", "refuse"):
+            raise Invalid(f"A guard has unsigned={self.unsigned!r}.", fix='write "taint" or "refuse".')
         expect(self.personal, Mapping, "The personal data of a guard", fix='write {"email": "redact"}.')
         for name in self.personal:
             if name not in PERSONAL:

@@ -111,11 +111,11 @@ def test_a_database_that_is_none_is_refused(index: EmbeddedVectorIndex) -> None:
 
 def test_the_graph_follows_the_writes(index: EmbeddedVectorIndex) -> None:
     first = _graph(index)
-    index.upsert(_entries(COUNT, COUNT // 4))
+    index.upsert(_entries(COUNT, COUNT // 10))
     assert _graph(index) == first
     assert index._state().indexed == COUNT
     index.upsert(_entries(COUNT * 2, COUNT // 2))
-    assert index._state().indexed == COUNT * 7 // 4
+    assert index._state().indexed == COUNT * 16 // 10
     assert _graph(index) != first
     index.delete(index.ids(where=col("part") >= 300, count=COUNT * 2))
     index.compact()
@@ -186,11 +186,11 @@ def test_vectors_of_a_graph_begin_where_a_line_of_the_cache_does(index: Embedded
 
 def test_a_graph_for_which_there_is_no_room_is_said_and_leaves_the_one_before(index: EmbeddedVectorIndex) -> None:
     first, before = _graph(index), index.search(_queries(), 5)
-    index.upsert(_entries(COUNT, COUNT // 4))
+    index.upsert(_entries(COUNT, COUNT // 10))
+    index.delete([f"e{number}" for number in range(COUNT, COUNT + COUNT // 10)])
     with room(first.stat().st_size // 2), pytest.raises(StorageFull, match="graph"):
         index.compact()
     assert _graph(index) == first
-    index.delete([f"e{number}" for number in range(COUNT, COUNT + COUNT // 4)])
     assert index.search(_queries(), 5) == before
 
 

@@ -38,7 +38,7 @@ APPROXIMATE_ABOVE = 20_000
 _FILE, _MARK = "entries.db", "changes"
 _KEPT_REMOVALS = 100_000  # numbers of deleted entries, for those who search by the graph before
 _PAGE = 1_000
-_NEWER_SHARE = 8  # of the entries in the graph: fewer newer ones are left as they are by a compaction
+_NEWER_SHARE = 8  # of the entries in the graph: fewer newer ones are compared one by one
 _LEAST_LIVE = 0.9  # of the places of a graph; it is built from the beginning where fewer have an entry
 _WAIT_S = 3600.0  # for another process that builds a graph
 _SCHEMA = """
@@ -111,16 +111,16 @@ class EmbeddedVectorIndex:
         self._build_if_due()
 
     def _build_if_due(self) -> None:
-        """Make the graph where most of the entries are not in it."""
+        """Make the graph where too many of the entries are not in it."""
         if self._above is None or graphs() is None:
             return
         with self._file.errors():
             newer, indexed = self._file.connection().execute(_NEWER).fetchone()
-        if newer <= max(self._above, indexed // 2):
+        if newer <= max(self._above, indexed // _NEWER_SHARE):
             return
         with suppress(Conflict), self._building(wait_s=0.0):  # unless another process does already
             state = self._state()
-            if len(state.tail) > max(self._above, state.indexed // 2):
+            if len(state.tail) > max(self._above, state.indexed // _NEWER_SHARE):
                 self._write_graph(state)
 
     def delete(self, ids: Sequence[str]) -> int:

@@ -29,6 +29,7 @@ from mainspring.llm.declaring import LanguageModel, TokenPrice, UpstreamModel
 from mainspring.llm.guarding.answering import Guarded
 from mainspring.llm.guarding.declaring import Guard
 from mainspring.llm.limits import AnswerCache
+from mainspring.security.model import KeyScope
 from mainspring.security.policy import CedarAuthoriser, Policies
 from mainspring.serving.quota import Quota
 from mainspring.vectors.adapters.embedded import EmbeddedVectorStore
@@ -137,6 +138,9 @@ async def test_a_chain_is_asked_on_its_own_route_and_by_the_openai_client() -> N
             events = await asked.post("/answers/help", {"question": REFUNDS, "stream": True, **beside}, key)
             names = [line[7:] for line in events.text.splitlines() if line.startswith("event: ")]
             assert names == ["retrieved", "text", "answer"]
+            scraper = {"authorization": asked.gateway.kit.key(KeyScope.SCRAPE)}
+            scraped = (await asked.http.get(asked.gateway.url.replace("/v1", "/metrics"), headers=scraper)).text
+            assert 'mainspring_answers_total{answers="help",outcome="found"} 5.0' in scraped
             last = json.loads(events.text.split("event: answer\ndata: ")[1].split("\n")[0])
             assert last["text"] == answer["text"]
     kept = logged(books)

@@ -13,6 +13,7 @@ import msgspec
 
 from mainspring.core.errors import DeadlineExceeded, Denied, MainspringError, NotFound
 from mainspring.core.time import SECOND
+from mainspring.llm.answer_metrics import AnswerMetrics
 from mainspring.llm.answers.model import CitedAnswer, Retrieved
 from mainspring.llm.answers.served import ServedChain
 from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Events
@@ -45,7 +46,7 @@ EVENTS = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control"
 _SEARCH_S = 30.0
 _ALIVE_S = 10.0  # without an event, after which a stream says that it is there
 _ALIVE = b": waiting\n\n"
-_Over = Callable[[Call, str], None]
+_Over = Callable[[Call, str, str], None]  # gets its outcome for metrics, and its fault for spans
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class ChainModel:
     """
 
     chain: ServedChain
-    over: Callable[[Call, str], None]
+    over: _Over
     tenant: Callable[[str | None], str | None]
 
     async def chat(self, request: ChatRequest, call: Call) -> ChatReply:
@@ -119,13 +120,14 @@ class AnswerHandlers:
     ) -> None:
         self._source, self._authoriser = source, authoriser
         self._call = call
+        self.metrics = AnswerMetrics()
         self.streams: set[asyncio.Task[Any]] = set()
         self.cutting = False
 
     def as_model(self, chain: ServedChain, request: Request) -> ChainModel:
         """Return a chain as a language model of the caller of a request."""
         tenant = partial(self._tenant, caller_of(request), chain.collection.declared)
-        return ChainModel(chain, partial(_over, chain, request), tenant)
+        return ChainModel(chain, partial(self._over, chain, request), tenant)
 
     async def ask(self, request: Request, body: bytes | memoryview) -> Reply | Streamed:
         chain = self._source.chains().get(request.model)
@@ -134,7 +136,7 @@ class AnswerHandlers:
         asking, named, events = read_question(body)
         call = self._call(request, chain)
         tenant = self._tenant(call.caller, chain.collection.declared, named)
-        over = partial(_over, chain, request)
+        over = partial(self._over, chain, request)
         if events:
             return await self._streamed(chain, partial(chain.answer, asking, tenant, call), call, over)
         answer = await watched(chain.answer(asking, tenant, call), call, over)
@@ -165,13 +167,29 @@ class AnswerHandlers:
             return msgspec.json.encode(search_document(declared, opened.build, hits, served.personal))
 
         left = _SEARCH_S - (monotonic_us() - request.read) / SECOND
+        outcome = LEFT
         try:
             async with asyncio.timeout(max(0.0, left)):
-                return Reply(200, await served.threads.run(lambda: served.searched(found), caller.id))
+                content = await served.threads.run(lambda: served.searched(found), caller.id)
+            outcome = "answered"
+            return Reply(200, content)
         except TimeoutError:
+            outcome = FAILED
             raise DeadlineExceeded(
                 f"The search in {declared.name!r} took more than {_SEARCH_S:g} s.", retry_after_ms=1000
             ) from None
+        except Exception:
+            outcome = FAILED
+            raise
+        finally:
+            self.metrics.searched(declared.name, outcome, monotonic_us() - request.read)
+
+    def _over(self, chain: ServedChain, request: Request, call: Call, outcome: str, fault: str) -> None:
+        """Count an answer, and note what a span of the request says about it."""
+        now, declared = monotonic_us(), chain.declared
+        self.metrics.answered(declared.name, outcome, now - call.begun)
+        about = described("answer", declared.model_name, call.outcome)
+        request.outside = Outside(f"answer {declared.name}", call.begun, now, about, fault)
 
     def _tenant(self, caller: Principal, collection: Collection, named: str | None) -> str | None:
         """Return the tenant of a search. None that a caller names goes further unless a policy permits it: a version of
@@ -233,24 +251,16 @@ class AnswerHandlers:
 
 async def watched(answer: Awaitable[CitedAnswer], call: Call, over: _Over) -> CitedAnswer:
     """Return an answer once it is there; say that it is over in any case."""
-    fault = LEFT
+    outcome = fault = LEFT
     try:
         found = await answer
-        fault = ""
+        outcome, fault = found.reason or "found", ""
         return found
     except Exception:
-        fault = FAILED
+        outcome = fault = FAILED
         raise
     finally:
-        over(call, fault)
-
-
-def _over(chain: ServedChain, request: Request, call: Call, fault: str) -> None:
-    """Note what a span of the request says about an answer."""
-    now, name = monotonic_us(), f"answer {chain.declared.name}"
-    request.outside = Outside(
-        name, call.begun, now, described("answer", chain.declared.model_name, call.outcome), fault
-    )
+        over(call, outcome, fault)
 
 
 def caller_of(request: Request) -> Principal:

@@ -112,6 +112,7 @@ class LanguageSurface:
 
     def metrics(self) -> Iterable[Metric]:
         yield from self._usages.metrics()
+        yield from self._answers.metrics.metrics()
         if self._states is not None:
             with suppress(Unavailable):
                 yield from self._states.metrics(self._models.current())

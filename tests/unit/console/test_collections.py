@@ -11,13 +11,15 @@ from kit.console.client import Client
 from kit.console.flights import NOW, Project, declared, populated
 from kit.encoders import WordEncoder
 from mainspring.console.app import create_app
-from mainspring.core.time import to_datetime
+from mainspring.core.time import DAY, to_datetime
+from mainspring.operations.access import add_account, grant_role, parse_grant
 from mainspring.operations.answers import ask
 from mainspring.operations.apply import apply
 from mainspring.operations.collection_evaluation import evaluate_collection
 from mainspring.operations.collections import build_collection
 from mainspring.operations.ingest import land
-from mainspring.security.model import KeyScope
+from mainspring.operations.keys import create_key
+from mainspring.security.model import KeyScope, Kind
 from mainspring.vectors.declaring import Encoder
 
 PAGES = ms.Source("pages", schema={"path": ms.String, "body": ms.String, "team": ms.String}, event_time="at", id="path")
@@ -31,6 +33,9 @@ DOCS = ms.Collection(
 )  # fmt: skip
 MAIL = ms.Collection("mail", source=LETTERS, text="body", key="path", chunk=ms.chunks.sentences(64), encoder=WORDS)
 NEVER = ms.Collection("never", source=PAGES, text="body", key="path", chunk=ms.chunks.sentences(64), encoder=WORDS)
+SHARED = ms.Collection(
+    "shared", source=PAGES, text="body", key="path", chunk=ms.chunks.sentences(64), encoder=WORDS, tenant="team"
+)
 ENCODER = WordEncoder(64)
 HELP = ms.Answers("help", retriever=ms.Retriever("docs-search", collection=DOCS, k=2))
 REFUNDS = "# Refunds\n\nRefunds are <b>paid</b> to the card within two weeks."
@@ -46,7 +51,7 @@ class _Project(Project):
 def project() -> Project:
     definitions = declared(
         sources={each.name: each for each in (PAGES, LETTERS, ASKED)},
-        collections={each.name: each for each in (DOCS, MAIL, NEVER)},
+        collections={each.name: each for each in (DOCS, MAIL, NEVER, SHARED)},
         evaluation_sets={"questions": QUESTIONS},
         encoders={"words": WORDS},
         answers={"help": HELP},
@@ -64,7 +69,7 @@ def project() -> Project:
     }
     for source, given in rows.items():
         land(made, source, [{**row, "at": to_datetime(NOW)} for row in given])
-    for name in ("docs", "mail"):
+    for name in ("docs", "mail", "shared"):
         build_collection(made, name)
     evaluate_collection(made, "docs")
     return made
@@ -102,7 +107,7 @@ def test_a_search_shows_why_a_hit_is_a_hit_and_runs_no_markup_of_a_document(clie
 
 def test_the_api_has_the_same(client: Client) -> None:
     names = [each["name"] for each in client.get("/api/collections").json()["collections"]]
-    assert names == ["docs", "mail", "never"]
+    assert names == ["docs", "mail", "never", "shared"]
     assert client.get("/api/collections/docs").json()["documents"] == 2
     hits = client.get("/api/collections/docs/search?q=refunds").json()["hits"]
     assert hits[0]["document"] == "refunds"
@@ -158,6 +163,19 @@ def test_who_may_not_see_a_text_cannot_tell_by_a_search_which_words_it_has(proje
             told.add((more, found.status_code, found.text))
     assert len(told) == 2
     assert reading.get("/api/collections/docs/search?q=refunds").status_code == 200
+
+
+def test_a_tenant_is_searched_for_those_who_may_have_it_searched(client: Client, project: Project) -> None:
+    asked = "/api/collections/shared/search?q=refunds&tenant="
+    assert [hit["document"] for hit in client.get(f"{asked}money").json()["hits"]] == ["refunds"]
+    account = add_account(project, Kind.SERVICE, "desk")
+    for resource in ("table/pages", "tenant/desk"):
+        grant_role(project, parse_grant(project, "analyst", "service:desk", resource))
+    key = create_key(project, "desk", [KeyScope.VIEW, KeyScope.PREDICT], DAY, owner=account.id)
+    desk = Client(create_app(project), key)
+    assert [hit["document"] for hit in desk.get(f"{asked}desk").json()["hits"]] == ["hours"]
+    for other in ("money", "nobody"):
+        assert desk.get(f"{asked}{other}").status_code == 403
 
 
 def test_a_key_that_may_not_see_rows_may_not_search(project: Project) -> None:

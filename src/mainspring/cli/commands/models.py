@@ -239,7 +239,8 @@ def list_(call: Call, *, name: str | None) -> None:
             return
         rows = []
         for each in found:
-            origin = next((each.tags[key] for key in ("file", "function") if key in each.tags), "training")
+            made = "an answer chain" if "recipe" in each.tags else "training"
+            origin = next((each.tags[key] for key in ("file", "function") if key in each.tags), made)
             if any(key.startswith("node.") for key in each.tags):
                 origin = "graph"
             aliases, at = ", ".join(each.aliases), format_instant(each.created_at // SECOND * SECOND)

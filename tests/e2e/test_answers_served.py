@@ -29,6 +29,9 @@ from mainspring.core.time import DAY, to_datetime
 from mainspring.ledger.model import Selection
 from mainspring.operations.access import add_account, grant_role, parse_grant
 from mainspring.operations.keys import create_key
+from mainspring.operations.promote import promote
+from mainspring.operations.rollout import interventions
+from mainspring.operations.rollout.carrying_out import controller
 from mainspring.security.model import KeyScope, Kind
 
 TOML = """\
@@ -203,3 +206,26 @@ def test_a_gateway_without_its_catalog_answers_from_its_copy(library: Library) -
             lambda: "catalog_stale_since" in ask(library.depot.gateway, "GET", "/v2/health/ready").text,
             "the gateway to say that it is stale",
         )
+
+
+def test_a_rollout_of_a_chain_is_served_and_ends_at_once(library: Library) -> None:
+    project = opened(library.depot)
+    assert promote(project, "quoted").version == "1"
+    project.close()
+    changed = DECLARED.replace('"quoted", retriever=retriever,', '"quoted", retriever=retriever, max_tokens=9,')
+    (library.depot.root / "library.py").write_text(f'{changed}ms.Rollout("quoted", steps=(0.5,))\n')
+    library.depot.json("apply")
+    project = opened(library.depot)
+    with library.gateway():
+        assert {library.ask("quoted", CAT).body["version"] for _ in range(6)} == {"1"}
+        interventions.start(project, "quoted")
+        controller(project).tick()
+        wait_until(lambda: library.ask("quoted", CAT).body["version"] == "2", "a question to get the candidate")
+        interventions.end(project, "quoted", "stop")
+        wait_until(
+            lambda: {library.ask("quoted", CAT).body["version"] for _ in range(12)} == {"1"}, "the champion alone"
+        )
+    project.predictions.compact()
+    rows = [each for part in project.predictions.scan(Selection(endpoint="quoted")) for each in part if each.rollout]
+    project.close()
+    assert {(each.version, each.weight) for each in rows} >= {("1", 0.5), ("2", 0.5)}

@@ -233,13 +233,14 @@ def list_(call: Call, *, name: str | None) -> None:
     def show(console: Console) -> None:
 
         from mainspring.core.time import SECOND, format_instant
+        from mainspring.registry.answers_file import RECIPE
 
         if not found:
             console.print("No version is registered yet.")
             return
         rows = []
         for each in found:
-            made = "an answer chain" if "recipe" in each.tags else "training"
+            made = "an answer chain" if RECIPE in each.tags else "training"
             origin = next((each.tags[key] for key in ("file", "function") if key in each.tags), made)
             if any(key.startswith("node.") for key in each.tags):
                 origin = "graph"

@@ -18,6 +18,7 @@ from hypothesis import settings
 from kit.budget import account
 from kit.depot import MODEL, Depot, copied, lay_out
 from kit.depth import DEEP
+from kit.milvus_server import milvus_server  # noqa: F401  (a fixture)
 from kit.object_store import s3_blobs, s3_server, s3_url  # noqa: F401  (fixtures)
 from kit.once import made_once
 from kit.servers import (  # noqa: F401  (fixtures)

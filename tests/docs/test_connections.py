@@ -11,7 +11,7 @@ from mainspring.project import backends
 
 ROOT = Path(__file__).parents[2]
 LIBRARIES = ("boto3", "confluent_kafka", "grpc", "http.client", "httpx", "nats", "obstore", "opentelemetry.exporter",
-             "paho", "psycopg", "pyspark", "ray", "redis", "requests", "smtplib", "socket", "tuf.ngclient",
+             "paho", "psycopg", "pymilvus", "pyspark", "ray", "redis", "requests", "smtplib", "socket", "tuf.ngclient",
              "urllib.request", "mainspring.core.http_exchange", "mainspring.core.listening",
              "mainspring.core.ray_cluster", "mainspring.operations.plane_connection")  # fmt: skip
 CALLS = ("create_connection", "create_engine", "DeltaTable", "open_unix_connection")
@@ -45,6 +45,7 @@ ROWS: dict[str, tuple[str, str]] = {
         "features.adapters.redis llm.adapters.redis_budgets project.tenant_checks",
         "conformance/test_online_stores_servers.py::test_rediss_is_mutual_tls_and_trusts_only_whom_it_is_told_to",
     ),
+    "Milvus": ("vectors.adapters.milvus", "conformance/test_vectors_milvus.py::test_mutual_tls"),
     "Vault": ("security.adapters.key_vault", f"{MUTUAL}vault"),
     "NATS": ("data.adapters.log_nats", "conformance/test_log_nats.py::test_mutual_tls_whose_files_are_renewed"),
     "MQTT": ("deploy.adapters.mqtt", "integration/test_edge_fleet.py::test_devices_with_client_certificates"),
@@ -83,6 +84,7 @@ ROWS: dict[str, tuple[str, str]] = {
 SCHEMES = {
     **dict.fromkeys(("postgresql", "postgres"), "Postgres"),
     **dict.fromkeys(("redis", "rediss", "valkey", "valkeys"), "Redis, Valkey"),
+    **dict.fromkeys(("milvus", "milvuss"), "Milvus"),
     **dict.fromkeys(("s3", "gs", "az", "kinesis", "awskms"), "S3, GCS, Azure, Kinesis, KMS"),
     **dict.fromkeys(("nats", "tls"), "NATS"),
     **dict.fromkeys(("mqtt", "mqtts"), "MQTT"),

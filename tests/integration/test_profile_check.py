@@ -13,6 +13,7 @@ import psycopg
 
 from kit import prefork
 from kit.certificates import Authority
+from kit.milvus_server import MilvusServer
 from kit.servers import PASSWORD, QUOTED, KafkaBroker, PostgresServer, RedisServer, running
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
@@ -97,6 +98,18 @@ def test_tables_that_are_there_are_said_to_be_of_this_version(tmp_path: Path, po
         connection.execute("UPDATE alembic_version SET version_num = 'unheard of'")
     found = checked(tmp_path, catalog=database.text, tracking=database.text)
     assert [(check.backend, check.check) for check in wrong(found)] == [("catalog", "schema"), ("tracking", "schema")]
+
+
+def test_indexes_on_milvus(tmp_path: Path, milvus_server: MilvusServer) -> None:
+    found = checked(tmp_path, vectors=milvus_server.url.text)
+    assert wrong(found) == []
+    assert {name: check.detail for name, check in found["vectors"].items()} == {
+        "reachable": "answers", "version": "Milvus v2.3.5-lite", "encryption": "TLS", "rights": "0 indexes are there",
+    }  # fmt: skip
+    refused = checked(tmp_path, vectors=milvus_server.as_user("root", "other").text)
+    assert [(check.check, check.fix) for check in wrong(refused)] == [
+        ("reachable", "correct the user or the password in the address.")
+    ]
 
 
 def test_a_log_that_answers(tmp_path: Path, kafka_broker: KafkaBroker) -> None:

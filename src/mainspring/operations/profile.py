@@ -108,6 +108,7 @@ def _checks(project: Project, part: str, url: Url) -> Iterator[Outcome]:
         "s3": server_checks.bucket,
         **dict.fromkeys(("kafka", "nats", "tls", "kinesis"), server_checks.event_log),
         **dict.fromkeys(("redis", "rediss", "valkey", "valkeys"), server_checks.redis),
+        **dict.fromkeys(("milvus", "milvuss"), server_checks.milvus),
     }
     if part in postgres:
         kinds |= dict.fromkeys(_POSTGRES, postgres[part])

@@ -361,10 +361,16 @@ def _vectors_on_postgres(at: Context) -> Any:
     return store(at.url, schema=vectors_schema(at.project.settings))
 
 
+def _vectors_on_milvus(at: Context) -> Any:
+    store = lazily("vectors.adapters.milvus", "MilvusVectorStore", extra="milvus")
+    return store(at.url, schema=vectors_schema(at.project.settings))
+
+
 VECTOR_STORES: Mapping[str, Build] = {
     "file": lambda at: lazily("vectors.adapters.embedded", "EmbeddedVectorStore", extra="gateway")(at.url.path),
     "memory": lambda _: lazily("vectors.adapters.memory", "MemoryVectorStore", extra="gateway")(),
     **dict.fromkeys(("postgresql", "postgres"), _vectors_on_postgres),
+    **dict.fromkeys(("milvus", "milvuss"), _vectors_on_milvus),
 }
 PROMPT_VERSIONS: Mapping[str, Build] = _by_catalog(
     lambda at: lazily("llm.adapters.prompt_versions", "CatalogPromptVersions", extra="gateway")(at.project.engine)

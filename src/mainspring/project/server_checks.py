@@ -101,6 +101,20 @@ def vectors_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterator
             yield from _rights(connection, schema, made=bool(made))
 
 
+def milvus(at: Backend) -> Iterator[Outcome]:
+    """Check the server and its version, and that the user may list its collections."""
+    from mainspring.vectors.adapters.milvus import MilvusVectorStore
+
+    store = at.project.vectors
+    assert isinstance(store, MilvusVectorStore)
+    version = store.version()
+    yield Outcome("reachable", True, "answers")
+    yield Outcome("version", True, f"Milvus {version}")
+    yield _encryption(at.url, at.url.scheme == "milvuss", "milvuss:// in place of milvus://")
+    yield Outcome("rights", True, f"{len(store.names())} indexes are there")
+    store.close()
+
+
 def redis(at: Backend, *, least: tuple[int, int] = LEAST_REDIS) -> Iterator[Outcome]:
     """Check the server, that it evicts nothing, and that the online store can write and read a state."""
     from mainspring.features.adapters.redis import RedisOnlineStore

@@ -37,10 +37,7 @@ _TABLE = "vector_index"
 APPROXIMATE_ABOVE = 20_000
 MOST_INDEXED = 2_000  # dimensions of a vector that pgvector's HNSW takes; longer ones are searched exactly
 _AT_ONCE = 1_000  # entries of one statement
-_WIDTH, _WIDEST = (
-    100,
-    1_000,
-)  # of the search in the graph: at least, and pgvector's maximum, which one with a filter has
+_WIDTH, _WIDEST = 100, 1_000  # of the search in the graph: at first, and pgvector's maximum
 _TYPES = {
     DType.String: 'text COLLATE "C"',  # by code point
     DType.Boolean: "boolean",
@@ -188,25 +185,27 @@ class PgVectorIndex:
         queries = checked(self.spec, vectors, "A query")
         check_search(self.spec, k, where)
         passes, given = compiled(self._wanted(where), self.spec.fields, self._columns)
-        least = max(_WIDTH, 2 * k) if where is None else _WIDEST
-        width = min(_WIDEST, max(k, round(least * effort)))
+        widths = self._widths(k, effort, filtered=where is not None)
 
         def work(run: _Run) -> list[list[Hit]]:
             table = self._table(run)
             graph = run(_GRAPH, table)
-            return [
-                self._nearest(run, table, query, k, passes, given, width if graph and k <= width else 0)
-                for query in queries
-            ]
+            return [self._nearest(run, table, query, k, passes, given, widths if graph else []) for query in queries]
 
         return self._database.read(work) if len(queries) else []
 
+    @staticmethod
+    def _widths(k: int, effort: float, *, filtered: bool) -> list[int]:
+        """Return how many of the nearest of all are asked for, one number after the other until enough of them pass."""
+        first = min(_WIDEST, max(k, round(max(_WIDTH, 2 * k) * effort)))
+        return [each for each in dict.fromkeys((first, *([_WIDEST] if filtered else []))) if each >= k]
+
     def _nearest(
-        self, run: _Run, table: str, query: Floats, k: int, passes: str, given: Sequence[Any], width: int
+        self, run: _Run, table: str, query: Floats, k: int, passes: str, given: Sequence[Any], widths: Sequence[int]
     ) -> list[Hit]:
         distance = f"vector {self._operator} %s::vector"
         asked = msgspec.json.encode(query.tolist()).decode()
-        if width:
+        for width in widths:
             run(_APPROXIMATELY, str(width))
             rows = run(
                 f"WITH near AS MATERIALIZED (SELECT *, {distance} AS distance FROM {table} ORDER BY distance LIMIT %s) "

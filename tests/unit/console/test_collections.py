@@ -37,6 +37,8 @@ SHARED = ms.Collection(
     "shared", source=PAGES, text="body", key="path", chunk=ms.chunks.sentences(64), encoder=WORDS, tenant="team"
 )
 ENCODER = WordEncoder(64)
+JUDGE = ms.Reranker("judge")  # which is not registered
+JUDGED = ms.Answers("judged", retriever=ms.Retriever("docs-judged", collection=DOCS, k=2, rerank=JUDGE))
 HELP = ms.Answers("help", retriever=ms.Retriever("docs-search", collection=DOCS, k=2))
 REFUNDS = "# Refunds\n\nRefunds are <b>paid</b> to the card within two weeks."
 SECRET = "Ana lives in the tower."
@@ -54,7 +56,7 @@ def project() -> Project:
         collections={each.name: each for each in (DOCS, MAIL, NEVER, SHARED)},
         evaluation_sets={"questions": QUESTIONS},
         encoders={"words": WORDS},
-        answers={"help": HELP},
+        answers={"help": HELP, "judged": JUDGED},
     )
     made = _Project(definitions=definitions)
     apply(made)
@@ -134,8 +136,12 @@ def test_the_trace_of_an_answer_shows_each_step_and_its_texts_only_when_asked_fo
     assert texts["answer"]["citations"][0]["document"] == "refunds"
     reveals = [each for each in project.audit.read() if each.action == "predictions.reveal"]
     assert [each.resource for each in reveals] == [f"prediction/{answer.id}"] * 2
+    assert "Not reranked" not in hidden
+    judged = ask(project, "judged", "refunds are paid to the card")
     lost = ask(project, "help", "zebra zebra zebra")
     project.predictions.compact()
+    told = client.page(f"/predictions/{judged.id}/answer").text
+    assert "Not reranked, in the order in which they were found. Reranker" in told
     assert "Not found" in client.page(f"/predictions/{lost.id}/answer").text
     assert client.get("/predictions/nothing/answer").status_code == 404
 

@@ -47,8 +47,9 @@ CREATE TABLE IF NOT EXISTS version (
     one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL, writes INTEGER NOT NULL, cleaned INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS entry (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, vector BLOB NOT NULL, fields BLOB NOT NULL
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, fields BLOB NOT NULL
 );
+CREATE TABLE IF NOT EXISTS vector (number INTEGER PRIMARY KEY, vector BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS removed (change INTEGER PRIMARY KEY AUTOINCREMENT, number INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS graph (
     one INTEGER PRIMARY KEY CHECK (one = 1), file TEXT NOT NULL, digest TEXT NOT NULL, last INTEGER NOT NULL,
@@ -56,9 +57,9 @@ CREATE TABLE IF NOT EXISTS graph (
 );
 INSERT INTO version VALUES (1, 0, 0, 0) ON CONFLICT DO NOTHING;
 """
-_NEWER = """
-SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'entry'), 0) - coalesce((SELECT last FROM graph), 0),
-    coalesce((SELECT length(numbers) / 8 FROM graph), 0)
+_LAST = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'entry'), 0)"
+_NEWER = f"""
+{_LAST} - coalesce((SELECT last FROM graph), 0), coalesce((SELECT length(numbers) / 8 FROM graph), 0)
 """
 
 
@@ -103,10 +104,12 @@ class EmbeddedVectorIndex:
         self._check_there()
         with self._file.transaction() as connection:
             _remove(connection, ids)
-            connection.executemany(
-                "INSERT INTO entry (id, vector, fields) VALUES (?, ?, ?)",
-                ((each, row.tobytes(), packed(values)) for each, row, values in zip(ids, stored, fields, strict=True)),
-            )
+            (last,) = connection.execute(_LAST).fetchone()
+            numbers = range(last + 1, last + 1 + len(ids))
+            rows = zip(numbers, ids, map(packed, fields), strict=True)
+            connection.executemany("INSERT INTO entry (number, id, fields) VALUES (?, ?, ?)", rows)
+            blobs = zip(numbers, (row.tobytes() for row in stored), strict=True)
+            connection.executemany("INSERT INTO vector (number, vector) VALUES (?, ?)", blobs)
         self._mark.change()
         self._build_if_due()
 
@@ -216,7 +219,9 @@ class EmbeddedVectorIndex:
             for start in range(0, len(asked), _PAGE):
                 some = asked[start : start + _PAGE]
                 marks = ", ".join("?" * len(some))
-                rows = connection.execute(f"SELECT id, vector, fields FROM entry WHERE id IN ({marks})", some)
+                rows = connection.execute(
+                    f"SELECT id, vector, fields FROM entry JOIN vector USING (number) WHERE id IN ({marks})", some
+                )
                 found |= {each: (row, values) for each, row, values in rows}
         there = [each for each in ids if each in found]
         vectors = np.frombuffer(b"".join(found[each][0] for each in there), np.float32)
@@ -344,6 +349,7 @@ def _remove(connection: sqlite3.Connection, ids: Sequence[str]) -> int:
     """Delete entries, note it for those who read, and return how many were there."""
     names = [(each,) for each in ids]
     connection.executemany("INSERT INTO removed (number) SELECT number FROM entry WHERE id = ?", names)
+    connection.executemany("DELETE FROM vector WHERE number = (SELECT number FROM entry WHERE id = ?)", names)
     there = connection.executemany("DELETE FROM entry WHERE id = ?", names).rowcount
     connection.execute("UPDATE version SET writes = writes + 1")
     return there

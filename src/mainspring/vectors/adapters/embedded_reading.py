@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _BELIEVED_S = 0.1  # a writer that was killed between its commit and the mark is seen after that
 _VERSION = "SELECT epoch, writes FROM version"
 _LAST_CHANGE = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'removed'), 0)"
-_ADDED = "SELECT number, id, vector, fields FROM entry WHERE number > ? ORDER BY number"
+_ADDED = "SELECT number, id, vector, fields FROM entry JOIN vector USING (number) WHERE number > ? ORDER BY number"
 _INDEXED = "SELECT number, id, fields FROM entry WHERE number <= ? ORDER BY number"
 _log = logging.getLogger(__name__)
 

@@ -272,3 +272,33 @@ def test_openais_client_before_anthropics_upstream(upstream: Upstream) -> None:
     assert heard["max_tokens"] == 4096
     assert heard["metadata"] == {"user_id": "ana"}
     assert heard["tool_choice"] == {"type": "any"}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_tokens_are_counted_by_the_upstream_or_the_count_says_that_it_is_an_estimate(
+    upstream: Upstream, protocol: str
+) -> None:
+    told: dict[str, Any] = {"model": "assistant", "system": "Be short.", "tools": TOOLS, "messages": ASKED}
+
+    async def body() -> None:
+        async with asking(upstream, protocol) as (client, _):
+            count: Any = await client.messages.count_tokens(**told)
+            if protocol == "anthropic":
+                assert (count.input_tokens, count.estimated) == (17, False)
+                heard = upstream.heard[-1]
+                assert heard.path.endswith("/v1/messages/count_tokens")
+                assert (heard.json["model"], heard.json["system"][0]["text"]) == ("tiny", "Be short.")
+                assert "max_tokens" not in heard.json
+                upstream.then(Script(status=404), Script(body=b'{"input_tokens": -1}'), Script(status=500))
+            for _ in range(3):
+                count = await client.messages.count_tokens(**told)
+                assert count.estimated is True
+                assert 20 < count.input_tokens < 100
+            longer = await client.messages.count_tokens(**{**told, "system": "Be short. " * 100})
+            assert protocol == "anthropic" or longer.input_tokens > count.input_tokens + 300
+            with pytest.raises(anthropic.NotFoundError):
+                await client.messages.count_tokens(**{**told, "model": "other"})
+            with pytest.raises(anthropic.BadRequestError, match="no messages"):
+                await client.messages.count_tokens(**{**told, "model": "embedder"})
+
+    asyncio.run(body())

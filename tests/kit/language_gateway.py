@@ -37,7 +37,9 @@ class FixedModels:
 
     def start(self) -> None:
         self.upstreams = {name: build_upstream(server) for name, server in self._servers.items()}
-        self._served = {model.name: Served(model, self._assemble(model, self.upstreams)) for model in self._models}
+        self._served = {
+            model.name: Served(model, self._assemble(model, self.upstreams), self.upstreams) for model in self._models
+        }
 
     def chains(self) -> Mapping[str, ServedChain]:
         return {}

@@ -21,9 +21,9 @@ from kit.serving import Kit
 from mainspring.core.environment import for_child
 from mainspring.core.settings import Limits, UpstreamServer
 from mainspring.llm.answering import Shared, assemble
-from mainspring.llm.budgets import Budgets
 from mainspring.llm.health import BreakerRule
 from mainspring.llm.limits import AnswerCache, Fallback
+from mainspring.llm.machine_budgets import MachineBudgets
 from mainspring.serving.quota import Quota
 
 MIB = 1 << 20
@@ -72,7 +72,7 @@ def started(upstream: str, folder: Path | None = None) -> Iterator[LanguageProce
 
 
 async def _serve(upstream: str, folder: str) -> None:
-    budgets = Budgets.within(Path(folder)) if folder else Shared().budgets
+    budgets = MachineBudgets.within(Path(folder)) if folder else Shared().budgets
     servers = {"local": UpstreamServer("local", upstream)}
     kit = Kit(max_body_bytes=8 * MIB, limits=Limits(body_us=1_000_000))
     put_together = partial(assemble, shared=Shared(budgets=budgets))

@@ -168,6 +168,8 @@ class Upstream:
         if script.echo:
             text = heard.json["messages"][-1]["content"]
             script = replace(script, words=[f"{text}:{number} " for number in range(script.echo)])
+        if heard.path.endswith("/count_tokens"):
+            return await _whole(peer, {"input_tokens": 17}, script)
         anthropic = "/messages" in heard.path
         if not heard.json.get("stream"):
             return await _whole(peer, _message(script) if anthropic else _completion(script), script)

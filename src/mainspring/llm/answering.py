@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 
 import msgspec
+from msgspec.structs import replace
 
 from mainspring.core.errors import NotReady, Unavailable
 from mainspring.llm.accounting import Accounted
 from mainspring.llm.admitting import Admitted
 from mainspring.llm.budgets import Budgets
 from mainspring.llm.caching import Cached, SemanticCache
+from mainspring.llm.counting import prompt_tokens
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.failover import Candidate, Failover
 from mainspring.llm.machine_budgets import MachineBudgets
-from mainspring.llm.ports import Answering, Upstream
+from mainspring.llm.model import Call, ChatRequest, UpstreamError
+from mainspring.llm.ports import Answering, CountsTokens, Upstream
 from mainspring.llm.queueing import Admission, FairQueue
 from mainspring.llm.schemas import SchemaChecked
 from mainspring.llm.upstream_states import UpstreamStates
@@ -25,13 +29,36 @@ from mainspring.serving.plane.counts import Counts
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.vectors.ports import Encoder
 
+_COUNT_US = 5_000_000  # longest time for an upstream's count of tokens
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Served:
-    """A language model and what answers for it."""
+    """A language model and what answers for it.
+
+    Attributes:
+        upstreams: Those of the model that are known, by name.
+    """
 
     model: LanguageModel
     answering: Answering
+    upstreams: Mapping[str, Upstream] = field(default_factory=dict)
+
+    async def count(self, request: ChatRequest, call: Call) -> tuple[int, bool]:
+        """Return the tokens of a prompt, and whether that is an estimate of our own.
+
+        An upstream's count is that of what it would get. Behind a guard nothing reaches an upstream unchecked, and
+        there are no callers' tokens for a count: so the first upstream alone is asked, and not for long.
+        """
+        first = self.model.upstreams[0]
+        upstream: object = self.upstreams.get(first.upstream)
+        if self.model.guard is None and isinstance(upstream, CountsTokens):
+            within = min(call.deadlines.first, _COUNT_US)
+            deadlines = replace(call.deadlines, connect=min(call.deadlines.connect, within), first=within)
+            with suppress(UpstreamError):
+                asked = replace(request, model=first.model)
+                return await upstream.count(asked, replace(call, deadlines=deadlines)), False
+        return prompt_tokens(request, self.model.bytes_a_token), True
 
 
 Assemble = Callable[[LanguageModel, Mapping[str, Upstream]], Answering]

@@ -35,6 +35,7 @@ _SAYS: Mapping[str, str] = {
     "/v1/chat/completions": "OpenAI's chat completion by a language model or a chain of answers.",
     "/v1/responses": "OpenAI's response by a language model or a chain of answers; nothing is stored.",
     "/v1/messages": "Anthropic's message by a language model or a chain of answers.",
+    "/v1/messages/count_tokens": "Anthropic's count of a prompt's tokens: the upstream's, or an estimate that says so.",
     "/v1/embeddings": "OpenAI's embeddings of texts or lists of tokens.",
     "/v1/models": "The language models and chains of answers that the caller may see.",
     "/v1/models/{model}": "One of them.",
@@ -45,6 +46,7 @@ _FIELDS: Mapping[str, Sequence[str]] = {
     "/v1/chat/completions": ("model", "messages"),
     "/v1/responses": ("model", "input"),
     "/v1/messages": ("model", "messages"),
+    "/v1/messages/count_tokens": ("model", "messages"),
     "/v1/embeddings": ("model", "input"),
 }
 _FILTER: Schema = {
@@ -165,6 +167,7 @@ _SCHEMAS: Mapping[str, Schema] = {
         },
     },
 }
+_UNSTREAMED = ("/v1/embeddings", "/v1/messages/count_tokens", "/v1/collections/{collection}/search")
 _BODIES = {"/v1/answers/{model}": ("Question", "Answer"), "/v1/collections/{collection}/search": ("Search", "Found")}
 
 
@@ -187,7 +190,7 @@ def _operation(method: str, path: str, names: Mapping[str, Sequence[str]]) -> Sc
     statuses = _REFUSED if method == "POST" else ("400", "401", "403", "404", "503")
     words = [part.strip("{}") for part in path.split("/")[2:]]
     answered: Schema = {"application/json": {"schema": _schema(reply)}}
-    streams = method == "POST" and path not in ("/v1/embeddings", "/v1/collections/{collection}/search")
+    streams = method == "POST" and path not in _UNSTREAMED
     if streams:
         answered["text/event-stream"] = {"schema": _TEXT}
     made: Schema = {

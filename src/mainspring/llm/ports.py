@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Events
 
@@ -67,6 +67,19 @@ class Upstream(Answering, Protocol):
 
     async def close(self) -> None:
         """Close its connections. Calls that are under way end with an error."""
+        ...
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """An upstream that counts the tokens of a prompt."""
+
+    async def count(self, request: ChatRequest, call: Call) -> int:
+        """Return the tokens of a prompt.
+
+        Raises:
+            UpstreamError: There is no count.
+        """
         ...
 
 

@@ -9,6 +9,7 @@ LLM_ROUTES: tuple[DataRoute, ...] = (
     DataRoute("POST", "/v1/chat/completions", Action.ENDPOINT_PREDICT, "chat", in_body=True),
     DataRoute("POST", "/v1/responses", Action.ENDPOINT_PREDICT, "responses", in_body=True),
     DataRoute("POST", "/v1/messages", Action.ENDPOINT_PREDICT, "messages", in_body=True),
+    DataRoute("POST", "/v1/messages/count_tokens", Action.ENDPOINT_PREDICT, "count_tokens", in_body=True),
     DataRoute("POST", "/v1/embeddings", Action.ENDPOINT_PREDICT, "embeddings", in_body=True),
     DataRoute("POST", "/v1/answers/{model}", Action.ENDPOINT_PREDICT, "ask"),
     DataRoute("POST", "/v1/collections/{collection}/search", Action.COLLECTION_SEARCH, "search"),

@@ -19,6 +19,7 @@ from mainspring.core.errors import MainspringError, NotFound, QuotaExceeded, Una
 from mainspring.core.time import SystemClock
 from mainspring.llm.answer_handlers import EVENTS, AnswerHandlers, AnswersSource, caller_of
 from mainspring.llm.answering import Served
+from mainspring.llm.counting import prompt_tokens
 from mainspring.llm.model import Call, ChatRequest, Deadlines, Dialect, Event, Events, UpstreamError
 from mainspring.llm.openapi import described
 from mainspring.llm.ports import Answering
@@ -201,6 +202,14 @@ class LanguageSurface:
             return await self._streamed(answering, asked, call, anthropic.EventWriter())
         answer = await answering.chat(asked, call)
         return Reply(200, anthropic.write_reply(answer), JSON_ONLY + call.outcome.fields)
+
+    async def count_tokens(self, request: Request, body: bytes | memoryview) -> Reply:
+        asked = anthropic.read_request(body, counted=True)
+        _, call = self._answering(request, asked.model)
+        served = self._models.current().get(asked.model)
+        # Of a chain of answers: what it adds is not known before it is asked.
+        tokens, estimated = (prompt_tokens(asked), True) if served is None else await served.count(asked, call)
+        return reply(200, {"input_tokens": tokens, "estimated": estimated})
 
     async def embeddings(self, request: Request, body: bytes | memoryview) -> Reply:
         asked = openai.read_embeddings(body)

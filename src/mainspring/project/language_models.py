@@ -194,7 +194,7 @@ class AppliedModels:
         names = {each.upstream: self._upstreams.get(variable(each.upstream)) for each in model.upstreams}
         known = {name: found for name, found in names.items() if found is not None}
         try:
-            return Served(model, self._assemble(model, known))
+            return Served(model, self._assemble(model, known), known)
         except MainspringError as error:
             _log.error("%s", error)
             return Served(model, _Failing(error))

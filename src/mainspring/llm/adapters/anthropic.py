@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ssl
+from typing import Annotated
 
-from mainspring.llm.adapters.server import Headers, Reader, ServerUpstream
+import msgspec
+
+from mainspring.llm.adapters.server import UNREADABLE, Headers, Reader, ServerUpstream
 from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Event, UpstreamError
 from mainspring.llm.protocol import anthropic
 from mainspring.llm.protocol.events import Frame
@@ -37,10 +40,21 @@ class AnthropicUpstream(ServerUpstream):
     def headers(self, request: ChatRequest, call: Call) -> Headers:
         return call.headers if request.dialect == "anthropic" else ()
 
+    async def count(self, request: ChatRequest, call: Call) -> int:
+        content = await self.post("/messages/count_tokens", anthropic.write_counted(request, request.model), call)
+        try:
+            return msgspec.json.decode(content, type=_Counted).input_tokens
+        except UNREADABLE as error:
+            raise self.no_answer(error) from None
+
     async def embed(self, request: EmbeddingsRequest, call: Call) -> EmbeddingsReply:  # noqa: ARG002
         raise UpstreamError(
             "This protocol has no vectors.", kind="refused", upstream=self.name, status=400, param="model"
         )
+
+
+class _Counted(msgspec.Struct):
+    input_tokens: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class _Reader(Reader):

@@ -31,6 +31,8 @@ from mainspring.llm.protocol.parts import (
 )
 from mainspring.llm.protocol.reading import Bound, Fields, InvalidField, all_of, read_object, split, without_none
 
+# Fields that a count of tokens depends on.
+_COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "mcp_servers")
 _DEFAULT_MOST = 4096  # tokens of an answer, which this protocol wants to know
 # Fields of OpenAI's callers that say nothing about the answer.
 _UNSAID = {"user", "store", "metadata", "safety_identifier", "prompt_cache_key", "stream_options", "service_tier",
@@ -77,13 +79,17 @@ class _Result(msgspec.Struct):
     type: str = ""
 
 
-def read_request(body: bytes | memoryview) -> ChatRequest:
+def read_request(body: bytes | memoryview, *, counted: bool = False) -> ChatRequest:
     """Return a request for a message.
+
+    Args:
+        counted: Whether it is one for a count of its tokens, which has no bound.
 
     Raises:
         InvalidField: It is none.
     """
-    asked, extra = split(read_object(body), _Asked)
+    given = read_object(body)
+    asked, extra = split({**given, "max_tokens": 1} if counted else given, _Asked)
     if not asked.messages:
         raise InvalidField("messages: there is none.", "messages")
     messages = [each for several in all_of(asked.messages, "messages", _messages) for each in several]
@@ -187,6 +193,16 @@ def write_request(request: ChatRequest, model: str) -> bytes:
     Raises:
         InvalidField: It has what this protocol cannot say.
     """
+    return msgspec.json.encode(_body(request, model))
+
+
+def write_counted(request: ChatRequest, model: str) -> bytes:
+    """Return the body of a request for a count of tokens. Raises as `write_request` does."""
+    body = _body(request, model)
+    return msgspec.json.encode({name: body[name] for name in _COUNTED if name in body})
+
+
+def _body(request: ChatRequest, model: str) -> Fields:
     if request.dialect != "anthropic":
         request = translated(request, _known(request))
     sampling, choice, extra = request.sampling, _written_choice(request), dict(request.extra)
@@ -213,7 +229,7 @@ def write_request(request: ChatRequest, model: str) -> bytes:
         told["output_config"] = {**extra.get("output_config", {}), "format": format_}
     most = _DEFAULT_MOST if sampling.max_tokens is None else sampling.max_tokens
     body = {"model": model, "max_tokens": most, "messages": _written(request)}
-    return msgspec.json.encode({**extra, **body, **without_none(told)})
+    return {**extra, **body, **without_none(told)}
 
 
 def _known(request: ChatRequest) -> Fields:

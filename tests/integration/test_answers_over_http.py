@@ -33,6 +33,7 @@ from mainspring.security.model import KeyScope
 from mainspring.security.policy import CedarAuthoriser, Policies
 from mainspring.serving.quota import Quota
 from mainspring.vectors.adapters.embedded import EmbeddedVectorStore
+from mainspring.vectors.adapters.tantivy import TantivyTextStore
 
 REFUNDS = "Refunds are paid within two weeks to the card."
 CITED = Script(words=("Within ", "two weeks ", "[1]."), usage=(200, 0, 5, 0))
@@ -393,6 +394,7 @@ async def test_budgets_and_guards_of_the_model_hold_for_its_chain() -> None:
 @on_a_loop
 async def test_a_collection_without_a_build_says_so_and_one_that_is_built_anew_is_searched_on(tmp_path: Path) -> None:
     books = Library(tenant=False, vectors=EmbeddedVectorStore(tmp_path / "vectors"))
+    books.texts = TantivyTextStore(tmp_path / "texts")
     books.land()
     books.chains = [Answers("quoted", retriever=Retriever("nearest", collection=books.collection))]
     async with answer_gateway(books) as asked:
@@ -412,6 +414,11 @@ async def test_a_collection_without_a_build_says_so_and_one_that_is_built_anew_i
         assert sources(await asked.search(query="refunds card", k=1)) == [["refunds"]]
         assert len(asked.looks) == 1
         books.vectors.drop(newer.index)
+        asked.away.append(True)
+        lost = await asked.post("/collections/docs/search", {"query": "refunds card"})
+        assert (lost.status_code, "being built anew" in lost.text) == (503, True)
+        assert books.vectors.names() == [], "of a build that may be an old one no index is made"
+        asked.away.clear()
         assert sources(await asked.search(query="refunds card", k=1)) == [["refunds"]], "made again from its chunks"
 
 

@@ -35,7 +35,6 @@ from mainspring.project.served_definitions import (
     COLLECTION,
     MODEL,
     CatalogDefinitions,
-    ServedDefinitions,
 )
 from mainspring.registry.adapters.memory import MemoryVersions
 from mainspring.security.model import ApiKey, Binding, Holder, Kind, Role
@@ -48,7 +47,7 @@ from mainspring.vectors.chunking import declaring as chunks
 from mainspring.vectors.declaring import Collection, Encoder
 from mainspring.vectors.model import Build
 from mainspring.vectors.open_indexes import OpenIndexes
-from mainspring.vectors.ports import VectorStore
+from mainspring.vectors.ports import TextStore, VectorStore
 
 PAGES = Source(
     "pages",
@@ -71,7 +70,8 @@ class Library:
     """Parts that a project has for collections and answers, in memory; and its definitions, as `apply` stores them."""
 
     def __init__(self, *, tenant: bool = True, words: bool = True, vectors: VectorStore | None = None) -> None:
-        self.lake, self.locks, self.texts = MemoryLake(), MemoryLocks(), MemoryTextStore()
+        self.lake, self.locks = MemoryLake(), MemoryLocks()
+        self.texts: TextStore = MemoryTextStore()
         self.vectors = vectors or MemoryVectorStore()
         self.open_indexes = OpenIndexes(lambda: self.lake, self.vectors, lambda: self.locks, lambda: self.texts)
         self.clock, self.builds = ManualClock(10 * DAY), CatalogBuilds(memory_catalog(), "lake")
@@ -144,6 +144,7 @@ class Asked:
     models: AppliedModels
     frozen: list[bool]
     looks: list[float]  # at the catalog, that searches waited for
+    away: list[bool]  # with an element: such a look finds no catalog
 
     def freeze(self) -> None:
         """Let the gateway hear of nothing new, unless it looks by itself."""
@@ -177,23 +178,29 @@ async def answer_gateway(
     """Serve the chains and collections of a library, or of a project, once they are known."""
     kit = Kit()
     kit.keys = HeldKeys(kit.keys)  # type: ignore[assignment]
-    definitions, text, frozen, looks = CatalogDefinitions(project), [""], list[bool](), list[float]()
+    definitions, text, frozen, looks, away = (
+        CatalogDefinitions(project),
+        [""],
+        list[bool](),
+        list[float](),
+        list[bool](),
+    )
 
     def read() -> str:
         new = text[0] if frozen else definitions.read()
         text[0] = text[0] if text[0] == new else new
         return text[0]
 
-    def look(within_s: float) -> None:
+    def look(within_s: float) -> str | None:
         looks.append(within_s)
-        retrieval.take(msgspec.json.decode(definitions.read(), type=ServedDefinitions), models.current())
+        return None if away else CatalogDefinitions(project).read()
 
     retrieval = Retrieval(project, look, Usages(None, project.clock))
     models = AppliedModels(read, servers or {}, put_together, retrieval)
     serving = language_gateway({}, kit=kit, source=models, authoriser=authoriser)
     async with serving as gateway, httpx.AsyncClient(trust_env=False) as http:
         await wait_until_async(lambda: bool(retrieval.collections), "the collection")
-        yield Asked(gateway, http, models, frozen, looks)
+        yield Asked(gateway, http, models, frozen, looks, away)
 
 
 def sources(results: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[str]]:

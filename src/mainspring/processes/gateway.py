@@ -82,7 +82,7 @@ def build_gateway(
                 catalog.further,
                 project.settings.upstreams,
                 guarded(project, partial(assemble, shared=shared)),
-                Retrieval(project, catalog.look, usages),
+                Retrieval(project, lambda within_s: catalog.further() if catalog.look(within_s) else None, usages),
                 erasures,
             ),
             project.authoriser,

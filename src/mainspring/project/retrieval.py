@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.core.errors import MainspringError, NotReady
 from mainspring.llm.adapters.quoting import QuotingModel
@@ -63,14 +64,15 @@ class Retrieval:
     """Chains and collections of a gateway. `take` is called on its event loop, searches run in threads.
 
     Args:
-        look: Waits until the catalog was looked at again, or for so many seconds.
+        look: Waits until the catalog was looked at again, or for so many seconds, and returns the text of
+            `ServedDefinitions`; `None` if the catalog did not respond.
         usages: Usage of language models, that of chains included.
 
     Attributes:
         chains, collections: Those that are served now, by name.
     """
 
-    def __init__(self, project: Project, look: Callable[[float], None], usages: Usages) -> None:
+    def __init__(self, project: Project, look: Callable[[float], str | None], usages: Usages) -> None:
         self._project, self._look, self._usages = project, look, usages
         self.chains: Mapping[str, ServedChain] = {}
         self.collections: Mapping[str, ServedCollection] = {}
@@ -112,7 +114,7 @@ class Retrieval:
 
     def _collection(self, declared: Collection) -> ServedCollection:
         threads = self._threads.setdefault(declared.name, SearchThreads(declared.name))
-        return ServedCollection(declared, lambda: self._builds, partial(self._look, _LOOK_S), self._open, threads)
+        return ServedCollection(declared, lambda: self._builds, self._refreshed, self._open, threads)
 
     def _chain(
         self,
@@ -168,6 +170,14 @@ class Retrieval:
             collection.threads.run,
         )
 
+    def _refreshed(self) -> bool:
+        """Bring the builds up to date with the catalog. Called in a thread."""
+        text = self._look(_LOOK_S)
+        if text is None:
+            return False
+        self._builds = msgspec.json.decode(text or "{}", type=ServedDefinitions).builds
+        return True
+
     def _encoder(self, declared: Collection) -> Encoder:
         build = self._builds.get(declared.name)
         return self._project.encoder(declared.encoder, None if build is None else build.encoder)
@@ -176,6 +186,9 @@ class Retrieval:
         indexes = self._project.open_indexes
         if restoring:
             indexes.forget(collection)
+            if indexes.of(collection, build).count() < build.chunks:  # a build does it
+                indexes.forget(collection)
+                raise NotReady(f"Collection {collection.name!r} is being built anew.", fix="ask again.")
         return Opened(
             build,
             indexes.of(collection, build, restoring=restoring),

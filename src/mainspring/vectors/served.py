@@ -95,13 +95,13 @@ class ServedCollection:
 
     Attributes:
         builds: Returns the newest known build of each collection.
-        look: Waits for the next look at the catalog's builds.
+        look: Brings `builds` up to date with the catalog; returns whether that responded.
         open: Opens a build; called in a search's thread.
     """
 
     declared: Collection
     builds: Callable[[], Mapping[str, Build]]
-    look: Callable[[], None]
+    look: Callable[[], bool]
     open: Open
     threads: SearchThreads = field(repr=False)
 
@@ -130,10 +130,11 @@ class ServedCollection:
         try:
             return act(self.open(self.declared, build, restoring=False))
         except NotFound:  # swapped, or lost
-            self.look()
+            known = self.look()
         newer = self._build()
         try:
-            return act(self.open(self.declared, newer, restoring=newer == build))
+            # Of a build that may be an old one, no index is made again: its chunks may be gone.
+            return act(self.open(self.declared, newer, restoring=known and newer == build))
         except NotFound:
             raise NotReady(f"Collection {self.declared.name!r} is being built anew.", fix="ask again.") from None
 

@@ -35,6 +35,7 @@ class Catalog:
         self.routes.publish([route(Arm("1", "a" * 64))])
         self.away = False
         self.asked = 0
+        self.further = "one"
 
     def connect(self) -> Any:
         if self.away:
@@ -59,8 +60,9 @@ class Here:
 
     def started(self) -> CatalogCopy:
         copy = CatalogCopy(
-            self.catalog.connect, self.clock, max_stale_us=HOUR, file=self.file, monotonic=lambda: self.seconds
-        )
+            self.catalog.connect, self.clock, further=lambda: self.catalog.further, max_stale_us=HOUR, file=self.file,
+            monotonic=lambda: self.seconds,
+        )  # fmt: skip
         copy.start()
         self.copies.append(copy)
         return copy
@@ -232,3 +234,23 @@ def test_a_start_reads_the_table_also_where_its_revision_is_that_of_the_saved_co
 def test_a_copy_that_cannot_be_read_is_none(tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     assert CopyFile(tmp_path / "copy", of="here", pepper=PEPPER).load() is None
+
+
+def test_further_content_is_followed_read_at_once_where_asked_and_there_without_the_catalog(here: Here) -> None:
+    first = here.copy.further()
+    assert first == "one"
+    here.catalog.further = "two"
+    assert here.copy.look(30)
+    assert here.copy.further() == "two"
+    here.catalog.further = "three"
+    here.passes(2)
+    wait_until(lambda: here.copy.further() == "three", "the copy to follow")
+    same = here.copy.further()
+    here.catalog.further = "thr" + "ee"
+    assert here.copy.look(30)
+    assert here.copy.further() is same, "an equal text is the same object"
+    here.copy.stop()
+    here.catalog.away = True
+    later = here.started()
+    assert not later.look(30)
+    assert later.further() == "three"

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from mainspring.core.errors import MainspringError, Unavailable
@@ -178,13 +177,16 @@ class CatalogCopy:
         """
         return self._table().further
 
-    def look(self, within_s: float) -> None:
-        """Wait until the catalog was looked at again, or for a time at most."""
+    def look(self, within_s: float) -> bool:
+        """Wait until the catalog was looked at again, or for a time at most; return whether it responded."""
         with self._lock:
             self._wanted, checked = True, self._checked
         self._wake.set()
-        with suppress(TimeoutError):
+        try:
             checked.result(within_s)
+        except TimeoutError:
+            return False
+        return self._away is False
 
     # Keys
 

@@ -41,7 +41,9 @@ ms.LanguageModel(
     "assistant", upstreams=[ms.UpstreamModel("local", "tiny")], cache=ms.AnswerCache(ttl="1d"),
     guard=ms.Guard(tools=[ms.Tool("refund", approval=True)], personal={"email": "redact"}),
 )
-pages = ms.Source("pages", schema={"page": ms.String, "body": ms.String}, event_time="at")
+pages = ms.Source(
+    "pages", schema={"page": ms.String, "body": ms.String, "customer": ms.String}, event_time="at"
+)
 docs = ms.Collection(
     "docs", source=pages, text="body", key="page", chunk=ms.chunks.sentences(20), encoder=ms.Encoder("words")
 )
@@ -69,7 +71,7 @@ async def gateway(project: Project, upstream: Upstream) -> AsyncIterator[httpx.A
         'name = "own"\nmodules = ["own_personal"]\n[profiles.local]\n'
         f'gateway = "http://127.0.0.1:{port}"\n[profiles.local.llm.upstreams.local]\nurl = "{upstream.url}"\n'
     )
-    serving_project = Project(load_settings(project.settings.root, environment={}))
+    serving_project = Project(load_settings(project.settings.root, environment={}), encoders=project.encoders)
     token = issue(
         project.key_store, name="caller", scopes=(KeyScope.PREDICT,), lifetime_us=DAY, clock=project.wall,
         pepper=project.pepper,
@@ -89,6 +91,7 @@ async def gateway(project: Project, upstream: Upstream) -> AsyncIterator[httpx.A
         end = asyncio.get_running_loop().time() + 15
         while not await known() and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)  # its first look at erasures
         yield client
     stop.set()
     await serving
@@ -157,11 +160,8 @@ def test_no_route_leaves_a_personal_value_in_a_file_or_a_log(
 
 
 def test_a_chain_of_answers_keeps_its_texts_encrypted(project: Project) -> None:
-    land(
-        project,
-        "pages",
-        [{"page": "refunds", "body": "Refunds go to the card.", "at": to_datetime(project.wall.now())}],
-    )
+    row = {"page": "refunds", "body": "Refunds go to the card.", "customer": "ben"}
+    land(project, "pages", [{**row, "at": to_datetime(project.wall.now())}])
     build_collection(project, "docs")
     answer = ask(project, "help", f"Do refunds go to the card of {ASKED}?", before=[f"I am {ANA}."])
     assert answer.citations
@@ -172,17 +172,61 @@ def test_a_chain_of_answers_keeps_its_texts_encrypted(project: Project) -> None:
     assert files_with(project, ASKED, ANA) == []
 
 
+def test_what_a_gateway_is_asked_of_documents_is_in_no_file_and_ends_with_an_erasure(project: Project) -> None:
+    at = to_datetime(project.wall.now())
+    rows = [("hers", f"The code of the door is {SAID}.", ANA), ("his", "The shop opens early on weekdays.", "ben")]
+    land(project, "pages", [{"page": page, "body": body, "customer": of, "at": at} for page, body, of in rows])
+    build_collection(project, "docs")
+
+    async def body(upstream: Upstream) -> None:
+        async with gateway(project, upstream) as client:
+            asks = {"question": f"The code of the door is? {ASKED}"}
+            for stream in (False, True):
+                reply = await client.post("/answers/help", json={**asks, "stream": stream})
+                assert reply.status_code == 200, reply.text
+                assert SAID in reply.text
+            as_model = {"model": "help", "messages": [{"role": "user", "content": asks["question"]}]}
+            assert SAID in (await client.post("/chat/completions", json=as_model)).text
+            assert files_with(project, ASKED) == []
+            (ana,) = find_subjects(project, "customer", [ANA])
+            await asyncio.to_thread(erasing.erase, project, [ana])
+            end = asyncio.get_running_loop().time() + 10
+            while SAID in (await client.post("/answers/help", json=asks)).text:
+                assert asyncio.get_running_loop().time() < end
+                await asyncio.sleep(0.1)
+            assert SAID not in (await client.post("/chat/completions", json=as_model)).text
+
+    with scripted() as upstream:
+        asyncio.run(body(upstream))
+    found = files_with(project, SAID, ASKED)
+    assert found == []
+
+
 def test_an_erasure_ends_what_a_gateway_remembers(project: Project) -> None:
     async def body(upstream: Upstream) -> None:
         upstream.usual = Script(words=(f"{SAID} ", f"of {ANA}."))
         asks = bodies(f"Who is {ANA}?")["/chat/completions"]
         async with gateway(project, upstream) as client:
-            for _ in range(3):
+
+            async def remembered() -> bool:
                 assert SAID in (await client.post("/chat/completions", json=asks)).text
-            assert len(upstream.heard) == 1
+                before = len(upstream.heard)
+                await asyncio.sleep(1.2)  # the gateway has read the mark of erasures by then
+                return (
+                    SAID in (await client.post("/chat/completions", json=asks)).text and len(upstream.heard) == before
+                )
+
+            assert await remembered() or await remembered()
+            upstream.heard.clear()
             upstream.usual = Script(words=("Nobody.",))
+            for who in (ANA, "ben-11aa22bb"):
+                upstream.then(Script(words=(), calls={"refund": f'{{"customer": "{who}"}}'}))
+                _, asked = next(iter(bodies(f"Refund {who}.").items()))
+                await client.post("/chat/completions", json=asked)
             (ana,) = find_subjects(project, "customer", [ANA])
+            assert {each.store: each.rows for each in erasing.plan(project, [ana]).held}["held calls"] == 1
             await asyncio.to_thread(erasing.erase, project, [ana])
+            assert ["ben-11aa22bb" in each.arguments for each in held_calls(project)] == [True]
 
             async def asked_again() -> bool:
                 return "Nobody" in (await client.post("/chat/completions", json=asks)).text
@@ -191,9 +235,9 @@ def test_an_erasure_ends_what_a_gateway_remembers(project: Project) -> None:
             while not await asked_again():
                 assert asyncio.get_running_loop().time() < end
                 await asyncio.sleep(0.1)
-            assert len(upstream.heard) == 2
+            assert len(upstream.heard) == 3, "two refunds, and the question once"
             assert await asked_again()
-            assert len(upstream.heard) == 2
+            assert len(upstream.heard) == 3, "two refunds, and the question once"
 
     with scripted() as upstream:
         asyncio.run(body(upstream))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Events
@@ -127,6 +127,10 @@ class HeldCalls(Protocol):
 
     def get(self, call: str) -> HeldCall | None:
         """Return a call by its id."""
+        ...
+
+    def remove(self, calls: Sequence[str]) -> None:
+        """Remove calls by their ids."""
         ...
 
     def decide(self, call: str, status: Status, *, by: str, at: int) -> bool:

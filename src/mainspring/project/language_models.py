@@ -126,7 +126,7 @@ class AppliedModels:
         self._served: Mapping[str, Served] | None = None
         self._text = ""
         self._contents: dict[str, str] = {}
-        self._following: asyncio.Task[None] | None = None
+        self._following: list[asyncio.Task[None]] = []
 
     def current(self) -> Mapping[str, Served]:
         if self._served is None:
@@ -143,25 +143,33 @@ class AppliedModels:
 
     def start(self) -> None:
         self._upstreams = {name: build_upstream(server) for name, server in self._servers.items() if server.url}
-        self._following = asyncio.get_running_loop().create_task(self._follow())
+        loop = asyncio.get_running_loop()
+        self._following = [loop.create_task(self._follow())]
+        if self._erasures is not None:
+            self._following.append(loop.create_task(self._follow_erasures(self._erasures)))
 
     async def stop(self) -> None:
-        if self._following is not None:
-            self._following.cancel()
+        for task in self._following:
+            task.cancel()
             with suppress(asyncio.CancelledError):
-                await self._following
+                await task
         for each in self._upstreams.values():
             await each.close()
         if self._retrieval is not None:
             self._retrieval.close()
+
+    async def _follow_erasures(self, erasures: ErasureMark) -> None:
+        """Read the mark again and again: apart, as a catalog that is away holds nothing else up."""
+        while True:
+            with suppress(MainspringError):
+                await asyncio.to_thread(erasures.read)
+            await asyncio.sleep(_POLL_S)
 
     async def _follow(self) -> None:
         away = False
         while True:
             try:
                 await self._look()
-                if self._erasures is not None:
-                    await asyncio.to_thread(self._erasures.read)
                 away = False
             except MainspringError as error:
                 if not away:

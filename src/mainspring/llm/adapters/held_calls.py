@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import sqlalchemy as sa
 
@@ -60,6 +62,10 @@ class CatalogHeldCalls:
         with catalog_errors(self._name), self._engine.connect() as connection:
             row = connection.execute(sa.select(held_calls).where(_at.id == call)).first()
         return None if row is None else HeldCall(**row._mapping)
+
+    def remove(self, calls: Sequence[str]) -> None:
+        with catalog_errors(self._name), self._engine.begin() as connection:
+            connection.execute(held_calls.delete().where(_at.id.in_(calls)))
 
     def decide(self, call: str, status: Status, *, by: str, at: int) -> bool:
         waits = (_at.id == call) & (_at.status == "waiting") & (_at.asked_at > at - STANDS_US)

@@ -21,7 +21,7 @@ class SealedHeldCalls:
     def __init__(self, store: HeldCalls, keys: Keys) -> None:
         self._store = store
         self._keys = keys
-        self.decide = store.decide
+        self.decide, self.remove = store.decide, store.remove
 
     def ask(self, call: HeldCall) -> HeldCall | None:
         envelope = envelopes.seal(self._keys.newest(CALLS), CALLS, call.id, call.arguments.encode())

@@ -27,7 +27,7 @@ from mainspring.features.tilelog.rows import tiles_table
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.auditing import audit
 from mainspring.operations.materialize import materialise_views
-from mainspring.operations.subjects import artefacts, documents, endpoints, messages
+from mainspring.operations.subjects import artefacts, calls, documents, endpoints, messages
 from mainspring.operations.subjects.artefacts import Artefact
 from mainspring.operations.subjects.naming import Subject, former_names, key_values
 from mainspring.operations.subjects.receipts import signed
@@ -104,6 +104,8 @@ def _planned(
     found = {stream.name: messages.find(project, stream, subjects) for stream in messages.erasable(project)}
     held += [Held(f"stream/{name}", len(each.places)) for name, each in found.items() if each.places]
     held += [Held(f"collection/{name}", count) for name, count in documents.find(project, subjects).items()]
+    if quoting := calls.find(project, subjects):
+        held.append(Held("held calls", len(quoting)))
     held += [Held(f"stream endpoint/{name}", count) for name, count in endpoints.find(project, subjects).items()]
     states = sum(
         state is not None
@@ -274,6 +276,8 @@ def _carry_out(project: Project, subjects: Sequence[Subject], planned: Plan, tol
     told(PREDICTIONS)
     for subject in subjects:
         project.predictions.erase(subject.keys)
+    told("held calls")
+    calls.erase(project, subjects)
     told("keys")
     project.subject_keys.destroy([each.name for each in subjects])
     told("audit")

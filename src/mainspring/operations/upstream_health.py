@@ -10,6 +10,7 @@ from mainspring.llm.upstream_states import IN_FLIGHT, UP, WAITING
 from mainspring.project import Project
 from mainspring.serving.plane.slots import folder, numbers
 
+_ACTS = "mainspring_llm_guard_acts"
 _NAMES = (UP, WAITING, IN_FLIGHT)
 
 
@@ -37,6 +38,28 @@ class UpstreamHealth:
         if self.up:
             return "partly resting"
         return "probed" if self.probing else "resting"
+
+
+@dataclass(frozen=True, slots=True)
+class GuardActs:
+    """Acts of a language model's guard since the gateway's processes began."""
+
+    rule: str
+    outcome: str
+    count: int
+
+
+def guard_acts(project: Project, model: str) -> list[GuardActs]:
+    """Return what the guard of a language model did, the most frequent first. It asks each process."""
+    sums: dict[tuple[str, str], int] = {}
+    for text in numbers(folder(project.settings.state)).values():
+        for family in text_string_to_metric_families(text.decode()):
+            for sample in family.samples if family.name == _ACTS else ():
+                if sample.name == f"{_ACTS}_total" and sample.labels["model"] == model:
+                    key = (sample.labels["rule"], sample.labels["outcome"])
+                    sums[key] = sums.get(key, 0) + round(sample.value)
+    found = [GuardActs(rule, outcome, count) for (rule, outcome), count in sums.items()]
+    return sorted(found, key=lambda each: (-each.count, each.rule, each.outcome))
 
 
 def upstream_health(project: Project) -> dict[tuple[str, str], UpstreamHealth]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from kit.console.flights import NOW, Project, declared
 from kit.encoders import WordEncoder
 from mainspring.core.definition_registry import collecting
 from mainspring.core.time import DAY, HOUR, to_datetime
-from mainspring.llm.budgets import Budgets, Spend
+from mainspring.llm.budgets import Spend
 from mainspring.llm.declaring import LanguageModel, TokenPrice, UpstreamModel
 from mainspring.llm.guarding.declaring import Guard, Tool
 from mainspring.llm.held_calls import HeldCall
 from mainspring.llm.limits import AnswerCache
+from mainspring.llm.machine_budgets import MachineBudgets
 from mainspring.llm.prompts import Prompt, Variable
 from mainspring.llm.usage import FOLDER
 from mainspring.llm.usage_table import UsageRow, UsageTable, Used
@@ -28,7 +30,6 @@ from mainspring.operations.collections import build_collection
 from mainspring.operations.ingest import land
 from mainspring.operations.prompts import point
 from mainspring.security.model import KeyScope, Principal
-from mainspring.serving.plane.counts import FILE, Counts
 from mainspring.serving.plane.slots import folder
 from mainspring.serving.quota import Quota
 from mainspring.vectors.declaring import Encoder
@@ -160,12 +161,12 @@ def _use(project: Project) -> None:
     table.write([msgspec.json.encode(each) for each in rows], project.wall.now(), seal=True)
     table.close()
     folder(project.settings.state).mkdir(parents=True)
-    counts = Counts(folder(project.settings.state) / FILE)
-    counts.open()
-    budgets = Budgets(counts, Counts(held=True), clock=project.wall)
+    asyncio.run(_spend(project))
+
+
+async def _spend(project: Project) -> None:
+    budgets = MachineBudgets.within(folder(project.settings.state), project.wall)
     for caller, tokens in (("k1", 97_000), ("k2", 12_000)):
-        who = Principal(caller, caller, frozenset(KeyScope))
-        budgets.reserve((DAILY, RESEARCH), who, "assistant", Spend(tokens, tokens * 1000)).settle(
-            Spend(tokens, tokens * 1000)
-        )
-    counts.close()
+        who, spend = Principal(caller, caller, frozenset(KeyScope)), Spend(tokens, tokens * 1000)
+        (await budgets.reserve((DAILY, RESEARCH), who, "assistant", spend)).settle(spend)
+    await budgets.close()

@@ -18,18 +18,19 @@ from mainspring.llm.answering import Shared, assemble
 from mainspring.llm.declaring import LanguageModel, UpstreamModel
 from mainspring.llm.health import BreakerRule
 from mainspring.llm.limits import Fallback
-from mainspring.operations.upstream_health import UpstreamHealth, upstream_health
+from mainspring.llm.usage import Usages
+from mainspring.operations.upstream_health import GuardActs, UpstreamHealth, guard_acts, upstream_health
 from mainspring.serving.plane.slots import Slots, folder
 
 
 class Exposed:
     """The numbers of one process, as a registry collects them."""
 
-    def __init__(self, shared: Shared) -> None:
-        self._shared = shared
+    def __init__(self, shared: Shared, usages: Usages) -> None:
+        self._shared, self._usages = shared, usages
 
     def collect(self) -> list[Metric]:
-        return list(self._shared.states.metrics(["m"]))
+        return [*self._shared.states.metrics(["m"]), *self._usages.metrics()]
 
     def text(self) -> bytes:
         registry = CollectorRegistry()
@@ -55,10 +56,15 @@ def test_the_health_of_upstreams_is_that_of_all_processes(tmp_path: Path) -> Non
                 await assemble(model, upstreams, shared).chat(asked(), call())
         slots = [Slots(folder(project.settings.state), number, 2) for number in range(2)]
         for each, shared in zip(slots, (well, ill), strict=True):
-            await each.start(Exposed(shared).text, lambda: True)
+            usages, told = Usages(None, project.wall), call()
+            told.outcome.guarded["secret", "redact"] = 2
+            usages.note("m", told, told.begun + 1)
+            await each.start(Exposed(shared, usages).text, lambda: True)
         found = await asyncio.to_thread(upstream_health, project)
         assert found["m", "a"] == UpstreamHealth(up=1, resting=1)
         assert (found["m", "a"].state, found["m", "b"].state) == ("partly resting", "up")
+        assert await asyncio.to_thread(guard_acts, project, "m") == [GuardActs("secret", "redact", 4)]
+        assert await asyncio.to_thread(guard_acts, project, "other") == []
         for each in slots:
             await each.stop()
 

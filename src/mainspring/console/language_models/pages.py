@@ -18,6 +18,7 @@ from mainspring.core.ids import check_id
 from mainspring.core.time import DAY
 from mainspring.operations.llm_usage import LanguageModelUsage, usage
 from mainspring.operations.quotas import QuotaUse
+from mainspring.operations.upstream_health import guard_acts
 from mainspring.project import Project
 from mainspring.project.language_models import declared_models
 from mainspring.security.model import Action
@@ -53,7 +54,9 @@ def add_language_model_pages(router: APIRouter, project: Project, frame: Frame) 
         name = check_id(model, "language model")
         readable = may(request, project, Action.PREDICTION_READ, f"endpoint/{name}")
         view = model_page(project, name, days, readable=readable)
-        return page("language_model.html", framed(request, view=view, row=view.rows[0], readable=readable))
+        row = view.rows[0]
+        acts = guard_acts(project, name) if row.model.guard is not None else []
+        return page("language_model.html", framed(request, view=view, row=row, acts=acts, readable=readable))
 
 
 def add_language_model_api(router: APIRouter, project: Project) -> None:

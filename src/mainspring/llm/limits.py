@@ -54,7 +54,8 @@ class AnswerCache(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         ttl: Time after which an answer is made anew; a duration.
-        most_bytes: Size of all answers that a gateway process keeps.
+        most_bytes: Size of all answers that a gateway process keeps; those under way, which several callers may wait
+            for, have as much again.
         sampled: Whether answers of requests with another temperature than 0 are kept, too: each caller then gets the
             same one again.
         similar: Cosine of two questions from which on the answer of one is given for the other, after the same

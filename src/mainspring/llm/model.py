@@ -23,6 +23,7 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 # Why a choice ended. Others that an upstream gives are kept.
 STOP, LENGTH, TOOL_CALLS, CONTENT_FILTER = "stop", "length", "tool_calls", "content_filter"
 
+PROVENANCE = "provenance"  # field of a message or part, with which a caller lowers the trust in it
 _NONE: Mapping[str, Any] = {}
 
 

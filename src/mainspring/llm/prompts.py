@@ -18,8 +18,8 @@ import msgspec
 from mainspring.core.definition_registry import declare, expect
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
-from mainspring.llm.guarding.provenance import PROVENANCE, Label, lowered
-from mainspring.llm.model import Message, Text
+from mainspring.llm.guarding.provenance import Label, lowered
+from mainspring.llm.model import PROVENANCE, Message, Text
 
 Type = Literal["text", "integer", "number", "boolean"]
 _TYPES: Mapping[Type, type | tuple[type, ...]] = {

@@ -299,3 +299,23 @@ def test_a_bound_that_is_none_is_refused(read: Any, field: str, asked: Any, wron
     with pytest.raises(InvalidField) as caught:
         read(json.dumps({"model": "m", **asked, field: wrong}).encode())
     assert caught.value.param == field
+
+
+@pytest.mark.parametrize(
+    ("read", "asked"),
+    [
+        (openai.read_request, {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}),
+        (
+            anthropic.read_request,
+            {"max_tokens": 1, "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]},
+        ),
+        (responses.read_request, {"input": [{"role": "user", "content": [{"type": "input_text", "text": "a"}]}]}),
+    ],
+)
+@pytest.mark.parametrize("place", ["message", "part"])
+def test_a_callers_mark_of_less_trust_is_kept_by_each_protocol(read: Any, asked: Any, place: str) -> None:
+    asked = json.loads(json.dumps(asked))
+    (message,) = asked.get("messages") or asked["input"]
+    (message if place == "message" else message["content"][0])["provenance"] = "retrieved"
+    (found,) = read(json.dumps({"model": "m", **asked}).encode()).messages
+    assert (found if place == "message" else found.content[0]).extra == {"provenance": "retrieved"}

@@ -23,12 +23,13 @@ from mainspring.llm.guarding.characters import hidden, without_hidden
 from mainspring.llm.guarding.declaring import Guard
 from mainspring.llm.guarding.fingerprints import AFTER, BEFORE, Fingerprints, canary
 from mainspring.llm.guarding.patterns import shapes
-from mainspring.llm.guarding.provenance import PROVENANCE, Label, labelled, lowered
+from mainspring.llm.guarding.provenance import Label, labelled, lowered
 from mainspring.llm.guarding.scanner import MARK, REDACT, Rules, Scanner, scan
 from mainspring.llm.guarding.signing import Signer
 from mainspring.llm.held_calls import HeldCall
 from mainspring.llm.model import (
     CONTENT_FILTER,
+    PROVENANCE,
     TOOL_CALLS,
     Call,
     ChatReply,

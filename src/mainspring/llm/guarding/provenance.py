@@ -15,8 +15,6 @@ from typing import Any
 
 from mainspring.llm.guarding.characters import plain
 
-PROVENANCE = "provenance"  # field of a part of a message, with which a caller lowers the trust in it
-
 
 class Label(StrEnum):
     """Source of a text, the most trusted first."""

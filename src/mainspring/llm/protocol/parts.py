@@ -10,6 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from mainspring.llm.model import (
+    PROVENANCE,
     ChatRequest,
     Dialect,
     Image,
@@ -60,7 +61,9 @@ def read_part(given: Fields, place: str, dialect: Dialect) -> Part:
         InvalidField: It has no kind, or not what its kind needs.
     """
     kind = _string(given, "type", place)
-    others = {} if dialect == "responses" else {name: given[name] for name in given if name not in _CONTENT}
+    others = {name: given[name] for name in given if name not in _CONTENT}
+    if dialect == "responses":
+        others = provenance_of(given)
     field = _TEXTS[dialect].get(kind)
     if field is not None:
         return Text(_string(given, field, place), others)
@@ -71,6 +74,11 @@ def read_part(given: Fields, place: str, dialect: Dialect) -> Part:
     if dialect == "responses":
         raise InvalidField(f"{place}: content of type {kind!r} is not supported.", place)
     return Other(kind, given)
+
+
+def provenance_of(given: Fields) -> Fields:
+    """Return the field with which a caller lowers the trust in a message or part, if it is there."""
+    return {PROVENANCE: given[PROVENANCE]} if PROVENANCE in given else {}
 
 
 def _openai_image(given: Fields, place: str) -> tuple[str, str] | None:

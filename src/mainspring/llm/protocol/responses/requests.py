@@ -7,7 +7,15 @@ from typing import Literal
 import msgspec
 
 from mainspring.llm.model import ChatRequest, Message, ResponseFormat, Sampling, Text, Tool, ToolCall, ToolChoice
-from mainspring.llm.protocol.parts import Asked, FormatKind, read_choice, read_content, read_function, read_schema
+from mainspring.llm.protocol.parts import (
+    Asked,
+    FormatKind,
+    provenance_of,
+    read_choice,
+    read_content,
+    read_function,
+    read_schema,
+)
 from mainspring.llm.protocol.reading import Bound, Fields, InvalidField, all_of, read_object, split
 
 # Fields that say nothing about the answer, or ask for what is so anyway.
@@ -87,7 +95,7 @@ def _add(messages: list[Message], given: Fields, place: str) -> None:
             if item.role is None:
                 raise InvalidField(f"{place}.role: there is none.", f"{place}.role")
             content = read_content(item.content, f"{place}.content", "responses")
-            messages.append(Message(role=item.role, content=content))
+            messages.append(Message(role=item.role, content=content, extra=provenance_of(given)))
         case "function_call":
             call = ToolCall(id=item.call_id, name=item.name, arguments=item.arguments)
             last = messages[-1] if messages else None
@@ -97,7 +105,8 @@ def _add(messages: list[Message], given: Fields, place: str) -> None:
                 messages.append(Message(role="assistant", tool_calls=(call,)))
         case "function_call_output":
             content = read_content(item.output, f"{place}.output", "responses")
-            messages.append(Message(role="tool", content=content, tool_call_id=item.call_id))
+            extra = provenance_of(given)
+            messages.append(Message(role="tool", content=content, tool_call_id=item.call_id, extra=extra))
         case "reasoning":  # of an earlier answer: upstreams do not want it back
             pass
         case _:

@@ -10,14 +10,25 @@ import pytest
 import mainspring as ms
 from kit.answered import Help, chain, help_project, local, ratings, strict
 from kit.answered import replied as _replied
+from kit.console.client import Client
+from kit.people import known
 from kit.scripted_upstream import Heard, Script
-from mainspring.core.errors import Conflict, Invalid, NotFound
+from mainspring.console.app import create_app
+from mainspring.core.errors import Conflict, Denied, Invalid, NotFound
+from mainspring.core.time import DAY
+from mainspring.delivery.rollout.model import RolloutState
 from mainspring.operations.answer_feedback import rate
 from mainspring.operations.answer_gates import judge_agreement, labels_of
 from mainspring.operations.answer_judging import judge_answers
 from mainspring.operations.answer_versions import answer_versions
 from mainspring.operations.answers import evaluate_chain, replay, watch
+from mainspring.operations.keys import create_key
+from mainspring.operations.models import curating, waiving
 from mainspring.operations.promote import promote, rollback
+from mainspring.operations.rollout import interventions
+from mainspring.registry.processes import local_user
+from mainspring.security.keys import issue
+from mainspring.security.model import KeyScope
 
 GATES = [ms.gates.at_least("answered", 0.9), ms.gates.beats("answered", sure=0.9, margin=0.4)]
 
@@ -75,6 +86,21 @@ def test_the_champion_answers_whatever_is_declared_since_and_a_rollback_brings_i
     moved = [each.detail for each in good.audit.read() if each.action == "rollback"]
     assert moved == [f"version 3 -> version 1, bundle {good.versions.get('help', '1').digest[:12]}"]
     assert [each.promoted for each in good.evaluations.newest("help", count=9)] == [True, False, True]
+
+
+def test_a_version_needs_the_approvals_and_waivers_that_any_model_needs(help_: Help) -> None:
+    gates = [ms.gates.at_least("answered", 0.9), ms.gates.approved(1)]
+    project = help_.declare(chain("Answer badly.", gates=gates))
+    assert [each.passed for each in promote(project, "help").results] == [False, False]
+    known(project, local_user(), "local:ben")
+    key = create_key(project, "ben", ["manage"], DAY, created_by="local:ben")
+    curating.approve(project, "help:1", key=key)
+    assert [each.passed for each in promote(project, "help").results] == [False, True]
+    with pytest.raises(Denied, match="is the author of help:1"):
+        waiving.waive(project, "help:1", "answered at least 0.9", reason="a test", until="1d")
+    waiving.waive(project, "help:1", "answered at least 0.9", reason="a test", until="1d", key=key)
+    made = promote(project, "help")
+    assert (made.promoted, bool(made.results[0].waived)) == (True, True)
 
 
 def test_a_collection_that_is_declared_otherwise_since_is_shown_and_refused(help_: Help) -> None:
@@ -165,3 +191,26 @@ def test_a_judge_scores_logged_answers_once_each(help_: Help) -> None:
     plain = help_.declare(chain(judges=[ms.Judge("faithful", model=strict, labels=ratings.supported)]))
     with pytest.raises(Invalid, match="no column for its judgements"):
         judge_answers(plain, "help", "faithful")
+
+
+def test_pages_of_a_chain_as_a_model_ask_no_language_model(help_: Help) -> None:
+    gates = [ms.gates.at_least("answered", 0.5)]
+    promote(help_.declare(chain(gates=gates)), "help")
+    project = help_.declare(chain("Answer in one sentence.", gates=gates), ms.Rollout("help"))
+    state = interventions.start(project, "help")
+    assert isinstance(state, RolloutState)
+    key = issue(
+        project.key_store,
+        name="all",
+        scopes=tuple(KeyScope),
+        lifetime_us=DAY,
+        clock=project.wall,
+        pepper=project.pepper,
+    )
+    client, asked = Client(create_app(project), key), len(help_.upstream.heard)
+    for page in ("/models/help", "/models/help/versions/1", "/models/help/versions/2/promote", f"/rollouts/{state.id}"):
+        found = client.page(page)
+        assert found.status_code == 200, page
+    assert "answered at least 0.5" in client.page("/models/help/versions/1").text
+    assert client.page("/endpoints/help").headers["location"] == "/answers/help"
+    assert len(help_.upstream.heard) == asked

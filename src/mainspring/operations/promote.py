@@ -222,7 +222,7 @@ def _gates(project: Project, model: str) -> Sequence[Gate]:
         NotFound: It is neither declared nor registered.
     """
     if model in project.definitions.answers:
-        return project.definitions.answers[model].gates
+        return project.definitions.gates_of(model)
     if model not in project.definitions.models and project.versions.all(model):
         return ()
     return project.definitions.model(model).gates

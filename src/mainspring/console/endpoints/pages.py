@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import RedirectResponse, Response
 
 from mainspring.console.background_cache import Looking
 from mainspring.console.charts import spark
@@ -95,6 +95,8 @@ def add_endpoint_pages(router: APIRouter, project: Project, looking: Looking, fr
 
     @router.get("/endpoints/{endpoint}")
     def show_endpoint(request: Request, endpoint: str, period: Asked) -> Response:
+        if endpoint in project.definitions.answers:  # as a rollout or an incident of a chain links it
+            return RedirectResponse(f"/answers/{endpoint}", status_code=303)
         return one(request, endpoint, period)
 
     @router.get("/endpoints/{endpoint}/performance")

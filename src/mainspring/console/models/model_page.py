@@ -105,7 +105,7 @@ def model_page(
         owner=declared.owner if declared else "",
         task=str(declared.task) if declared else "",
         features=tuple(declared.inputs) if declared else (),
-        gates=tuple(map(str, declared.gates)) if declared else (),
+        gates=tuple(map(str, project.definitions.gates_of(model))),
         aliases=aliases,
         marked=len(marks),
         serving=served,

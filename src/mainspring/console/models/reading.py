@@ -63,13 +63,19 @@ def evaluated(
 
 
 def judged_gates(project: Project, looking: Looking, version: ModelVersion) -> Seen[tuple[GateResult, ...]]:
-    """Return the results of a version's gates now. This scores its held-out rows beside the champion's."""
-    champion, declared = champion_beside(project, version), project.definitions.models.get(version.model)
+    """Return the results of a version's gates now. This scores its held-out rows beside the champion's.
+
+    Of a chain of answers they are those of the last evaluation: to look at a page asks no language model.
+    """
+    if version.model in project.definitions.answers:
+        stored = project.evaluations.newest(version.model, version.version)
+        return Seen(True, stored[0].results if stored else (), None)
+    champion = champion_beside(project, version)
     key = (
         "gates",
         version.digest,
         None if champion is None else champion.digest,
-        tuple(map(str, declared.gates)) if declared else (),
+        tuple(map(str, project.definitions.gates_of(version.model))),
         tuple(project.approvals.of(version.model, version.version)),
         tuple(project.waivers.of(version.model, version.version)),
         project.wall.now() // _KEPT_US,  # a waiver ends, a latency changes

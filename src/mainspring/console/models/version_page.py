@@ -116,7 +116,6 @@ def version_page(project: Project, looking: Looking, model: str, number: str, se
     children = [each for each in everything if each.tags.get(PARENT) == version.digest]
     intervals = _intervals(project, looking, version) if bundle.found else Seen(bundle.ready, None, bundle.problem)
     approvals = project.approvals.of(model, version.version)
-    declared = project.definitions.models.get(model)
     return VersionPage(
         version=version,
         newer=numbers[place + 1] if place + 1 < len(numbers) else None,
@@ -133,7 +132,7 @@ def version_page(project: Project, looking: Looking, model: str, number: str, se
         approvals=tuple(approvals),
         withdrawn=tuple(project.approvals.withdrawn(model, version.version)),
         approvers=counted(version, authors, approvals, people(project)),
-        needed=needed(declared.gates if declared else (), project.settings.approvals),
+        needed=needed(project.definitions.gates_of(model), project.settings.approvals),
         evaluation=next(iter(project.evaluations.newest(model, version.version)), None),
         mark=next((mark for mark in project.deletions.all() if _is(mark, version)), None),
         serves=shares(serving(project, seen).get(model, ()), version.version),

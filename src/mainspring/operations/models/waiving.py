@@ -29,8 +29,7 @@ def waive(project: Project, reference: str, gate: str, *, reason: str, until: st
         Corrupt: Its bundle is damaged.
     """
     version = find(project, reference)
-    declared = project.definitions.models.get(version.model)
-    gates = declared.gates if declared else ()
+    gates = project.definitions.gates_of(version.model)
     chosen, reason = gate_named(gates, gate), storable(reason).strip()
     if not reason:
         raise Invalid("A waiver needs a reason.", fix="give --reason.")
@@ -121,8 +120,7 @@ def from_others(project: Project, version: ModelVersion, waivers: Sequence[Waive
 
     This was checked when a waiver was given, but the project may want approvals only since then.
     """
-    declared = project.definitions.models.get(version.model)
-    if not waivers or not needed(declared.gates if declared else (), project.settings.approvals):
+    if not waivers or not needed(project.definitions.gates_of(version.model), project.settings.approvals):
         return list(waivers)
     wrote, known = authors(project, version), people(project)
     return [each for each in waivers if wrote and known.apart(each.actor, wrote)]

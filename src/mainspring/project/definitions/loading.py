@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import importlib
 import traceback
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -117,11 +117,18 @@ class Definitions:
     def model(self, name: str) -> Model:
         return _named(self.models, name, "model")
 
+    def gates_of(self, name: str) -> Sequence[Gate]:
+        """Return the gates of a model or of a chain of answers; none if neither of that name is declared."""
+        declared: Model | Answers | None = self.models.get(name) or self.answers.get(name)
+        return () if declared is None else tuple(declared.gates)
+
     def pipeline(self, name: str) -> Graph:
         """Return the graph of a pipeline."""
         return _named(self.pipelines, name, "pipeline").graph
 
     def endpoint(self, name: str) -> Endpoint:
+        if name in self.answers:
+            raise NotFound(f"{name!r} is a chain of answers, no endpoint.", fix="see `mainspring answers --help`.")
         return _named(self.endpoints, name, "endpoint")
 
     def served(self, name: str) -> Endpoint:

@@ -16,7 +16,7 @@ from typing import Any
 import openai
 import pytest
 
-from kit.answer_gateway import BODIES, Asked, Library, answer_gateway, sources
+from kit.answer_gateway import BODIES, PAGES, Asked, Library, answer_gateway, sources
 from kit.encoders import WordEncoder
 from kit.scripted_upstream import Script, Upstream, scripted
 from kit.waiting import free_port, wait_until_async
@@ -329,6 +329,34 @@ async def test_a_policy_of_the_project_may_permit_a_tenant_to_a_group_and_forbid
         granted = asked.key("collection/docs", "tenant/a")
         for body in ({"query": "x"}, {"query": "x", "tenant": "a"}):
             assert (await asked.post("/collections/docs/search", body, granted)).status_code == 403
+
+
+@on_a_loop
+async def test_what_identifies_a_person_is_withheld_and_a_text_that_does_only_for_those_who_may_see_it() -> None:
+    by_name = library(tenant=False, source=replace(PAGES, pii=["path", "author"]))
+    async with answer_gateway(by_name) as asked:
+        (hit, *_) = (await asked.search(query=REFUNDS, k=1))[0]
+        assert (hit["source"], hit["chunk"], hit["text"]) == (None, None, REFUNDS)
+        assert hit["fields"] == {"section": "r", "stars": 7}
+        events = await asked.post("/answers/quoted", {"question": REFUNDS, "stream": True})
+        assert ("event: answer" in events.text, '"refunds"' in events.text) == (True, False)
+        chat = {"model": "quoted", "messages": [{"role": "user", "content": REFUNDS}]}
+        assert '"refunds"' not in (await asked.post("/chat/completions", chat)).text
+    letters = library(tenant=False, source=replace(PAGES, pii=["body"]))
+    async with answer_gateway(letters) as asked:
+        told = set()
+        for words in ("refunds card", "zebra"):
+            for path, body in (
+                ("/collections/docs/search", {"query": words}),
+                ("/answers/quoted", {"question": words}),
+                ("/chat/completions", {"model": "quoted", "messages": [{"role": "user", "content": words}]}),
+            ):
+                answer = await asked.post(path, body)
+                told.add((path, answer.status_code, answer.text))
+        assert len(told) == 3
+        assert {status for _, status, _ in told} == {403}
+        revealing = asked.gateway.kit.key(*KeyScope).removeprefix("Bearer ")
+        assert (await asked.post("/answers/quoted", {"question": REFUNDS}, revealing)).status_code == 200
 
 
 # What fails

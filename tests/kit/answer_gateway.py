@@ -69,7 +69,10 @@ BODIES = {
 class Library:
     """Parts that a project has for collections and answers, in memory; and its definitions, as `apply` stores them."""
 
-    def __init__(self, *, tenant: bool = True, words: bool = True, vectors: VectorStore | None = None) -> None:
+    def __init__(
+        self, *, tenant: bool = True, words: bool = True, vectors: VectorStore | None = None, source: Source = PAGES
+    ) -> None:
+        self.source = source
         self.lake, self.locks = MemoryLake(), MemoryLocks()
         self.texts: TextStore = MemoryTextStore()
         self.vectors = vectors or MemoryVectorStore()
@@ -77,7 +80,7 @@ class Library:
         self.clock, self.builds = ManualClock(10 * DAY), CatalogBuilds(memory_catalog(), "lake")
         self.prediction_log = MemoryLedger()
         self.collection = Collection(
-            "docs", source=PAGES, text="body", key="path", chunk=chunks.sentences(64), encoder=Encoder("words"),
+            "docs", source=source, text="body", key="path", chunk=chunks.sentences(64), encoder=Encoder("words"),
             fields=["section", "stars", "author"], tenant="team" if tenant else None, words=words,
         )  # fmt: skip
         self.words: Any = WordEncoder(64)
@@ -96,7 +99,7 @@ class Library:
             for team, pages in bodies.items()
             for path, body in pages.items()
         ]  # fmt: skip
-        self.ingestor.ingest(PAGES, rows, keyings={}, batch_id=str(sorted(row["path"] for row in rows)))
+        self.ingestor.ingest(self.source, rows, keyings={}, batch_id=str(sorted(row["path"] for row in rows)))
 
     def encoder(self, _declared: Encoder, digest: str | None = None) -> Any:
         self._encoders[self.words.digest] = self.words

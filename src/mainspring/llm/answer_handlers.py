@@ -31,7 +31,7 @@ from mainspring.llm.protocol.events import framed
 from mainspring.llm.protocol.reading import InvalidField
 from mainspring.llm.protocol.searches import read_search, search_document
 from mainspring.llm.usage import FAILED, LEFT, described
-from mainspring.security.model import Principal
+from mainspring.security.model import Action, Principal
 from mainspring.security.ports import Authoriser
 from mainspring.security.tenants import tenant_of
 from mainspring.serving.http.message import JSON_ONLY, Reply, Request, Streamed
@@ -126,6 +126,7 @@ class AnswerHandlers:
 
     def as_model(self, chain: ServedChain, request: Request) -> ChainModel:
         """Return a chain as a language model of the caller of a request."""
+        self._check_personal(caller_of(request), chain)
         tenant = partial(self._tenant, caller_of(request), chain.collection.declared)
         return ChainModel(chain, partial(self._over, chain, request), tenant)
 
@@ -135,6 +136,7 @@ class AnswerHandlers:
             raise NotFound(f"There is no chain of answers {request.model[:128]!r}.", fix="GET /v1/models lists them.")
         asking, named, events = read_question(body)
         call = self._call(request, chain)
+        self._check_personal(call.caller, chain)
         tenant = self._tenant(call.caller, chain.collection.declared, named)
         over = partial(self._over, chain, request)
         if events:
@@ -191,6 +193,13 @@ class AnswerHandlers:
         about = described("answer", declared.model_name, call.outcome)
         request.outside = Outside(f"answer {declared.name}", call.begun, now, about, fault)
 
+    def _check_personal(self, caller: Principal, chain: ServedChain) -> None:
+        """Raise if a chain answers from texts that identify a person, which the caller may not see."""
+        declared = chain.collection.declared
+        if declared.text in chain.collection.personal:
+            column = f"column/{declared.source.name}/{declared.text}"
+            self._authoriser.check(caller, Action.COLUMN_REVEAL, column)
+
     def _tenant(self, caller: Principal, collection: Collection, named: str | None) -> str | None:
         """Return the tenant of a search. None that a caller names goes further unless a policy permits it: a version of
         a chain may search another collection than `collection`."""
@@ -208,7 +217,7 @@ class AnswerHandlers:
         noted: asyncio.Queue[bytes] = asyncio.Queue()
 
         def note(query: str, found: Retrieved) -> None:
-            noted.put_nowait(retrieved_event(query, found))
+            noted.put_nowait(retrieved_event(query, found, chain.declared))
 
         answering = asyncio.ensure_future(watched(asked(noted=note), call, over))
         begun = asyncio.ensure_future(noted.get())

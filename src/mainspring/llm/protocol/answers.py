@@ -88,10 +88,7 @@ def read_chat(request: ChatRequest) -> tuple[Asking, str | None]:
 def answer_document(answer: CitedAnswer, declared: Answers) -> dict[str, Any]:
     """Return an answer as callers get it. Its citations have the text and the document that they point to, unless a
     source marks those as personal."""
-    collection = declared.retriever.collection
-    personal = {collection.key, collection.text}.intersection(collection.source.pii)
-    hidden: Fields = {"chunk": None, "source": None} if collection.key in personal else {}
-    hidden |= {"text": None, "path": []} if collection.text in personal else {}
+    hidden = _hidden(declared)
     return {
         "id": answer.id,
         "object": "answer",
@@ -112,6 +109,14 @@ def answer_document(answer: CitedAnswer, declared: Answers) -> dict[str, Any]:
         "cost": answer.cost_micros / MILLIONTHS,
         "latency_ms": round(answer.latency_us / 1000, 3),
     }
+
+
+def _hidden(declared: Answers) -> Fields:
+    """Return what a citation has in place of what identifies a person."""
+    collection = declared.retriever.collection
+    personal = {collection.key, collection.text}.intersection(collection.source.pii)
+    hidden: Fields = {"chunk": None, "source": None} if collection.key in personal else {}
+    return hidden | ({"text": None, "path": []} if collection.text in personal else {})
 
 
 def _citation(citation: Citation, passage: Passage) -> Fields:
@@ -190,9 +195,10 @@ def pieces(text: str) -> Iterator[str]:
         at = end
 
 
-def retrieved_event(query: str, found: Retrieved) -> bytes:
+def retrieved_event(query: str, found: Retrieved, declared: Answers) -> bytes:
     """Return the event that says what a question's query found."""
-    told = [{"chunk": each.id, "source": each.document, "score": each.score} for each in found.passages]
+    hidden = {name: value for name, value in _hidden(declared).items() if name in ("chunk", "source")}
+    told = [{"chunk": each.id, "source": each.document, "score": each.score, **hidden} for each in found.passages]
     return framed(msgspec.json.encode({"query": query, "passages": told, "index": found.version}), "retrieved")
 
 

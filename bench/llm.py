@@ -6,7 +6,11 @@ bytes on without looking at them; LiteLLM's proxy runs with one worker and witho
 own; the client and the upstream share the last one, so where a gateway is faster than they are, what counts is how many
 requests and tokens it passes on per second of its own processor.
 
-nginx is Debian's package `nginx-light`. LiteLLM: `python bench/peers.py litellm`.
+All servers run; they are measured in turns, in another order each round. Figures are medians of the rounds, and so are
+the ratios, each of two turns of one round: what else the machine does meanwhile falls on both.
+
+nginx is Debian's package `nginx-light` (`apt-get install nginx-light`; `tests/servers.sh --bench` installs it).
+LiteLLM: `python bench/peers.py litellm`. The usual rounds take five minutes.
 """
 
 from __future__ import annotations
@@ -20,10 +24,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
@@ -31,12 +36,10 @@ import starting
 from environments import PEERS
 from mainspring.serving.load.generator import http_request, run
 from report import Case, report
-from starting import CORES, HERE, free_ports, process, processor_s
-from turns import best, turns_of
+from starting import CORES, HERE, free_ports, missing, process, processor_s
 
 TOKENS = 64
 CONNECTIONS = 32
-MORE = ("requests_per_s", "tokens_per_s", "requests_per_busy_s", "tokens_per_busy_s")
 MESSAGES = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "When does the train leave?"}]
 SERVICE = """import mainspring as ms
 
@@ -73,7 +76,6 @@ class Measured:
     tokens_per_s: float | None = None
     requests_per_busy_s: float | None = None
     tokens_per_busy_s: float | None = None
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class Side:
 
     port: int
     headers: tuple[tuple[str, str], ...] = ()
+    gateway: bool = True
 
     def request(self, *, stream: bool) -> bytes:
         more = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
@@ -115,7 +118,7 @@ def _more(connection: socket.socket) -> bytes:
 
 
 def measured(side: Side, seconds: float, upstream: int) -> Measured:
-    """Measure a server whose answers are the upstream's.
+    """Measure a server whose answers are the upstream's, for as long for each load, and half as long for first tokens.
 
     Args:
         upstream: The upstream's process.
@@ -124,19 +127,19 @@ def measured(side: Side, seconds: float, upstream: int) -> Measured:
         RuntimeError: They are not.
     """
     check(side)
-    first_tokens(side, 50)
-    firsts = first_tokens(side, int(150 * seconds))
+    first_tokens(side, 10)
+    firsts = first_tokens(side, int(100 * seconds))
     figures = {}
     for name, stream, each in (("requests", False, 1), ("tokens", True, TOKENS)):
         requests = [side.request(stream=stream)]
-        run(("127.0.0.1", side.port), requests, connections=CONNECTIONS, seconds=1.0)
+        run(("127.0.0.1", side.port), requests, connections=CONNECTIONS, seconds=0.3)
         busy = processor_s() - own_s(upstream)
         load = run(("127.0.0.1", side.port), requests, connections=CONNECTIONS, seconds=seconds)
         busy = processor_s() - own_s(upstream) - busy
         if set(load.statuses) != {200}:
             raise RuntimeError(f"statuses {dict(load.statuses)}")
         figures[f"{name}_per_s"] = round(load.per_second * each)
-        if busy > 0.05:
+        if busy > 0.05 and side.gateway:
             figures[f"{name}_per_busy_s"] = round(load.answered * each / busy)
     p50, p99 = (float(np.quantile(firsts, share)) for share in (0.5, 0.99))
     return Measured(round(p50), round(p99), **figures)
@@ -198,7 +201,7 @@ def ours(folder: Path, upstream: int) -> Iterator[Side]:
 def nginx(folder: Path, upstream: int) -> Iterator[Side]:
     found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if found is None:
-        raise RuntimeError("not installed: apt-get install nginx-light")
+        raise RuntimeError("not installed: run `apt-get install nginx-light`, or `tests/servers.sh --bench`")
     port = free_ports()
     settings = folder / "nginx.conf"
     settings.write_text(NGINX.format(folder=folder, upstream=upstream, port=port))
@@ -212,6 +215,8 @@ def litellm(folder: Path, upstream: int) -> Iterator[Side]:
     settings = folder / "litellm.yaml"
     params = {"model": "openai/made", "api_base": f"http://127.0.0.1:{upstream}/v1", "api_key": "none"}
     settings.write_text(json.dumps({"model_list": [{"model_name": "made", "litellm_params": params}]}))
+    if why := missing("litellm"):
+        raise RuntimeError(why)
     command = [str(PEERS / "litellm" / "bin" / "litellm"), "--config", str(settings), "--port", str(port)]
     quiet = {
         "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
@@ -225,55 +230,64 @@ def litellm(folder: Path, upstream: int) -> Iterator[Side]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=5.0, help="how long each load is kept up")
-    parser.add_argument("--rounds", type=int, default=2, help="turns of ours, the upstream and nginx")
+    parser.add_argument("--seconds", type=float, default=1.5, help="how long a turn keeps each load up")
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each; LiteLLM has half as many")
     parser.add_argument("--no-peers", action="store_true")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary, made(Path(temporary)) as (upstream, pid):
-
-        def turn(kind: str, serve: Callable[[Path, int], AbstractContextManager[Side]], number: int) -> Measured:
-            folder = Path(temporary) / f"{kind}{number}"
+    notes: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as temporary, made(Path(temporary)) as (upstream, pid), ExitStack() as running:
+        sides = {"upstream": Side(upstream, gateway=False)}
+        for name, serve in (("ours", ours), ("nginx", nginx), ("litellm", litellm)):
+            if name == "litellm" and arguments.no_peers:
+                continue
+            folder = Path(temporary) / name
             folder.mkdir()
-            with serve(folder, upstream) as side:
-                return measured(side, arguments.seconds, pid)
+            try:
+                sides[name] = running.enter_context(serve(folder, upstream))
+            except (RuntimeError, OSError) as error:
+                if name == "ours":
+                    raise
+                notes[name] = str(error)
+        rounds = []
+        for number in range(arguments.rounds):
+            turns = [name for name in sides if name != "litellm" or number % 2 == 0]
+            turns = turns[number % len(turns) :] + turns[: number % len(turns)]
+            rounds.append({name: measured(sides[name], arguments.seconds, pid) for name in turns})
+            print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr, flush=True)
+    report("llm", cases(rounds, notes))
 
-        sides: dict[str, Sequence[Measured]] = {}
-        bare = [measured(Side(upstream), arguments.seconds, pid) for _ in range(arguments.rounds)]
-        sides["upstream"] = [replace(each, requests_per_busy_s=None, tokens_per_busy_s=None) for each in bare]
-        sides["ours"] = [turn("ours", ours, number) for number in range(arguments.rounds)]
-        try:
-            sides["nginx"] = [turn("nginx", nginx, number) for number in range(arguments.rounds)]
-        except RuntimeError as error:
-            sides["nginx"] = [Measured(note=str(error))]
-        if not arguments.no_peers:
-            sides |= turns_of(("litellm",), lambda kind: [turn(kind, litellm, 0)], Measured)
-    report("llm", cases({name: best(each, MORE) for name, each in sides.items()}))
 
+def cases(rounds: Sequence[Mapping[str, Measured]], notes: Mapping[str, str]) -> list[Case]:
+    """Return the cases, of medians: the floor of delays is the bare upstream's, which is taken off; of throughput it is
+    nginx."""
 
-def cases(sides: dict[str, Measured]) -> list[Case]:
-    """Return the cases: the floor of delays is zero and so not named; of throughput it is nginx."""
-    bare, notes = sides.pop("upstream"), {name: each.note for name, each in sides.items() if each.note}
+    def figures(name: str, figure: str, *, less: str = "") -> dict[int, float]:
+        """Return the figure of a side by round, less than that of another in the same round."""
+        found = {}
+        for number, turns in enumerate(rounds):
+            value = getattr(turns[name], figure) if name in turns else None
+            off = getattr(turns[less], figure) if less else 0
+            if value is not None and off is not None:
+                found[number] = value - off
+        return found
 
-    def added(name: str, figure: str) -> float | None:
-        one, other = getattr(sides[name], figure), getattr(bare, figure)
-        return None if one is None or other is None else round(one - other)
-
-    def case(title: str, unit: str, figure: str) -> Case:
-        others = {name: getattr(each, figure) for name, each in sides.items() if name not in ("ours", "nginx")}
+    def case(title: str, unit: str, figure: str, *, less: str = "") -> Case:
+        found = {name: figures(name, figure, less=less) for name in ("ours", "nginx", "litellm")}
+        medians = {name: round(median(values.values())) if values else None for name, values in found.items()}
+        paired = {}
+        for name in ("nginx", "litellm"):
+            both = found[name].keys() & found["ours"].keys()
+            if both and not less:
+                ratio = median(found["ours"][number] / found[name][number] for number in both)
+                paired["floor" if name == "nginx" else name] = round(ratio, 3)
         return Case(
-            title, unit, getattr(sides["ours"], figure), getattr(sides["nginx"], figure), others, notes,
-            more_is_better=True,
+            title, unit, medians["ours"], medians["nginx"], {"litellm": medians["litellm"]}, notes,
+            more_is_better=not less, paired=paired,
         )  # fmt: skip
 
-    delays = [
-        Case(
-            f"delay added at the first token, one caller, {figure[6:9]}", "µs", added("ours", figure),
-            added("nginx", figure), {name: added(name, figure) for name in sides if name not in ("ours", "nginx")},
-        )
-        for figure in ("first_p50_us", "first_p99_us")
-    ]  # fmt: skip
     return [
-        *delays,
+        case("delay added at the first token, one caller, p50", "µs", "first_p50_us", less="upstream"),
+        case("delay added at the first token, one caller, p99", "µs", "first_p99_us", less="upstream"),
         case(f"whole answers, {CONNECTIONS} callers", "requests/s", "requests_per_s"),
         case("whole answers, per second of the gateway's processor", "requests", "requests_per_busy_s"),
         case(f"streams of {TOKENS} tokens, {CONNECTIONS} callers", "tokens/s", "tokens_per_s"),

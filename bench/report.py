@@ -17,6 +17,9 @@ class Case:
     """One measured case.
 
     A peer that cannot run here is null, with the reason under its name in `notes`; so is a floor that does not exist.
+
+    Attributes:
+        paired: How good ours is against "floor" and peers, by pairs of turns; without it, by the figures.
     """
 
     case: str
@@ -26,18 +29,20 @@ class Case:
     peers: Mapping[str, float | None] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     more_is_better: bool = False
+    paired: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def vs_floor(self) -> float | None:
         """How good ours is against the floor: 1 is equal, more is better."""
-        return self._ratio(self.floor)
+        return self.paired.get("floor") or self._ratio(self.floor)
 
     @property
     def vs_best_peer(self) -> float | None:
-        measured = [value for value in self.peers.values() if value is not None]
+        measured = [(value, name) for name, value in self.peers.items() if value is not None]
         if not measured:
             return None
-        return self._ratio(max(measured) if self.more_is_better else min(measured))
+        value, name = max(measured) if self.more_is_better else min(measured)
+        return self.paired.get(name) or self._ratio(value)
 
     def _ratio(self, other: float | None) -> float | None:
         if self.ours is None or other is None or not self.ours or not other:

@@ -14,6 +14,8 @@ command -v nats-server >/dev/null || wanted+=(nats-server)
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || wanted+=(mosquitto)
 command -v softhsm2-util >/dev/null || wanted+=(softhsm2)
 [ "$(uname)" != Linux ] || command -v gnome-keyring-daemon >/dev/null || wanted+=(gnome-keyring dbus-daemon)
+# Of benchmarks only.
+if [ "${1:-}" = --bench ]; then command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || wanted+=(nginx-light); fi
 [ ${#wanted[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "Installing ${wanted[*]}" >&2

@@ -95,6 +95,7 @@ class Accounted:
             told: Usage | None = None
             size = generated = 0
             begun, open_ = False, set[int]()
+            bounded = most is not None or bool(self._limited)
             events = self._inner.stream(request, account.call(_MARGIN))
             try:
                 async for batch in events:
@@ -104,6 +105,8 @@ class Accounted:
                         told = event.usage or told
                         (open_.discard if event.finish else open_.add)(event.index)
                     yield batch
+                    if not bounded:
+                        continue
                     generated = tokens_of(size, self._model.bytes_a_token)
                     if self._limited and generated + _MARGIN > piece and (most is None or piece < most):
                         piece = await account.next_piece(generated, piece)

@@ -45,6 +45,8 @@ def reply_tokens(reply: ChatReply, bytes_a_token: float = BYTES_A_TOKEN) -> int:
 def event_bytes(event: Event) -> int:
     """Return the size of what an event adds to an answer."""
     size = len(event.text) if event.text.isascii() else len(event.text.encode())
+    if not (event.reasoning or event.refusal or event.tool_calls):  # as nearly all
+        return size
     size += len(event.reasoning.encode()) + len(event.refusal.encode())
     for call in event.tool_calls:
         size += len(call.name) + len(call.arguments.encode())

@@ -283,9 +283,10 @@ class LanguageSurface:
         if task is not None:
             self._streams.add(task)
         try:
-            yield b"".join([writer.write(event) for event in batch])
+            write = writer.write
+            yield b"".join([write(event) for event in batch])
             async for batch in events:  # noqa: PLR1704
-                yield b"".join([writer.write(event) for event in batch])
+                yield write(batch[0]) if len(batch) == 1 else b"".join([write(event) for event in batch])
             yield writer.end()
         except asyncio.CancelledError:
             if not self._cutting or task is None:

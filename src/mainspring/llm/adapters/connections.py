@@ -217,7 +217,8 @@ class Answer:
             self._check()
             await self._wait(due)
         parts, self.parts, self.size = self.parts, [], 0
-        self._connection.resume()
+        if self._connection.paused:
+            self._connection.resume()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def due(self, begun: bool) -> float:
@@ -249,8 +250,11 @@ class Answer:
         if self._released:
             return
         self.parts += parts
-        self.size += sum(map(len, parts))
-        self.wake()
+        for part in parts:
+            self.size += len(part)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def completed(self) -> None:
         self.complete = True
@@ -319,7 +323,7 @@ class _Connection(asyncio.Protocol):
         self._parser: Any = None
         self._headers: dict[str, str] = {}
         self._size = self._bodiless = 0
-        self._paused = False
+        self.paused = False
         self._informational = False
         self._parts: list[bytes] = []
         self.on_body = self._parts.append  # called for each chunk, which may be a token
@@ -361,8 +365,8 @@ class _Connection(asyncio.Protocol):
             if self._bodiless > _MOST_HEAD and not answer.complete:
                 self._failed(f"its head is larger than {_MOST_HEAD} bytes")
                 return
-        if answer.size > _HIGH and not answer.complete and not self._paused:
-            self._paused = True
+        if answer.size > _HIGH and not answer.complete and not self.paused:
+            self.paused = True
             self._transport.pause_reading()
 
     def ask(self, answer: Answer, request: bytes) -> None:
@@ -393,8 +397,8 @@ class _Connection(asyncio.Protocol):
 
     def resume(self) -> None:
         """Read on."""
-        if self._paused:
-            self._paused = False
+        if self.paused:
+            self.paused = False
             if self.open:
                 self._transport.resume_reading()
 

@@ -14,6 +14,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 V = TypeVar("V")
 Fields = dict[str, Any]
 _MOST_BYTES = 4 << 20
+_FIELDS: dict[type, frozenset[str]] = {}
 # A number of tokens or answers, which bounds what an upstream does. A negative one means "without a bound" to some.
 Bound = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
 
@@ -66,13 +67,19 @@ def split(given: Any, kind: type[T], place: str = "") -> tuple[T, Fields]:
         what, _, path = str(error).partition(" - at `$")
         param = f"{place}{path.rstrip('`')}".lstrip(".")
         raise InvalidField(f"{param or 'The body'}: {what}.", param) from None
-    names = kind.__struct_fields__
+    names = _FIELDS.get(kind)
+    if names is None:
+        names = _FIELDS[kind] = frozenset(kind.__struct_fields__)
+    if given.keys() <= names:
+        return known, {}
     return known, {name: value for name, value in given.items() if name not in names}
 
 
 def all_of(given: Sequence[Fields] | None, place: str, read: Callable[[Fields, str], V]) -> tuple[V, ...]:
     """Return what `read` makes of each element of a list and its path."""
-    return tuple(read(each, f"{place}[{number}]") for number, each in enumerate(given or ()))
+    if not given:
+        return ()
+    return tuple([read(each, f"{place}[{number}]") for number, each in enumerate(given)])
 
 
 def without_none(fields: Mapping[str, Any]) -> Fields:

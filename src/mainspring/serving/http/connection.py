@@ -334,6 +334,11 @@ class Connection(asyncio.BufferedProtocol):
             parts, self._parts = self._parts, []
             self._transport.write(b"".join(parts))
 
+    @property
+    def choked(self) -> bool:
+        """Whether the peer does not read what was sent."""
+        return self._choked_since != 0.0
+
     async def room(self) -> None:
         """Wait while the peer does not read what was sent, or until it is gone."""
         while self._choked_since and not self._transport.is_closing():

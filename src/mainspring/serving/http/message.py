@@ -273,7 +273,8 @@ class Request:
             async for part in parts:
                 if part:
                     connection.send(self, part)
-                    await connection.room()
+                    if connection.choked:
+                        await connection.room()
             whole = True
         finally:
             connection.finish(self, whole=whole)

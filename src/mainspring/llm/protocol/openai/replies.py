@@ -100,7 +100,7 @@ def read_reply(body: bytes) -> ChatReply | bytes:
         id=given.id or "",
         model=given.model or "",
         created=int(given.created or 0),
-        choices=tuple(_choice(each) for each in given.choices),
+        choices=tuple([_choice(each) for each in given.choices]),
         usage=read_usage(given.usage),
         raw=body,
     )
@@ -110,11 +110,13 @@ def _choice(given: _ChoicePart) -> Choice:
     said = given.message
     if said is None:
         raise msgspec.ValidationError("A choice has no message")
-    calls = tuple(
-        ToolCall(id=each.id or "", name=each.function.name or "", arguments=each.function.arguments or "")
-        for each in said.tool_calls or ()
-        if each.function is not None
-    )
+    calls: tuple[ToolCall, ...] = ()
+    if said.tool_calls:
+        calls = tuple(
+            ToolCall(id=each.id or "", name=each.function.name or "", arguments=each.function.arguments or "")
+            for each in said.tool_calls
+            if each.function is not None
+        )
     message = Message(
         role="assistant",
         content=(Text(said.content),) if said.content else (),

@@ -98,7 +98,11 @@ def read_request(body: bytes | memoryview) -> ChatRequest:
             max_tokens=asked.max_completion_tokens or asked.max_tokens,
             stop=(asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ()),
             choices=asked.n or 1,
-            **{name: getattr(asked, name) for name in _SAMPLING},
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+            seed=asked.seed,
+            frequency_penalty=asked.frequency_penalty,
+            presence_penalty=asked.presence_penalty,
         ),
         stream=bool(asked.stream),
         wants_usage=wants_usage,
@@ -108,9 +112,14 @@ def read_request(body: bytes | memoryview) -> ChatRequest:
 
 def _message(given: Fields, place: str) -> Message:
     known, extra = split(given, _Asking, place)
+    content = known.content
+    if isinstance(content, str):
+        parts: tuple[Part, ...] = (Text(content),) if content else ()
+    else:
+        parts = read_content(content, f"{place}.content", "openai")
     return Message(
         role=known.role,
-        content=read_content(known.content, f"{place}.content", "openai"),
+        content=parts,
         tool_calls=all_of(known.tool_calls, f"{place}.tool_calls", _call),
         tool_call_id=known.tool_call_id or "",
         name=known.name or "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mainspring.llm.model import (
@@ -61,30 +61,34 @@ class Step:
 class ScriptedUpstream:
     """An upstream that asks `script` what to do with each request.
 
+    Args:
+        keeps: Whether it generates no more than it is asked to; then its words have one letter.
+
     Attributes:
         worked: Request's id -> how often the upstream worked on it.
         open: Calls under way.
     """
 
-    def __init__(self, name: str, script: Callable[[], Step]) -> None:
+    def __init__(self, name: str, script: Callable[[], Step], *, keeps: bool = False) -> None:
         self.name = name
+        self._keeps = keeps
         self._script = script
         self.worked: Counter[str] = Counter()
         self.open = 0
         self.asked = 0
 
     async def chat(self, request: ChatRequest, call: Call) -> ChatReply:
-        step = await self._begin(call)
+        step = self._kept(await self._begin(call), request)
         try:
             await self._wait(step, call)
-            text = f"{self.name} " * step.events
+            text = ("x" if self._keeps else f"{self.name} ") * step.events
             choice = Choice(message=Message(role="assistant", content=(Text(text),)))
             return ChatReply(id="r", model=request.model, choices=(choice,), usage=step.usage)
         finally:
             self.open -= 1
 
     async def stream(self, request: ChatRequest, call: Call) -> AsyncGenerator[Events, None]:
-        step = await self._begin(call)
+        step = self._kept(await self._begin(call), request)
         try:
             await self._wait(step, call)
             for number in range(step.events):
@@ -93,7 +97,8 @@ class ScriptedUpstream:
                 if step.fails and number == step.after:
                     raise self._error(step, begun=True)
                 last = number == step.events - 1
-                yield (Event(text=f"{self.name}:{number} ", finish="stop" if last else ""),)
+                text = "x" if self._keeps else f"{self.name}:{number} "
+                yield (Event(text=text, finish="stop" if last else ""),)
             if step.usage is not None:
                 yield (Event(usage=step.usage),)
         finally:
@@ -109,6 +114,14 @@ class ScriptedUpstream:
         if step.fails not in UNSEEN:
             self.worked[call.id] += 1
         return step
+
+    def _kept(self, step: Step, request: ChatRequest) -> Step:
+        most = request.sampling.max_tokens
+        if not self._keeps or most is None:
+            return step
+        told = step.usage
+        usage = None if told is None else Usage(prompt=told.prompt, completion=min(told.completion, most))
+        return replace(step, events=min(step.events, most), after=min(step.after, most - 1), usage=usage)
 
     async def _wait(self, step: Step, call: Call) -> None:
         first_s = call.deadlines.first / 1e6

@@ -243,6 +243,7 @@ def test_many_calls_at_once_never_exceed_a_budget(seed) -> None:
             count = draw.randint(1, 40)
             usage = Usage(prompt=draw.randint(1, prompt), completion=2 * count)
             return Step(
+                first_s=draw.choice([0.01, 0.02, 0.3]),
                 events=count,
                 usage=draw.choice([None, usage]),
                 fails=kind,
@@ -251,7 +252,7 @@ def test_many_calls_at_once_never_exceed_a_budget(seed) -> None:
 
         prompt = prompt_tokens(asked())
         hedged = Fallback(hedge=draw.choice([0.0, 1.0]))
-        two = (scripted(step), ScriptedUpstream("b", step))
+        two = (ScriptedUpstream(name, step, keeps=True) for name in ("a", "b"))
         of = answering(model("a", "b", quotas=quotas, fallback=hedged), *two, shared=shared)
 
         async def one() -> None:

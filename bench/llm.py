@@ -247,7 +247,7 @@ def main() -> None:
             except (RuntimeError, OSError) as error:
                 if name == "ours":
                     raise
-                notes[name] = str(error)
+                notes[name] = str(error).splitlines()[-1]  # of its log
         rounds = []
         for number in range(arguments.rounds):
             turns = [name for name in sides if name != "litellm" or number % 2 == 0]

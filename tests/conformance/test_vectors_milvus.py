@@ -212,6 +212,11 @@ def test_mutual_tls(milvus_server: MilvusServer, tmp_path_factory: pytest.TempPa
     assert MilvusVectorStore(milvus_server.url).version().startswith("v2.")
 
 
+def test_a_server_that_is_too_old_is_told(milvus_server: MilvusServer) -> None:
+    with pytest.raises(Unavailable, match=r"Milvus v2\.3\.5-lite on .* is older than 9\.0"):
+        MilvusVectorStore(milvus_server.url, least=(9, 0)).names()
+
+
 def test_a_server_that_is_away_is_told_without_its_password() -> None:
     with pytest.raises(Unavailable) as caught:
         MilvusVectorStore(Url("milvus://me:hidden@127.0.0.1:1/x")).names()

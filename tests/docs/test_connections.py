@@ -45,7 +45,10 @@ ROWS: dict[str, tuple[str, str]] = {
         "features.adapters.redis llm.adapters.redis_budgets project.tenant_checks",
         "conformance/test_online_stores_servers.py::test_rediss_is_mutual_tls_and_trusts_only_whom_it_is_told_to",
     ),
-    "Milvus": ("vectors.adapters.milvus", "conformance/test_vectors_milvus.py::test_mutual_tls"),
+    "Milvus": (
+        "vectors.adapters.milvus vectors.adapters.milvus_connection",
+        "conformance/test_vectors_milvus.py::test_mutual_tls",
+    ),
     "Vault": ("security.adapters.key_vault", f"{MUTUAL}vault"),
     "NATS": ("data.adapters.log_nats", "conformance/test_log_nats.py::test_mutual_tls_whose_files_are_renewed"),
     "MQTT": ("deploy.adapters.mqtt", "integration/test_edge_fleet.py::test_devices_with_client_certificates"),

@@ -8,26 +8,22 @@ its log of messages, when their times have passed (`dataCoord.gc.dropTolerance`,
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 import numpy as np
 
-from mainspring.core.errors import Invalid, MissingExtra, StorageFull, Unavailable
+from mainspring.core.errors import Invalid, Unavailable
 from mainspring.core.expr.tree import Node
 from mainspring.core.ids import check_id
 from mainspring.core.schema import DType
 from mainspring.core.settings import Url
+from mainspring.vectors.adapters.milvus_connection import CALL_S, LEAST_VERSION, Server
 from mainspring.vectors.adapters.milvus_filters import ALL, NONE, compiled, quoted
 from mainspring.vectors.columns import LONGEST_ID, LONGEST_TEXT, check_entries, check_search
 from mainspring.vectors.conditions import condition
@@ -36,8 +32,6 @@ from mainspring.vectors.model import Entries, Floats, Hit, IndexSpec, checked, n
 T = TypeVar("T")
 
 SCHEMA = "mainspring_vectors"
-LEAST_VERSION = (2, 3)  # with upserts and deletions by an expression; the tests run with 2.3
-PORT = 19530
 MOST_FIELDS = 31  # two columns each, of the 64 that a collection may have
 MOST_HITS = 16_384  # that Milvus gives of one query
 _MOST_HITS_AT_ONCE = 200_000
@@ -45,10 +39,9 @@ _MOST_BYTES = 32 << 20  # of one write; a message to Milvus may have 64 MiB
 _LONGEST_NAME = 255
 _AT_ONCE = 1_000  # ids of one expression
 _DIGITS = 6  # of a similarity, which Milvus computes in float32
-_CALL_S, _COMPACT_S, _CONNECT_S = 30.0, 3600.0, 5.0
+_COMPACT_S = 3600.0
 _POLL_S = 0.02
 _METRICS = {"cosine": "COSINE", "dot": "IP", "euclidean": "L2"}
-_FILES = ("ca", "cert", "key")
 _INTEGERS = (DType.Int32, DType.Int64, DType.Timestamp)
 _NOTHING: dict[DType, Any] = {DType.String: "", DType.Boolean: False, DType.Float32: 0.0, DType.Float64: 0.0}
 _PLAIN = re.compile("[^A-Za-z0-9]")
@@ -61,10 +54,11 @@ class MilvusVectorStore:
         url: `milvus://user:password@host:port/database`; `milvuss://` with TLS, and after `?` files of the authority
             (`ca`), and of the client's certificate (`cert`, `key`); `server_name` of the certificate if not the host's.
         schema: Beginning of the names of its collections.
+        least: Version of the server that is new enough.
     """
 
-    def __init__(self, url: Url, *, schema: str = SCHEMA) -> None:
-        self._server = _Server(url)
+    def __init__(self, url: Url, *, schema: str = SCHEMA, least: tuple[int, int] = LEAST_VERSION) -> None:
+        self._server = Server(url, least)
         self.schema = schema
         self._prefix = f"{_plain(schema)}__"
 
@@ -89,15 +83,15 @@ class MilvusVectorStore:
         return MilvusVectorIndex(self._server, collection, name, spec)
 
     def names(self) -> list[str]:
-        found = self._server.call(lambda client: client.list_collections(timeout=_CALL_S))
+        found = self._server.call(lambda client: client.list_collections(timeout=CALL_S))
         return sorted(_read(each[len(self._prefix) :]) for each in found if each.startswith(self._prefix))
 
     def drop(self, name: str) -> None:
-        self._server.call(lambda client: client.drop_collection(self._named(name), timeout=_CALL_S))
+        self._server.call(lambda client: client.drop_collection(self._named(name), timeout=CALL_S))
 
     def version(self) -> str:
         """Return the version of the server."""
-        return self._server.call(lambda client: str(client.get_server_version(timeout=_CALL_S)))
+        return self._server.call(lambda client: str(client.get_server_version(timeout=CALL_S)))
 
     def close(self) -> None:
         """Close the connection."""
@@ -123,7 +117,7 @@ def _make(client: Any, collection: str, spec: IndexSpec) -> None:
     """Create a collection if it is missing."""
     from pymilvus import DataType
 
-    if client.has_collection(collection, timeout=_CALL_S):
+    if client.has_collection(collection, timeout=CALL_S):
         return
     layout = client.create_schema(
         auto_id=False, enable_dynamic_field=False, description=msgspec.json.encode(spec).decode()
@@ -139,26 +133,26 @@ def _make(client: Any, collection: str, spec: IndexSpec) -> None:
             layout.add_field(column, DataType.INT64 if dtype in _INTEGERS else DataType.DOUBLE)
         layout.add_field(there, DataType.BOOL)
     client.create_collection(
-        collection, schema=layout, num_shards=1, consistency_level="Eventually", timeout=_CALL_S
+        collection, schema=layout, num_shards=1, consistency_level="Eventually", timeout=CALL_S
     )  # one shard: a search sees a write whole
 
 
 def _ready(client: Any, collection: str) -> IndexSpec | None:
     """Return the specification of a collection that is indexed and loaded; `None` if there is none."""
-    if not client.has_collection(collection, timeout=_CALL_S):
+    if not client.has_collection(collection, timeout=CALL_S):
         return None
-    described = client.describe_collection(collection, timeout=_CALL_S)["description"]
+    described = client.describe_collection(collection, timeout=CALL_S)["description"]
     spec = msgspec.json.decode(described, type=IndexSpec)
-    if client.get_load_state(collection, timeout=_CALL_S)["state"].name != "Loaded":
+    if client.get_load_state(collection, timeout=CALL_S)["state"].name != "Loaded":
         if not client.list_indexes(collection):
             # All others are approximate under a filter, without a sign of it, until a segment's index is built.
             index = client.prepare_index_params()
             index.add_index("vector", index_type="FLAT", metric_type=_METRICS[spec.metric])
-            client.create_index(collection, index, timeout=_CALL_S, sync=False)
-        client.load_collection(collection, timeout=_CALL_S, _async=True)
+            client.create_index(collection, index, timeout=CALL_S, sync=False)
+        client.load_collection(collection, timeout=CALL_S, _async=True)
         _wait(
-            lambda: client.get_load_state(collection, timeout=_CALL_S)["state"].name == "Loaded",
-            _CALL_S,
+            lambda: client.get_load_state(collection, timeout=CALL_S)["state"].name == "Loaded",
+            CALL_S,
             f"The index {collection!r} is not loaded",
         )
     return spec
@@ -178,7 +172,7 @@ def _columns(spec: IndexSpec) -> dict[str, tuple[str, str]]:
 
 
 class MilvusVectorIndex:
-    def __init__(self, server: _Server, collection: str, name: str, spec: IndexSpec) -> None:
+    def __init__(self, server: Server, collection: str, name: str, spec: IndexSpec) -> None:
         self.spec = spec
         self._server, self._collection, self._name = server, collection, name
         self._columns = _columns(spec)
@@ -206,7 +200,7 @@ class MilvusVectorIndex:
                 row[own], row[there] = nothing if value is None else value, value is not None
 
         def work(client: Any) -> None:
-            client.upsert(self._collection, rows, timeout=_CALL_S)
+            client.upsert(self._collection, rows, timeout=CALL_S)
             self._await_visible(client)
 
         self._call(work)
@@ -219,10 +213,10 @@ class MilvusVectorIndex:
         def work(client: Any) -> int:
             there = 0
             for part in _parts(ids):
-                found = client.query(self._collection, filter=part, output_fields=["id"], timeout=_CALL_S)
+                found = client.query(self._collection, filter=part, output_fields=["id"], timeout=CALL_S)
                 there += len(found)
                 if found:
-                    client.delete(self._collection, filter=part, timeout=_CALL_S)
+                    client.delete(self._collection, filter=part, timeout=CALL_S)
             self._await_visible(client)
             return there
 
@@ -230,7 +224,7 @@ class MilvusVectorIndex:
 
     def _await_visible(self, client: Any) -> None:
         """Wait until reads see what was written: one of the strong kind does, all others are then quick."""
-        client.query(self._collection, filter=NONE, consistency_level="Strong", timeout=_CALL_S)
+        client.query(self._collection, filter=NONE, consistency_level="Strong", timeout=CALL_S)
 
     def search(self, vectors: Floats, k: int, *, where: Node | None = None, effort: float = 1.0) -> list[list[Hit]]:
         queries = checked(self.spec, vectors, "A query")
@@ -250,7 +244,7 @@ class MilvusVectorIndex:
 
     def _nearest(self, queries: Floats, limit: int, passes: str, client: Any) -> Any:
         asked = [self._padded(query) for query in queries]
-        return client.search(self._collection, asked, filter=passes, limit=limit, timeout=_CALL_S)
+        return client.search(self._collection, asked, filter=passes, limit=limit, timeout=CALL_S)
 
     def _ranked(self, hits: Any) -> list[Hit]:
         ranked = [Hit(str(hit["id"]), self._score(hit["distance"])) for hit in hits]
@@ -302,9 +296,9 @@ class MilvusVectorIndex:
     def compact(self) -> None:
         def work(client: Any) -> None:
             client.flush(self._collection, timeout=_COMPACT_S)
-            job = client.compact(self._collection, timeout=_CALL_S)
+            job = client.compact(self._collection, timeout=CALL_S)
             _wait(
-                lambda: client.get_compaction_state(job, timeout=_CALL_S) != "Executing",
+                lambda: client.get_compaction_state(job, timeout=CALL_S) != "Executing",
                 _COMPACT_S,
                 f"The compaction of {self._name!r} is not done",
             )
@@ -322,7 +316,7 @@ class MilvusVectorIndex:
     def _query(self, passes: str, fields: Sequence[str], limit: int | None = None) -> Any:
         return self._call(
             lambda client: client.query(
-                self._collection, filter=passes, output_fields=list(fields), limit=limit, timeout=_CALL_S
+                self._collection, filter=passes, output_fields=list(fields), limit=limit, timeout=CALL_S
             )
         )
 
@@ -338,115 +332,3 @@ def _parts(ids: Sequence[str]) -> Iterator[str]:
     known = [each for each in dict.fromkeys(ids) if "\0" not in each]
     for start in range(0, len(known), _AT_ONCE):
         yield f"id in [{', '.join(map(quoted, known[start : start + _AT_ONCE]))}]"
-
-
-def _tls(name: str, given: dict[str, str]) -> dict[str, Any]:
-    """Return the client's options of TLS.
-
-    Raises:
-        Invalid: An option is unknown, a file is missing, or one of certificate and key.
-    """
-    unknown = sorted(set(given) - {*_FILES, "server_name"})
-    if unknown:
-        raise Invalid(f"The address {name} has the option {unknown[0]!r}.", fix="write ca, cert, key, server_name.")
-    for option in _FILES:
-        if option in given and not Path(given[option]).is_file():
-            raise Invalid(f"{option}={given[option]} of {name} is no file.", fix="correct its path.")
-    made = {"secure": True, "server_name": given.get("server_name", "")}
-    if "cert" not in given and "key" not in given:
-        return made | {"server_pem_path": given.get("ca", "")}
-    if not all(each in given for each in _FILES):  # else the client shows nothing, and says nothing of it
-        raise Invalid(f"The address {name} has a part of a client's certificate.", fix="write ca, cert and key.")
-    return made | {"ca_pem_path": given["ca"], "client_pem_path": given["cert"], "client_key_path": given["key"]}
-
-
-_NO_COLLECTION = 100  # codes of Milvus's errors
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and those that it came from: the client tells of a refused connection nothing else."""
-    seen: list[BaseException] = []
-    while error is not None and error not in seen:  # it raises some errors from themselves
-        yield error
-        seen.append(error)
-        error = error.__context__ if error.__cause__ in (None, error) else error.__cause__
-
-
-class _Server:
-    """Connection to a server, made at the first call and once in each process."""
-
-    def __init__(self, url: Url) -> None:
-        self._name = url.shown
-        parts = urlsplit(url.text)
-        given = dict(parse_qsl(parts.query, keep_blank_values=True))
-        secure = parts.scheme == "milvuss"
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "localhost"
-        self._options = {
-            "uri": f"{'https' if secure else 'http'}://{host}:{parts.port or PORT}",
-            "user": unquote(parts.username or ""),
-            "password": unquote(parts.password or ""),
-            "db_name": parts.path.strip("/"),
-            "timeout": _CONNECT_S,
-            **(_tls(self._name, given) if secure else {}),
-        }
-        self._client: Any = None
-        self._process = 0
-        self._connecting = threading.Lock()
-
-    def call(self, work: Callable[[Any], T], missing: str = "") -> T:
-        """Return the result of work with the client.
-
-        Raises:
-            NotFound: There is no collection of the index `missing`.
-            Unavailable: The server does not answer, or refuses.
-        """
-        import grpc
-        from pymilvus.exceptions import MilvusException
-
-        try:
-            return work(self._connected())
-        except MilvusException as error:
-            if missing and error.code == _NO_COLLECTION:
-                raise no_index(missing) from error
-            raise self._translated(error) from error
-        except grpc.RpcError as error:
-            raise self._translated(error) from error
-
-    def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
-
-    def _connected(self) -> Any:
-        with self._connecting:
-            if self._client is None or self._process != os.getpid():
-                self._client, self._process = self._connect(), os.getpid()
-            return self._client
-
-    def _connect(self) -> Any:
-        try:
-            from pymilvus import MilvusClient
-        except ModuleNotFoundError as error:
-            raise MissingExtra("Indexes of vectors on Milvus", "milvus") from error
-        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # each error is raised, and told there
-        client = MilvusClient(**self._options, dedicated=True)  # else it may be one that shows another certificate
-        version = str(client.get_server_version(timeout=_CALL_S))
-        known = re.match(r"v?(\d+)\.(\d+)", version)
-        if known and tuple(map(int, known.groups())) < LEAST_VERSION:
-            client.close()
-            raise Unavailable(
-                f"Milvus {version} on {self._name} is older than {'.'.join(map(str, LEAST_VERSION))}.",
-                fix="run a newer one.",
-            )
-        return client
-
-    def _translated(self, error: Exception) -> Exception:
-        told = str(getattr(error, "message", "") or error)
-        if "quota" in told or ("disk" in told and "exceed" in told):
-            return StorageFull(f"No space left on {self._name}: {told}.", fix="give Milvus more disk or quota.")
-        fix = "start Milvus, or correct the address in the profile."
-        if any("unauthenticated" in str(each).lower() or "auth check" in str(each) for each in _causes(error)):
-            fix = "correct the user or the password in the address."
-        elif "database" in told:
-            fix = "create the database there, or correct its name in the address."
-        return Unavailable(f"The indexes on {self._name} do not answer: {told}.", fix=fix)

@@ -23,6 +23,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TantivyTextIndex
     made.close()
 
 
+@pytest.mark.timeout(3600)
 @settings(max_examples=examples(gate=150, deep=20_000), deadline=None)
 @given(where=conditions())
 def test_a_filter_passes_what_its_evaluation_passes(index: TantivyTextIndex, where: Node) -> None:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _KEPT_FILTERS = 32
 _VISITS = 64  # of a search in the graph, at least
 _SPARE = 2.5  # deviations of the number that pass, of so many as the graph is asked for, between its mean and `k`
-# Cost of a visit in the graph, in rows of an exact search, whose reading several queries share.
-_VISIT_COST, _SHARED = 6, 8
+# Cost of a visit in the graph, in rows of an exact search; what several queries save by sharing the reading of rows.
+_VISIT_COST, _SHARED = 16, 2
 _MORE = 4  # times as many of the nearest are asked for where too few pass
 _RANKED_AT_ONCE, _LOADED_AT_ONCE = 20_000, 10_000
 _ALL, _UNKNOWN = b"", b"?"
@@ -150,9 +150,8 @@ class State:
         if self.graph is not None and chosen.in_graph:
             near.append(self._in_graph(self.graph, queries, k, chosen, effort))
         if len(chosen.rest):
-            rows, lengths = _taken(self.tail, self.tail_squares, chosen.rest)
-            found = nearest(self.spec.metric, rows, lengths, queries, k)
-            near.append([self.indexed + chosen.rest[places] for places in found])
+            found = nearest(self.spec.metric, self.tail, self.tail_squares, queries, k, chosen.rest)
+            near.append([self.indexed + places for places in found])
         if not near:
             return [[] for _ in queries]
         together = near[0] if len(near) == 1 else [np.concatenate(each) for each in zip(*near, strict=True)]
@@ -192,8 +191,7 @@ class State:
         return near
 
     def _exactly(self, graph: Graph, queries: Floats, k: int, chosen: Passing) -> list[Places]:
-        rows, lengths = _taken(graph.vectors, self.graph_squares, chosen.indexed)
-        return [chosen.indexed[places] for places in nearest(self.spec.metric, rows, lengths, queries, k)]
+        return nearest(self.spec.metric, graph.vectors, self.graph_squares, queries, k, chosen.indexed)
 
     def _hits(self, queries: Floats, near: Sequence[Places], k: int) -> list[list[Hit]]:
         """Return hits with similarities in float64, which are the same whichever way an entry was found."""
@@ -228,10 +226,6 @@ class State:
 
 def _rank(hit: Hit) -> tuple[float, str]:
     return -hit.score, hit.id
-
-
-def _taken(rows: Floats, lengths: Doubles, chosen: Places) -> tuple[Floats, Doubles]:
-    return (rows, lengths) if len(chosen) == len(rows) else (rows[chosen], lengths[chosen])
 
 
 class Loaded:

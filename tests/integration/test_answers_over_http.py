@@ -18,6 +18,7 @@ import pytest
 
 from kit.answer_gateway import BODIES, PAGES, Asked, Library, answer_gateway, sources
 from kit.encoders import WordEncoder
+from kit.rerank_server import rerank_server, score
 from kit.scripted_upstream import Script, Upstream, scripted
 from kit.waiting import free_port, wait_until_async
 from mainspring.core.settings import UpstreamServer
@@ -32,8 +33,10 @@ from mainspring.llm.limits import AnswerCache
 from mainspring.security.model import KeyScope
 from mainspring.security.policy import CedarAuthoriser, Policies
 from mainspring.serving.quota import Quota
+from mainspring.vectors.adapters.cross_service import ServiceCrossEncoder
 from mainspring.vectors.adapters.embedded import EmbeddedVectorStore
 from mainspring.vectors.adapters.tantivy import TantivyTextStore
+from mainspring.vectors.declaring import Reranker
 
 REFUNDS = "Refunds are paid within two weeks to the card."
 CITED = Script(words=("Within ", "two weeks ", "[1]."), usage=(200, 0, 5, 0))
@@ -87,6 +90,29 @@ async def body_of(asked: Asked, path: str, key: str, **body: Any) -> Any:
     answer = await asked.post(path, body, key)
     assert answer.status_code == 200, answer.text
     return answer.json()
+
+
+@on_a_loop
+async def test_a_chain_is_reranked_and_one_whose_reranker_stalls_answers_in_time_and_says_so() -> None:
+    books = library()
+    judge = Reranker("judge", service="judge", timeout="500ms")
+    retriever = Retriever("judged", collection=books.collection, k=1, mode="vectors", rerank=judge)
+    books.chains = [Answers("judged", retriever=retriever, log=Log(sync=True))]
+    with rerank_server() as server:
+        books.judge = ServiceCrossEncoder(server.upstream, "", "judge")
+        async with answer_gateway(books) as asked:
+            key = asked.key("endpoint/judged", "tenant/a")
+            await body_of(asked, "/answers/judged", key, question=REFUNDS)
+            server.wait_s = 30.0
+            began = time.monotonic()
+            answer = await body_of(asked, "/answers/judged", key, question=REFUNDS)
+            assert time.monotonic() - began < 10
+            assert answer["citations"][0]["source"] == "refunds"  # the nearest, as it was found
+    best = max(BODIES["a"], key=lambda page: score(REFUNDS, BODIES["a"][page]))
+    first, second = (recorded_answer(each).answer for each in logged(books))
+    assert ([each.document for each in first.passages], first.rerank_failure) == ([best], "")
+    assert second.rerank_failure == "The service 'judge' of reranker model 'judge' does not answer within 0.5 s."
+    assert first.index == f"{second.index}+{books.judge.digest[:12]}"
 
 
 @on_a_loop

@@ -44,10 +44,10 @@ from mainspring.vectors.adapters.memory import MemoryVectorStore
 from mainspring.vectors.adapters.memory_text import MemoryTextStore
 from mainspring.vectors.building import Builder
 from mainspring.vectors.chunking import declaring as chunks
-from mainspring.vectors.declaring import Collection, Encoder
+from mainspring.vectors.declaring import Collection, Encoder, Reranker
 from mainspring.vectors.model import Build
 from mainspring.vectors.open_indexes import OpenIndexes
-from mainspring.vectors.ports import TextStore, VectorStore
+from mainspring.vectors.ports import CrossEncoder, TextStore, VectorStore
 
 PAGES = Source(
     "pages",
@@ -84,6 +84,7 @@ class Library:
             fields=["section", "stars", "author"], tenant="team" if tenant else None, words=words,
         )  # fmt: skip
         self.words: Any = WordEncoder(64)
+        self.judge: CrossEncoder | None = None
         self._encoders: dict[str, Any] = {}
         self.chains: list[Answers] = []
         self.models: list[LanguageModel] = []
@@ -104,6 +105,10 @@ class Library:
     def encoder(self, _declared: Encoder, digest: str | None = None) -> Any:
         self._encoders[self.words.digest] = self.words
         return self._encoders[digest or self.words.digest]
+
+    def reranker(self, _declared: Reranker) -> CrossEncoder:
+        assert self.judge is not None
+        return self.judge
 
     def build(self) -> Build:
         texts = self.texts if self.collection.words else None

@@ -20,7 +20,7 @@ _LONG_S, _SHORT_S = 60.0, 0.2
 
 
 class CrossEncoderConformance:
-    """What every cross-encoder does."""
+    """Scores of any cross-encoder."""
 
     def test_each_text_has_a_finite_score_in_its_place(self, encoder: CrossEncoder) -> None:
         scores = encoder.score(_QUERY, _TEXTS, within_s=_LONG_S)

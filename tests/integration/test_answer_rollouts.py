@@ -15,7 +15,7 @@ from kit.answer_gateway import answer_gateway
 from kit.answered import QUESTIONS, Help, chain, help_project, ratings
 from kit.answering import CALL, ScriptedModel
 from kit.depth import examples
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import DeadlineExceeded, Invalid
 from mainspring.core.settings import UpstreamServer
 from mainspring.core.time import SECOND, to_datetime
 from mainspring.delivery.rollout.model import RolloutState, Status
@@ -228,3 +228,18 @@ def test_a_gateway_answers_by_the_rollout_and_keeps_a_customer_in_its_version(he
     kept = [each for part in project.predictions.scan(Selection(endpoint="help")) for each in part]
     assert len(kept) == 24
     assert all(each.rollout for each in kept)
+
+
+def test_an_answer_that_is_late_is_a_failure_of_its_arm(help_: Help) -> None:
+    project = begun(help_, chain("Answer better."))
+
+    async def late() -> None:
+        opened = open_answers(project, "help", lambda _: ScriptedModel("x [1]."))
+        with pytest.raises(DeadlineExceeded, match="'help' gave no answer within"):
+            await opened.answer("When are refunds paid?", CALL, within_us=1)
+        await opened.close()
+
+    asyncio.run(late())
+    project.predictions.compact()
+    (rollout,) = project.rollouts.live()
+    assert [each.kind for each in project.predictions.failures(rollout.id)] == ["DeadlineExceeded"]

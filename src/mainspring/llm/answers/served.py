@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mainspring.core.errors import DeadlineExceeded
 from mainspring.core.expr.tree import Node
-from mainspring.core.time import SECOND
 from mainspring.llm.answers.chain import Noted
 from mainspring.llm.answers.declaring import Answers
 from mainspring.llm.answers.model import CitedAnswer, Retrieved
 from mainspring.llm.answers.retrieving import CollectionRetrieving
 from mainspring.llm.answers.serving import OpenAnswers
 from mainspring.llm.model import Call, Deadlines, Message
-from mainspring.serving.plane.lane import monotonic_us
 from mainspring.vectors.filtering import filter_node
 from mainspring.vectors.model import Mode
 from mainspring.vectors.served import ServedCollection
@@ -72,24 +68,17 @@ class ServedChain:
             DeadlineExceeded: There is none within the chain's deadline.
         """
         where = None if asking.filter is None else filter_node(asking.filter, self.collection.filterable)
-        whole = self.deadlines.whole
-        left = (call.begun + whole - monotonic_us()) / SECOND
-        try:
-            async with asyncio.timeout(max(0.0, left)):
-                return await self.open.answer(
-                    asking.question,
-                    call,
-                    before=asking.before,
-                    where=where,
-                    tenant=tenant,
-                    keys=asking.keys or {},
-                    session=asking.session,
-                    noted=noted,
-                )
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"{self.declared.name!r} gave no answer within {whole / SECOND:g} s.", retry_after_ms=1000
-            ) from None
+        return await self.open.answer(
+            asking.question,
+            call,
+            before=asking.before,
+            where=where,
+            tenant=tenant,
+            keys=asking.keys or {},
+            session=asking.session,
+            noted=noted,
+            within_us=self.deadlines.whole,
+        )
 
 
 class ServedRetrieving:

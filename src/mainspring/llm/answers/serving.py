@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 from mainspring.core.error_codes import codes_of
-from mainspring.core.errors import MainspringError, Unavailable
+from mainspring.core.errors import DeadlineExceeded, MainspringError, Unavailable
 from mainspring.core.expr.tree import Node
 from mainspring.core.time import SECOND, Clock
 from mainspring.ledger.model import Assigned, Value
@@ -68,23 +68,42 @@ class OpenAnswers:
         keys: Mapping[str, Value] = _NOTHING,
         session: str = "",
         noted: Noted | None = None,
+        within_us: int | None = None,
     ) -> CitedAnswer:
         """Return the answer of the version that is chosen for a question. See `AnswerChain.answer`.
 
         Args:
             session: Name of the conversation. A rollout that assigns by key keeps it in one version; without it the
                 question's entity keys, or else the caller, are kept.
+            noted: As of `AnswerChain.answer`.
+            within_us: Time from the begin of the call until which the answer has to be there.
 
         Raises:
             NotFound: No version may answer, or one needs what is not declared any more.
+            DeadlineExceeded: There is no answer in time.
         """
         started = monotonic_us()
         version, assigned = await self.chosen(call, keys, session)
         try:
             chain = await self.version(version)
-            return await chain.answer(
-                question, call, before=before, where=where, tenant=tenant, keys=keys, assigned=assigned, noted=noted
-            )
+            left_s = None if within_us is None else max(0, call.begun + within_us - monotonic_us()) / SECOND
+            try:
+                async with asyncio.timeout(left_s):
+                    return await chain.answer(
+                        question,
+                        call,
+                        before=before,
+                        where=where,
+                        tenant=tenant,
+                        keys=keys,
+                        assigned=assigned,
+                        noted=noted,
+                    )
+            except TimeoutError:
+                raise DeadlineExceeded(
+                    f"{self.declared.name!r} gave no answer within {(within_us or 0) / SECOND:g} s.",
+                    retry_after_ms=1000,
+                ) from None
         except Exception as error:
             if assigned is not None:
                 self._failed(error, version, assigned, call, monotonic_us() - started)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import mainspring as ms
-from kit.answered import QUESTIONS, Help, chain, help_project
+from kit.answered import QUESTIONS, Help, chain, help_project, ratings
 from kit.answering import CALL, ScriptedModel
-from mainspring.core.time import DAY, HOUR
+from mainspring.core.time import DAY, HOUR, to_datetime
 from mainspring.operations.collections import build_collection
 from mainspring.operations.distributions import Kept
 from mainspring.operations.ingest import land
@@ -34,7 +34,7 @@ def live(
     help_: Help, project: Project, days: int, texts: list[str], found: float, seed: int, a_day: int = A_DAY
 ) -> None:
     """Ask so many questions on so many days, of which a share is answered."""
-    chance = random.Random(seed)
+    chance, said = random.Random(seed), list[dict[str, object]]()
     model = ScriptedModel(lambda _: "It is so [1]." if chance.random() < found else "NOT FOUND")
 
     async def asking() -> None:
@@ -42,11 +42,14 @@ def live(
         for _ in range(days):
             for _ in range(a_day):
                 help_.clock.advance(DAY // a_day)
-                await asked.answer(chance.choice(texts), CALL)
+                answer = await asked.answer(chance.choice(texts), CALL)
+                at = to_datetime(answer.at + 1)
+                said.append({"answer": answer.id, "helpful": chance.random() < found, "supported": None, "at": at})
         await asked.close()
 
     asyncio.run(asking())
     project.predictions.compact()
+    land(project, "ratings", said)
 
 
 def unusual(project: Project) -> list[str]:
@@ -55,7 +58,7 @@ def unusual(project: Project) -> list[str]:
 
 
 def test_a_day_with_other_questions_and_fewer_answers_is_an_incident_that_ends(help_: Help) -> None:
-    project = help_.declare(chain(), monitors=[ms.Monitor("help", clean_windows=1)])
+    project = help_.declare(chain(feedback=ratings.helpful), monitors=[ms.Monitor("help", clean_windows=1)])
     chance = random.Random(0)
     at = "2024-01-01T00:00:00Z"
     many = [
@@ -76,6 +79,8 @@ def test_a_day_with_other_questions_and_fewer_answers_is_an_incident_that_ends(h
     assert (incident.endpoints, incident.channels) == (("help",), ("surprise",))
     (found,) = [each for each in incident.symptoms if each.column == "found" and each.statistic == "mean"]
     assert "share of questions with an answer is 0." in found.detail
+    (helpful, *_) = [each for one in project.incidents.open() for each in one.symptoms if each.column == "helpful"]
+    assert "The mean of helpful is 0." in helpful.detail
     every = [each for one in project.incidents.open() for each in one.symptoms]
     (asked, *_) = [each for each in every if each.column == "asked"]
     assert "other kinds than usual" in asked.detail

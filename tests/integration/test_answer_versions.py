@@ -57,6 +57,8 @@ def test_whatever_decides_an_answer_makes_a_version_and_nothing_else_does(help_:
     ]
     parts = {"prompt.messages[0].text", "max_tokens", "model.name", "model.upstreams[0]"}
     assert {each.part for each in found[1].changed} <= parts
+    with pytest.raises(NotFound, match="a chain of answers, no endpoint"):
+        project.definitions.endpoint("help")
     with pytest.raises(NotFound, match="no version has passed"):
         help_.ask(project, keys={"customer": "c"})
 

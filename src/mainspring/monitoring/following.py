@@ -118,7 +118,9 @@ class Following:
         keys = changed_keys(labels, before, until)
         if keys is None or not keys.num_rows:
             return None if keys is None else set()
-        arrivals = self._predictions.arrivals(endpoint, *span, columns=["id", "at", "keys"])
+        arrivals = self._predictions.arrivals(
+            endpoint, *span, columns=["id", "at", "keys"] if labels.by_id else ["at", "keys"]
+        )
         return touched(keys, labels, arrivals.batches if arrivals else (), self._window_us)
 
     def tallied(self, endpoint: str, starts: Sequence[int], labels: LabelRows, until: int) -> dict[int, Tally]:

@@ -245,13 +245,14 @@ def changed_keys(labels: LabelRows, before: Checkpoint, until: int) -> pa.Table 
 
 
 def touched(keys: pa.Table, labels: LabelRows, batches: Iterable[pa.Table], window_us: int) -> set[int]:
-    """Return the starts of windows with a prediction of one of the keys; batches have `id`, `at` and `keys`."""
+    """Return the starts of windows with a prediction of a key; batches have `at`, `keys`, and `id` if asked."""
     starts: set[int] = set()
     matches = " AND ".join(f"asked.{quote_name(name)} = changed.{quote_name(name)}" for name in labels.keys)
     with duck.session() as connection:
         connection.register("changed", keys)
         for batch in batches:
-            keyed = _with_keys(batch.select(["at"]).rename_columns(["_at"]), batch["id"], batch["keys"], labels)
+            ids = batch["id"] if labels.by_id else None
+            keyed = _with_keys(batch.select(["at"]).rename_columns(["_at"]), ids, batch["keys"], labels)
             connection.register("asked", keyed)
             instants = connection.sql(f"SELECT DISTINCT epoch_us(_at) FROM asked SEMI JOIN changed ON {matches}")
             starts.update(at // window_us * window_us for (at,) in instants.fetchall())
@@ -294,11 +295,11 @@ def _asked(predictions: pa.Table, labels: LabelRows) -> pa.Table:
 
 
 def _with_keys(
-    own: pa.Table, ids: pa.ChunkedArray[Any], documents: pa.ChunkedArray[Any], labels: LabelRows
+    own: pa.Table, ids: pa.ChunkedArray[Any] | None, documents: pa.ChunkedArray[Any], labels: LabelRows
 ) -> pa.Table:
     rows = json_rows(documents)
     for name, dtype in labels.keys.items():
-        if name == labels.by_id:
+        if name == labels.by_id and ids is not None:
             own = own.append_column(name, ids)
             continue
         fits, arrow_type = _KEYS[dtype]

@@ -37,7 +37,7 @@ class _Spares(MilvusVectorStore):
     def __init__(self, url: Url) -> None:
         super().__init__(url, schema="spare")
         with ThreadPoolExecutor(8) as threads:
-            list(threads.map(lambda number: self.create(f"i{number}", _SPEC), range(45)))
+            list(threads.map(lambda number: self.create(f"i{number}", _SPEC), range(36)))
         self.left = [self._named(name) for name in self.names()]
 
 

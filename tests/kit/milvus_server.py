@@ -28,11 +28,11 @@ from mainspring.core.settings import Url
 PASSWORD = "Milvus"  # of the user `root` of a new server
 # Times are short: a test waits for what takes a server in use minutes or hours.
 _CONFIGURATION = {
-    "queryCoord.checkInterval": 20, "queryCoord.distPullInterval": 20, "queryCoord.checkHandoffInterval": 100,
-    "proxy.timeTickInterval": 10, "dataCoord.gc.interval": 1, "dataCoord.gc.dropTolerance": 1,
+    "queryCoord.checkInterval": 60, "queryCoord.distPullInterval": 60, "queryCoord.checkHandoffInterval": 100,
+    "proxy.timeTickInterval": 30, "dataCoord.gc.interval": 1, "dataCoord.gc.dropTolerance": 1,
 }  # fmt: skip
 _PARQUET = b"PAR1"
-_MORE = {"checkSegmentInterval": 20, "checkChannelInterval": 20, "checkIndexInterval": 100}
+_MORE = {"checkSegmentInterval": 60, "checkChannelInterval": 60, "checkIndexInterval": 100}
 
 
 class MilvusServer(Server):

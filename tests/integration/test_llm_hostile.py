@@ -223,6 +223,19 @@ def test_tricks_with_unicode_pass_as_they_are_or_are_refused(
         assert upstream.heard[-1].json["messages"][0]["content"] == json.loads(f'"{text}"')
 
 
+def test_a_tool_that_never_returns_holds_nothing(gateway: LanguageProcess, upstream: Upstream) -> None:
+    connections = upstream.connections
+    for _ in range(20):
+        upstream.then(Script(words=(), calls={"search": "{}"}))
+        told = post(gateway, {**ASKING, "stream": True})  # the caller waits for its tool, and never comes back
+        assert told.text.endswith("data: [DONE]\n\n")
+    assert upstream.connections <= connections + 1
+    call = {"id": "c", "type": "function", "function": {"name": "search", "arguments": "{}"}}
+    without = [*ASKED, {"role": "assistant", "tool_calls": [call]}, *ASKED]
+    assert post(gateway, {"model": "assistant", "messages": without}).status_code == 200
+    assert [each["role"] for each in upstream.heard[-1].json["messages"]] == ["user", "assistant", "user"]
+
+
 # Upstreams
 
 WHOLE = b'{"choices":[{"message":{"content":%b},"finish_reason":"stop"}],"usage":%b,"created":%b}'

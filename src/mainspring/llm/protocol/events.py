@@ -40,7 +40,8 @@ class Frames:
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n")
         *blocks, rest = data.split(b"\n\n")
-        self._rest = bytearray(rest)
+        if rest or self._rest:
+            self._rest = bytearray(rest)
         return self._complete(blocks)
 
     def _complete(self, blocks: Sequence[bytes]) -> list[Frame]:

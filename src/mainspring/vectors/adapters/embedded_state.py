@@ -198,14 +198,22 @@ class State:
         metric = "dot" if self.spec.metric == "cosine" else self.spec.metric
         counts = [len(each) for each in near]
         places = near[0] if len(near) == 1 else np.concatenate(near)
-        asked = queries if len(queries) == 1 else np.repeat(queries, counts, axis=0)
-        scores, ids = similarities(metric, self.vectors(places), asked).tolist(), self.ids
+        rows = self.vectors(places)
+        if min(counts) == max(counts):
+            scored = similarities(
+                metric, rows.reshape(len(near), counts[0], self.spec.dimension), queries[:, None, :]
+            ).ravel()
+        else:
+            scored = similarities(metric, rows, np.repeat(queries, counts, axis=0))
+        scores, ids = scored.tolist(), self.ids
         names = [ids[place] for place in places.tolist()]
-        if len(near) == 1 and len(names) <= k and all(map(gt, scores, scores[1:])):
-            return [list(map(Hit, names, scores))]
-        hits = list(map(Hit, names, scores))
+        if len(near) == 1:
+            return [_ranked(names, scores)[:k]]
         ends = list(accumulate(counts))
-        return [sorted(hits[end - count : end], key=_rank)[:k] for end, count in zip(ends, counts, strict=True)]
+        return [
+            _ranked(names[end - count : end], scores[end - count : end])[:k]
+            for end, count in zip(ends, counts, strict=True)
+        ]
 
     def vectors_of(self, places: Places) -> Floats:
         """Return the vectors at different places in order, without a copy where these are all."""
@@ -222,6 +230,12 @@ class State:
         rows[inside] = self.graph.vectors[places[inside]]
         rows[~inside] = self.tail[places[~inside] - self.indexed]
         return rows
+
+
+def _ranked(names: list[str], scores: list[float]) -> list[Hit]:
+    """Return hits, the nearest first, ties by name."""
+    hits = list(map(Hit, names, scores))
+    return hits if all(map(gt, scores, scores[1:])) else sorted(hits, key=_rank)
 
 
 def _rank(hit: Hit) -> tuple[float, str]:

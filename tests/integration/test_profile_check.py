@@ -253,6 +253,14 @@ def test_redis_that_evicts_and_one_that_forbids(tmp_path: Path, redis_server: Re
         url = redis_server.url.text.replace(f":{QUOTED}@", "reader:pw@")
         found = checked(tmp_path, online=url)
         assert [(check.backend, check.check) for check in wrong(found)] == [("online", "reachable")]
+        states = "+ping +select +hget +hmget +hset +hdel +hscan +exists +unlink +sadd +srem +smembers +eval +evalsha"
+        client.execute_command(
+            *f"ACL SETUSER states reset on >pw ~* -@all {states} +script|load +script|exists +client|setinfo".split()
+        )
+        found = checked(tmp_path, online=redis_server.url.text.replace(f":{QUOTED}@", "states:pw@"))
+        assert [(check.backend, check.check) for check in wrong(found)] == [("online", "budgets")]
+        assert "HINCRBY" in found["online"]["budgets"].fix
+        assert found["online"]["rights"].ok
 
 
 def test_a_bucket_that_is_not_there(tmp_path: Path, s3_url: Url) -> None:

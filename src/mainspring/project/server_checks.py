@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from mainspring.core.errors import MissingExtra
+from mainspring.core.errors import MissingExtra, Unavailable
 from mainspring.core.ids import new_id
 from mainspring.core.settings import Address, Url
 from mainspring.project.catalog import schema_of
@@ -145,6 +145,21 @@ def redis(at: Backend, *, least: tuple[int, int] = LEAST_REDIS) -> Iterator[Outc
             )
     yield _encryption(at.url, at.url.scheme in ("rediss", "valkeys"), "rediss:// (or valkeys://)")
     yield from outcomes
+    yield _budgets(at)
+
+
+def _budgets(at: Backend) -> Outcome:
+    """Check that budgets of language models can be kept beside the online states."""
+    from mainspring.llm.adapters.redis_budgets import check
+
+    try:
+        check(at.url, at.project.settings.scope)
+    except Unavailable as error:
+        fix = (
+            f"let the user run SET, HGETALL, HINCRBY, PEXPIRE and ZADD on mainspring:{{{at.project.settings.scope}}}:*"
+        )
+        return Outcome("budgets", False, f"of language models cannot be kept: {error.what}", fix)
+    return Outcome("budgets", True, "of language models can be kept: one was reserved and charged")
 
 
 def event_log(at: Backend) -> Iterator[Outcome]:

@@ -373,6 +373,31 @@ class RedisBudgets:
             await pipeline.execute()
 
 
+def check(url: Url, project: str) -> None:
+    """Reserve and charge a budget, and remove it. Not for an event loop.
+
+    Raises:
+        Unavailable: The server does not let its user do that, or does not respond.
+    """
+    quotas, nobody = (Quota("probe", per="second", tokens=1, by="all"),), Principal("probe", "probe", frozenset())
+
+    async def charged() -> None:
+        budgets = RedisBudgets(url, project)
+        try:
+            reservation = await budgets.reserve(quotas, nobody, "probe", Spend(1))
+            charge = _Charge(reservation, NOTHING, True)
+            await budgets._asked(lambda: budgets._send([charge]))
+            for purse in reservation.purses:
+                await budgets._client.delete(purse.key)
+                end = purse.end // 1000
+                await budgets._client.zremrangebyscore(f"{budgets._root}names", end, end)
+        finally:
+            budgets._charges.clear()  # of what could not be reserved
+            await budgets.close()
+
+    asyncio.run(charged())
+
+
 def key_of(root: str, name: str, end: int) -> str:
     """Return the key of a count in a period."""
     return f"{root}of:{name}:{end}"

@@ -316,13 +316,18 @@ def test_while_another_process_holds_the_counts_the_loop_goes_on(tmp_path: Path)
 def test_charges_made_while_the_server_is_away_are_charged_once_when_it_is_back(redis_server: RedisServer) -> None:
     async def body() -> None:
         of = RedisBudgets(redis_server.url, project := new_id(), ManualClock(NOW))
-        first, second = [await of.reserve(ALL, caller(), "m", Spend(100)) for _ in range(2)]
+        first, second, third = [await of.reserve(ALL, caller(), "m", Spend(100)) for _ in range(3)]
         redis_server.pause()
         try:
             first.settle(Spend(70))
             second.note(Spend(20))
             with pytest.raises(Unavailable, match="do not respond"):
                 await of.reserve(ALL, caller(), "m", Spend(1))
+            growing = asyncio.create_task(third.grow(Spend(300)))
+            await asyncio.sleep(0.1)
+            growing.cancel()
+            await asyncio.wait([growing])
+            third.settle(Spend(0))  # before the server has seen that it should grow
             await asyncio.sleep(1.5)  # charges are sent more than once
         finally:
             redis_server.resume()

@@ -69,7 +69,7 @@ def test_all_is_well_and_nothing_was_made(
     found = checked(tmp_path, **settings)
     assert wrong(found) == []
     assert set(found["catalog"]) == {"reachable", "version", "encryption", "rights", "schema", "jobs"}
-    assert set(found["online"]) == {"reachable", "version", "encryption", "rights", "schema"}
+    assert set(found["online"]) == {"reachable", "version", "encryption", "rights", "schema", "budgets"}
     assert set(found["vectors"]) == {"reachable", "version", "encryption", "rights", "pgvector"}
     assert "the first command creates them" in found["catalog"]["schema"].detail
     assert "the first run creates them" in found["tracking"]["schema"].detail

@@ -58,7 +58,17 @@ TENANTS = ("acme", "beta")
 DATABASE = {"sqlite", "postgresql", "postgres", "memory"}  # in schemas: `test_a_role_reaches_no_table_of_the_other`
 # Tables of other adapters. A new one fails `test_every_port_is_tried` until it is here.
 STATE = {"PREDICTION_LOGS", "PREDICTIONS", "SKETCHES"}  # files there, and tables of the lake
-OWN = {"LAKES", "ONLINE_STORES", "EVENT_LOGS", "BLOBS", "KEY_SERVICES", "ANCHORS", "BROKERS", "VECTOR_STORES"}
+OWN = {
+    "LAKES",
+    "ONLINE_STORES",
+    "BUDGETS",
+    "EVENT_LOGS",
+    "BLOBS",
+    "KEY_SERVICES",
+    "ANCHORS",
+    "BROKERS",
+    "VECTOR_STORES",
+}
 # Each kind of server, and the test here that crosses it with credentials; of the others the plan has a test.
 CROSSED = {
     "postgresql",

@@ -215,8 +215,10 @@ class _Account:
             wanted = generated + step if self._most is None else min(self._most, generated + step)
             try:
                 await self._reserved.grow(_sum(self._of.most(self._prompt, wanted), self._hedges))
-            except _NO_ROOM:
+            except (QuotaExceeded, Invalid):
                 continue
+            except Unavailable:
+                break
             return max(piece, wanted)
         return piece
 

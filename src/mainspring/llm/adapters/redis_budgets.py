@@ -99,9 +99,10 @@ for i = 3, #KEYS do
 end
 return found
 """
-# KEYS: counts. ARGV: ID, whether it is the last charge; then for each count what is used, and how long it is kept (ms).
+# KEYS: counts. ARGV: ID, whether it is the last charge (1; 2 if a script that reserves may come after it); for each
+# count what is used, and how long it is kept (ms).
 _CHARGE = """
-local id, last = ARGV[1], ARGV[2] == '1'
+local id, last = ARGV[1], ARGV[2] ~= '0'
 for i, key in ipairs(KEYS) do
   local used = tonumber(ARGV[2 * i + 1])
   local v = redis.call('HMGET', key, 'r:' .. id, 'u:' .. id, 'x:' .. id)
@@ -118,9 +119,8 @@ for i, key in ipairs(KEYS) do
     else
       redis.call('HDEL', key, 'r:' .. id, 'u:' .. id, 'x:' .. id)
     end
-  elseif last and not v[3] then
-    redis.call('HSET', key, 'x:' .. id, '-')
   end
+  if ARGV[2] == '2' then redis.call('HSET', key, 'x:' .. id, '-') end
   redis.call('PEXPIRE', key, ARGV[2 * i + 2])
 end
 """
@@ -152,18 +152,19 @@ class _Charge(NamedTuple):
 
     reservation: RedisReservation
     used: Spend
-    last: bool
+    last: int
 
 
 class RedisReservation(Reservation):
     """Reservation on a server."""
 
-    __slots__ = ("_budgets", "_open", "id", "purses")
+    __slots__ = ("_budgets", "_open", "doubtful", "id", "purses")
 
     def __init__(self, budgets: RedisBudgets, id: str, purses: Sequence[_Purse]) -> None:
         self._budgets, self.id, self.purses = budgets, id, purses
         self.most = self.used = NOTHING
         self.fields = ()
+        self.doubtful = False  # whether the server may reserve something later
         self._open = True
 
     async def grow(self, most: Spend) -> None:
@@ -175,13 +176,13 @@ class RedisReservation(Reservation):
     def note(self, used: Spend) -> None:
         if self._open:
             self.used = used
-            self._budgets.charge(self, used, last=False)
+            self._budgets.charge(_Charge(self, used, 0))
 
     def settle(self, used: Spend | None = None) -> None:
         if self._open:
             self._open = False
             self.used = used or self.used
-            self._budgets.charge(self, self.used, last=True)
+            self._budgets.charge(_Charge(self, self.used, 2 if self.doubtful else 1))
 
 
 class RedisBudgets:
@@ -258,7 +259,8 @@ class RedisBudgets:
             arguments += (each.name, each.end // 1000, each.kept_ms(at), most.of(each.measure), each.limit)
         try:
             short, *numbers = await self._asked(lambda: self._reserve(keys, arguments))
-        except BaseException:  # the server may have reserved it
+        except BaseException:  # the server may have reserved it, or will
+            reservation.doubtful = True
             if reservation.most == NOTHING:
                 reservation.settle(NOTHING)
             raise
@@ -277,10 +279,10 @@ class RedisBudgets:
             ]
         )
 
-    def charge(self, reservation: RedisReservation, used: Spend, *, last: bool) -> None:
+    def charge(self, charge: _Charge) -> None:
         """Charge what a reservation has used in all, soon."""
-        if reservation.purses:
-            self._charges.append(_Charge(reservation, used, last))
+        if charge.reservation.purses:
+            self._charges.append(charge)
             self._wanted.set()
             self._start()
 
@@ -366,7 +368,7 @@ class RedisBudgets:
         now = self._clock.now()
         async with self._client.pipeline(transaction=False) as pipeline:
             for reservation, used, last in charges:
-                arguments: list[str | int] = [reservation.id, int(last)]
+                arguments: list[str | int] = [reservation.id, last]
                 for purse in reservation.purses:
                     arguments += (used.of(purse.measure), purse.kept_ms(now))
                 await self._charge([purse.key for purse in reservation.purses], arguments, client=pipeline)
@@ -385,7 +387,7 @@ def check(url: Url, project: str) -> None:
         budgets = RedisBudgets(url, project)
         try:
             reservation = await budgets.reserve(quotas, nobody, "probe", Spend(1))
-            charge = _Charge(reservation, NOTHING, True)
+            charge = _Charge(reservation, NOTHING, 1)
             await budgets._asked(lambda: budgets._send([charge]))
             for purse in reservation.purses:
                 await budgets._client.delete(purse.key)

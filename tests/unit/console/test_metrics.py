@@ -104,7 +104,7 @@ def test_the_history_is_in_the_api(project: Project, tmp_path: Path) -> None:
 
 
 def test_processes_that_are_up_have_their_processor_time_and_memory(project: Project, tmp_path: Path) -> None:
-    children = {"gateway": os.getpid(), "worker": os.getppid(), "grpc": 2**22 + 1}
+    children = {"gateway": os.getpid(), "worker": os.getpid(), "grpc": 2**22 + 1}
     write_running(tmp_path, Running(1, "local", "http://x:1", "http://x:2", children, {"worker": 2}))
     found = scraped(project)
     for name in ("gateway", "worker"):

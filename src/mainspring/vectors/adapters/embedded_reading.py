@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mainspring.vectors.adapters.graph import Graph
 
 _BELIEVED_S = 0.1  # a writer that was killed between its commit and the mark is seen after that
+_RETRY_S = 1.0  # between attempts to read another graph
 _VERSION = "SELECT epoch, writes FROM version"
 _LAST_CHANGE = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'removed'), 0)"
 _ADDED = "SELECT number, id, vector, fields FROM entry JOIN vector USING (number) WHERE number > ? ORDER BY number"
@@ -53,6 +54,7 @@ class Reader:
         self._database, self._file, self._approximate = database, file, approximate
         self._lock, self._renewing = threading.Lock(), threading.Lock()
         self._renewal: threading.Thread | None = None
+        self._renewal_from = 0.0  # no other begins before
         self._loaded: Loaded | None = None
         self._seen: State | None = None
         self._known: tuple[State, bytes, float] | None = None  # for which mark, and until when, a state is the newest
@@ -99,7 +101,9 @@ class Reader:
         return state
 
     def _begin_renewal(self) -> None:
-        if self._renewal is None or not self._renewal.is_alive():
+        now = time.monotonic()
+        if now >= self._renewal_from and (self._renewal is None or not self._renewal.is_alive()):
+            self._renewal_from = now + _RETRY_S
             self._renewal = threading.Thread(target=self._renew_beside, name=f"index-{self._folder.name}", daemon=True)
             self._renewal.start()
 

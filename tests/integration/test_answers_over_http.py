@@ -21,6 +21,7 @@ from kit.encoders import WordEncoder
 from kit.rerank_server import rerank_server, score
 from kit.scripted_upstream import Script, Upstream, scripted
 from kit.waiting import free_port, wait_until_async
+from mainspring.core.errors import Denied
 from mainspring.core.settings import UpstreamServer
 from mainspring.ledger.model import Log, Selection
 from mainspring.llm.answering import assemble
@@ -252,6 +253,22 @@ async def test_a_search_that_is_none_is_refused_with_the_reason() -> None:
         for body in wrong:
             assert (await asked.post("/answers/quoted", body)).status_code == 400, body
         assert (await asked.post("/answers/other", {"question": "x"})).status_code == 404
+
+
+@on_a_loop
+async def test_a_key_of_ours_that_the_encoders_service_refuses_is_no_fault_of_the_callers() -> None:
+    class Refused(WordEncoder):
+        def encode(self, texts: Sequence[str]) -> Any:
+            raise Denied("The service 'provider' refuses texts.", fix="check the key of the upstream.")
+
+    books = library(tenant=False)
+    books.words = Refused(books.words.dimension)
+    async with answer_gateway(books) as asked:
+        search = await asked.post("/collections/docs/search", {"query": "x"})
+        answer = await asked.post("/answers/quoted", {"question": "When are refunds paid?"})
+        for each in (search, answer):
+            assert each.status_code == 503, each.text
+            assert "provider" not in each.text
 
 
 # Tenants

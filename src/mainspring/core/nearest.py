@@ -14,4 +14,5 @@ def meant(name: str, known: Iterable[str]) -> str:
     near = get_close_matches(name, names, 1) or [each for each in names if each.lower() == name.lower()]
     guess = f"did you mean {near[0]!r}? " if near else ""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{guess}there are {', '.join(names[:_SHOWN])}{more}." if names else "none are declared yet."
+    there = "there is" if len(names) == 1 else "there are"
+    return f"{guess}{there} {', '.join(names[:_SHOWN])}{more}." if names else "none are declared yet."

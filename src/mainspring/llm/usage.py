@@ -117,6 +117,7 @@ class Usages:
             used.requests += 1
             used.first_us += outcome.first_us
             used.answer_us += answer_us
+            used.streamed += usage.completion if usage is not None and answer_us else 0
             if outcome.cached:
                 used.cached += 1
 
@@ -261,23 +262,22 @@ class Watched:
             fault = FAILED
             raise
         finally:
-            self._end(call, "chat", fault)
+            self._end(call, "chat", fault, self._now())
 
     async def _whole(self, answer: Awaitable[T], call: Call, operation: str) -> T:
-        fault = LEFT
+        fault, ended = LEFT, 0
         try:
             found = await answer
-            fault = ""
-            call.outcome.first_us = max(1, self._now() - call.begun)
+            fault, ended = "", self._now()
+            call.outcome.first_us = max(1, ended - call.begun)
             return found
         except Exception:
             fault = FAILED
             raise
         finally:
-            self._end(call, operation, fault)
+            self._end(call, operation, fault, ended or self._now())
 
-    def _end(self, call: Call, operation: str, fault: str) -> None:
-        now = self._now()
+    def _end(self, call: Call, operation: str, fault: str, now: int) -> None:
         self._usages.note(self._model, call, now, fault)
         if self._over is not None:
             name = f"{operation} {self._model}"

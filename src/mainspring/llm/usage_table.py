@@ -30,7 +30,8 @@ class Used(msgspec.Struct, kw_only=True, omit_defaults=True):
         requests: Answers, those of the cache included.
         cached: Answers of the cache, which used nothing.
         counted: Answers whose tokens are our own count.
-        first_us: Sum of the times to the first token. `answer_us`: of those after it.
+        first_us: Sum of the times to the first token. `answer_us`: of those after it, of answers in parts.
+        streamed: Tokens of answers in parts.
     """
 
     requests: int = 0
@@ -41,6 +42,7 @@ class Used(msgspec.Struct, kw_only=True, omit_defaults=True):
     micros: int = 0
     first_us: int = 0
     answer_us: int = 0
+    streamed: int = 0
 
     def add(self, other: Used) -> None:
         """Add other sums."""

@@ -78,7 +78,8 @@ def check_collections(project: Project) -> Iterator[Finding]:
     findings = [each for _, one in sorted(project.definitions.collections.items()) for each in _of(project, one)]
     yield from findings
     if project.definitions.collections and not findings:
-        yield well(_CHECK, f"{len(project.definitions.collections)} collections can be searched")
+        built = sum(project.builds.get(name) is not None for name in project.definitions.collections)
+        yield well(_CHECK, f"collections that can be searched: {built}")
 
 
 def _of(project: Project, declared: Collection) -> Iterator[Finding]:

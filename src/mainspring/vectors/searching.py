@@ -166,7 +166,8 @@ def condition_of(collection: Collection, where: Node | None, tenant: str | None)
     """
     if (collection.tenant is None) != (tenant is None):
         need = "is of several tenants, and the search of none" if tenant is None else "has no tenants"
-        raise Invalid(f"Collection {collection.name!r} {need}.", fix="name the tenant of the search exactly then.")
+        fix = "name the tenant whose documents are searched." if tenant is None else "leave the tenant out."
+        raise Invalid(f"Collection {collection.name!r} {need}.", fix=fix)
     if collection.tenant is None:
         return where
     theirs = col(collection.tenant) == tenant

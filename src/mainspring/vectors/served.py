@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from mainspring.core.errors import NotFound, NotReady, Overloaded
+from mainspring.core.errors import Denied, NotFound, NotReady, Overloaded, Unavailable
 from mainspring.core.schema import Schema
 from mainspring.vectors.declaring import Collection
 from mainspring.vectors.model import Build
@@ -125,18 +125,25 @@ class ServedCollection:
 
         Raises:
             NotReady: There is no build, or it was swapped and the new one is not known yet.
+            Unavailable: The encoder is elsewhere, and does not answer, or not to our key.
         """
         build = self._build()
         try:
-            return act(self.open(self.declared, build, restoring=False))
+            return self._act(act, build)
         except NotFound:  # swapped, or lost
             known = self.look()
         newer = self._build()
         try:
             # Of a build that may be an old one, no index is made again: its chunks may be gone.
-            return act(self.open(self.declared, newer, restoring=known and newer == build))
+            return self._act(act, newer, restoring=known and newer == build)
         except NotFound:
             raise NotReady(f"Collection {self.declared.name!r} is being built anew.", fix="ask again.") from None
+
+    def _act(self, act: Callable[[Opened], T], build: Build, *, restoring: bool = False) -> T:
+        try:
+            return act(self.open(self.declared, build, restoring=restoring))
+        except Denied as error:  # the encoder's service refuses our key, which the caller would take for its own
+            raise Unavailable(error.what, fix=error.fix) from error
 
     def _build(self) -> Build:
         name = self.declared.name

@@ -150,6 +150,7 @@ def _use(project: Project) -> None:
             used = Used(
                 requests=10 + day, cached=(10 + day) * (not upstream), prompt=1000 * day + 70, completion=300 * day + 9,
                 micros=number * 40_000 * day, first_us=(10 + day) * 150_000, answer_us=(10 + day) * 2_000_000,
+                streamed=300 * day + 9,
             )  # fmt: skip
             teams = ("research",) if number else ()
             rows.append(

@@ -34,8 +34,9 @@ DOCS = ms.Collection(
 MAIL = ms.Collection("mail", source=LETTERS, text="body", key="path", chunk=ms.chunks.sentences(64), encoder=WORDS)
 NEVER = ms.Collection("never", source=PAGES, text="body", key="path", chunk=ms.chunks.sentences(64), encoder=WORDS)
 SHARED = ms.Collection(
-    "shared", source=PAGES, text="body", key="path", chunk=ms.chunks.sentences(64), encoder=WORDS, tenant="team"
-)
+    "shared", source=PAGES, text="body", key="path", chunk=ms.chunks.sentences(64), encoder=WORDS, tenant="team",
+    words=True,
+)  # fmt: skip
 ENCODER = WordEncoder(64)
 JUDGE = ms.Reranker("judge")  # which is not registered
 JUDGED = ms.Answers("judged", retriever=ms.Retriever("docs-judged", collection=DOCS, k=2, rerank=JUDGE))
@@ -105,6 +106,15 @@ def test_a_search_shows_why_a_hit_is_a_hit_and_runs_no_markup_of_a_document(clie
     assert "team: money" in found
     assert "was never built" in client.page("/collections/never/search?q=refunds").text
     assert client.page("/collections/docs/search?q=+").status_code == 200
+
+
+def test_a_search_is_by_words_too_where_the_collection_has_them(client: Client) -> None:
+    assert '<option value="hybrid" selected>' in client.page("/collections/shared").text
+    assert 'value="hybrid"' not in client.page("/collections/docs").text
+    asked = "/collections/shared/search?q=refunds&tenant=money"
+    assert client.get(f"/api{asked}").json()["hits"][0]["places"].keys() == {"vectors", "words"}
+    assert not client.get(f"/api{asked}&mode=vectors").json()["hits"][0]["places"]
+    assert '<option value="vectors" selected>' in client.page(f"{asked}&mode=vectors").text
 
 
 def test_the_api_has_the_same(client: Client) -> None:

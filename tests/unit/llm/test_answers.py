@@ -351,7 +351,7 @@ def test_an_erased_subject_leaves_no_answer(kept: Kept) -> None:
 
 def test_a_caller_names_the_keys_of_the_chain(kept: Kept) -> None:
     given = declared(keys="customer")
-    with pytest.raises(Invalid, match="customer"):
+    with pytest.raises(Invalid, match=r"without a key\. Fix: give exactly these: customer"):
         ask(chain(ScriptedModel(extracted), given, kept.answers(given)), "When are refunds paid?")
 
 

@@ -88,6 +88,9 @@ def test_each_end_is_counted_as_what_it_is(tmp_path: Path) -> None:
     assert sum(row.used.prompt + row.used.completion for row in table) == tokens
     assert sum(row.used.cached for row in table) == 1
     assert sum(row.used.counted for row in table) == 3  # told none, broke off, left
+    assert {row.key: (bool(row.used.streamed), bool(row.used.answer_us)) for row in table} == {
+        "k1": (True, True), "k2": (False, False),
+    }, "a whole answer has no tokens a second"  # fmt: skip
     assert sum(row.used.micros for row in table) == pytest.approx(
         1e6 * metrics['mainspring_llm_cost_total{model="m",upstream="a"}']
     )

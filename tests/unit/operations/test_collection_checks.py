@@ -10,6 +10,7 @@ import pytest
 
 from kit.document_shop import Shop
 from kit.encoders import WordEncoder
+from mainspring.data.adapters.memory import MemoryLake
 from mainspring.operations.collection_checks import check_collections, collection_statuses
 
 
@@ -43,6 +44,13 @@ def test_a_collection_is_told_with_its_freshness_and_its_last_recall() -> None:
     assert (told.metric, told.recall.value, told.recall.queries) == ("recall@10", 1.0, 4)
     made.land({"more": "Another document."})
     assert collection_statuses(made)[0].behind
+
+
+def test_a_collection_whose_source_has_no_data_is_no_problem_and_none_that_can_be_searched() -> None:
+    made = shop()
+    made.lake = MemoryLake()
+    (found,) = check_collections(made)
+    assert (found.ok, found.detail) == (True, "collections that can be searched: 0")
 
 
 def test_one_that_is_being_built_says_so() -> None:

@@ -89,7 +89,7 @@ def test_a_server_that_is_away_is_unavailable(provider: Provider) -> None:
     encoder = provider.encoder()
     provider.server.shutdown()
     provider.server.server_close()
-    with pytest.raises(Unavailable, match="does not answer"):
+    with pytest.raises(Unavailable, match=r"does not answer\. Fix: start it, or correct its address http://127"):
         encoder.encode(["abcd"])
 
 

@@ -73,7 +73,7 @@ def ask(
 
     given = [key.partition("=") for key in keys]
     if wrong := [key for key, (name, separator, _) in zip(keys, given, strict=True) if not separator or not name]:
-        raise Invalid(f"The key {wrong[0]!r} is none.", fix="write --key NAME=VALUE.")
+        raise Invalid(f"The key {wrong[0]!r} has no value.", fix="write --key NAME=VALUE.")
     named = {name: value for name, _, value in given}
     found = operations.ask(call.project, answers, question, before=before, tenant=tenant, keys=named, session=session)
 

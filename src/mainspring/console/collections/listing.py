@@ -50,7 +50,7 @@ class CollectionPage:
     """One collection.
 
     Attributes:
-        modes: Of a search in it.
+        modes: Of a search in it. `mode`: that of its retrievers, unless they say otherwise.
         personal: Whether a search is in a column that identifies a person.
         evaluations: By its own set, the newest first; `None` while they are not read yet.
         lost: Queries of the newest one of which nothing relevant was found; `None` while they are not read yet.
@@ -62,6 +62,7 @@ class CollectionPage:
     fields: tuple[str, ...]
     tenant: str | None
     modes: tuple[Mode, ...]
+    mode: Mode
     personal: bool
     evaluations: Sequence[StoredEvaluation] | None
     lost: Sequence[LostQuery] | None = ()
@@ -129,8 +130,9 @@ def collection_page(project: Project, looking: Looking, name: str, *, queries: b
     lost = _lost(project, looking, declared, measured) if queries and measured else ()
     charts = evaluation_charts(measured or ())
     return CollectionPage(
-        report, declared.text, tuple(declared.fields), declared.tenant, modes, personal, measured, lost, charts
-    )
+        report, declared.text, tuple(declared.fields), declared.tenant, modes, declared.mode, personal, measured, lost,
+        charts,
+    )  # fmt: skip
 
 
 def _lost(
@@ -170,7 +172,7 @@ def hits_of(
     query: str,
     tenant: str | None = None,
     *,
-    mode: Mode = "vectors",
+    mode: Mode | None = None,
     reveal: bool = False,
 ) -> Hits:
     """Return the hits of a query. A hit tells of the text by its place alone: a search in a personal column is only for

@@ -47,12 +47,12 @@ def add_collection_pages(router: APIRouter, project: Project, looking: Looking, 
     def show_collection(request: Request, name: str) -> Response:
         view = viewed(request, name)
         return page(
-            "collection.html", framed(request, view=view, each=view.collection, found=None, tenant="", mode="vectors")
+            "collection.html", framed(request, view=view, each=view.collection, found=None, tenant="", mode=view.mode)
         )
 
     @router.get("/collections/{name}/search")
     def search_page(
-        request: Request, name: str, q: Words = "", tenant: Tenant = "", mode: Mode = "vectors", reveal: bool = False
+        request: Request, name: str, q: Words = "", tenant: Tenant = "", mode: Mode | None = None, reveal: bool = False
     ) -> Response:
         view = viewed(request, name)
         found = None
@@ -63,7 +63,7 @@ def add_collection_pages(router: APIRouter, project: Project, looking: Looking, 
                 raise
             except MainspringError as error:
                 found = Hits(q, (), 0.0, str(error))
-        content = {"view": view, "each": view.collection, "found": found, "tenant": tenant, "mode": mode}
+        content = {"view": view, "each": view.collection, "found": found, "tenant": tenant, "mode": mode or view.mode}
         return page("collection.html", framed(request, **content))
 
 
@@ -86,7 +86,7 @@ def add_collection_api(router: APIRouter, project: Project) -> None:
     @router.get("/collections/{name}/search")
     @answers(hits=list[Found], ms=float)
     def search_collection(
-        request: Request, name: str, q: Words, tenant: Tenant = "", mode: Mode = "vectors", reveal: bool = False
+        request: Request, name: str, q: Words, tenant: Tenant = "", mode: Mode | None = None, reveal: bool = False
     ) -> Answer:
         """The chunks of a collection that are the nearest to a query. Values that identify a person are withheld, and
         such a text is not searched; with `reveal=true` both are for those who may see them, with an event in the audit

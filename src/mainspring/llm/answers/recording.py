@@ -72,9 +72,9 @@ class AnswerLog:
             Invalid: A key is unknown, or missing.
         """
         if keys.keys() != self._keys:
-            raise Invalid(
-                f"A question has the keys {sorted(keys)}.", fix=f"give each of these: {sorted(self._keys) or 'none'}."
-            )
+            given = f"with the keys {', '.join(sorted(keys))}" if keys else "without a key"
+            needed = f"give exactly these: {', '.join(sorted(self._keys))}." if self._keys else "give none."
+            raise Invalid(f"A question was asked {given}.", fix=needed)
 
     def record(
         self, recorded: RecordedAnswer, *, principal: str, request_id: str, assigned: Assigned | None = None

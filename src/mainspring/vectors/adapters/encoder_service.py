@@ -86,8 +86,12 @@ class ServiceEncoder:
             if pause is None:
                 break
             self._sleep(pause if reply is None else _pause(reply.headers, pause))
-        said = "does not answer" if reply is None else f"answers with status {reply.status}"
-        raise Unavailable(f"The service {self._server.name!r} of encoder model {self._model!r} {said}.")
+        what = f"The service {self._server.name!r} of encoder model {self._model!r}"
+        if reply is not None:
+            raise Unavailable(f"{what} answers with status {reply.status}.", fix="ask again later, or see its log.")
+        raise Unavailable(
+            f"{what} does not answer.", fix=f"start it, or correct its address {self._server.url} in the profile."
+        )
 
     def _read(self, reply: Reply, count: int) -> Floats:
         try:

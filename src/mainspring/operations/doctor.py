@@ -24,6 +24,7 @@ from mainspring.operations.monitor_checks import check_monitor
 from mainspring.operations.plane_connection import answers, served
 from mainspring.operations.policies import own_policies
 from mainspring.operations.streams.checking import check_streams
+from mainspring.operations.upstream_checks import check_upstreams
 from mainspring.project import Project, place_checks
 from mainspring.project.ledger_folder import ledger_folder, stranded
 from mainspring.project.running import alive, read_running, where_up
@@ -59,6 +60,7 @@ def examine(project: Project, only: str | None = None) -> list[Finding]:
         ("endpoints", check_endpoints),
         ("streams", check_streams),
         ("collections", check_collections),
+        ("upstreams", check_upstreams),
         ("predictions", _predictions),
         ("monitor", check_monitor),
         ("certificates", _certificates),

@@ -150,6 +150,8 @@ def test_a_server_that_is_away_is_told_without_its_password() -> None:
         store.names()
     assert "hidden" not in str(caught.value)
     assert "127.0.0.1:1" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.fix == "start the server, or correct the address in the profile."
 
 
 def test_without_the_extension_it_is_told_what_is_missing(postgres_server: PostgresServer) -> None:

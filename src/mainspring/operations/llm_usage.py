@@ -86,6 +86,6 @@ def _described(by: str, who: str, used: Used, since: int) -> LanguageModelUsage:
         completion=used.completion,
         cost=used.micros / MILLIONTHS,
         first_token_s=used.first_us / made / SECOND if made > 0 and used.first_us else None,
-        tokens_per_s=used.streamed * SECOND / used.answer_us if used.answer_us else None,
+        tokens_per_s=used.streamed * SECOND / used.answer_us if used.streamed and used.answer_us else None,
         since=format_instant(since),
     )

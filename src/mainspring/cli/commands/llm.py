@@ -93,7 +93,7 @@ def usage(call: Call, *, by: str, since: str) -> None:
         rows = [
             (each.who or "-", f"{each.requests:,}", f"{each.cached:,}", f"{each.prompt:,}", f"{each.completion:,}",
              f"{each.cost:,.6g}", "-" if each.first_token_s is None else f"{each.first_token_s:.3g} s",
-             "-" if each.tokens_per_s is None else f"{each.tokens_per_s:,.4g}")
+             "-" if each.tokens_per_s is None else f"{each.tokens_per_s:,.1f}")
             for each in found
         ]  # fmt: skip
         columns = (by, "requests", "cached", "prompt", "completion", "cost", "first token", "tokens/s")

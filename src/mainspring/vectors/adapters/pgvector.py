@@ -422,7 +422,7 @@ class _Database:
         told = getattr(getattr(cause, "diag", None), "message_primary", None) or cause
         if state in (_FULL, _NO_MEMORY):
             return StorageFull(f"No space left on {self._name}: {told}.", fix="give the server more disk space.")
-        fix = None
+        fix = None if state else "start the server, or correct the address in the profile."
         if "vector" in str(told) and state in (_NO_RIGHT, _NO_FILE, "58P01", "22023"):
             fix = "install pgvector on the server, and run CREATE EXTENSION vector in the database as its owner."
-        return Unavailable(f"The indexes on {self._name} do not answer: {told}.", fix=fix)
+        return Unavailable(f"The indexes on {self._name} do not answer: {' '.join(str(told).split())}.", fix=fix)

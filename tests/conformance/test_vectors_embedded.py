@@ -289,6 +289,20 @@ def test_searches_go_on_while_another_graph_is_read(
     other.close()
 
 
+def test_who_searches_by_the_graph_before_compacts_the_one_in_use(index: EmbeddedVectorIndex, tmp_path: Path) -> None:
+    other = EmbeddedVectorStore(tmp_path / "vectors", approximate_above=500).open("i")
+    first = other._state().graph
+    other._reader._renewal_from = math.inf  # it has not come to reading another graph
+    index.delete(["e0"])
+    index.compact()
+    assert other._state().graph is first
+    index.delete(["e1"])
+    other.compact()
+    assert other._state().graph is not first
+    assert other.count() == index.count() == COUNT - 2
+    other.close()
+
+
 def test_a_write_whose_writer_was_killed_before_it_told_others_is_found_soon(index: EmbeddedVectorIndex) -> None:
     assert index.count() == COUNT
     with sqlite3.connect(index._file.path) as killed:  # after its commit

@@ -122,7 +122,7 @@ class EmbeddedVectorIndex:
         if newer <= max(self._above, indexed // _NEWER_SHARE):
             return
         with suppress(Conflict), self._building(wait_s=0.0):  # unless another process does already
-            state = self._state()
+            state = self._newest()
             if len(state.tail) > max(self._above, state.indexed // _NEWER_SHARE):
                 self._write_graph(state)
 
@@ -137,7 +137,7 @@ class EmbeddedVectorIndex:
         with self._building(_WAIT_S):
             with self._file.errors():
                 (cleaned,) = self._file.connection().execute("SELECT cleaned FROM version").fetchone()
-            state = self._state()
+            state = self._newest()
             if state.change > cleaned or len(state.tail) > state.indexed // _NEWER_SHARE:
                 self._write_graph(state)
             if state.change > cleaned:
@@ -148,6 +148,11 @@ class EmbeddedVectorIndex:
     def _building(self, wait_s: float) -> AbstractContextManager[None]:
         self._check_there()  # a lock makes its folder
         return FileLocks(self._folder).hold("graph", wait_s=wait_s)
+
+    def _newest(self) -> State:
+        """Return the entries with the graph that is in use, whose builder must be this one: that before is deleted."""
+        self._reader.renew()
+        return self._state()
 
     def _write_graph(self, state: State) -> None:
         """Make the graph of a state's entries, where there are enough of them, and forget what was removed before."""

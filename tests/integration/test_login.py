@@ -25,7 +25,7 @@ from kit.console.client import Client
 from kit.documents import check
 from kit.identity_provider import CLIENT, COMMAND_LINE, SECRET, IdentityProvider, Person, SigningKey, in_json, running
 from kit.people import REGISTRAR, registrar
-from kit.waiting import wait_until
+from kit.waiting import free_port, wait_until
 from mainspring.console.app import create_app
 from mainspring.core.errors import Denied, Invalid, Unavailable
 from mainspring.core.settings import SignIn, TrustedIssuer
@@ -204,6 +204,8 @@ def test_the_console_takes_the_token_of_this_client_alone(project: Project, prov
 
 
 def test_who_am_i(project: Project) -> None:
+    nobody = replace(project.settings.control, port=free_port())
+    project.settings = replace(project.settings, control=nobody)
     assert whoami(project).signed is None
     found = by_device(project)
     project.accounts.grant(Grant("user", found.account.id, Role.VIEWER, "model/late"))

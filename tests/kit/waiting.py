@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import random
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 _LONGEST_REST_S = 0.4
+_PORTS = 12_000, 32_000
+_given: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port of 127.0.0.1 on which nobody listens, another one at each call.
+
+    It is below those that a system gives to outgoing connections, so that none takes it before a server listens.
+    """
+    while True:
+        port = random.SystemRandom().randrange(*_PORTS)
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 def wait_until(happened: Callable[[], Any], what: str, within_s: float = 120.0, every_s: float = 0.02) -> Any:

@@ -13,7 +13,7 @@ import pytest
 
 from kit.scripted_upstream import scripted
 from kit.waiting import wait_until_async
-from mainspring.core.errors import InvalidDefinition, MainspringError, Unavailable
+from mainspring.core.errors import InvalidDefinition, MainspringError, NotReady, Unavailable
 from mainspring.core.settings import UpstreamServer
 from mainspring.llm.answering import Served
 from mainspring.llm.declaring import LanguageModel
@@ -76,6 +76,29 @@ def test_a_gateway_follows_what_was_applied_and_keeps_it_while_the_catalog_is_aw
             away = True
             await asyncio.sleep(1.2)
             assert models.current().keys() == {"newer"}
+            await models.stop()
+
+    asyncio.run(body())
+
+
+def test_an_upstream_whose_key_cannot_be_read_takes_only_its_own_models_away(tmp_path: Path) -> None:
+    applied = Applied(memory_catalog())
+    project: Any = SimpleNamespace(applied=applied)
+    applied.replace(contents(tmp_path, declared("assistant"), declared("other", "elsewhere")), 1)
+
+    async def body() -> None:
+        with scripted() as upstream:
+            servers = {
+                "LOCAL": UpstreamServer("local", upstream.url),
+                "ELSEWHERE": UpstreamServer("elsewhere", upstream.url, key_file=tmp_path / "hidden" / "provider.key"),
+            }
+            models = AppliedModels(CatalogDefinitions(project).read, servers)
+            models.start()
+            await wait_until_async(lambda: known(models).keys() == {"assistant", "other"}, "the models")
+            assert (await models.current()["assistant"].answering.chat(ASKED, CALL)).choices
+            with pytest.raises(NotReady, match="key or a certificate of the upstream 'elsewhere'") as caught:
+                await models.current()["other"].answering.chat(ASKED, CALL)
+            assert "hidden" not in str(caught.value)
             await models.stop()
 
     asyncio.run(body())

@@ -26,7 +26,8 @@ def test_a_signal_while_it_starts_loses_no_answer(depot: Depot) -> None:
     project = opened(depot)
     key = create_key(project, "test", ["predict"], DAY)
     project.close()
-    process = depot.start("up", "--json")
+    upstream = {"MAINSPRING_LLM_AWAY_URL": "http://127.0.0.1:1/v1", "MAINSPRING_LLM_AWAY_KEY_FILE": "no/provider.key"}
+    process = depot.start("up", "--json", environment=upstream)  # which takes nothing else away
     try:
         wait_until(lambda: ask(depot.gateway, "GET", "/v2/health/ready").status == 200, "the gateway to serve")
         told = []
@@ -34,11 +35,12 @@ def test_a_signal_while_it_starts_loses_no_answer(depot: Depot) -> None:
             answer = ask(depot.gateway, "POST", f"/v2/models/{ENDPOINT}/infer", keyed(f"c{number}"), key=key)
             told += answer.body["parameters"]["prediction_ids"]
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        _, told_people = process.communicate(timeout=60)
         assert process.returncode == 0
     finally:
         process.kill()
         process.wait()
+    assert "Warning: The key of the upstream 'away' " in told_people
     project = opened(depot)
     project.predictions.compact()
     files = project.lake.scan(PREDICTIONS).files

@@ -157,7 +157,7 @@ def create(root: Path) -> Path:
         raise Conflict(f"{root} exists and is not empty.", fix="choose another name.")
     (root / package).mkdir(parents=True)
     (root / PROJECT_FILE).write_text(_TOML.format(name=name, package=package))
-    (root / ".gitignore").write_text(".mainspring/\n__pycache__/\n")
+    (root / ".gitignore").write_text(".mainspring/\n__pycache__/\n*.key\n")
     (root / package / "__init__.py").write_text(f'"""The project {name}."""\n')
     (root / package / "features.py").write_text(_FEATURES)
     (root / package / "data.py").write_text(_DATA.format(today=to_datetime(SystemClock().now())))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mainspring.client.certificates import Certificates
 from mainspring.core.errors import Invalid
 from mainspring.operations.endpoint_checks import Finding, well
 from mainspring.project import Project
@@ -17,18 +18,20 @@ _CHECK = "upstreams"
 def check_upstreams(project: Project) -> Iterator[Finding]:
     """Yield the findings. Nothing is asked of an upstream; one that the profile lacks is a step that remains."""
     upstreams = project.settings.upstreams
-    findings = [*_keys(project), *_lacking(project), *_unregistered(project)]
+    findings = [*unreadable(project), *_lacking(project), *_unregistered(project)]
     yield from findings
     if upstreams and not findings:
         yield well(_CHECK, f"servers of language models in the profile: {len(upstreams)}")
 
 
-def _keys(project: Project) -> Iterator[Finding]:
-    """Yield upstreams with a key that cannot be read, without which no gateway starts."""
+def unreadable(project: Project) -> Iterator[Finding]:
+    """Yield upstreams with a key or a certificate that cannot be read: a gateway does without these."""
     for each in project.settings.upstreams.values():
         try:
             if each.key_file is not None:
                 read_private(each.key_file, f"key of the upstream {each.name!r}")
+            if each.url.startswith("https:"):
+                Certificates(each.ca, each.cert, each.cert_key).context()
         except Invalid as error:
             yield Finding(check=_CHECK, ok=False, detail=error.what, fix=error.fix or "")
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from mainspring.core.errors import Invalid
 from mainspring.core.ids import new_id
 from mainspring.core.settings import Settings, Url
 from mainspring.llm.answering import Assemble, assemble
@@ -73,12 +75,13 @@ def recorded(caller: Principal) -> str:
 
 def installation_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield the secrets of the profile, with a name for each: keys of upstreams, passwords of servers, and those of
-    receivers, webhooks and the identity provider.
+    receivers, webhooks and the identity provider. A key that cannot be read is not among them: nobody here knows it.
     """
     for name, server in settings.upstreams.items():
         key = server.key
         if server.key_file is not None:
-            key = read_private(server.key_file, f"key of the upstream {server.name!r}").decode("latin-1").strip()
+            with suppress(Invalid):
+                key = read_private(server.key_file, f"key of the upstream {server.name!r}").decode("latin-1").strip()
         yield f"key of upstream {name}", key
     for name, receiver in settings.receivers.items():
         yield f"secret of receiver {name}", receiver.secret

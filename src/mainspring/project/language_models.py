@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mainspring.client.certificates import Certificates
-from mainspring.core.errors import Invalid, MainspringError, Unavailable
+from mainspring.core.errors import Invalid, MainspringError, NotReady, Unavailable
 from mainspring.core.settings import UpstreamServer
 from mainspring.llm.adapters.anthropic import AnthropicUpstream
 from mainspring.llm.adapters.openai import OpenAIUpstream
@@ -123,6 +123,7 @@ class AppliedModels:
         self._assemble = put_together
         self._retrieval = retrieval
         self._upstreams: dict[str, Upstream] = {}
+        self._unopened: set[str] = set()
         self._served: Mapping[str, Served] | None = None
         self._text = ""
         self._contents: dict[str, str] = {}
@@ -142,11 +143,20 @@ class AppliedModels:
         return {} if self._retrieval is None else self._retrieval.collections
 
     def start(self) -> None:
-        self._upstreams = {name: build_upstream(server) for name, server in self._servers.items() if server.url}
+        self._open()
         loop = asyncio.get_running_loop()
         self._following = [loop.create_task(self._follow())]
         if self._erasures is not None:
             self._following.append(loop.create_task(self._follow_erasures(self._erasures)))
+
+    def _open(self) -> None:
+        for name, server in self._servers.items():
+            try:
+                if server.url:
+                    self._upstreams[name] = build_upstream(server)
+            except Invalid as error:  # the others are served
+                _log.error("The upstream %r is not used: %s", server.name, error)
+                self._unopened.add(name)
 
     async def stop(self) -> None:
         for task in self._following:
@@ -201,7 +211,14 @@ class AppliedModels:
     def _serve(self, model: LanguageModel) -> Served:
         names = {each.upstream: self._upstreams.get(variable(each.upstream)) for each in model.upstreams}
         known = {name: found for name, found in names.items() if found is not None}
+        unopened = [name for name in names if variable(name) in self._unopened]
         try:
+            if unopened and not known:
+                raise NotReady(
+                    f"A key or a certificate of the upstream {unopened[0]!r} of the language model {model.name!r} "
+                    "cannot be read.",
+                    fix="`mainspring doctor` says why; correct it, then start the gateway again.",
+                )
             return Served(model, self._assemble(model, known), known)
         except MainspringError as error:
             _log.error("%s", error)

@@ -58,3 +58,11 @@ def test_a_key_that_cannot_be_read_is_wrong(tmp_path: Path) -> None:
     assert "secret" not in open_.detail
     key.chmod(0o600)
     assert all(each.ok for each in check_upstreams(project(tmp_path, key_file=key)))
+
+
+def test_a_certificate_that_cannot_be_read_is_wrong(tmp_path: Path) -> None:
+    made = project(tmp_path)
+    server = UpstreamServer("my-server", "https://127.0.0.1:1/v1", ca=tmp_path / "nowhere.pem")
+    made.settings.upstreams["MY_SERVER"] = server
+    (wrong,) = (each for each in check_upstreams(made) if not each.ok)
+    assert "nowhere.pem" in wrong.detail

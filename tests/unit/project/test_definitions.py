@@ -331,6 +331,24 @@ def test_gates_of_a_collection_are_on_metrics_of_retrieval(root: Path) -> None:
             load(root)
 
 
+def test_a_step_builds_only_collections_that_are_declared(root: Path) -> None:
+    declared = (
+        "asked = ms.Source('asked', schema={'q': ms.String, 'doc': ms.String}, event_time='at')\n"
+        "ms.Collection('docs', source=asked, text='q', key='doc', chunk=ms.chunks.tokens(64),\n"
+        "              encoder=ms.Encoder('e'))\n"
+        "@ms.step\ndef chosen():\n    return 'dosc'\n"
+        "@ms.pipeline\ndef nightly(name: str = 'dosc'):\n    ms.task('collections'BUILT)\n"
+    )
+    sources = FILES[f"{PACKAGE}/sources.py"]
+    for built in ("", ", collections=['docs']", ", collections=['docs', chosen()]", ", collections=name"):
+        write(root, sources=sources + declared.replace("BUILT", built))
+        assert set(load(root).pipelines) == {"nightly"}
+    for built in (", collections=['docs', 'dosc']", ", collections=['dosc', chosen()]"):
+        write(root, sources=sources + declared.replace("BUILT", built))
+        with pytest.raises(InvalidDefinition, match=r"builds the collection 'dosc'.* did you mean 'docs'\?"):
+            load(root)
+
+
 def test_answers_are_definitions_like_others_with_a_name_that_no_endpoint_has(root: Path) -> None:
     declared = (
         "asked = ms.Source('asked', schema={'q': ms.String, 'doc': ms.String}, event_time='at')\n"

@@ -17,6 +17,7 @@ def command(call: Call, *, gateway: str | None, control: str | None, grpc: str |
     from mainspring.core.errors import Unavailable
     from mainspring.operations.auditing import audit
     from mainspring.operations.keys import console_link, first_key
+    from mainspring.operations.upstream_checks import unreadable
     from mainspring.processes.kinds import log_path
     from mainspring.processes.supervisor import Supervisor
     from mainspring.project.ledger_folder import stranded
@@ -27,6 +28,8 @@ def command(call: Call, *, gateway: str | None, control: str | None, grpc: str |
     settings = project.settings
     for left in stranded(settings):
         call.say(f"Warning: {left.what}.\n  Fix: {left.fix}", markup=False)
+    for found in unreadable(project):
+        call.say(f"Warning: {found.detail} The gateway serves without it.\n  Fix: {found.fix}", markup=False)
     _ = project.definitions  # report their errors here, not in a child's log
     supervisor = Supervisor(
         project,

@@ -29,7 +29,8 @@ from mainspring.features.functions.model import DerivedSource, FeatureFunction, 
 from mainspring.features.model import Entity, FeatureGroup, FeatureView, Observations, RequestFeatures
 from mainspring.jobs.declaring import OwnJob
 from mainspring.jobs.pipelines.declaring import Pipeline
-from mainspring.jobs.pipelines.graph import Graph
+from mainspring.jobs.pipelines.graph import JOB, Graph
+from mainspring.jobs.pipelines.values import Constant, Several
 from mainspring.llm.answers.declaring import Answers, Retriever
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.prompts import Prompt
@@ -358,12 +359,28 @@ def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tupl
                 f"models add {endpoint.model_name} FILE`.",
             )
     yield from (line(*problem) for problem in _collections(declared))
+    yield from (line(*problem) for problem in _built(declared))
     yield from (line(*problem) for problem in _retentions(declared))
     yield from (line(*problem) for problem in _quotas(declared))
     yield from (line(*problem) for problem in _streams(declared))
     yield from (line(*problem) for problem in _language_models(declared))
     yield from (line(*problem) for problem in _rollouts(declared, models))
     yield from (line(*problem) for problem in _monitors(declared, models))
+
+
+def _built(declared: Declared) -> Iterable[tuple[object, str, str]]:
+    """Yield steps of pipelines that build a collection which is not declared."""
+    names = {item.name for item in declared.of(DocumentCollection) if isinstance(item, DocumentCollection)}
+    for pipeline in declared.of(Pipeline):
+        assert isinstance(pipeline, Pipeline)
+        for node in pipeline.graph.nodes:
+            value = dict(node.inputs).get("collections") if node.function == f"{JOB}collections" else None
+            several = value.items if isinstance(value, Several) else (value,)
+            given = [each.value for each in several if isinstance(each, Constant)]
+            for name in given if isinstance(value, Several) else given[0] if given and given[0] else ():
+                if isinstance(name, str) and name not in names:
+                    what = f"Step {node.name!r} of the pipeline {pipeline.name!r} builds the collection {name!r}"
+                    yield pipeline, f"{what}, which is not declared", meant(name, names)
 
 
 def _collections(declared: Declared) -> Iterable[tuple[object, str, str]]:

@@ -65,7 +65,7 @@ def _places(settings: Settings) -> dict[str, str]:
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One check of one backend. `fix` is the remedy or, if the check passed, a possible improvement."""
 
-    backend: str  # the setting with its address
+    backend: str  # the setting with its address, such as "catalog" or "llm.upstreams.local"
     at: str  # without a password
     check: str
     ok: bool
@@ -74,21 +74,24 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_profile(project: Project) -> Iterator[Check]:
-    """Yield the outcome of every check of the project's profile, one backend after the other."""
+    """Yield the outcome of every check of the project's profile, one backend after the other, then upstreams of
+    language models.
+    """
+    from mainspring.project.upstream_probes import upstream
+
     for part in BACKENDS:
         url: Url = getattr(project.settings, part)
-        try:
-            for outcome in _checks(project, part, url):
-                yield Check(
-                    backend=part,
-                    at=url.shown,
-                    check=outcome.check,
-                    ok=outcome.ok,
-                    detail=outcome.detail,
-                    fix=outcome.fix,
-                )
-        except MainspringError as error:
-            yield Check(backend=part, at=url.shown, check="reachable", ok=False, detail=error.what, fix=error.fix or "")
+        yield from _told(part, url.shown, _checks(project, part, url))
+    for server in project.settings.upstreams.values():
+        yield from _told(f"llm.upstreams.{server.name}", server.url, upstream(server))
+
+
+def _told(backend: str, at: str, outcomes: Iterator[Outcome]) -> Iterator[Check]:
+    try:
+        for each in outcomes:
+            yield Check(backend=backend, at=at, check=each.check, ok=each.ok, detail=each.detail, fix=each.fix)
+    except MainspringError as error:
+        yield Check(backend=backend, at=at, check="reachable", ok=False, detail=error.what, fix=error.fix or "")
 
 
 def _checks(project: Project, part: str, url: Url) -> Iterator[Outcome]:

@@ -61,8 +61,8 @@ def show_all(call: Call) -> None:
 def check(call: Call, *, name: str | None) -> int:
     """Check each backend of profile NAME: connection, version, permissions and tables.
 
-    By default checks the profile in use. Probes are removed, nothing is created or migrated. Exits with 13 if there is
-    a problem.
+    By default checks the profile in use. Upstreams of language models are asked for their lists of models. Probes are
+    removed, nothing is created or migrated. Exits with 13 if there is a problem.
     """
     from mainspring.operations.profile import check_profile
 

@@ -194,6 +194,49 @@ def test_a_graph_for_which_there_is_no_room_is_said_and_leaves_the_one_before(in
     assert index.search(_queries(), 5) == before
 
 
+def test_entries_are_stored_where_their_graph_finds_no_room(
+    index: EmbeddedVectorIndex, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(embedded, "_NO_ROOM_S", 0.0)
+    first = _graph(index)
+    index.compact()  # and its log is short
+    with room(_graph(index).stat().st_size):
+        index.upsert(_entries(COUNT, COUNT // 4))
+    assert "no room" in caplog.text or "No space" in caplog.text
+    assert _graph(index) == first
+    assert index.count() == COUNT + COUNT // 4
+    assert index.search(made_vectors(COUNT // 4, 8, seed=COUNT)[:1], 1)[0][0].id == f"e{COUNT}"
+    index.upsert(_entries(2 * COUNT, 1))
+    assert _graph(index) != first
+
+
+def test_a_database_of_the_format_before_is_brought_up(index: EmbeddedVectorIndex, tmp_path: Path) -> None:
+    index.delete(["e3"])
+    found, path = index.search(_queries(), 5), index._file.path
+    index.close()
+    with sqlite3.connect(path) as connection:
+        connection.executescript("""
+            CREATE TABLE before (
+                number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, vector BLOB NOT NULL,
+                fields BLOB NOT NULL
+            );
+            INSERT INTO before SELECT number, id, vector, fields FROM entry JOIN vector USING (number);
+            DROP TABLE entry; DROP TABLE vector; ALTER TABLE before RENAME TO entry;
+        """)
+    connection.close()
+    again = EmbeddedVectorStore(tmp_path / "vectors", approximate_above=500).open("i")
+    assert again.search(_queries(), 5) == found
+    again.upsert(_entries(COUNT, 1))
+    assert again.count() == COUNT
+    assert again.get([f"e{COUNT}"]).fields == {"part": [COUNT]}
+    again.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE vector")
+    connection.close()
+    with pytest.raises(Corrupt, match=r"no tables \['vector'\].*collections build"):
+        EmbeddedVectorStore(tmp_path / "vectors").open("i")
+
+
 def test_inner_products_have_a_graph_only_where_all_vectors_are_as_long(store: EmbeddedVectorStore) -> None:
     spec = IndexSpec(dimension=8, metric="dot")
     for name, vectors in (

@@ -36,6 +36,7 @@ from mainspring.security.policy import CedarAuthoriser, Policies
 from mainspring.serving.quota import Quota
 from mainspring.vectors.adapters.cross_service import ServiceCrossEncoder
 from mainspring.vectors.adapters.embedded import EmbeddedVectorStore
+from mainspring.vectors.adapters.encoder_service import ServiceEncoder
 from mainspring.vectors.adapters.tantivy import TantivyTextStore
 from mainspring.vectors.declaring import Reranker
 
@@ -215,7 +216,7 @@ NO_SEARCHES: list[tuple[dict[str, Any], str]] = [
     ({"query": "x", "k": 1001}, "1 to 1,000"),
     ({"query": ["x"] * 100, "k": 1000}, "2,000"),
     ({"query": "x", "path": "/etc/passwd"}, "no such field"),
-    ({"query": "x", "mode": "magic"}, "mode"),
+    ({"query": "x", "mode": "magic"}, "mode: 'magic' is none of vectors, words, hybrid."),
     ({"vector": [1.0, 2.0]}, "dimensions"),
     ({"vector": [[1.0], [1.0, 2.0]]}, "different lengths"),
     ({"vector": [0.0] * 64}, "zeros"),
@@ -245,7 +246,7 @@ async def test_a_search_that_is_none_is_refused_with_the_reason() -> None:
             assert answer.status_code == 400, (body, answer.text)
             assert says in answer.json()["error"]["message"], body
         unknown = await asked.post("/collections/other/search", {"query": "x"})
-        assert unknown.status_code == 404
+        assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "collection_not_found")
         wrong: list[dict[str, Any]] = [
             {}, {"question": ""}, {"question": "x" * 30_000}, {"question": "x", "url": "http://169.254.169.254/"},
             {"question": "x", "keys": {"customer": "c"}},
@@ -269,6 +270,39 @@ async def test_a_key_of_ours_that_the_encoders_service_refuses_is_no_fault_of_th
         for each in (search, answer):
             assert each.status_code == 503, each.text
             assert "provider" not in each.text
+
+
+@on_a_loop
+async def test_an_encoders_service_that_is_away_or_wrong_is_said_soon() -> None:
+    with scripted() as upstream:
+        server = UpstreamServer("provider", f"{upstream.url}/v1")
+
+        class Elsewhere(WordEncoder):
+            def encode(self, texts: Sequence[str]) -> Any:
+                return ServiceEncoder(server, "", "small", self.dimension, for_queries=True).encode(texts)
+
+        books = library(tenant=False)
+        books.words = Elsewhere(books.words.dimension)
+        async with answer_gateway(books) as asked:
+            for script in (Script(status=404, error="No model small."), Script(status=400, error="Bad format.")):
+                upstream.then(script)
+                wrong = await asked.post("/collections/docs/search", {"query": "x"})
+                assert (wrong.status_code, wrong.headers["retry-after"]) == (503, "1"), wrong.text
+                said = wrong.json()["error"]["message"]
+                assert said == "The encoder of collection 'docs' gives no vectors now."
+            upstream.then(Script(status=400, error="The maximum context length is 512 tokens."))
+            long = await asked.post("/collections/docs/search", {"query": "x"})
+            assert long.status_code == 400
+            assert "512 tokens" in long.json()["error"]["message"]
+            server = UpstreamServer("provider", f"http://127.0.0.1:{free_port()}/v1")
+            began = time.monotonic()
+            search = await asked.post("/collections/docs/search", {"query": "x"})
+            answer = await asked.post("/answers/quoted", {"question": "When are refunds paid?"})
+            assert time.monotonic() - began < 4
+            for each in (search, answer):
+                assert (each.status_code, each.headers["retry-after"]) == (503, "1"), each.text
+                assert "gives no vectors now" in each.text
+                assert "127.0.0.1" not in each.text
 
 
 # Tenants

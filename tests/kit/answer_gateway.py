@@ -102,7 +102,7 @@ class Library:
         ]  # fmt: skip
         self.ingestor.ingest(self.source, rows, keyings={}, batch_id=str(sorted(row["path"] for row in rows)))
 
-    def encoder(self, _declared: Encoder, digest: str | None = None) -> Any:
+    def encoder(self, _declared: Encoder, digest: str | None = None, **_: bool) -> Any:
         self._encoders[self.words.digest] = self.words
         return self._encoders[digest or self.words.digest]
 

@@ -95,7 +95,7 @@ class Shop:
         ]
         self.ingestor.ingest(PAGES, rows, keyings={}, batch_id=f"{len(self._encoders)} {sorted(bodies)} {team}")
 
-    def encoder(self, _declared: Encoder, digest: str | None = None) -> Any:
+    def encoder(self, _declared: Encoder, digest: str | None = None, **_: bool) -> Any:
         self._encoders[self.now.digest] = self.now
         return self._encoders[digest or self.now.digest]
 

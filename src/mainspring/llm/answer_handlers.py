@@ -26,7 +26,7 @@ from mainspring.llm.protocol.answers import (
     read_question,
     retrieved_event,
 )
-from mainspring.llm.protocol.errors import Told, error_body, told
+from mainspring.llm.protocol.errors import NoCollection, Told, error_body, told
 from mainspring.llm.protocol.events import framed
 from mainspring.llm.protocol.reading import InvalidField
 from mainspring.llm.protocol.searches import read_search, search_document
@@ -148,7 +148,7 @@ class AnswerHandlers:
     async def search(self, request: Request, body: bytes | memoryview) -> Reply:
         served = self._source.collections().get(request.model)
         if served is None:
-            raise NotFound(f"There is no collection {request.model[:128]!r}.")
+            raise NoCollection(f"There is no collection {request.model[:128]!r}.")
         asked, declared = read_search(body), served.declared
         if declared.text in served.personal:  # each hit would tell what is in it
             raise Denied(

@@ -132,7 +132,8 @@ def search_collection(
     declared = project.definitions.collection(name)
     build, index = opened(project, declared)
     chosen = mode or declared.mode
-    encoder, words = project.encoder(declared.encoder, build.encoder), words_of(project, declared, build, chosen)
+    encoder = project.encoder(declared.encoder, build.encoder, for_queries=True)
+    words = words_of(project, declared, build, chosen)
     return search(declared, build, index, encoder, queries, k, where=where, tenant=tenant, words=words, mode=chosen)
 
 

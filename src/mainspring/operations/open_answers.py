@@ -88,7 +88,7 @@ def searched(
     """
     build, index = opened(project, collection)
     words = words_of(project, collection, build, mode)
-    return build, index, project.encoder(collection.encoder, build.encoder), words
+    return build, index, project.encoder(collection.encoder, build.encoder, for_queries=True), words
 
 
 def run(project: Project, act: Callable[[Models], Awaitable[T]]) -> T:

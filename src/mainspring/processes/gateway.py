@@ -59,7 +59,7 @@ def build_gateway(
         budgets = MachineBudgets(Counts(), Counts(held=True))
     usages = Usages(project.settings.state / USAGE, project.wall)
     erasures = ErasureMark(lambda: project.erasures)
-    shared = Shared(budgets, workers, lambda name: project.encoder(Encoder(name)), erasures=erasures)
+    shared = Shared(budgets, workers, lambda name: project.encoder(Encoder(name), for_queries=True), erasures=erasures)
     return Gateway(
         routes=catalog,
         bundles=project.bundles,

@@ -404,8 +404,11 @@ BUILDS: Mapping[str, Build] = _by_catalog(
 )
 
 
-def service_encoder(settings: Settings, declared: DeclaredEncoder) -> Encoder:
+def service_encoder(settings: Settings, declared: DeclaredEncoder, *, for_queries: bool = False) -> Encoder:
     """Return the encoder behind an upstream of the profile.
+
+    Args:
+        for_queries: Whether callers wait for it.
 
     Raises:
         NotFound: The profile has no such upstream.
@@ -413,7 +416,9 @@ def service_encoder(settings: Settings, declared: DeclaredEncoder) -> Encoder:
     """
     server, key = _service(settings, declared.service, f"encoder {declared.name!r}")
     encoder = lazily("vectors.adapters.encoder_service", "ServiceEncoder", extra="gateway")
-    made: Encoder = encoder(server, key, declared.reference, declared.dimension, most_tokens=declared.most_tokens)
+    made: Encoder = encoder(
+        server, key, declared.reference, declared.dimension, most_tokens=declared.most_tokens, for_queries=for_queries
+    )
     return made
 
 

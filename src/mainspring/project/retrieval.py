@@ -180,7 +180,7 @@ class Retrieval:
 
     def _encoder(self, declared: Collection) -> Encoder:
         build = self._builds.get(declared.name)
-        return self._project.encoder(declared.encoder, None if build is None else build.encoder)
+        return self._project.encoder(declared.encoder, None if build is None else build.encoder, for_queries=True)
 
     def _open(self, collection: Collection, build: Build, *, restoring: bool) -> Opened:
         indexes = self._project.open_indexes
@@ -192,6 +192,6 @@ class Retrieval:
         return Opened(
             build,
             indexes.of(collection, build, restoring=restoring),
-            self._project.encoder(collection.encoder, build.encoder),
+            self._project.encoder(collection.encoder, build.encoder, for_queries=True),
             lambda: indexes.words_of(collection, build),
         )

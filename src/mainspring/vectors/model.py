@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from mainspring.core.errors import Conflict, Invalid, NotFound
+from mainspring.core.errors import Conflict, Invalid, NotFound, Unavailable
 from mainspring.core.schema import Schema, check_schema
 
 Metric = Literal["cosine", "dot", "euclidean"]
@@ -24,6 +24,10 @@ MOST_DIMENSIONS = 8192
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 HISTORY = 50  # builds
+
+
+class EncoderAway(Unavailable):
+    """An encoder's service gives no vectors, for a reason that is none of the texts'."""
 
 
 class IndexSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from mainspring.core.errors import Denied, NotFound, NotReady, Overloaded, Unavailable
+from mainspring.core.errors import Denied, NotFound, NotReady, Overloaded
 from mainspring.core.schema import Schema
 from mainspring.vectors.declaring import Collection
-from mainspring.vectors.model import Build
+from mainspring.vectors.model import Build, EncoderAway
 from mainspring.vectors.ports import Encoder, TextIndex, VectorIndex
 
 T = TypeVar("T")
@@ -125,7 +125,7 @@ class ServedCollection:
 
         Raises:
             NotReady: There is no build, or it was swapped and the new one is not known yet.
-            Unavailable: The encoder is elsewhere, and does not answer, or not to our key.
+            NotReady: The encoder is elsewhere, and does not answer, or not to our key.
         """
         build = self._build()
         try:
@@ -142,8 +142,9 @@ class ServedCollection:
     def _act(self, act: Callable[[Opened], T], build: Build, *, restoring: bool = False) -> T:
         try:
             return act(self.open(self.declared, build, restoring=restoring))
-        except Denied as error:  # the encoder's service refuses our key, which the caller would take for its own
-            raise Unavailable(error.what, fix=error.fix) from error
+        except (Denied, EncoderAway) as error:  # a caller would take our key for its own; the fix is logged alone
+            what = f"The encoder of collection {self.declared.name!r} gives no vectors now."
+            raise NotReady(what, fix=f"{error.what} {error.fix or ''}".strip()) from error
 
     def _build(self) -> Build:
         name = self.declared.name

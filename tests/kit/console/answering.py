@@ -51,7 +51,7 @@ PAGES = (
 
 
 class _Project(Project):
-    def encoder(self, declared: Encoder, digest: str | None = None) -> WordEncoder:
+    def encoder(self, declared: Encoder, digest: str | None = None, **_: bool) -> WordEncoder:
         return ENCODER
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +19,10 @@ import pytest
 from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound, Unavailable
 from mainspring.core.settings import UpstreamServer
 from mainspring.project.backends import service_encoder
+from mainspring.vectors.adapters import encoder_service
 from mainspring.vectors.adapters.encoder_service import ServiceEncoder
 from mainspring.vectors.declaring import Encoder
+from mainspring.vectors.model import EncoderAway
 
 
 class Provider:
@@ -49,9 +54,9 @@ class Provider:
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
         self.waited: list[float] = []
 
-    def encoder(self, key: str = "secret", dimension: int = 2) -> ServiceEncoder:
+    def encoder(self, key: str = "secret", dimension: int = 2, *, for_queries: bool = False) -> ServiceEncoder:
         server = UpstreamServer("local", f"http://127.0.0.1:{self.server.server_port}/v1")
-        return ServiceEncoder(server, key, "small", dimension, sleep=self.waited.append)
+        return ServiceEncoder(server, key, "small", dimension, for_queries=for_queries, sleep=self.waited.append)
 
 
 @pytest.fixture
@@ -100,6 +105,70 @@ def test_what_is_refused_is_not_tried_again(provider: Provider, status: int, kin
         provider.encoder().encode(["abcd"])
     assert len(provider.asked) == 1
     assert "secret" not in str(error.value)
+
+
+def test_a_query_is_tried_once_more_and_waits_shortly(provider: Provider) -> None:
+    encoder = provider.encoder(for_queries=True)
+    provider.statuses = [503]
+    assert encoder.encode(["abcd"]).shape == (1, 2)
+    assert provider.waited == [0.5]  # not the 7 s that the service says
+    provider.statuses = [503] * 9
+    with pytest.raises(EncoderAway, match="status 503"):
+        encoder.encode(["abcd"])
+    assert len(provider.asked) == 2 + 2
+    provider.server.shutdown()
+    provider.server.server_close()
+    with pytest.raises(EncoderAway, match="does not answer"):
+        encoder.encode(["abcd"])
+    assert provider.waited[-1] == 0.25
+
+
+def test_a_query_waits_for_no_service_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder_service, "QUERIES", replace(encoder_service.QUERIES, within_s=0.6, away_s=60.0))
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts, and says nothing
+        server = UpstreamServer("silent", f"http://127.0.0.1:{silent.getsockname()[1]}/v1")
+        waited: list[float] = []
+        encoder = ServiceEncoder(server, "", "small", 2, for_queries=True, sleep=waited.append)
+        began = time.monotonic()
+        with pytest.raises(EncoderAway, match="does not answer"):
+            encoder.encode(["abcd"])
+        assert time.monotonic() - began < 3.0
+        assert not waited
+        for _ in range(9):  # those that queued behind it
+            with pytest.raises(EncoderAway, match="does not answer"):
+                encoder.encode(["abcd"])
+        assert time.monotonic() - began < 3.0
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "kind"),
+    [
+        (400, {"error": {"message": "This model's maximum context length is 8192 tokens."}}, Invalid),
+        (400, {"message": "The input (9000 tokens) is longer than the model's context length (512)."}, Invalid),
+        (400, {"error": "the input length exceeds the context length"}, Invalid),
+        (413, {"error": "Input validation error: `inputs` must have less than 512 tokens", "error_type": "x"}, Invalid),
+        (413, "", Invalid),
+        (400, {"error": {"message": "encoding_format is not supported."}}, EncoderAway),
+        (401, {"error": {"message": "Incorrect API key."}}, EncoderAway),
+        (403, {}, EncoderAway),
+        (404, {"error": {"message": "The model 'small' does not exist."}}, EncoderAway),
+    ],
+)
+def test_a_querys_fault_is_told_from_the_operators(
+    provider: Provider, status: int, said: Any, kind: type[MainspringError]
+) -> None:
+    provider.statuses, provider.change = [status], lambda _: said
+    with pytest.raises(kind) as error:
+        provider.encoder(for_queries=True).encode(["abcd"])
+    if kind is Invalid:
+        assert "local" not in str(error.value)
+    if "tokens" in str(said):
+        assert "tokens" in str(error.value)
+
+
+def test_another_dimension_is_no_querys_fault(provider: Provider) -> None:
+    with pytest.raises(EncoderAway, match="dimension=2"):
+        provider.encoder(dimension=3, for_queries=True).encode(["abcd"])
 
 
 def one_less(answer: Any) -> Any:

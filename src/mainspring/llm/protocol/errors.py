@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from mainspring.core.error_codes import codes_of
-from mainspring.core.errors import MainspringError, QuotaExceeded
+from mainspring.core.errors import MainspringError, NotFound, QuotaExceeded
 from mainspring.llm.model import Dialect, UpstreamError
 from mainspring.llm.protocol.reading import InvalidField
 from mainspring.serving.plane.status import public_text, retry_after_s
@@ -51,6 +51,10 @@ _ANTHROPIC = {
 }
 
 
+class NoCollection(NotFound):
+    """There is no collection of the name that a caller gives."""
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     """An error as a caller is told: `retry_after_s` is `None` where no time is known."""
@@ -73,6 +77,8 @@ def told(error: Exception) -> Told:
         return Told(_STATUS[error.kind], error.what, error.code, retry_after_s=after)
     if isinstance(error, InvalidField):
         return Told(400, public_text(error), param=error.param)
+    if isinstance(error, NoCollection):
+        return Told(404, public_text(error), "collection_not_found")
     if isinstance(error, QuotaExceeded):
         spent = "insufficient_quota"
         return Told(429, public_text(error), spent, spent, retry_after_s=retry_after_s(error))

@@ -11,7 +11,7 @@ import numpy as np
 
 from mainspring.llm.protocol.reading import Fields, InvalidField, read_bounded, split
 from mainspring.vectors.declaring import Collection
-from mainspring.vectors.model import Build, Floats, Mode
+from mainspring.vectors.model import MODES, Build, Floats, Mode
 from mainspring.vectors.searching import MOST_HITS, Found
 
 MOST_QUERIES = 100
@@ -24,7 +24,7 @@ class _Asked(msgspec.Struct):
     k: int = 10
     filter: Fields | None = None
     tenant: str | None = None
-    mode: Mode | None = None
+    mode: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,15 @@ def read_search(body: bytes | memoryview) -> Search:
         raise InvalidField(f"{field}: give 1 to {MOST_QUERIES} queries.", field)
     if not 1 <= asked.k <= MOST_HITS or asked.k * len(queries) > _MOST_RESULTS:
         raise InvalidField(f"k: ask for 1 to {MOST_HITS:,}, and {_MOST_RESULTS:,} of all queries together.", "k")
-    mode = asked.mode if asked.vector is None else "vectors"
+    mode = "vectors" if asked.vector is not None else None if asked.mode is None else _mode(asked.mode)
     return Search(queries, asked.k, asked.filter, asked.tenant, mode, one)
+
+
+def _mode(given: str) -> Mode:
+    for mode in MODES:
+        if mode == given:
+            return mode
+    raise InvalidField(f"mode: {given[:80]!r} is none of {', '.join(MODES)}.", "mode")
 
 
 def _rows(vectors: Any) -> Floats:

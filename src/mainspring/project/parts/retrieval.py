@@ -64,11 +64,16 @@ class RetrievalParts(DataParts):
         """Encoders that are open, by their names and digests; `None` for one as it is now, whatever that is."""
         return {}
 
-    def encoder(self, declared: DeclaredEncoder, digest: str | None = None) -> Encoder:
+    @cached_property
+    def _query_encoders(self) -> dict[tuple[str, str | None], Encoder]:
+        return {}
+
+    def encoder(self, declared: DeclaredEncoder, digest: str | None = None, *, for_queries: bool = False) -> Encoder:
         """Return an encoder.
 
         Args:
             digest: Digest of the encoder as it was; by default it is as it is now.
+            for_queries: Whether callers wait for it: a service that is away is not waited for as in a build.
 
         Raises:
             NotFound: It is not registered, or the profile has no such service.
@@ -78,8 +83,9 @@ class RetrievalParts(DataParts):
         if given is not None:
             return given
         if declared.service:
-            made = backends.service_encoder(self.settings, declared)
-            return self.encoders.setdefault((declared.name, made.digest), made)
+            made = backends.service_encoder(self.settings, declared, for_queries=for_queries)
+            known_services = self._query_encoders if for_queries else self.encoders
+            return known_services.setdefault((declared.name, made.digest), made)
         if digest is None:
             digest = self._encoder_digest(declared)
         known = self.encoders.get((declared.name, digest))

@@ -7,10 +7,12 @@ reads what came later from memory, row by row. So writes never wait for the grap
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
@@ -20,13 +22,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from mainspring.core.errors import Conflict, Invalid
+from mainspring.core.errors import Conflict, Invalid, StorageFull
 from mainspring.core.expr.evaluate import vector
 from mainspring.core.expr.tree import Node
 from mainspring.core.files import make_folder, sync_folder
 from mainspring.core.ids import check_id
 from mainspring.core.locks import FileLocks
 from mainspring.core.sqlite_file import SqliteFile
+from mainspring.vectors.adapters.embedded_format import SCHEMA, bring_up
 from mainspring.vectors.adapters.embedded_reading import Reader, graphs
 from mainspring.vectors.adapters.embedded_state import State, packed, unpacked
 from mainspring.vectors.adapters.mark import Mark
@@ -41,26 +44,14 @@ _PAGE = 1_000
 _NEWER_SHARE = 8  # of the entries in the graph: fewer newer ones are compared one by one
 _LEAST_LIVE = 0.9  # of the places of a graph; it is built from the beginning where fewer have an entry
 _WAIT_S = 3600.0  # for another process that builds a graph
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS spec (one INTEGER PRIMARY KEY CHECK (one = 1), json BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS version (
-    one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL, writes INTEGER NOT NULL, cleaned INTEGER NOT NULL
-);
-CREATE TABLE IF NOT EXISTS entry (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, fields BLOB NOT NULL
-);
-CREATE TABLE IF NOT EXISTS vector (number INTEGER PRIMARY KEY, vector BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS removed (change INTEGER PRIMARY KEY AUTOINCREMENT, number INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS graph (
-    one INTEGER PRIMARY KEY CHECK (one = 1), file TEXT NOT NULL, digest TEXT NOT NULL, last INTEGER NOT NULL,
-    numbers BLOB NOT NULL
-);
-INSERT INTO version VALUES (1, 0, 0, 0) ON CONFLICT DO NOTHING;
-"""
+_NO_ROOM_S = 60.0  # after a graph that found no room, before writes try again
 _LAST = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'entry'), 0)"
 _NEWER = f"""
 {_LAST} - coalesce((SELECT last FROM graph), 0), coalesce((SELECT length(numbers) / 8 FROM graph), 0)
 """
+
+
+_log = logging.getLogger(__name__)
 
 
 class EmbeddedVectorIndex:
@@ -71,7 +62,7 @@ class EmbeddedVectorIndex:
 
     Raises:
         NotFound: There is none.
-        Corrupt: Its database is damaged.
+        Corrupt: Its database is damaged, or of another format.
     """
 
     def __init__(self, folder: Path, *, approximate_above: int | None = APPROXIMATE_ABOVE) -> None:
@@ -84,7 +75,8 @@ class EmbeddedVectorIndex:
         self._file = _database(folder)
         if not self._file.path.is_file():
             raise no_index(folder.name)
-        self._mark = Mark(folder / _MARK)
+        self._mark, self._graph_from = Mark(folder / _MARK), 0.0
+        bring_up(self._file)
         with self._file.errors():
             (spec,) = self._file.connection().execute("SELECT json FROM spec").fetchone()
         self.spec = msgspec.json.decode(spec, type=IndexSpec)
@@ -114,16 +106,24 @@ class EmbeddedVectorIndex:
         self._build_if_due()
 
     def _build_if_due(self) -> None:
-        """Make the graph where too many of the entries are not in it."""
-        if self._above is None or graphs() is None:
+        """Make the graph where too many of the entries are not in it. Without room for it they are stored all the
+        same, and a later write makes it."""
+        if self._above is None or graphs() is None or time.monotonic() < self._graph_from:
             return
+        try:
+            self._build_graph(self._above)
+        except StorageFull as error:
+            self._graph_from = time.monotonic() + _NO_ROOM_S
+            _log.warning("The graph of %s was not made, so searches in it are slower: %s", self._folder, error)
+
+    def _build_graph(self, above: int) -> None:
         with self._file.errors():
             newer, indexed = self._file.connection().execute(_NEWER).fetchone()
-        if newer <= max(self._above, indexed // _NEWER_SHARE):
+        if newer <= max(above, indexed // _NEWER_SHARE):
             return
         with suppress(Conflict), self._building(wait_s=0.0):  # unless another process does already
             state = self._newest()
-            if len(state.tail) > max(self._above, state.indexed // _NEWER_SHARE):
+            if len(state.tail) > max(above, state.indexed // _NEWER_SHARE):
                 self._write_graph(state)
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -301,7 +301,7 @@ class EmbeddedVectorStore:
         make_folder(self._folder)
         beside = self._folder / f".{path.name}.{os.urandom(8).hex()}.partial"
         made = _database(beside)
-        made.create(_SCHEMA)
+        made.create(SCHEMA)
         with made.transaction() as connection:
             connection.execute("INSERT INTO spec VALUES (1, ?)", (msgspec.json.encode(spec),))
         made.close()

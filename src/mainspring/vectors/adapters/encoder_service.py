@@ -9,24 +9,30 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from mainspring.core.errors import Denied, Invalid, Unavailable
+from mainspring.core.errors import Denied, Invalid, MainspringError, Unavailable
 from mainspring.core.http_exchange import Reply
 from mainspring.core.settings import UpstreamServer
 from mainspring.vectors.adapters.service_calls import post
-from mainspring.vectors.model import Floats
+from mainspring.vectors.model import EncoderAway, Floats
 
 _TEXTS, _CHARACTERS = 64, 200_000  # of one request
 _BYTES_OF_A_TOKEN = 3
-_WITHIN_S = 60.0
-_PAUSES_S = (0.5, 2.0, 8.0)
 _LATER = (408, 409, 425, 429)
+_MOST_SAID = 300  # characters of a service's reason
+_TOO_LONG = re.compile(
+    r"context.{0,9}(length|size|window)|too (long|large|many tokens)|(max|most|limit|exceed).{0,60}(token|length|input)"
+    r"|token.{0,60}(max|limit|exceed)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 class _Vector(msgspec.Struct):
@@ -38,6 +44,29 @@ class _Answer(msgspec.Struct):
     data: list[_Vector]
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a service is waited for.
+
+    Attributes:
+        within_s: For an answer.
+        pauses_s: Before each further attempt, unless the service says when.
+        most_pause_s: The longest of what a service says.
+        again_s: After so many seconds no further attempt begins.
+        away_s: A service that did not answer is not called for so long, so that no queue of callers waits for it.
+    """
+
+    within_s: float
+    pauses_s: tuple[float, ...]
+    most_pause_s: float = 60.0
+    again_s: float = math.inf
+    away_s: float = 0.0
+
+
+BUILDS = Patience(60.0, (0.5, 2.0, 8.0))
+QUERIES = Patience(3.0, (0.25,), 0.5, again_s=0.5, away_s=1.0)  # they have a thread of few meanwhile
+
+
 class ServiceEncoder:
     """`Encoder` that a server has. How many tokens a text has is estimated: one for each three bytes of UTF-8.
 
@@ -47,6 +76,8 @@ class ServiceEncoder:
         model: Name of the model there.
         dimension: Length of its vectors.
         most_tokens: Tokens of a text that it takes; `None`: not known.
+        for_queries: Whether callers wait, who can mend their query alone: the service is waited for shortly, and all
+            but a query that is too long is `EncoderAway`.
         sleep: Waits so many seconds before another attempt.
     """
 
@@ -58,10 +89,13 @@ class ServiceEncoder:
         dimension: int,
         *,
         most_tokens: int | None = None,
+        for_queries: bool = False,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._server, self._key, self._model, self._sleep = server, key, model, sleep
         self.dimension, self.most_tokens = dimension, most_tokens
+        self._away_until = 0.0
+        self._for_queries, self._patience = for_queries, QUERIES if for_queries else BUILDS
         named = json.dumps(["service", server.name, model, dimension])
         self.digest = hashlib.sha256(named.encode()).hexdigest()
 
@@ -77,20 +111,30 @@ class ServiceEncoder:
 
     def _asked(self, texts: Sequence[str]) -> Floats:
         body = json.dumps({"model": self._model, "input": list(texts), "encoding_format": "float"}).encode()
-        for pause in (*_PAUSES_S, None):
-            reply = post(self._server, self._key, "embeddings", body, _WITHIN_S)
+        patience, began = self._patience, time.monotonic()
+        if began < self._away_until:
+            raise self._away()
+        for pause in (*patience.pauses_s, None):
+            reply = post(self._server, self._key, "embeddings", body, patience.within_s)
             if reply is not None and reply.status == 200:
                 return self._read(reply, len(texts))
             if reply is not None and reply.status not in _LATER and reply.status < 500:
                 raise self._refused(reply)
-            if pause is None:
+            if pause is None or time.monotonic() - began > patience.again_s:
                 break
-            self._sleep(pause if reply is None else _pause(reply.headers, pause))
-        what = f"The service {self._server.name!r} of encoder model {self._model!r}"
-        if reply is not None:
-            raise Unavailable(f"{what} answers with status {reply.status}.", fix="ask again later, or see its log.")
-        raise Unavailable(
-            f"{what} does not answer.", fix=f"start it, or correct its address {self._server.url} in the profile."
+            self._sleep(pause if reply is None else _pause(reply.headers, pause, patience.most_pause_s))
+        if reply is None:
+            self._away_until = time.monotonic() + patience.away_s
+            raise self._away()
+        raise EncoderAway(
+            f"The service {self._server.name!r} of encoder model {self._model!r} answers with status {reply.status}.",
+            fix="ask again later, or see its log.",
+        )
+
+    def _away(self) -> EncoderAway:
+        return EncoderAway(
+            f"The service {self._server.name!r} of encoder model {self._model!r} does not answer.",
+            fix=f"start it, or correct its address {self._server.url} in the profile.",
         )
 
     def _read(self, reply: Reply, count: int) -> Floats:
@@ -103,7 +147,7 @@ class ServiceEncoder:
             raise self._strange(f"{len(answer.data)} vectors for {count} texts")
         lengths = {len(row) for row in rows.values()}
         if lengths != {self.dimension}:
-            raise Invalid(
+            raise self._ours(Invalid)(
                 f"The service {self._server.name!r} gives vectors of {max(lengths)} dimensions, and the encoder of "
                 f"its model {self._model!r} says {self.dimension}.",
                 fix=f"write dimension={max(lengths)}.",
@@ -113,13 +157,23 @@ class ServiceEncoder:
         return np.asarray(np.divide(vectors, norms, out=vectors, where=norms > 0), dtype=np.float32)
 
     def _strange(self, what: str) -> Unavailable:
-        return Unavailable(f"The service {self._server.name!r} answers with {what}.", fix="check its address.")
+        return EncoderAway(f"The service {self._server.name!r} answers with {what}.", fix="check its address.")
 
-    def _refused(self, reply: Reply) -> Invalid | Denied:
-        said = f"The service {self._server.name!r} refuses texts for model {self._model!r} with status {reply.status}."
+    def _refused(self, reply: Reply) -> MainspringError:
+        reason = _reason(reply.body)
+        if self._for_queries and (reply.status == 413 or (reply.status in (400, 422) and _TOO_LONG.search(reason))):
+            return Invalid(
+                f"The encoder refuses the text: {reason or 'it is too large.'}", fix="ask with a shorter one."
+            )
+        said = f"The service {self._server.name!r} refuses texts for model {self._model!r} with status {reply.status}"
+        said += f": {reason}" if reason else "."
         if reply.status in (401, 403):
-            return Denied(said, fix="check the key of the upstream in the profile.")
-        return Invalid(said, fix="check the name of the model, and how many tokens it takes.")
+            return self._ours(Denied)(said, fix="check the key of the upstream in the profile.")
+        return self._ours(Invalid)(said, fix="check the name of the model, and how many tokens it takes.")
+
+    def _ours(self, kind: type[Invalid] | type[Denied]) -> type[Invalid] | type[Denied] | type[EncoderAway]:
+        """Return the kind of an error that whoever sends a query has not caused."""
+        return EncoderAway if self._for_queries else kind
 
 
 def _pieces(texts: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -133,6 +187,18 @@ def _pieces(texts: Sequence[str]) -> Iterator[Sequence[str]]:
         yield texts[begin:]
 
 
-def _pause(headers: Mapping[str, Any], usual: float) -> float:
+def _reason(body: bytes) -> str:
+    """Return what a service says about an error, as OpenAI's protocol, vLLM, Ollama or FastAPI have it."""
+    try:
+        found = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return ""
+    for name in ("error", "message", "detail"):
+        if isinstance(found, dict):
+            found = found.get(name, found)
+    return " ".join(found.split())[:_MOST_SAID] if isinstance(found, str) else ""
+
+
+def _pause(headers: Mapping[str, Any], usual: float, most: float) -> float:
     given = headers.get("retry-after", "")
-    return min(float(given), 60.0) if given.isascii() and given.isdigit() else usual
+    return min(float(given), most) if given.isascii() and given.isdigit() else usual

@@ -46,7 +46,7 @@ SECRET = "Ana lives in the tower."
 
 
 class _Project(Project):
-    def encoder(self, declared: Encoder, digest: str | None = None) -> WordEncoder:
+    def encoder(self, declared: Encoder, digest: str | None = None, **_: bool) -> WordEncoder:
         return ENCODER
 
 

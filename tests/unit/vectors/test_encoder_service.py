@@ -151,6 +151,7 @@ def test_a_query_waits_for_no_service_that_is_silent(monkeypatch: pytest.MonkeyP
         (400, {"error": {"message": "encoding_format is not supported."}}, EncoderAway),
         (401, {"error": {"message": "Incorrect API key."}}, EncoderAway),
         (403, {}, EncoderAway),
+        (400, {"error": {"message": "secret: too long"}}, Invalid),
         (404, {"error": {"message": "The model 'small' does not exist."}}, EncoderAway),
     ],
 )
@@ -160,6 +161,7 @@ def test_a_querys_fault_is_told_from_the_operators(
     provider.statuses, provider.change = [status], lambda _: said
     with pytest.raises(kind) as error:
         provider.encoder(for_queries=True).encode(["abcd"])
+    assert "secret" not in str(error.value)
     if kind is Invalid:
         assert "local" not in str(error.value)
     if "tokens" in str(said):

@@ -84,8 +84,8 @@ class RetrievalParts(DataParts):
             return given
         if declared.service:
             made = backends.service_encoder(self.settings, declared, for_queries=for_queries)
-            known_services = self._query_encoders if for_queries else self.encoders
-            return known_services.setdefault((declared.name, made.digest), made)
+            services = self._query_encoders if for_queries else self.encoders
+            return services.setdefault((declared.name, made.digest), made)
         if digest is None:
             digest = self._encoder_digest(declared)
         known = self.encoders.get((declared.name, digest))

@@ -160,7 +160,9 @@ class ServiceEncoder:
         return EncoderAway(f"The service {self._server.name!r} answers with {what}.", fix="check its address.")
 
     def _refused(self, reply: Reply) -> MainspringError:
-        reason = _reason(reply.body)
+        reason = "" if reply.status in (401, 403) else _reason(reply.body)
+        if self._key:
+            reason = reason.replace(self._key, "***")
         if self._for_queries and (reply.status == 413 or (reply.status in (400, 422) and _TOO_LONG.search(reason))):
             return Invalid(
                 f"The encoder refuses the text: {reason or 'it is too large.'}", fix="ask with a shorter one."

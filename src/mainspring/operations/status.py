@@ -8,6 +8,12 @@ from mainspring.core.errors import MainspringError
 from mainspring.core.time import format_instant
 from mainspring.monitoring.model import VersionQuality
 from mainspring.monitoring.service.burning import ObjectiveReport
+from mainspring.operations.answering_status import (
+    AnswersStatus,
+    LanguageModelStatus,
+    answers_statuses,
+    model_statuses,
+)
 from mainspring.operations.collection_checks import CollectionStatus, collection_statuses
 from mainspring.operations.defending import in_words
 from mainspring.operations.endpoint_checks import problem_of
@@ -86,6 +92,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     incidents: list[OpenIncident] = []  # the most important first
     streams: list[StreamLine] = []
     collections: list[CollectionStatus] = []
+    language_models: list[LanguageModelStatus] = []
+    answers: list[AnswersStatus] = []
     invalid_policies: list[str] = []  # one line a file of the project's policies that is not valid
 
 
@@ -107,6 +115,8 @@ def status(project: Project) -> Status:
         incidents=open_incidents(project),
         invalid_policies=invalid_policies(project),
         collections=collection_statuses(project),
+        language_models=model_statuses(project),
+        answers=answers_statuses(project),
         streams=[
             StreamLine(
                 stream=each.stream, kind=each.kind, state=each.state, lag=each.lag, lag_s=each.lag_s,

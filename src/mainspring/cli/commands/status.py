@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from mainspring.operations.answering_status import AnswersStatus, LanguageModelStatus
     from mainspring.operations.collection_checks import CollectionStatus
     from mainspring.operations.status import EndpointStatus, OpenIncident, StreamLine
 
@@ -46,6 +47,10 @@ def command(call: Call) -> None:
             show_stream(console, stream)
         for collection in found.collections:
             show_collection(console, collection)
+        for model in found.language_models:
+            show_model(console, model)
+        for chain in found.answers:
+            show_answers(console, chain)
         said = f"[red]{escape(found.online.problem)}[/]" if found.online.problem else "answers"
         console.print(f"  store     {escape(found.online.address)}: {said}", soft_wrap=True)
         for problem in found.invalid_policies:
@@ -76,6 +81,24 @@ def show_collection(console: Console, collection: CollectionStatus) -> None:
             f"            [yellow]{collection.refused:,} documents left out: run `mainspring collections show "
             f"{collection.collection}`[/]"
         )
+
+
+def show_model(console: Console, model: LanguageModelStatus) -> None:
+    """Print one language model: its upstreams, and how often it answered."""
+    told = f"{model.answers_today:,}" if model.answers_today else "no"
+    console.print(f"  model     {model.model} on {', '.join(model.upstreams)}: {told} answers today", soft_wrap=True)
+
+
+def show_answers(console: Console, chain: AnswersStatus) -> None:
+    """Print one chain of answers: its versions that answer, and what they answer from."""
+    versions = ", ".join(
+        f"version {version}" + (f" ({share:.0%})" if share < 1 else "") for version, share in chain.versions.items()
+    )
+    by = f" by {chain.model}" if chain.model else ""
+    state = versions or ("[yellow]nothing yet[/]" if chain.problem else "as declared")
+    console.print(f"  answers   {chain.answers} from {chain.collection}{by}: {state}", soft_wrap=True)
+    if chain.problem:
+        console.print(f"            [yellow]{escape(chain.problem)}[/]", soft_wrap=True)
 
 
 def show_stream(console: Console, stream: StreamLine) -> None:

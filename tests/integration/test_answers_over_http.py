@@ -303,6 +303,7 @@ async def test_an_encoders_service_that_is_away_or_wrong_is_said_soon() -> None:
                 assert (each.status_code, each.headers["retry-after"]) == (503, "1"), each.text
                 assert "gives no vectors now" in each.text
                 assert "127.0.0.1" not in each.text
+            assert books.opened_for_queries[-2:] == [True, True]
 
 
 # Tenants

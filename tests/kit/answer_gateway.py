@@ -86,6 +86,7 @@ class Library:
         self.words: Any = WordEncoder(64)
         self.judge: CrossEncoder | None = None
         self._encoders: dict[str, Any] = {}
+        self.opened_for_queries: list[bool] = []
         self.chains: list[Answers] = []
         self.models: list[LanguageModel] = []
         self.applied = SimpleNamespace(mark=lambda: str(len(self.chains)), current=self.contents)
@@ -102,7 +103,8 @@ class Library:
         ]  # fmt: skip
         self.ingestor.ingest(self.source, rows, keyings={}, batch_id=str(sorted(row["path"] for row in rows)))
 
-    def encoder(self, _declared: Encoder, digest: str | None = None, **_: bool) -> Any:
+    def encoder(self, _declared: Encoder, digest: str | None = None, *, for_queries: bool = False) -> Any:
+        self.opened_for_queries.append(for_queries)
         self._encoders[self.words.digest] = self.words
         return self._encoders[digest or self.words.digest]
 

@@ -38,6 +38,7 @@ SHARED = ms.Collection(
     words=True,
 )  # fmt: skip
 ENCODER = WordEncoder(64)
+OPENED_FOR_QUERIES: list[bool] = []
 JUDGE = ms.Reranker("judge")  # which is not registered
 JUDGED = ms.Answers("judged", retriever=ms.Retriever("docs-judged", collection=DOCS, k=2, rerank=JUDGE))
 HELP = ms.Answers("help", retriever=ms.Retriever("docs-search", collection=DOCS, k=2))
@@ -46,7 +47,8 @@ SECRET = "Ana lives in the tower."
 
 
 class _Project(Project):
-    def encoder(self, declared: Encoder, digest: str | None = None, **_: bool) -> WordEncoder:
+    def encoder(self, declared: Encoder, digest: str | None = None, *, for_queries: bool = False) -> WordEncoder:
+        OPENED_FOR_QUERIES.append(for_queries)
         return ENCODER
 
 
@@ -113,6 +115,7 @@ def test_a_search_is_by_words_too_where_the_collection_has_them(client: Client) 
     assert 'value="hybrid"' not in client.page("/collections/docs").text
     asked = "/collections/shared/search?q=refunds&tenant=money"
     assert client.get(f"/api{asked}").json()["hits"][0]["places"].keys() == {"vectors", "words"}
+    assert OPENED_FOR_QUERIES[-1]
     assert not client.get(f"/api{asked}&mode=vectors").json()["hits"][0]["places"]
     assert '<option value="vectors" selected>' in client.page(f"{asked}&mode=vectors").text
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import mainspring as ms
+from kit.waiting import free_port
 from mainspring.core.errors import Conflict, Invalid, MissingExtra
-from mainspring.core.settings import Url
+from mainspring.core.settings import UpstreamServer, Url
 from mainspring.core.time import ManualClock
 from mainspring.project import Project, backends, open_project
 from mainspring.project.backends import Context, build
@@ -17,6 +20,7 @@ from mainspring.project.catalog import memory_catalog
 from mainspring.project.settings import load_settings
 from mainspring.project.tenancy import vectors_schema
 from mainspring.serving.adapters.catalog import CatalogRoutes
+from mainspring.vectors.model import EncoderAway
 
 TABLES = {name: table for name, table in vars(backends).items() if name.isupper() and isinstance(table, dict)}
 PORTS = (
@@ -29,6 +33,22 @@ MEMORY = dict.fromkeys(("catalog", "lake", "online", "tracking", "blobs", "ledge
 def _project(root: Path, **overrides: Any) -> Project:
     (root / "mainspring.toml").write_text('name = "shop"\nmodules = []\n')
     return open_project(load_settings(root, None, overrides, environment={}))
+
+
+def test_an_encoders_service_is_waited_for_as_long_as_its_use_allows(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    project = _project(tmp_path)
+    project.settings.upstreams["PROVIDER"] = UpstreamServer("provider", url)
+    declared = ms.Encoder("far", service="provider", model="small", dimension=2)
+    asked = project.encoder(declared, for_queries=True)
+    began = time.monotonic()
+    for _ in range(3):
+        with pytest.raises(EncoderAway, match="does not answer"):
+            asked.encode(["x"])
+    assert time.monotonic() - began < 2
+    assert project.encoder(declared, for_queries=True) is asked  # which knows that the service was away
+    assert project.encoder(declared) is not asked
+    assert project.encoder(declared).digest == asked.digest
 
 
 @pytest.mark.parametrize("port", PORTS)

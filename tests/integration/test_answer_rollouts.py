@@ -151,7 +151,7 @@ def test_a_dearer_candidate_is_rolled_back_by_its_tokens(help_: Help) -> None:
     def longer(request: ChatRequest) -> str:
         return "It is so [1]." + " And so on." * (40 if "badly" in request.messages[0].text else random.randrange(3))
 
-    project = begun(help_, chain("Answer badly."), guards=[ms.guards.output("completion_tokens", tolerance=2.0)])
+    project = begun(help_, chain("Answer badly."), guards=[ms.guards.output("completion_tokens", tolerance=0.5)])
     state, _ = lived(help_, project, longer, 300)
     assert state.status is Status.ROLLED_BACK, state.why
     assert "completion_tokens" in state.why

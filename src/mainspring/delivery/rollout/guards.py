@@ -156,6 +156,8 @@ def outcome(
 def output(name: str, *, tolerance: float = 0.0, higher_is_better: bool = False, effect: float = 0.0) -> Guard:
     """Compare the mean of a number that each answer has, such as the cost of a chain's answers: "cost_micros".
 
+    A number beyond those of the champion counts as the nearest of them: give a tolerance well within their range.
+
     Args:
         name: Name of the output; a Boolean counts as 0 or 1. A chain of answers has "found", "cost_micros",
             "prompt_tokens", "completion_tokens", "citations", "unknown_citations", "passages" and "best_score".

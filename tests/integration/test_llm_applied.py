@@ -8,12 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
+from kit.language_gateway import language_gateway
 from kit.scripted_upstream import scripted
 from kit.waiting import wait_until_async
-from mainspring.core.errors import InvalidDefinition, MainspringError, NotReady, Unavailable
+from mainspring.core.errors import InvalidDefinition, MainspringError, Unavailable
 from mainspring.core.settings import UpstreamServer
 from mainspring.llm.answering import Served
 from mainspring.llm.declaring import LanguageModel
@@ -93,13 +95,19 @@ def test_an_upstream_whose_key_cannot_be_read_takes_only_its_own_models_away(tmp
                 "ELSEWHERE": UpstreamServer("elsewhere", upstream.url, key_file=tmp_path / "hidden" / "provider.key"),
             }
             models = AppliedModels(CatalogDefinitions(project).read, servers)
-            models.start()
-            await wait_until_async(lambda: known(models).keys() == {"assistant", "other"}, "the models")
-            assert (await models.current()["assistant"].answering.chat(ASKED, CALL)).choices
-            with pytest.raises(NotReady, match="key or a certificate of the upstream 'elsewhere'") as caught:
-                await models.current()["other"].answering.chat(ASKED, CALL)
-            assert "hidden" not in str(caught.value)
-            await models.stop()
+            async with language_gateway({}, source=models) as gateway, httpx.AsyncClient(trust_env=False) as http:
+                await wait_until_async(lambda: known(models).keys() == {"assistant", "other"}, "the models")
+                answers = [
+                    await http.post(
+                        f"{gateway.url}/chat/completions",
+                        headers={"authorization": f"Bearer {gateway.key}"},
+                        json={"model": name, "messages": [{"role": "user", "content": "Hello"}]},
+                    )
+                    for name in ("assistant", "other")
+                ]
+        assert [each.status_code for each in answers] == [200, 503]
+        assert "A key or a certificate of the upstream 'elsewhere'" in answers[1].text
+        assert "hidden" not in answers[1].text
 
     asyncio.run(body())
 

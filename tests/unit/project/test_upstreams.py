@@ -8,6 +8,7 @@ import pytest
 
 from mainspring.core.errors import Invalid
 from mainspring.core.settings import UpstreamServer
+from mainspring.project.guards import installation_secrets
 from mainspring.project.settings import load_settings
 
 
@@ -29,6 +30,14 @@ def test_the_environment_adds_keys_and_takes_precedence(tmp_path: Path) -> None:
     }
     assert "s3cret" not in repr(found)
     assert upstreams(tmp_path) == {}
+
+
+def test_a_key_that_cannot_be_read_takes_no_other_secret_away(tmp_path: Path) -> None:
+    table = '[profiles.local.llm.upstreams.gpu]\nurl = "http://127.0.0.1:8000/v1"\nkey_file = "provider.key"\n'
+    upstreams(tmp_path, table)
+    environment = {"MAINSPRING_LLM_CLAUDE_URL": "https://api.example.org/v1", "MAINSPRING_LLM_CLAUDE_KEY": "s3cret"}
+    found = dict(installation_secrets(load_settings(tmp_path, environment=environment)))
+    assert (found["key of upstream GPU"], found["key of upstream CLAUDE"]) == ("", "s3cret")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mainspring.core.errors import Invalid
 from mainspring.core.expr.sql import quote_text
-from mainspring.core.time import format_instant
+from mainspring.core.time import format_instant, parse_instant
 from mainspring.data import duck
 from mainspring.data.model import EVALUATIONS_PREFIX
 from mainspring.delivery.model import GateResult
@@ -39,6 +39,11 @@ class StoredEvaluation(msgspec.Struct, frozen=True, kw_only=True):
     at: str
     version: str
     evaluation: SearchEvaluation
+
+    @property
+    def measured_at(self) -> int:
+        """`at` in microseconds."""
+        return parse_instant(self.at)
 
 
 def version_of(build: Build, mode: Mode = "vectors") -> str:

@@ -54,7 +54,7 @@ def test_alike_days_alarm_within_the_budget() -> None:
     ("column", "values", "told"),
     [
         ("found", [1.0] * 60 + [0.0] * 140, "share of questions with an answer is 0.3 of 200 answers, 0.8"),
-        ("best_score", [0.4] * 200, "score of the best passage is 0.4"),
+        ("best_score", [0.4] * 200, "similarity of the nearest passage is 0.4"),
         ("tokens", [4_000.0] * 200, "number of tokens of an answer is 4e+03"),
         ("latency_ms", [9_000.0] * 200, "time to an answer, ms, is 9e+03"),
         ("asked", ["3"] * 150 + ["1"] * 50, "kind 3 is 75% of them, usually 1"),

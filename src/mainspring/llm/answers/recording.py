@@ -100,7 +100,7 @@ class AnswerLog:
             "found": answer.found,
             "reason": answer.reason,
             "finish": answer.finish,
-            "best_score": answer.passages[0].score if answer.passages else None,
+            "best_score": max((each.nearness for each in answer.passages), default=None),
             "passages": len(answer.passages),
             "left_out": answer.left_out,
             "rerank_failure": answer.rerank_failure,

@@ -28,7 +28,7 @@ _PROFILED = 28  # first days, whose values make the bins
 _BEFORE = 28  # days that a day's sentence names the mean of
 _WORDS = {
     "found": "The share of questions with an answer",
-    "best_score": "The score of the best passage",
+    "best_score": "The similarity of the nearest passage",
     "passages": "The number of passages",
     "citations": "The number of citations",
     "unknown_citations": "The number of citations of nothing",

@@ -23,6 +23,7 @@ import pytest
 from kit.certificates import Authority
 from kit.servers import Server, running
 from kit.waiting import free_port
+from mainspring.core.locks import FileLocks
 from mainspring.core.settings import Url
 
 PASSWORD = "Milvus"  # of the user `root` of a new server
@@ -117,9 +118,10 @@ def _unpacked(milvus: Any) -> Path:
     return folder / "bin"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def milvus_server() -> Iterator[MilvusServer]:
+    """One at a time on a machine: two would share their lock and a port of their metadata."""
     if find_spec("milvus") is None:
         pytest.skip("the package milvus is not installed: there is none for this machine")
-    with running(MilvusServer) as server:
+    with FileLocks(Path(tempfile.gettempdir())).hold("mainspring-milvus", wait_s=300), running(MilvusServer) as server:
         yield server

@@ -40,6 +40,7 @@ def test_the_best_of_a_search_is_trained_and_no_trial_sees_a_held_out_row(depot:
     assert parent.status == "FINISHED"
     assert parent.params == {name: str(value) for name, value in found["best"]["params"].items()}
     assert parent.metrics["best.auc"] == found["best"]["value"]
+    assert [step for _, step, _ in runs.history(found["run_id"], "best.auc")] == [0, 1, 2, 3, 4]  # in whatever order
     assert json.loads(runs.artefact(parent.id, "search.json")) == found
     assert runs.artefacts(parent.id)["study.db"] > 0
     for trial in found["trials"]:

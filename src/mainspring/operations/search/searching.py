@@ -151,7 +151,8 @@ def _search(
             if ended.value is not None:
                 run.log_metric(f"trial.{declared.metric}", ended.value, trial.number)
             if best is not None and best.value is not None:
-                run.log_metric(f"best.{declared.metric}", best.value, trial.number)
+                # Trials of several processes end in another order than that of their numbers.
+                run.log_metric(f"best.{declared.metric}", best.value, len(ended_trials) - 1)
             summary = "none completed yet" if best is None else f"best {declared.metric} {best.value:.4f}"
             tell(f"{len(ended_trials)} of {count} trials, {summary}", 0.05 + 0.9 * min(1.0, len(ended_trials) / count))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from mainspring.llm.budgets import Budgets, Reservation, Spend
 from mainspring.llm.machine_budgets import MachineBudgets
 from mainspring.security.model import KeyScope, Principal
 from mainspring.serving.model import Endpoint
-from mainspring.serving.quota import Quota
+from mainspring.serving.quota import ALL as EVERYBODY
+from mainspring.serving.quota import ENDPOINT, KEY, OWNER, Quota
 
 LIMIT = 1000
 ALL = (Quota("team", per="day", tokens=LIMIT, by="all"),)
@@ -69,9 +70,9 @@ def place(request: pytest.FixtureRequest) -> Callable[[Path], Any]:
     return lambda _: Everywhere(server)
 
 
-def run(place: Callable[[Path], Any], body: Callable[[Any], Awaitable[None]]) -> None:
+def run(place: Callable[[Path], Any], body: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(body(place(Path(folder))))  # type: ignore[arg-type]
+        asyncio.run(body(place(Path(folder))))
 
 
 @asynccontextmanager
@@ -237,13 +238,13 @@ def test_counts_are_by_key_owner_model_or_all_and_only_for_who_is_named(place) -
         left = Counter[str]()
         ana, bob = caller("k1", owner="o1", groups=frozenset({"team"})), caller("k2", owner="o1")
         async with opened(at) as of:
-            for by in ("key", "owner", "endpoint", "all"):
-                quotas = (Quota(by, tokens=LIMIT, by=by),)  # type: ignore[arg-type]
+            for by in (KEY, OWNER, ENDPOINT, EVERYBODY):
+                quotas = (Quota(by, tokens=LIMIT, by=by),)
                 (await of.reserve(quotas, ana, "m", Spend(400))).settle(Spend(400))
                 await at.charged(of)
                 left[by] = (await of.left(quotas, bob, "other"))["tokens"]
             assert left == {"key": LIMIT, "owner": LIMIT - 400, "endpoint": LIMIT, "all": LIMIT - 400}
-            team = (Quota("team", tokens=10, only=["group:team"]),)  # type: ignore[arg-type]
+            team = (Quota("team", tokens=10, only=("group:team",)),)
             assert await of.left(team, bob, "m") == {}
             (await of.reserve(team, bob, "m", Spend(1000))).settle()
             with pytest.raises(Invalid):

@@ -79,7 +79,7 @@ class Unavailable(MainspringError):
 
 
 class NotReady(Unavailable):
-    """What is asked for is known, and cannot be answered yet. Its message names nothing inside: callers get it."""
+    """A known model, collection or chain cannot answer yet. The message names nothing inside: callers get it."""
 
 
 class Overloaded(MainspringError):

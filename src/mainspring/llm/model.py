@@ -392,13 +392,12 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     may_hedge: Callable[[], Awaitable[bool]] | None = None
     attempt: Attempt | None = None
     outcome: Outcome = msgspec.field(default_factory=Outcome)
+    alike: bool = True
 
     @property
     def owner(self) -> str:
-        """Whose answers and calls of tools are the caller's: the account's, or those of a key without one."""
+        """Owner of the answers and calls of tools that the caller may see: its account, or its key without one."""
         return self.caller.account or self.caller.id
-
-    alike: bool = True
 
 
 Kind = Literal["refused", "denied", "missing", "limited", "failed", "unreachable", "late", "broken"]

@@ -20,7 +20,7 @@ _AFTER = 1  # µs: a label is known after its prediction
 
 
 class Rating(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person says of an answer: column of feedback -> value, ingested into a source."""
+    """A person's feedback on an answer: column of feedback -> value, ingested into a source."""
 
     answers: str
     answer: str

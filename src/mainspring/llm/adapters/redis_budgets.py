@@ -148,7 +148,7 @@ class _Purse(NamedTuple):
 
 
 class _Charge(NamedTuple):
-    """What a reservation has used, to be told to the server."""
+    """Use of a reservation, to be reported to the server."""
 
     reservation: RedisReservation
     used: Spend

@@ -13,6 +13,7 @@ import mainspring as ms
 from kit.answered import QUESTIONS, Help, chain, help_project, ratings
 from kit.answering import CALL, ScriptedModel
 from mainspring.core.time import DAY, HOUR, to_datetime
+from mainspring.llm.answers.model import Question
 from mainspring.operations.collections import build_collection
 from mainspring.operations.distributions import Kept
 from mainspring.operations.ingest import land
@@ -42,7 +43,7 @@ def live(
         for _ in range(days):
             for _ in range(a_day):
                 help_.clock.advance(DAY // a_day)
-                answer = await asked.answer(chance.choice(texts), CALL)
+                answer = await asked.answer(Question(chance.choice(texts)), CALL)
                 at = to_datetime(answer.at + 1)
                 said.append({"answer": answer.id, "helpful": chance.random() < found, "supported": None, "at": at})
         await asked.close()

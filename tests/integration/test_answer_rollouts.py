@@ -20,6 +20,7 @@ from mainspring.core.settings import UpstreamServer
 from mainspring.core.time import SECOND, to_datetime
 from mainspring.delivery.rollout.model import RolloutState, Status
 from mainspring.ledger.model import Selection
+from mainspring.llm.answers.model import Question
 from mainspring.llm.model import ChatRequest, UpstreamError
 from mainspring.operations.answer_versions import answer_versions
 from mainspring.operations.ingest import land
@@ -67,7 +68,7 @@ def lived(
             help_.clock.advance(SECOND)
             named = {} if keys is None else {"customer": keys(place)}
             try:
-                found.append(await asked.answer([*QUESTIONS][place % 4], CALL, keys=named))
+                found.append(await asked.answer(Question([*QUESTIONS][place % 4], keys=named), CALL))
                 each(found[-1])
             except UpstreamError:
                 pass
@@ -236,7 +237,7 @@ def test_an_answer_that_is_late_is_a_failure_of_its_arm(help_: Help) -> None:
     async def late() -> None:
         opened = open_answers(project, "help", lambda _: ScriptedModel("x [1]."))
         with pytest.raises(DeadlineExceeded, match="'help' gave no answer within"):
-            await opened.answer("When are refunds paid?", CALL, within_us=1)
+            await opened.answer(Question("When are refunds paid?"), CALL, within_us=1)
         await opened.close()
 
     asyncio.run(late())

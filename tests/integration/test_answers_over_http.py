@@ -176,7 +176,7 @@ async def test_a_chain_is_asked_on_its_own_route_and_by_the_openai_client() -> N
     told = {recorded_answer(each).answer.id: recorded_answer(each) for each in kept}
     assert len(kept) == len(told) == 5, "each answer once"
     assert {answer["id"], again.id, chunks[0].id, last["id"]} < told.keys()
-    assert told[answer["id"]].tenant == "a"
+    assert told[answer["id"]].question.tenant == "a"
     assert told[answer["id"]].answer.cost_micros == 450
     assert told[again.id].answer.cost_micros == 0, "the second came from the cache of the model"
     assert {each.principal for each in kept} == {key.split("_")[1]}

@@ -16,6 +16,8 @@ from kit.scripted_upstream import Script, Upstream, scripted
 from kit.waiting import free_port, wait_until
 from mainspring.core.settings import Address
 from mainspring.core.time import DAY, to_datetime
+from mainspring.llm.answers.model import Question
+from mainspring.llm.model import Message, Text
 from mainspring.operations.answers import ask, revealed_answer
 from mainspring.operations.apply import apply
 from mainspring.operations.collections import build_collection
@@ -163,7 +165,8 @@ def test_a_chain_of_answers_keeps_its_texts_encrypted(project: Project) -> None:
     row = {"page": "refunds", "body": "Refunds go to the card.", "customer": "ben"}
     land(project, "pages", [{**row, "at": to_datetime(project.wall.now())}])
     build_collection(project, "docs")
-    answer = ask(project, "help", f"Do refunds go to the card of {ASKED}?", before=[f"I am {ANA}."])
+    before = (Message(role="user", content=(Text(f"I am {ANA}."),)),)
+    answer = ask(project, "help", Question(f"Do refunds go to the card of {ASKED}?", before))
     assert answer.citations
     wait_until(lambda: any(each.id == answer.id for each in project.predictions.recent(limit=5)), "the record")
     assert files_with(project, ASKED, ANA) == []

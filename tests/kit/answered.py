@@ -16,6 +16,7 @@ from kit.scripted_upstream import Heard, Script, Upstream, scripted
 from mainspring.core.time import DAY, ManualClock
 from mainspring.data.adapters.memory import MemoryLake
 from mainspring.ledger.adapters.memory import MemoryLedger
+from mainspring.llm.answers.model import Question
 from mainspring.operations.answers import ask
 from mainspring.operations.apply import apply
 from mainspring.operations.collections import build_collection
@@ -129,7 +130,7 @@ class Help:
 
     def ask(self, project: Project, question: str = "When are refunds paid to the card?", **more: Any) -> Any:
         self.clock.advance(1_000_000)
-        return ask(project, "help", question, **more)
+        return ask(project, "help", Question(question, **more))
 
 
 @contextmanager

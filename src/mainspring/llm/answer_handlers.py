@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -97,8 +97,9 @@ class ChainModel:
         raise InvalidField(f"model: {request.model!r} makes messages, no vectors.", "model")
 
     async def _answered(self, request: ChatRequest, call: Call) -> CitedAnswer:
-        asking, named = read_chat(request)
-        return await watched(self.chain.answer(asking, self.tenant(named), call), call, self.over)
+        read = read_chat(request)
+        question = replace(read.question, tenant=self.tenant(read.tenant))
+        return await watched(self.chain.answer(question, call, filter=read.filter), call, self.over)
 
 
 class AnswerHandlers:
@@ -134,14 +135,15 @@ class AnswerHandlers:
         chain = self._source.chains().get(request.model)
         if chain is None:
             raise NotFound(f"There is no chain of answers {request.model[:128]!r}.", fix="GET /v1/models lists them.")
-        asking, named, events = read_question(body)
+        read = read_question(body)
         call = self._call(request, chain)
         self._check_personal(call.caller, chain)
-        tenant = self._tenant(call.caller, chain.collection.declared, named)
+        tenant = self._tenant(call.caller, chain.collection.declared, read.tenant)
         over = partial(self._over, chain, request)
-        if events:
-            return await self._streamed(chain, partial(chain.answer, asking, tenant, call), call, over)
-        answer = await watched(chain.answer(asking, tenant, call), call, over)
+        asked = partial(chain.answer, replace(read.question, tenant=tenant), call, filter=read.filter)
+        if read.events:
+            return await self._streamed(chain, asked, call, over)
+        answer = await watched(asked(), call, over)
         document = answer_document(answer, chain.declared)
         return Reply(200, msgspec.json.encode(document), JSON_ONLY + call.outcome.fields)
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import msgspec
 
 from mainspring.core.errors import Invalid
-from mainspring.core.expr.tree import Node
 from mainspring.core.time import parse_duration
-from mainspring.ledger.model import Value
-from mainspring.llm.answers.model import CitedAnswer
+from mainspring.llm.answers.model import CitedAnswer, Question
 from mainspring.llm.answers.recording import QUERY, RecordedAnswer, recorded_answer
 from mainspring.llm.answers.replaying import AnswerReplay, replay_answer
 from mainspring.llm.answers.watching import AnswerWatch, watch_answers
-from mainspring.llm.model import Message, Text
 from mainspring.operations.answer_gates import measured, question_set
 from mainspring.operations.answer_versions import declaration, declared_name, version_with
 from mainspring.operations.auditing import audit
@@ -27,7 +24,6 @@ from mainspring.vectors.declaring import DOCUMENT
 from mainspring.vectors.evaluation.evaluating import Figure
 from mainspring.vectors.evaluation.judgements import read_judgements
 
-_NONE: Mapping[str, Value] = {}
 _WORST = 10
 _HELD = 5_000  # vectors of a collection, of which cells are made
 
@@ -78,22 +74,9 @@ def answer_chains(project: Project) -> list[AnswersReport]:
 def ask(
     project: Project,
     name: str,
-    question: str,
-    *,
-    before: Sequence[str] = (),
-    where: Node | None = None,
-    tenant: str | None = None,
-    keys: Mapping[str, Value] = _NONE,
-    session: str = "",
+    question: Question,
 ) -> CitedAnswer:
     """Return the answer of a chain, which is in the prediction log then.
-
-    Args:
-        before: What the user asked before, the oldest first.
-        where: Condition on the collection's fields.
-        tenant: Whose documents are searched, of a collection with tenants.
-        keys: Entity keys by which the record is erased.
-        session: Name of the conversation, which a rollout by key keeps in one version.
 
     Raises:
         NotFound: The chain is not declared, no version passed its gates, or its collection was never built.
@@ -102,15 +85,11 @@ def ask(
         Unavailable: The profile has no upstream for it.
     """
     declared = project.definitions.answer_chain(name)
-    messages = [Message(role="user", content=(Text(each),)) for each in before]
 
     async def asked(models: Models) -> CitedAnswer:
         chain = open_answers(project, name, models)
         try:
-            call = local_call(declared)
-            return await chain.answer(
-                question, call, before=messages, where=where, tenant=tenant, keys=keys, session=session
-            )
+            return await chain.answer(question, local_call(declared))
         finally:
             await chain.close()
 

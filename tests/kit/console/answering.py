@@ -14,6 +14,7 @@ from kit.console.flights import NOW, Project, declared
 from kit.encoders import WordEncoder
 from mainspring.core.definition_registry import collecting
 from mainspring.core.time import DAY, HOUR, to_datetime
+from mainspring.llm.answers.model import Question
 from mainspring.llm.budgets import Spend
 from mainspring.llm.declaring import LanguageModel, TokenPrice, UpstreamModel
 from mainspring.llm.guarding.declaring import Guard, Tool
@@ -125,7 +126,7 @@ def answering(root: Path) -> Project:
         evaluate_collection(project, "docs")
         project.clock.advance(DAY)  # type: ignore[attr-defined]
     for question in ("refunds are paid to the card", "the shop opens on weekdays", "zebra zebra zebra"):
-        ask(project, "help", question)
+        ask(project, "help", Question(question))
     project.predictions.compact()
     point(project, "desk", "live", 2, canary=3, share=0.1)
     point(project, "desk", "first", 1)

@@ -12,6 +12,7 @@ from kit.console.flights import NOW, Project, declared, populated
 from kit.encoders import WordEncoder
 from mainspring.console.app import create_app
 from mainspring.core.time import DAY, to_datetime
+from mainspring.llm.answers.model import Question
 from mainspring.operations.access import add_account, grant_role, parse_grant
 from mainspring.operations.answers import ask
 from mainspring.operations.apply import apply
@@ -133,7 +134,7 @@ def test_the_api_has_the_same(client: Client) -> None:
 def test_the_trace_of_an_answer_shows_each_step_and_its_texts_only_when_asked_for(
     client: Client, project: Project
 ) -> None:
-    answer = ask(project, "help", "refunds are paid to the card")
+    answer = ask(project, "help", Question("refunds are paid to the card"))
     address = f"/predictions/{answer.id}"
     project.predictions.compact()
     assert f'<a href="{address}/answer"' in client.page(address).text
@@ -150,8 +151,8 @@ def test_the_trace_of_an_answer_shows_each_step_and_its_texts_only_when_asked_fo
     reveals = [each for each in project.audit.read() if each.action == "predictions.reveal"]
     assert [each.resource for each in reveals] == [f"prediction/{answer.id}"] * 2
     assert "Not reranked" not in hidden
-    judged = ask(project, "judged", "refunds are paid to the card")
-    lost = ask(project, "help", "zebra zebra zebra")
+    judged = ask(project, "judged", Question("refunds are paid to the card"))
+    lost = ask(project, "help", Question("zebra zebra zebra"))
     project.predictions.compact()
     told = client.page(f"/predictions/{judged.id}/answer").text
     assert "Not reranked, in the order in which they were found. Reranker" in told

@@ -23,7 +23,7 @@ from mainspring.ledger.sealing import Opener, Sealer
 from mainspring.llm.answers.chain import AnswerChain
 from mainspring.llm.answers.citing import cited
 from mainspring.llm.answers.declaring import Answers, Retriever
-from mainspring.llm.answers.model import CitedAnswer, Passage
+from mainspring.llm.answers.model import CitedAnswer, Passage, Question
 from mainspring.llm.answers.prompting import question_request
 from mainspring.llm.answers.recording import AnswerLog, recorded_answer
 from mainspring.llm.answers.replaying import replay_answer
@@ -57,7 +57,7 @@ def chain(model: ScriptedModel, given: Answers | None = None, log: AnswerLog | N
 
 
 def ask(asked: AnswerChain, question: str, **more: Any) -> CitedAnswer:
-    return asyncio.run(asked.answer(question, CALL, **more))
+    return asyncio.run(asked.answer(Question(question, **more), CALL))
 
 
 def test_an_answer_cites_the_chunk_that_says_it() -> None:
@@ -334,7 +334,7 @@ def test_an_answer_is_recorded_whole_before_it_is_given_and_its_texts_are_encryp
     assert again.answer == msgspec.structs.replace(found, passages=bare)
     assert again.request is not None
     assert again.request == question_request(given, found.question, found.passages)
-    assert again.keys == KEYS
+    assert again.question.keys == KEYS
 
 
 def test_an_erased_subject_leaves_no_answer(kept: Kept) -> None:

@@ -18,6 +18,7 @@ from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.ledger.sealing import Opener, Sealer
 from mainspring.llm.answers.chain import AnswerChain
 from mainspring.llm.answers.declaring import Answers, Retriever
+from mainspring.llm.answers.model import Question
 from mainspring.llm.answers.recording import AnswerLog
 from mainspring.llm.answers.watching import AnswerWatch, watch_answers
 from mainspring.llm.declaring import LanguageModel, UpstreamModel
@@ -89,7 +90,7 @@ def watched(tmp_path: Path, then: list[str], now: list[str]) -> AnswerWatch:
 
     async def ask(questions: list[str]) -> None:
         for question in questions:
-            await asked.answer(question, CALL)
+            await asked.answer(Question(question), CALL)
 
     asyncio.run(ask(then))
     clock.advance(DAY)

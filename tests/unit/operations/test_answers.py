@@ -19,6 +19,7 @@ from mainspring.core.settings import UpstreamServer
 from mainspring.core.time import DAY
 from mainspring.ledger.model import Log
 from mainspring.llm.answers.declaring import Answers, Retriever
+from mainspring.llm.answers.model import Question
 from mainspring.llm.declaring import LanguageModel, TokenPrice, UpstreamModel
 from mainspring.llm.guarding.declaring import Guard
 from mainspring.llm.model import UpstreamError
@@ -38,7 +39,7 @@ def shop(model: LanguageModel | None = None, *, tenant: bool = False, words: boo
 
 
 def test_a_chain_without_a_language_model_quotes_and_cites() -> None:
-    found = ask(shop(), "help", "When are refunds paid to the card?")
+    found = ask(shop(), "help", Question("When are refunds paid to the card?"))
     assert found.text == "Refunds are paid within two weeks to the card. [1]"
     assert [each.document for each in found.citations] == ["refunds"]
     assert (found.model, found.cost_micros, found.found) == ("quotes", 0, True)
@@ -46,14 +47,14 @@ def test_a_chain_without_a_language_model_quotes_and_cites() -> None:
 
 @pytest.mark.parametrize("question", ["zebra moon lottery", "Which zebra opens the lottery on the moon?"])
 def test_what_no_document_says_is_not_found(question: str) -> None:
-    found = ask(shop(), "help", question)
+    found = ask(shop(), "help", Question(question))
     assert (found.found, found.citations) == (False, ())
     assert found.reason in ("nothing retrieved", "declined")
 
 
 def test_an_answer_is_in_the_log_and_replays_until_the_collection_changes() -> None:
     made = shop(keys="customer")
-    found = ask(made, "help", "When are refunds paid to the card?", keys={"customer": "c1"})
+    found = ask(made, "help", Question("When are refunds paid to the card?", keys={"customer": "c1"}))
     made.predictions.compact()
     assert revealed_answer(made, found.id).answer.text == found.text
     assert made.events[-1].action == "predictions.reveal"
@@ -73,14 +74,15 @@ def test_a_collection_with_words_is_searched_by_both_and_the_least_score_is_one_
     made = shop(words=True)
     made.land({"code": "Write to desk Q17 by post."})
     made.build()
-    found = ask(made, "help", "When are refunds paid to the card?")
+    found = ask(made, "help", Question("When are refunds paid to the card?"))
     assert found.citations[0].document == "refunds"
     assert found.passages[0].score < 0.04 < 0.2 <= min(each.similarity for each in found.passages)
     assert replay(made, found.id).fine
-    assert ask(made, "help", "Q17 zebra moon lottery weekend").reason == "nothing retrieved"  # its word is not enough
+    weak = ask(made, "help", Question("Q17 zebra moon lottery weekend"))
+    assert weak.reason == "nothing retrieved", "its word is not enough"
     retriever = Retriever("docs", collection=made.declared, k=3, mode="vectors")
     made.answers["help"] = Answers("help", retriever=retriever)
-    vectors = ask(made, "help", "When are refunds paid to the card?")
+    vectors = ask(made, "help", Question("When are refunds paid to the card?"))
     assert vectors.passages[0].score == vectors.passages[0].similarity == found.passages[0].similarity
 
 
@@ -89,10 +91,10 @@ def test_a_question_searches_the_documents_of_its_tenant() -> None:
     made.land({"secret": "Refunds are paid in gold to the card."}, team="b")
     made.build()
     question = "Refunds are paid to the card?"
-    assert [each.document for each in ask(made, "help", question, tenant="b").citations] == ["secret"]
-    assert "secret" not in {each.document for each in ask(made, "help", question, tenant="a").passages}
+    assert [each.document for each in ask(made, "help", Question(question, tenant="b")).citations] == ["secret"]
+    assert "secret" not in {each.document for each in ask(made, "help", Question(question, tenant="a")).passages}
     with pytest.raises(Invalid, match="of several tenants"):
-        ask(made, "help", question)
+        ask(made, "help", Question(question))
 
 
 def test_a_server_of_a_language_model_answers() -> None:
@@ -100,7 +102,7 @@ def test_a_server_of_a_language_model_answers() -> None:
         upstream.usual = Script(words=("Within ", "two ", "weeks ", "[1], ", "or never [9]."), usage=(100, 0, 9, 0))
         made = shop(MODEL)
         made.settings = SimpleNamespace(approvals=0, upstreams={"HERE": UpstreamServer("here", upstream.url)})
-        found = ask(made, "help", "When are refunds paid to the card?")
+        found = ask(made, "help", Question("When are refunds paid to the card?"))
         assert found.text == "Within two weeks [1], or never."
         assert (found.unknown_citations, found.cost_micros) == (1, 100 * 2 + 9 * 10)
         sent = upstream.heard[-1].json
@@ -111,7 +113,7 @@ def test_a_server_of_a_language_model_answers() -> None:
         assert replay(made, found.id).fine
         upstream.usual = Script(status=500)
         with pytest.raises(UpstreamError):
-            ask(made, "help", "When are refunds paid to the card?")
+            ask(made, "help", Question("When are refunds paid to the card?"))
 
 
 def test_a_guard_of_the_language_model_holds_for_answers(tmp_path: Path) -> None:
@@ -123,9 +125,8 @@ def test_a_guard_of_the_language_model_holds_for_answers(tmp_path: Path) -> None
         server = UpstreamServer("here", upstream.url, key="up-key-1234567890")
         made.settings = replace(load_settings(tmp_path, environment={}), upstreams={"HERE": server})
         made.pepper, made.policy_files = b"p" * 32, PolicyFiles(tmp_path / "policies", tmp_path / "kept")
-        assert (
-            ask(made, "help", "When are refunds paid to the card?").text == "Ask [email] or [key of upstream HERE] [1]."
-        )
+        found = ask(made, "help", Question("When are refunds paid to the card?"))
+        assert found.text == "Ask [email] or [key of upstream HERE] [1]."
         assert "never repeat it" in str(upstream.heard[-1].json)
 
 
@@ -134,7 +135,7 @@ def test_a_chain_with_a_reranker_replays_too() -> None:
     retriever = Retriever("docs", collection=made.declared, k=2, candidates=4, rerank="words")
     made.answers["help"] = Answers("help", retriever=retriever, log=Log(sync=True))
     made.build(WordEncoder(64))
-    found = ask(made, "help", "When are refunds paid to the card?")
+    found = ask(made, "help", Question("When are refunds paid to the card?"))
     assert (found.passages[0].document, found.index.endswith("+words-2")) == ("refunds", True)
     made.predictions.compact()
     assert replay(made, found.id).fine
@@ -142,7 +143,7 @@ def test_a_chain_with_a_reranker_replays_too() -> None:
 
 def test_a_model_without_an_upstream_says_what_to_write() -> None:
     with pytest.raises(Unavailable, match=r"llm\.upstreams\.here"):
-        ask(shop(MODEL), "help", "When are refunds paid?")
+        ask(shop(MODEL), "help", Question("When are refunds paid?"))
 
 
 def test_a_chain_is_measured_by_the_set_of_its_collection() -> None:
@@ -163,7 +164,7 @@ def test_questions_of_two_windows_that_differ_from_those_before_alert() -> None:
         made.clock.advance(DAY // 2)
         for number in range(many):
             words = BODIES[paths[number % len(paths)]].rstrip(".").split()
-            ask(made, "help", " ".join(rng.choice(words, 5, replace=False)))
+            ask(made, "help", Question(" ".join(rng.choice(words, 5, replace=False))))
         made.clock.advance(DAY // 2)
 
     made.land(

@@ -69,13 +69,17 @@ def ask(
     from msgspec import to_builtins
 
     from mainspring.core.errors import Invalid
+    from mainspring.llm.answers.model import Question
+    from mainspring.llm.model import Message, Text
     from mainspring.operations import answers as operations
 
     given = [key.partition("=") for key in keys]
     if wrong := [key for key, (name, separator, _) in zip(keys, given, strict=True) if not separator or not name]:
         raise Invalid(f"The key {wrong[0]!r} has no value.", fix="write --key NAME=VALUE.")
+    said = tuple(Message(role="user", content=(Text(each),)) for each in before)
     named = {name: value for name, _, value in given}
-    found = operations.ask(call.project, answers, question, before=before, tenant=tenant, keys=named, session=session)
+    asked = Question(question, said, tenant=tenant, keys=named, session=session)
+    found = operations.ask(call.project, answers, asked)
 
     def show(console: Console) -> None:
         console.print(found.text, markup=False, highlight=False, soft_wrap=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from msgspec.structs import replace
@@ -13,25 +13,24 @@ from mainspring.core.errors import Invalid, MainspringError
 from mainspring.core.expr.tree import Node
 from mainspring.core.ids import new_id
 from mainspring.core.time import Clock
-from mainspring.ledger.model import Assigned, Value
+from mainspring.ledger.model import Assigned
 from mainspring.llm.answers.citing import cited, uncited
 from mainspring.llm.answers.declaring import NOT_FOUND, Answers
-from mainspring.llm.answers.model import Citation, CitedAnswer, Passage, Reason, Retrieved
+from mainspring.llm.answers.model import Citation, CitedAnswer, Passage, Question, Reason, Retrieved
 from mainspring.llm.answers.ports import Reranker, Retrieving
 from mainspring.llm.answers.prompting import fitting, question_request, rewrite_request
 from mainspring.llm.answers.recording import AnswerLog, RecordedAnswer
-from mainspring.llm.model import Call, ChatReply, ChatRequest, Message, Outcome, Usage
+from mainspring.llm.model import Call, ChatReply, ChatRequest, Outcome, Usage
 from mainspring.llm.ports import Answering
 from mainspring.serving.plane.lane import monotonic_us
 
 LONGEST_QUESTION = 20_000  # characters
 LONGEST_CONVERSATION = 100  # messages
 _DECLINED = NOT_FOUND.casefold()
-_NOTHING: Mapping[str, Value] = {}
 Noted = Callable[[str, Retrieved], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class _Spent:
     usage: Usage
     micros: int
@@ -70,23 +69,15 @@ class AnswerChain:
 
     async def answer(
         self,
-        question: str,
+        question: Question,
         call: Call,
         *,
-        before: Sequence[Message] = (),
-        where: Node | None = None,
-        tenant: str | None = None,
-        keys: Mapping[str, Value] = _NOTHING,
         assigned: Assigned | None = None,
         noted: Noted | None = None,
     ) -> CitedAnswer:
         """Return the answer to a question, once it is recorded as the declaration's log demands.
 
         Args:
-            before: Messages of the conversation before the question; only a chain that rewrites reads them.
-            where: Condition on the collection's fields.
-            tenant: Whose documents are searched; decided by the server, never by what a caller sends.
-            keys: Entity keys by which the record is erased.
             assigned: Assignment to an arm of a rollout.
             noted: Called with the query and what it found, before the model is asked.
 
@@ -96,20 +87,20 @@ class AnswerChain:
             StorageFull: The answer cannot be recorded and the log is synchronous.
             Unavailable: Likewise, or an encoder elsewhere does not answer.
         """
-        _check(question, before)
+        _check(question)
         if self._log is not None:
-            self._log.check_keys(keys)
+            self._log.check_keys(question.keys)
         started, spent = monotonic_us(), list[_Spent]()
-        query = await self._query(question, before, call, spent)
+        query = await self._query(question, call, spent)
         asked = monotonic_us()
-        found = await self._threads(partial(self.retrieved, query, where, tenant), call.caller.id)
+        found = await self._threads(partial(self.retrieved, query, question.where, question.tenant), call.caller.id)
         searched = monotonic_us()
         if noted is not None:
             noted(query, found)
         passages = fitting(found.passages, self.declared.most_characters)
         request, reply = None, None
         if passages:
-            request = question_request(self.declared, question, passages)
+            request = question_request(self.declared, question.text, passages)
             reply = await self._asked(request, call, spent)
         replied = monotonic_us()
         text, reason, citations, unknown = self._judged(reply, passages)
@@ -117,7 +108,7 @@ class AnswerChain:
             id=new_id(),
             answers=self.declared.name,
             version=self.version,
-            question=question,
+            question=question.text,
             text=text,
             found=not reason,
             reason=reason,
@@ -141,15 +132,8 @@ class AnswerChain:
             reply_us=replied - searched,
         )
         if self._log is not None:
-            recorded = RecordedAnswer(
-                answer=answer,
-                digest=self.declared.digest,
-                request=request,
-                conversation=tuple(before) if self.declared.rewrite else (),
-                where=where,
-                tenant=tenant,
-                keys=keys,
-            )
+            asked_for = question if self.declared.rewrite else dataclasses.replace(question, before=())
+            recorded = RecordedAnswer(answer=answer, digest=self.declared.digest, request=request, question=asked_for)
             waited = self._log.record(recorded, principal=call.caller.id, request_id=call.id, assigned=assigned)
             await asyncio.gather(*map(asyncio.wrap_future, waited))
         return answer
@@ -200,12 +184,13 @@ class AnswerChain:
         noted.usage, noted.micros = _sum([each.usage for each in spent]), sum(each.micros for each in spent)
         return reply
 
-    async def _query(self, question: str, before: Sequence[Message], call: Call, spent: list[_Spent]) -> str:
+    async def _query(self, question: Question, call: Call, spent: list[_Spent]) -> str:
         prompt = self.declared.rewriting
-        if prompt is None or not before:
-            return question
-        reply = await self._asked(rewrite_request(self.declared, prompt, question, before), call, spent)
-        return _text(reply).strip()[:LONGEST_QUESTION] or question
+        if prompt is None or not question.before:
+            return question.text
+        request = rewrite_request(self.declared, prompt, question.text, question.before)
+        reply = await self._asked(request, call, spent)
+        return _text(reply).strip()[:LONGEST_QUESTION] or question.text
 
     def _judged(
         self, reply: ChatReply | None, passages: Sequence[Passage]
@@ -231,12 +216,15 @@ def _sum(usages: Sequence[Usage]) -> Usage:
     return Usage(**{name: sum(getattr(each, name) for each in usages) for name in names})
 
 
-def _check(question: str, before: Sequence[Message]) -> None:
-    if not question.strip():
+def _check(question: Question) -> None:
+    if not question.text.strip():
         raise Invalid("The question is empty.", fix="write one.")
-    if len(question) > LONGEST_QUESTION:
-        raise Invalid(f"The question has {len(question):,} characters.", fix=f"write at most {LONGEST_QUESTION:,}.")
-    if len(before) > LONGEST_CONVERSATION:
+    if len(question.text) > LONGEST_QUESTION:
         raise Invalid(
-            f"The conversation has {len(before)} messages.", fix=f"send the last {LONGEST_CONVERSATION} at most."
+            f"The question has {len(question.text):,} characters.", fix=f"write at most {LONGEST_QUESTION:,}."
+        )
+    if len(question.before) > LONGEST_CONVERSATION:
+        raise Invalid(
+            f"The conversation has {len(question.before)} messages.",
+            fix=f"send the last {LONGEST_CONVERSATION} at most.",
         )

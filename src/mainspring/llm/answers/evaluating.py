@@ -12,7 +12,7 @@ from mainspring.core.errors import Invalid
 from mainspring.llm.answers.chain import AnswerChain
 from mainspring.llm.answers.declaring import ANSWERED
 from mainspring.llm.answers.judging import RULES, ModelJudge, Rule
-from mainspring.llm.answers.model import CitedAnswer, Passage
+from mainspring.llm.answers.model import CitedAnswer, Passage, Question
 from mainspring.llm.model import Call
 from mainspring.vectors.evaluation.evaluating import QueryResult, Search, SearchEvaluation, evaluate, summarise
 from mainspring.vectors.evaluation.judgements import JudgedQuery, Judgements
@@ -49,7 +49,7 @@ async def evaluate_answers(
 
     async def measured(query: JudgedQuery) -> QueryResult:
         async with room:
-            answer = await chain.answer(query.text, call, tenant=query.tenant)
+            answer = await chain.answer(Question(query.text, tenant=query.tenant), call)
             values = [float(answer.found) if query.relevant else math.nan]
             values += [rule(answer, query.answers) for rule in rules.values()]
             values += [await judge.judge(answer, call) for judge in judges]

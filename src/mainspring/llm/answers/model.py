@@ -1,16 +1,41 @@
-"""Values of answers: retrieved passages, citations, and an answer with all that it was made of."""
+"""Values of answers: a question, retrieved passages, citations, and an answer with all that it was made of."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
 
-from mainspring.llm.model import Usage
+from mainspring.core.expr.tree import Node
+from mainspring.ledger.model import Value
+from mainspring.llm.model import Message, Usage
 
 # "Nothing retrieved": no passage has the least score, and no model was asked. "Declined": the model says that the
 # passages do not answer. "Nothing cited": it cites none of them.
 Reason = Literal["", "nothing retrieved", "nothing cited", "declined"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question to a chain of answers, with what its answer depends on beside the chain.
+
+    Attributes:
+        before: Messages of the conversation before it; only a chain that rewrites reads them.
+        where: Condition on the collection's fields.
+        tenant: Whose documents are searched; decided by the server, never by what a caller sends.
+        keys: Entity keys by which its record is erased.
+        session: Name of the conversation. A rollout that assigns by key keeps it in one version; without it the
+            question's entity keys, or else the caller, are kept.
+    """
+
+    text: str
+    before: tuple[Message, ...] = ()
+    where: Node | None = None
+    tenant: str | None = None
+    keys: Mapping[str, Value] = field(default_factory=dict[str, Value])
+    session: str = ""
 
 
 class Passage(msgspec.Struct, frozen=True, kw_only=True):

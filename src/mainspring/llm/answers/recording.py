@@ -18,7 +18,7 @@ from mainspring.ledger.model import Asked, Assigned, Prediction, Value
 from mainspring.ledger.ports import PredictionLog
 from mainspring.ledger.recording import Recorder
 from mainspring.llm.answers.declaring import Answers
-from mainspring.llm.answers.model import Citation, CitedAnswer, Passage, Reason
+from mainspring.llm.answers.model import Citation, CitedAnswer, Passage, Question, Reason
 from mainspring.llm.model import ChatRequest, Message, Usage
 
 QUESTION, QUERY, PASSAGES = "question", "answer.query", "answer.passages"
@@ -35,18 +35,13 @@ class RecordedAnswer(msgspec.Struct, frozen=True, kw_only=True):
         answer: Its passages are without their texts, which are in `request`.
         digest: Of the chain's declaration; see `Answers.digest`.
         request: Request of which `answer.reply` is the reply; `None` where the model was not asked.
-        conversation: Messages before the question.
-        where, tenant: Of the search.
-        keys: Entity keys by which it is erased.
+        question: Messages before it are there if the chain rewrites; the session is not.
     """
 
     answer: CitedAnswer
     digest: str
     request: ChatRequest | None
-    conversation: tuple[Message, ...]
-    where: Node | None
-    tenant: str | None
-    keys: Mapping[str, Value]
+    question: Question
 
 
 class AnswerLog:
@@ -80,7 +75,7 @@ class AnswerLog:
         self, recorded: RecordedAnswer, *, principal: str, request_id: str, assigned: Assigned | None = None
     ) -> list[Future[None]]:
         """Log an answer. The futures are those of `Recorder.record`."""
-        answer, request = recorded.answer, recorded.request
+        answer, request, question = recorded.answer, recorded.request, recorded.question
         bare = [msgspec.structs.replace(each, text="") for each in answer.passages]
         texts: dict[str, str] = {
             "query": answer.query,
@@ -89,11 +84,11 @@ class AnswerLog:
             "passages": _json(bare),
             "citations": _json(answer.citations),
             "request": "" if request is None else _json(request),
-            "conversation": _json(recorded.conversation),
-            "where": "" if recorded.where is None else _json(recorded.where),
+            "conversation": _json(question.before),
+            "where": "" if question.where is None else _json(question.where),
             "index": answer.index,
             "prompt": answer.prompt,
-            "tenant": "" if recorded.tenant is None else _json(recorded.tenant),
+            "tenant": "" if question.tenant is None else _json(question.tenant),
             "model": answer.model,
         }
         outputs: dict[str, Value] = {
@@ -116,7 +111,7 @@ class AnswerLog:
             at=answer.at,
             ids=[answer.id],
             asked=[Asked(principal, answer.latency_us, 1, request_id)],
-            sent={name: [value] for name, value in {**recorded.keys, QUESTION: answer.question}.items()},
+            sent={name: [value] for name, value in {**question.keys, QUESTION: question.text}.items()},
             features={f"answer.{name}": [value] for name, value in texts.items()},
             outputs={name: [value] for name, value in outputs.items()},
             assigned=[] if assigned is None else [assigned],
@@ -171,10 +166,13 @@ def recorded_answer(prediction: Prediction) -> RecordedAnswer:
         answer=answer,
         digest=prediction.digest,
         request=msgspec.json.decode(values["request"], type=ChatRequest) if values["request"] else None,
-        conversation=msgspec.json.decode(values["conversation"], type=tuple[Message, ...]),
-        where=msgspec.json.decode(values["where"], type=Node) if values["where"] else None,
-        tenant=msgspec.json.decode(values["tenant"], type=str) if values["tenant"] else None,
-        keys=prediction.keys,
+        question=Question(
+            answer.question,
+            before=msgspec.json.decode(values["conversation"], type=tuple[Message, ...]),
+            where=msgspec.json.decode(values["where"], type=Node) if values["where"] else None,
+            tenant=msgspec.json.decode(values["tenant"], type=str) if values["tenant"] else None,
+            keys=prediction.keys,
+        ),
     )
 
 

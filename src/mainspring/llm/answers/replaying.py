@@ -52,7 +52,7 @@ async def replay_answer(recorded: RecordedAnswer, chain: AnswerChain, call: Call
         Invalid: The chain is another one.
         UpstreamError: The model does not answer.
     """
-    answer, why = recorded.answer, list[str]()
+    answer, asked, why = recorded.answer, recorded.question, list[str]()
     if answer.answers != chain.declared.name:
         raise Invalid(f"Answer {answer.id} is of {answer.answers!r}, not of {chain.declared.name!r}.")
     retrieved: Outcome = "cannot"
@@ -62,7 +62,7 @@ async def replay_answer(recorded: RecordedAnswer, chain: AnswerChain, call: Call
     if recorded.digest != chain.declared.digest:
         why.append("the declaration of the chain has changed since.")
     else:
-        found = await asyncio.to_thread(chain.retrieved, answer.query, recorded.where, recorded.tenant)
+        found = await asyncio.to_thread(chain.retrieved, answer.query, asked.where, asked.tenant)
         passages = fitting(found.passages, chain.declared.most_characters)
         if found.version != answer.index:
             why.append(f"the index is {found.version} now, and was {answer.index}.")

@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mainspring.core.expr.tree import Node
 from mainspring.llm.answers.chain import Noted
 from mainspring.llm.answers.declaring import Answers
-from mainspring.llm.answers.model import CitedAnswer, Retrieved
+from mainspring.llm.answers.model import CitedAnswer, Question, Retrieved
 from mainspring.llm.answers.retrieving import CollectionRetrieving
 from mainspring.llm.answers.serving import OpenAnswers
-from mainspring.llm.model import Call, Deadlines, Message
+from mainspring.llm.model import Call, Deadlines
 from mainspring.vectors.filtering import filter_node
 from mainspring.vectors.model import Mode
 from mainspring.vectors.served import ServedCollection
 
 _QUOTING = Deadlines(whole=60_000_000)
-
-
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """A question as a caller asks it.
-
-    Attributes:
-        before: Messages of the conversation before it.
-        filter: Of the collection's fields, as `vectors.filtering` reads it; `None` for none.
-        keys: Entity keys by which its record is erased.
-        session: Name of the conversation; see `OpenAnswers.answer`.
-    """
-
-    question: str
-    before: tuple[Message, ...] = ()
-    filter: object = None
-    keys: Mapping[str, str | int | float | bool] | None = None
-    session: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,27 +39,21 @@ class ServedChain:
         """Deadlines of a call of its model; `whole` is that of an answer too."""
         return _QUOTING if self.declared.model is None else self.declared.model.deadlines
 
-    async def answer(self, asking: Asking, tenant: str | None, call: Call, noted: Noted | None = None) -> CitedAnswer:
+    async def answer(
+        self, question: Question, call: Call, *, filter: object = None, noted: Noted | None = None
+    ) -> CitedAnswer:
         """Return the answer to a question, once it is recorded as the chain's log demands.
 
         Args:
+            filter: The question's `where` as a caller sends it: it names those fields alone that a caller may see.
             noted: Called with the query and what it found, before the model is asked.
 
         Raises:
             DeadlineExceeded: There is none within the chain's deadline.
         """
-        where = None if asking.filter is None else filter_node(asking.filter, self.collection.filterable)
-        return await self.open.answer(
-            asking.question,
-            call,
-            before=asking.before,
-            where=where,
-            tenant=tenant,
-            keys=asking.keys or {},
-            session=asking.session,
-            noted=noted,
-            within_us=self.deadlines.whole,
-        )
+        if filter is not None:
+            question = replace(question, where=filter_node(filter, self.collection.filterable))
+        return await self.open.answer(question, call, noted=noted, within_us=self.deadlines.whole)
 
 
 class ServedRetrieving:

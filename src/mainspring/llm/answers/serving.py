@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 from mainspring.core.error_codes import codes_of
 from mainspring.core.errors import DeadlineExceeded, MainspringError, Unavailable
-from mainspring.core.expr.tree import Node
 from mainspring.core.time import SECOND, Clock
-from mainspring.ledger.model import Assigned, Value
+from mainspring.ledger.model import Assigned
 from mainspring.ledger.ports import PredictionLog
 from mainspring.ledger.recording import Recorder
 from mainspring.llm.answers.chain import AnswerChain, Noted
 from mainspring.llm.answers.declaring import Answers
-from mainspring.llm.answers.model import CitedAnswer
-from mainspring.llm.model import Call, Message
+from mainspring.llm.answers.model import CitedAnswer, Question
+from mainspring.llm.model import Call
 from mainspring.serving.model import Route
 from mainspring.serving.plane.arms import FailureBuffer
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.live import Router, key_unit
-
-_NOTHING: Mapping[str, Value] = {}
 
 
 class OpenAnswers:
@@ -59,22 +56,15 @@ class OpenAnswers:
 
     async def answer(
         self,
-        question: str,
+        question: Question,
         call: Call,
         *,
-        before: Sequence[Message] = (),
-        where: Node | None = None,
-        tenant: str | None = None,
-        keys: Mapping[str, Value] = _NOTHING,
-        session: str = "",
         noted: Noted | None = None,
         within_us: int | None = None,
     ) -> CitedAnswer:
         """Return the answer of the version that is chosen for a question. See `AnswerChain.answer`.
 
         Args:
-            session: Name of the conversation. A rollout that assigns by key keeps it in one version; without it the
-                question's entity keys, or else the caller, are kept.
             noted: As of `AnswerChain.answer`.
             within_us: Time from the begin of the call until which the answer has to be there.
 
@@ -83,22 +73,13 @@ class OpenAnswers:
             DeadlineExceeded: There is no answer in time.
         """
         started = monotonic_us()
-        version, assigned = await self.chosen(call, keys, session)
+        version, assigned = await self.chosen(question, call)
         try:
             chain = await self.version(version)
             left_s = None if within_us is None else max(0, call.begun + within_us - monotonic_us()) / SECOND
             try:
                 async with asyncio.timeout(left_s):
-                    return await chain.answer(
-                        question,
-                        call,
-                        before=before,
-                        where=where,
-                        tenant=tenant,
-                        keys=keys,
-                        assigned=assigned,
-                        noted=noted,
-                    )
+                    return await chain.answer(question, call, assigned=assigned, noted=noted)
             except TimeoutError:
                 raise DeadlineExceeded(
                     f"{self.declared.name!r} gave no answer within {(within_us or 0) / SECOND:g} s.",
@@ -109,9 +90,7 @@ class OpenAnswers:
                 self._failed(error, version, assigned, call, monotonic_us() - started)
             raise
 
-    async def chosen(
-        self, call: Call, keys: Mapping[str, Value] = _NOTHING, session: str = ""
-    ) -> tuple[str, Assigned | None]:
+    async def chosen(self, question: Question, call: Call) -> tuple[str, Assigned | None]:
         """Return the version that answers a question, "" for that which is declared, and its arm of a rollout.
 
         Raises:
@@ -122,7 +101,7 @@ class OpenAnswers:
             return "", None
         if not route.rollout:
             return route.arms[0].version, None
-        arm, weight, unit = Router(route.endpoint, route.arms, route.salt).assign(_unit(route, call, keys, session))
+        arm, weight, unit = Router(route.endpoint, route.arms, route.salt).assign(_unit(route, question, call))
         return arm.version, Assigned(route.rollout, weight, unit)
 
     async def close(self) -> None:
@@ -173,12 +152,13 @@ class OpenAnswers:
             self._failures.add(found)
 
 
-def _unit(route: Route, call: Call, keys: Mapping[str, Value], session: str) -> bytes:
+def _unit(route: Route, question: Question, call: Call) -> bytes:
     """Return what a question sticks to its version by; see `Route.assign`."""
     if route.assign != "key":
         return os.urandom(16)
+    keys = question.keys
     if route.by in keys:
         return key_unit([keys[route.by]])
-    if session:
-        return session.encode("utf-8", "surrogatepass")
+    if question.session:
+        return question.session.encode("utf-8", "surrogatepass")
     return key_unit(keys[name] for name in sorted(keys)) if keys else call.caller.id.encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -10,8 +11,7 @@ import msgspec
 
 from mainspring.core.time import SECOND
 from mainspring.llm.answers.declaring import Answers
-from mainspring.llm.answers.model import Citation, CitedAnswer, Passage, Retrieved
-from mainspring.llm.answers.served import Asking
+from mainspring.llm.answers.model import Citation, CitedAnswer, Passage, Question, Retrieved
 from mainspring.llm.model import ChatReply, ChatRequest, Choice, Event, Message, Text
 from mainspring.llm.protocol import openai
 from mainspring.llm.protocol.events import framed
@@ -48,8 +48,25 @@ class _Beside(msgspec.Struct, forbid_unknown_fields=True):
     session: str = ""
 
 
-def read_question(body: bytes | memoryview) -> tuple[Asking, str | None, bool]:
-    """Return a question, the tenant that it names, and whether its answer is wanted in events.
+@dataclass(frozen=True, slots=True)
+class ReadQuestion:
+    """A question as a caller sends it. The documents that it is about are the server's to decide.
+
+    Attributes:
+        question: Without condition and tenant.
+        filter: Of the collection's fields, as `vectors.filtering` reads it; `None` for none.
+        tenant: That which it names.
+        events: Whether its answer is wanted in events.
+    """
+
+    question: Question
+    filter: Fields | None
+    tenant: str | None
+    events: bool = False
+
+
+def read_question(body: bytes | memoryview) -> ReadQuestion:
+    """Return a question on the route of answers.
 
     Raises:
         InvalidField: It is none.
@@ -59,12 +76,13 @@ def read_question(body: bytes | memoryview) -> tuple[Asking, str | None, bool]:
         name = min(more)
         raise InvalidField(f"{name[:80]}: there is no such field.", name[:80])
     before = tuple(Message(role=each.role, content=(Text(each.content),)) for each in asked.conversation)
-    return Asking(asked.question, before, asked.filter, asked.keys, asked.session), asked.tenant, asked.stream
+    question = Question(asked.question, before, keys=asked.keys, session=asked.session)
+    return ReadQuestion(question, asked.filter, asked.tenant, asked.stream)
 
 
-def read_chat(request: ChatRequest) -> tuple[Asking, str | None]:
-    """Return the question in a request for the next message of a conversation, and the tenant that it names. Messages
-    of the system and parameters of sampling are the chain's own, so a caller's do not count.
+def read_chat(request: ChatRequest) -> ReadQuestion:
+    """Return the question in a request for the next message of a conversation. Messages of the system and parameters
+    of sampling are the chain's own, so a caller's do not count.
 
     Raises:
         InvalidField: Its last message is none of the user's, or it asks for what a chain does not do.
@@ -82,7 +100,8 @@ def read_chat(request: ChatRequest) -> tuple[Asking, str | None]:
     said = tuple(
         Message(role=each.role, content=(Text(each.text),)) for each in before if each.role in ("user", "assistant")
     )
-    return Asking(last.text, said, beside.filter, beside.keys, beside.session), beside.tenant
+    question = Question(last.text, said, keys=beside.keys, session=beside.session)
+    return ReadQuestion(question, beside.filter, beside.tenant)
 
 
 def answer_document(answer: CitedAnswer, declared: Answers) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from mainspring.core.errors import Invalid
-from mainspring.llm.answers.model import CitedAnswer
+from mainspring.llm.answers.model import CitedAnswer, Question
 from mainspring.operations.answers import ask
 from mainspring.operations.apply import apply
 from mainspring.operations.collection_evaluation import evaluate_collection
@@ -129,7 +129,7 @@ def handbook_demo(project: Project, shown: Shown, done: Callable[[str, str], Non
 
 
 def _ask(project: Project, question: str) -> Asked:
-    answer = ask(project, NAME, question)
+    answer = ask(project, NAME, Question(question))
     return Asked(
         question=question,
         answer=answer.text,

@@ -159,6 +159,55 @@ def test_means_that_are_equal(stream: str, values: str) -> None:
     assert found.max() <= allowed(ALPHA, RUNS)
 
 
+@pytest.mark.parametrize(("stream", "values"), CASES)
+def test_means_that_are_equal_beyond_the_history(stream: str, values: str) -> None:
+    """The history is of small values alone, so most of both arms' are counted by their logarithm."""
+    known = history(values)
+    bounds = bounds_of(known[known <= np.quantile(known, 0.3)], tolerance=0.0)
+
+    def rejects(random: np.random.Generator, runs: int) -> Array:
+        drawn = STREAMS[stream](random, runs, REQUESTS)
+        sums = cumulative(drawn, bounds.cells(VALUES[values](random, drawn)), 3)
+        return np.stack([(test(bounds, *sums) >= LIMIT).any(axis=-1) for test in (log_e_mean_above, log_e_mean_below)])
+
+    random = np.random.default_rng(12)
+    found = np.mean([rejects(random, STEP).mean(axis=1) for _ in range(0, RUNS, STEP)], axis=0)
+    assert found.max() <= allowed(ALPHA, RUNS)
+
+
+def dear(bounds: Bounds, factor: float, tolerance: float) -> tuple[float, float]:
+    """Return the median number of requests until a candidate of so many times the cost is harmful, and until it is
+    fine; infinite if it mostly is not."""
+    random = np.random.default_rng(5)
+    drawn = even(random, 25, 2_000, 0.2)
+    value = random.uniform(90, 110, drawn.weight.shape) * np.where(drawn.candidate, factor, 1.0)
+    sums = cumulative(drawn, bounds.cells(value), 20)
+    hits = [test(bounds, *sums, tolerance) >= LIMIT for test in (log_e_mean_above, log_e_mean_below)]
+    harmful, fine = (
+        float(np.median(np.where(hit.any(axis=1), 20.0 * (hit.argmax(axis=1) + 1), np.inf))) for hit in hits
+    )
+    return harmful, fine
+
+
+def test_a_candidate_far_beyond_the_history_is_found_by_how_far_it_is() -> None:
+    cost = np.random.default_rng(1).uniform(90, 110, 500)
+    clipped, bent = bounds_of(cost), bounds_of(cost, tolerance=50.0)
+    assert dear(clipped, 100.0, 50.0) == (np.inf, 20.0)  # it passed for the champion's dearest answer
+    found = {factor: dear(bent, factor, 50.0) for factor in (1.0, 2.0, 10.0, 100.0)}
+    assert found[1.0][0] == np.inf
+    assert all(found[factor][1] == np.inf for factor in (2.0, 10.0, 100.0))
+    assert found[100.0][0] <= found[10.0][0] <= 100 <= found[2.0][0] <= 1_200
+
+
+def test_values_up_to_the_history_s_end_count_as_they_are() -> None:
+    bounds = bounds_of(np.arange(101.0), tolerance=20.0)
+    assert bounds.bend is not None
+    end, values = bounds.bend[0], [-5.0, 0.0, 37.0, 99.0, 1e3, 1e4, 1e9, np.inf]
+    counted = bounds.cells(values) @ bounds.nodes
+    assert counted[:4] == pytest.approx([bounds.low, bounds.low, 37.0, 99.0])
+    assert end < counted[4] < counted[5] < counted[6] == counted[7] == pytest.approx(bounds.high)
+
+
 def test_a_peeking_t_test_fails_the_same_assertion() -> None:
     def rejects(random: np.random.Generator, runs: int) -> Array:
         drawn = even(random, runs, REQUESTS, 0.5)

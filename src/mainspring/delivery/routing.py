@@ -127,7 +127,7 @@ def version_of(endpoint: Endpoint, versions: ModelVersions, *, gated: Collection
 
 
 def publish(
-    endpoints: Iterable[Endpoint],
+    endpoints: Iterable[Endpoint] | Callable[[], Iterable[Endpoint]],
     versions: ModelVersions,
     routes: Routes,
     *,
@@ -141,14 +141,18 @@ def publish(
     or a rollout or a defence changes meanwhile, the table is published again, so the last publication has the newest
     state. A state that was read before another's publication is not published: a process that was suspended brings no
     old route back.
+
+    Args:
+        endpoints: All endpoints of the project, or a function that returns them as they are when it is called.
     """
-    endpoints = list(endpoints)
+    given = endpoints if callable(endpoints) else list(endpoints)
     while True:
         before = routes.revision()
-        wanted = routes_for(endpoints, versions, gated=gated, rollouts=rollouts(), defences=defences())
+        found = list(given() if callable(given) else given)
+        wanted = routes_for(found, versions, gated=gated, rollouts=rollouts(), defences=defences())
         try:
             revision = routes.publish(wanted, after=before)
         except Conflict:
             continue
-        if routes_for(endpoints, versions, gated=gated, rollouts=rollouts(), defences=defences()) == wanted:
+        if routes_for(found, versions, gated=gated, rollouts=rollouts(), defences=defences()) == wanted:
             return revision

@@ -12,7 +12,7 @@ from mainspring.operations.auditing import audit
 from mainspring.operations.fallbacks import check_fallbacks
 from mainspring.operations.features.function_checks import check_functions
 from mainspring.operations.policies import own_policies
-from mainspring.operations.promote import gated
+from mainspring.operations.promote import gated, publish_routes
 from mainspring.project import Project
 from mainspring.project.definitions.applied import Change, difference
 from mainspring.training.label import label_keys
@@ -26,7 +26,8 @@ Contents = Mapping[tuple[str, str], str]
 def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Contents]:
     """Check the definitions, store them, and return the changes and all applied definitions.
 
-    A chain of answers that would answer otherwise than each of its versions becomes a version.
+    A chain of answers that would answer otherwise than each of its versions becomes a version. The routing table
+    follows at once, so that gateways serve a new endpoint a moment later.
 
     First the tables are migrated to the declarations of their sources (new columns, wider types, flags for last
     values), so that readers of the applied definitions can read the data by them.
@@ -56,6 +57,8 @@ def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Con
             from mainspring.operations.answer_versions import record_versions
 
             record_versions(project)
+        if changes and not dry_run:
+            publish_routes(project)  # now, not when the worker comes round to it
     return changes, contents
 
 

@@ -194,9 +194,8 @@ def _carded(project: Project, gates: Sequence[Gate], version: ModelVersion) -> l
 
 def publish_routes(project: Project) -> int:
     """Update the routing table from the aliases, rollouts and incidents, and return its revision."""
-    endpoints = list(project.definitions.endpoints.values())
     return routing.publish(
-        endpoints,
+        lambda: project.newest_definitions().endpoints.values(),  # in a worker that has not seen an `apply` yet
         project.versions,
         project.routes,
         gated=gated(project),

@@ -93,6 +93,23 @@ def test_an_endpoint_that_is_gone_loses_its_route() -> None:
     assert set(routes.current()) == {"f"}
 
 
+def test_endpoints_that_were_read_before_another_publication_are_read_again() -> None:
+    versions, routes = registry("late"), CatalogRoutes(memory_catalog())
+    move(versions, "late", None, "1")
+    old, new = Endpoint("e", model="late@1"), Endpoint("f", model="late@1")
+    reads = list[list[Endpoint]]()
+
+    def declared() -> list[Endpoint]:
+        reads.append([old] if not reads else [old, new])
+        if len(reads) == 1:  # `apply` stores and publishes what a worker has just not seen
+            publish([old, new], versions, routes, gated=())
+        return reads[-1]
+
+    publish(declared, versions, routes, gated=())
+    assert set(routes.current()) == {"e", "f"}
+    assert len(reads) == 2
+
+
 def test_an_alias_that_moves_during_publication_is_published_too() -> None:
     versions = registry("late")
     move(versions, "late", None, "1")

@@ -11,17 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mainspring.core.time import HOUR, SECOND
-from mainspring.delivery.rollout.guards import ERRORS, LATENCY, QUALITY, SCORE, Guard
+from mainspring.delivery.rollout.guards import ERRORS, LATENCY, SCORE, Guard
 from mainspring.delivery.rollout.judging import alpha_of_guards
 from mainspring.delivery.rollout.labelling import FEWEST as FEWEST_LABELS
-from mainspring.delivery.rollout.labelling import counted_as, history, horizons
-from mainspring.delivery.rollout.losses import RANGES, values_of
+from mainspring.delivery.rollout.labelling import counted_as, history, history_bounds, horizons
+from mainspring.delivery.rollout.losses import values_of
 from mainspring.delivery.rollout.observing import FEWEST, edges
 from mainspring.delivery.rollout.plan import Plan
 from mainspring.ledger.ports import PredictionStore
 from mainspring.monitoring.model import LabelRows
 from mainspring.stats.sequential.distributions import TAIL, bins_of
-from mainspring.stats.sequential.means import bounds_of
 from mainspring.stats.sequential.planning import (
     WEEK,
     Course,
@@ -265,7 +264,7 @@ def _means(course: Course, guard: Guard, traffic: Traffic, sign: int) -> _Faults
     values = np.asarray(() if of is None else of.values[name])
     if of is None or values.size < FEWEST_LABELS or values.min() == values.max():
         return None
-    bounds = bounds_of(values, known=RANGES.get(guard.metric) if guard.kind == QUALITY else None)
+    bounds = history_bounds(guard, values)
     clipped = np.clip(values, bounds.low, bounds.high)
     mean, shown = float(clipped.mean()), -1 if guard.higher_is_better else 1
     reach = 0.95 * float((clipped.max() if sign > 0 else clipped.min()) - mean) * sign

@@ -156,7 +156,8 @@ def outcome(
 def output(name: str, *, tolerance: float = 0.0, higher_is_better: bool = False, effect: float = 0.0) -> Guard:
     """Compare the mean of a number that each answer has, such as the cost of a chain's answers: "cost_micros".
 
-    A number beyond those of the champion counts as the nearest of them: give a tolerance well within their range.
+    A number that is worse than all of the champion's counts by its logarithm above them, up to 100 times as much, so
+    that one answer decides nothing; one that is better than all of them counts as the best of them.
 
     Args:
         name: Name of the output; a Boolean counts as 0 or 1. A chain of answers has "found", "cost_micros",

@@ -32,6 +32,7 @@ FEWEST = 30  # of the champion's values, to fix their bounds
 LAG = 10 * SECOND  # until a prediction is in the store
 _OFTEN = 200  # looks at labels within a horizon
 ENOUGH = 500  # predictions of the champion before the rollout that fix bounds
+_BEND = " bend"  # ends the name of where values begin to count by their logarithm
 BEFORE = (10 * MINUTE, HOUR, DAY, 7 * DAY)  # spans in which these are looked for
 
 _READ = ("id", "version", "at", "keys", "score", OUTPUTS)
@@ -99,7 +100,19 @@ def counted_as(guard: Guard) -> str:
 def bounds(guard: Guard, evidence: Evidence) -> Bounds | None:
     """Return the bounds of a guard's values, `None` while too few are known."""
     cuts = evidence.cuts.get(counted_as(guard))
-    return None if cuts is None else Bounds(cuts[0], cuts[1], cuts[2], tuple(cuts[3:]))
+    if cuts is None:
+        return None
+    bend = evidence.cuts.get(f"{counted_as(guard)}{_BEND}")
+    return Bounds(cuts[0], cuts[1], cuts[2], tuple(cuts[3:]), None if bend is None else (bend[0], bend[1]))
+
+
+def history_bounds(guard: Guard, values: Floats) -> Bounds:
+    """Return bounds of a guard's values by those of the champion. Of a loss or a Boolean they are known; values of
+    others that are worse than all of the champion's count by their logarithm."""
+    finite = values[np.isfinite(values)]
+    two = np.unique(np.abs(finite)).tolist() == [0.0, 1.0]
+    known = RANGES.get(guard.metric) if guard.kind == QUALITY else None
+    return bounds_of(values, known=known, tolerance=None if two else guard.tolerance)
 
 
 def labelled(state: RolloutState, evidence: Evidence, log: PredictionStore, labels: LabelRows, now: int) -> Evidence:
@@ -206,9 +219,10 @@ def suffice(values: Floats) -> bool:
 
 
 def with_bounds(evidence: Evidence, guard: Guard, values: Floats) -> Evidence:
-    made = bounds_of(values, known=RANGES.get(guard.metric) if guard.kind == QUALITY else None)
+    made, name = history_bounds(guard, values), counted_as(guard)
+    bend = {} if made.bend is None else {f"{name}{_BEND}": made.bend}
     cuts = (made.low, made.high, made.centre, *made.inner)
-    return msgspec.structs.replace(evidence, cuts={**evidence.cuts, counted_as(guard): cuts})
+    return msgspec.structs.replace(evidence, cuts={**evidence.cuts, **bend, name: cuts})
 
 
 def assigned(state: RolloutState, log: PredictionStore, since: int, until: int) -> pa.Table:

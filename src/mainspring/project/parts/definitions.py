@@ -52,6 +52,13 @@ class DefinitionsParts(RegistryParts):
         """Let this long-running process follow later `apply`s, instead of the definitions at its start."""
         self._following = True
 
+    def newest_definitions(self) -> Definitions:
+        """The definitions, in a process that follows them as the last `apply` left them."""
+        with self._building:
+            if self._following and self._loaded is not None:
+                self._loaded = self._follow(self._loaded)
+            return self.definitions
+
     def _load(self) -> Definitions:
         from mainspring.project.definitions.loading import load_definitions
         from mainspring.training.runs.provenance import module_files

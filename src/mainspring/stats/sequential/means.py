@@ -1,6 +1,7 @@
 """Differences of means between two arms, and means of paired differences.
 
 Values are clipped to bounds that are fixed before the first observation, so the tests are exact, whatever the tails.
+Bounds with a bend count larger values by their logarithm, so that a value far beyond the history is told from its end.
 Each value is weighted by the inverse of its arm's probability; the mean of that is the difference of means, whatever
 the arms' probabilities are and however the values rise and fall. Evidence is the wealth of bets on it (Waudby-Smith and
 Ramdas, arXiv 2010.09686), a mixture over sizes of the bet.
@@ -33,6 +34,7 @@ _PRIOR = prior(0.3, _BETS)
 _PAIRED = prior(0.1, _BETS)
 _LOSSES = -np.log1p(-_BETS) - _BETS  # cost of a bet for each squared value, of pairs
 _NODES = 33  # of bounds that name none
+_FARTHEST = 100  # times the history's range, or its end, up to which values are told apart
 _QUANTILES = np.arange(1, 25) / 25  # of the history, at which there are nodes
 
 
@@ -42,17 +44,23 @@ class Bounds(msgspec.Struct, frozen=True):
     Attributes:
         centre: A guess of the mean.
         inner: Nodes between the bounds, ascending, where most values are; by default 31 at equal distances.
+        bend: A value above which the logarithm counts, and the scale of it: `bend + scale log(1 + (value - bend) /
+            scale)`, which rises like the value at first. The other attributes are in these units. `None` for no bend.
 
     Raises:
-        Invalid: Not low <= centre <= high, or low = high, or nodes are not between the bounds.
+        Invalid: Not low <= centre <= high, or low = high, or nodes are not between the bounds, or a scale is not above
+            0.
     """
 
     low: float
     high: float
     centre: float
     inner: tuple[float, ...] = ()
+    bend: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        if self.bend is not None and not (0 < self.bend[1] < math.inf):
+            raise Invalid(f"A bend has the scale {self.bend[1]}.", fix="give a finite number above 0.")
         if not (-math.inf < self.low < self.high < math.inf and self.low <= self.centre <= self.high):
             raise Invalid(
                 f"Bounds of {self.low} and {self.high} with the centre {self.centre} bound nothing.",
@@ -77,7 +85,7 @@ class Bounds(msgspec.Struct, frozen=True):
         Raises:
             Invalid: A value is NaN.
         """
-        each, nodes = np.clip(np.asarray(values, dtype=np.float64), self.low, self.high), self.nodes
+        each, nodes = self._within(values), self.nodes
         if np.isnan(each).any():
             raise Invalid("A value is not a number.", fix="leave it out, and compare how often it is missing.")
         place = np.clip(np.searchsorted(nodes, each, side="right") - 1, 0, nodes.size - 2)
@@ -93,19 +101,34 @@ class Bounds(msgspec.Struct, frozen=True):
         Raises:
             Invalid: A value is NaN.
         """
-        each = np.clip(np.asarray(values, dtype=np.float64), self.low, self.high)
+        each = self._within(values)
         found = np.array([each.size, each.sum(), (each**2).sum()])
         if np.isnan(found[1]):
             raise Invalid("A value is not a number.", fix="leave it out, and compare how often it is missing.")
         return found
 
+    def _within(self, values: npt.ArrayLike) -> Floats:
+        """Return values as they are counted: bent, and clipped."""
+        each = np.asarray(values, dtype=np.float64)
+        if self.bend is not None:
+            at, scale = self.bend
+            each = np.where(each > at, at + scale * np.log1p(np.maximum(each - at, 0.0) / scale), each)
+        return np.clip(each, self.low, self.high)
 
-def bounds_of(history: npt.ArrayLike, tail: float = 0.001, known: tuple[float, float] | None = None) -> Bounds:
+
+def bounds_of(
+    history: npt.ArrayLike,
+    tail: float = 0.001,
+    known: tuple[float, float] | None = None,
+    tolerance: float | None = None,
+) -> Bounds:
     """Return bounds at the outermost quantiles of the control's history, its clipped mean as centre, and nodes.
 
     Args:
         tail: Share of the history that is clipped on either side; its extremes are the bounds if nothing else is left.
         known: Bounds to use instead, of values that cannot be outside.
+        tolerance: A difference that has to be told: values above the history's end count by their logarithm, whose
+            scale is the history's standard deviation, or this if it is more. `None` clips them.
 
     Raises:
         Invalid: The history has no two different values.
@@ -118,8 +141,13 @@ def bounds_of(history: npt.ArrayLike, tail: float = 0.001, known: tuple[float, f
     if low == high:
         low, high = float(values.min()), float(values.max())
     clipped = np.clip(values, low, high)
-    inner = np.unique([*np.quantile(clipped, _QUANTILES), *np.linspace(low, high, 9)])
-    return Bounds(low, high, float(clipped.mean()), tuple(inner[(inner > low) & (inner < high)].tolist()))
+    inner, top, bend = np.unique([*np.quantile(clipped, _QUANTILES), *np.linspace(low, high, 9)]), high, None
+    if tolerance is not None and known is None:
+        bend = high, max(tolerance, float(clipped.std()) / 2)
+        top = high + bend[1] * math.log1p(_FARTHEST * max(high - low, abs(high)) / bend[1])
+        inner = np.unique([*inner, *np.linspace(high, top, 9)])
+    inside = tuple(inner[(inner > low) & (inner < top)].tolist())
+    return Bounds(low, top, float(clipped.mean()), inside, bend)
 
 
 def log_e_mean_above(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from mainspring.project.executors import executors
 from mainspring.registry.model import Bundle, ModelVersion
 from mainspring.security.model import Kind
 from mainspring.security.people import KEY, LOCAL
+from mainspring.serving.model import Endpoint
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -194,8 +195,12 @@ def _carded(project: Project, gates: Sequence[Gate], version: ModelVersion) -> l
 
 def publish_routes(project: Project) -> int:
     """Update the routing table from the aliases, rollouts and incidents, and return its revision."""
+
+    def endpoints() -> Iterable[Endpoint]:  # of the last `apply`, which a worker may not have seen yet
+        return project.newest_definitions().endpoints.values()
+
     return routing.publish(
-        lambda: project.newest_definitions().endpoints.values(),  # in a worker that has not seen an `apply` yet
+        endpoints,
         project.versions,
         project.routes,
         gated=gated(project),

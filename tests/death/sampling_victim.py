@@ -18,7 +18,7 @@ from kit.slots import answering
 from mainspring.core.time import DAY
 from mainspring.operations.service.sampling import Sampler
 from mainspring.project import Project, open_project
-from mainspring.project.definitions.loading import Definitions
+from mainspring.project.definitions.model import Definitions
 from mainspring.project.settings import load_settings
 from mainspring.serving.plane.metrics import Metrics
 

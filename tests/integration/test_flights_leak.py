@@ -24,7 +24,8 @@ from mainspring.data.ingest import Ingestor
 from mainspring.features import offline
 from mainspring.features.declaring import feature_view
 from mainspring.features.model import FeatureGroup
-from mainspring.project.definitions.loading import Definitions, load_definitions, load_function
+from mainspring.project.definitions.loading import load_definitions, load_function
+from mainspring.project.definitions.model import Definitions
 from mainspring.project.settings import load_settings
 from mainspring.stats.metrics import auc
 from mainspring.training.sets.assemble import labelled_observations, training_set

@@ -13,7 +13,7 @@ from mainspring.core.time import format_duration
 if TYPE_CHECKING:
     from mainspring.data.model import Source
     from mainspring.features.model import FeatureGroup
-    from mainspring.project.definitions.loading import Definitions
+    from mainspring.project.definitions.model import Definitions
     from mainspring.serving.model import Endpoint
     from mainspring.training.model import Model
 

@@ -27,7 +27,7 @@ from mainspring.ledger.model import Prediction
 from mainspring.monitoring.declaring import Monitor
 from mainspring.monitoring.model import ColumnDrift, Window
 from mainspring.project import Project as MainspringProject
-from mainspring.project.definitions.loading import Definitions
+from mainspring.project.definitions.model import Definitions
 from mainspring.registry.bundles import seal
 from mainspring.registry.model import AliasMove, Input, Manifest
 from mainspring.security.adapters.key_keyring import KeyringKeys

@@ -14,7 +14,7 @@ from mainspring.data.commits import commit
 from mainspring.data.ingest import Ingestor
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.materialise import Materialiser
-from mainspring.project.definitions.loading import Definitions
+from mainspring.project.definitions.model import Definitions
 from mainspring.training.model import Model
 
 NOW = parse_instant("2024-03-20T10:30:00Z")

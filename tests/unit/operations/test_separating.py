@@ -21,7 +21,7 @@ from mainspring.monitoring.separations import TABLE
 from mainspring.monitoring.signals import CLASSIFIER, JOINT
 from mainspring.operations.separating import KeptSeparations, separations_judged
 from mainspring.project import Project
-from mainspring.project.definitions.loading import Definitions
+from mainspring.project.definitions.model import Definitions
 from mainspring.project.settings import load_settings
 from mainspring.serving.model import Arm, Route
 from mainspring.training.conformance import CASES, make_rows

@@ -13,7 +13,8 @@ from mainspring.core.errors import InvalidDefinition
 from mainspring.core.schema import DType
 from mainspring.project import open_project
 from mainspring.project.definitions.functions import load_code, source_digest
-from mainspring.project.definitions.loading import Definitions, load_definitions, load_function
+from mainspring.project.definitions.loading import load_definitions, load_function
+from mainspring.project.definitions.model import Definitions
 from mainspring.project.settings import load_settings
 from mainspring.registry.model import Code
 

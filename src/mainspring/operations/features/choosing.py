@@ -11,7 +11,7 @@ from mainspring.core.expr import Column
 from mainspring.core.nearest import meant
 from mainspring.core.schema import DType, Schema
 from mainspring.features.model import FeatureColumn, FeatureGroup, FeatureView, RequestFeatures, views_of
-from mainspring.project.definitions.loading import Definitions
+from mainspring.project.definitions.model import Definitions
 from mainspring.training.model import Model
 
 Chosen = str | Model | FeatureView | RequestFeatures | Column

@@ -14,7 +14,7 @@ from mainspring.jobs.model import Status
 from mainspring.jobs.plain import Plain
 from mainspring.jobs.runner import JobRun
 from mainspring.project.built_in_jobs import options
-from mainspring.project.definitions.loading import Definitions
+from mainspring.project.definitions.model import Definitions
 from mainspring.registry.processes import started_by
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from mainspring.project.settings import modules_of
 
 if TYPE_CHECKING:
     from mainspring.project.definitions.applied import Applied
-    from mainspring.project.definitions.loading import Definitions
+    from mainspring.project.definitions.model import Definitions
     from mainspring.training.runs.provenance import ModuleFiles
 
 

@@ -22,7 +22,7 @@ from mainspring.data import duck
 from mainspring.deploy.engines.ports import ChunkEngine
 from mainspring.operations.batch.running import run_batch
 from mainspring.operations.batch.values import BatchReport, Request
-from mainspring.project.backends import chunk_engine
+from mainspring.project.backends.engines import chunk_engine
 
 TESTS = Path(__file__).parents[1]
 OF_RUN = {"run", "output", "seconds", "rows_per_s", "resumed", "ended_at", "cost"}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from docs.test_threat_model import is_run
-from mainspring.project import backends
+from kit.adapter_tables import TABLES
 
 ROOT = Path(__file__).parents[2]
 LIBRARIES = ("boto3", "confluent_kafka", "grpc", "http.client", "httpx", "nats", "obstore", "opentelemetry.exporter",
@@ -134,8 +134,7 @@ def test_every_module_that_connects_is_in_a_row() -> None:
 
 
 def test_every_adapter_is_in_a_row() -> None:
-    tables = [table for name, table in vars(backends).items() if name.isupper() and isinstance(table, dict)]
-    assert {scheme for each in tables for scheme in each} == SCHEMES.keys() | NONE
+    assert {scheme for each in TABLES.values() for scheme in each} == SCHEMES.keys() | NONE
     assert set(SCHEMES.values()) <= ROWS.keys()
 
 

@@ -33,7 +33,8 @@ from mainspring.operations.access import set_disabled
 from mainspring.operations.models import curating
 from mainspring.operations.promote import promote
 from mainspring.operations.signing_in import Signed, login, logout, person, signed_in, whoami
-from mainspring.project import Project, backends
+from mainspring.project import Project
+from mainspring.project.backends.security import credentials
 from mainspring.registry.processes import local_user, work_as
 from mainspring.security.model import Account, Action, BoundName, Grant, Role
 from mainspring.security.oidc import Identity
@@ -362,7 +363,7 @@ def test_a_device_that_the_provider_refuses_is_not_polled_on(project: Project, p
 
 
 def test_profiles_keep_sign_ins_apart(project: Project) -> None:
-    places = {backends.credentials(replace(project.settings, profile=name)).place for name in ("local", "prod", "../x")}
+    places = {credentials(replace(project.settings, profile=name)).place for name in ("local", "prod", "../x")}
     assert len({Path(place).parent for place in places}) == 1
     assert len(places) == 3
 

@@ -24,6 +24,7 @@ from obstore.exceptions import BaseError
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from kit.adapter_tables import TABLES
 from kit.models import identity_bundle
 from kit.mosquitto import broker
 from kit.object_store import ENVIRONMENT, new_bucket
@@ -43,7 +44,10 @@ from mainspring.operations.doctor import examine
 from mainspring.operations.keys import create_key
 from mainspring.operations.service.exposition import ControlMetrics
 from mainspring.operations.tenants import TenantPlan, plan
-from mainspring.project import Project, backends, open_project
+from mainspring.project import Project, open_project
+from mainspring.project.backends.base import Context, build
+from mainspring.project.backends.data import ONLINE_STORES, server_log
+from mainspring.project.backends.retrieval import VECTOR_STORES
 from mainspring.project.catalog import schema_of
 from mainspring.project.language_models import shared_budgets
 from mainspring.project.settings import load_settings
@@ -181,8 +185,7 @@ def world(
 
 
 def test_every_port_is_tried() -> None:
-    tables = {name: table for name, table in vars(backends).items() if name.isupper() and isinstance(table, dict)}
-    tables.pop("_SERVER_LOGS")
+    tables = {name: table for name, table in TABLES.items() if name != "_SERVER_LOGS"}
     in_schemas = {name for name, table in tables.items() if table.keys() == DATABASE}
     assert tables.keys() - in_schemas == STATE | OWN
     schemes = {scheme for name in OWN for scheme in tables[name]} | {each for name in STATE for each in tables[name]}
@@ -274,8 +277,8 @@ def test_mlflow_and_optuna_would_be_in_the_tenant_s_schemas(world: World) -> Non
 def test_online_states_on_postgres_are_in_the_tenant_s_schema(world: World) -> None:
     stores = []
     for project in world.two:
-        at = backends.Context(project.settings.catalog, project)
-        stores.append(backends.build("online", backends.ONLINE_STORES, at))
+        at = Context(project.settings.catalog, project)
+        stores.append(build("online", ONLINE_STORES, at))
     a, b = stores
     a.write("Load", [(b"ana", EntityState(1, b"acme"))])
     assert (a.views(), b.views()) == (["Load"], [])
@@ -294,8 +297,8 @@ def test_indexes_of_vectors_on_postgres_are_apart(world: World) -> None:
         connection.execute("CREATE EXTENSION IF NOT EXISTS vector SCHEMA public")
     stores = []
     for project in world.two:
-        at = backends.Context(project.settings.catalog, project)
-        stores.append(backends.build("vectors", backends.VECTOR_STORES, at))
+        at = Context(project.settings.catalog, project)
+        stores.append(build("vectors", VECTOR_STORES, at))
     a, b = stores
     spec = IndexSpec(dimension=2)
     a.create("docs", spec).upsert(Entries(["one"], np.ones((1, 2), np.float32)))
@@ -560,7 +563,7 @@ def test_doctor_tells_objects_that_are_absent_from_those_that_may_not_be_read(wo
 def test_an_account_of_nats_has_no_stream_of_the_other(world: World) -> None:
     a, b = world.two
     b.streams.create("orders")
-    raw = backends.server_log(a.settings.streams)
+    raw = server_log(a.settings.streams)
     assert isinstance(raw, NatsLog)
     try:
         assert all(name.startswith("acme..shop..") for name in raw.topics())

@@ -18,7 +18,8 @@ from mainspring.monitoring.incidents.model import FAILED, PAGE, SENT, WAITING, I
 from mainspring.monitoring.incidents.updating import Change
 from mainspring.monitoring.notify.declaring import ALERTMANAGER, PAGERDUTY, Target
 from mainspring.monitoring.notify.ports import Message, Notice, Notifier
-from mainspring.project import Project, backends
+from mainspring.project import Project
+from mainspring.project.backends.monitoring import notifier
 
 DEADLINE_S = 10.0  # of a try
 GIVEN_UP_US = DAY  # after a message was made
@@ -70,7 +71,7 @@ class Delivery:
 
     def __init__(self, project: Project, build: Build | None = None) -> None:
         self._project = project
-        self._build = build or (lambda target: backends.notifier(target.kind, project.settings, target.name))
+        self._build = build or (lambda target: notifier(target.kind, project.settings, target.name))
         self._repeated: dict[str, int] = {}
 
     def run(self) -> list[Outgoing]:

@@ -6,7 +6,9 @@ import msgspec
 
 from mainspring.core.time import format_instant
 from mainspring.monitoring.service.samples import REJECTIONS
-from mainspring.project import Project, backends
+from mainspring.project import Project
+from mainspring.project.backends.base import lazily
+from mainspring.project.backends.retrieval import BUDGETS
 from mainspring.project.language_models import declared_models
 from mainspring.serving.plane.counts import FILE, Counts
 from mainspring.serving.plane.metering import name_of
@@ -91,8 +93,8 @@ def _counted(project: Project, now: int) -> dict[str, int]:
         for name in counts.names():
             end = period(name.split("\0")[2], now)[1]
             found[name] = counts.spent(name, end, period(name.split("\0")[2], end)[1])
-    if project.settings.online.scheme in backends.BUDGETS:
-        spent_of = backends.lazily("llm.adapters.redis_budgets", "spent_of", extra="redis")
+    if project.settings.online.scheme in BUDGETS:
+        spent_of = lazily("llm.adapters.redis_budgets", "spent_of", extra="redis")
         for name, spent in spent_of(project.settings.online, project.settings.scope, now):
             found[name] = found.get(name, 0) + spent
     return found

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from mainspring.core.errors import Corrupt, NotConvertible
-from mainspring.project.backends import lazily
+from mainspring.project.backends.base import lazily
 from mainspring.project.code_reach import closed_to_code, open_to_code
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mainspring.project.backends import lazily
+from mainspring.project.backends.base import lazily
 from mainspring.registry.model import Bundle
 from mainspring.serving.background import owner_of
 from mainspring.serving.explanation import NotExplainable, takes_tensors

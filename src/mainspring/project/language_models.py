@@ -20,7 +20,8 @@ from mainspring.llm.answers.served import ServedChain
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Events
 from mainspring.llm.ports import Upstream
-from mainspring.project import backends
+from mainspring.project.backends.base import Context, build
+from mainspring.project.backends.retrieval import BUDGETS
 from mainspring.project.receivers import variable
 from mainspring.project.retrieval import Retrieval
 from mainspring.project.served_definitions import MODEL, ServedDefinitions
@@ -46,9 +47,9 @@ def shared_budgets(project: Project) -> Budgets | None:
         Invalid: Its extra is not installed.
     """
     url = project.settings.online
-    if url.scheme not in backends.BUDGETS:
+    if url.scheme not in BUDGETS:
         return None
-    built: Budgets = backends.build("budgets", backends.BUDGETS, backends.Context(url, project))
+    built: Budgets = build("budgets", BUDGETS, Context(url, project))
     return built
 
 

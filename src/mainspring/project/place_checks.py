@@ -15,7 +15,9 @@ import msgspec
 
 from mainspring.core.ids import new_id
 from mainspring.core.settings import Url
-from mainspring.project import Project, backends
+from mainspring.project import Project
+from mainspring.project.backends.base import Context, build
+from mainspring.project.backends.registry import BLOBS
 
 _SCARCE = 1 << 30  # bytes
 
@@ -174,7 +176,7 @@ def mlflow_schema(version: str | None, shown: str) -> Outcome:
 
 def all_blobs(project: Project) -> list[str]:
     """Return the digests of the profile's bundles."""
-    blobs = backends.build("blobs", backends.BLOBS, backends.Context(project.settings.blobs, project))
+    blobs = build("blobs", BLOBS, Context(project.settings.blobs, project))
     found: list[str] = blobs.all()
     return found
 

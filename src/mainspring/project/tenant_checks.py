@@ -8,7 +8,10 @@ from urllib.parse import urlsplit
 from mainspring.core.errors import Denied, MainspringError, NotFound
 from mainspring.core.ids import new_id
 from mainspring.core.settings import Url
-from mainspring.project import Project, backends
+from mainspring.project import Project
+from mainspring.project.backends.base import Context, build
+from mainspring.project.backends.data import server_log
+from mainspring.project.backends.security import KEY_SERVICES
 from mainspring.project.catalog import schema_of
 from mainspring.project.place_checks import Outcome
 from mainspring.project.server_checks import connected
@@ -143,7 +146,7 @@ def _bucket(project: Project, part: str, url: Url) -> Iterator[str]:
 
 
 def _event_log(project: Project, part: str, url: Url) -> Iterator[str]:
-    whole = backends.server_log(url)
+    whole = server_log(url)
     try:
         others = [name for name in whole.topics() if not name.startswith(topics_prefix(project.settings))]
     finally:
@@ -155,7 +158,7 @@ def _event_log(project: Project, part: str, url: Url) -> Iterator[str]:
 def _vault(project: Project, _part: str, url: Url) -> Iterator[str]:
     whole = urlsplit(url.text)
     other = whole._replace(path=whole.path.removesuffix(f"..{project.settings.scope}")).geturl()
-    service = backends.build("key_services", backends.KEY_SERVICES, backends.Context(Url(other), project))
+    service = build("key_services", KEY_SERVICES, Context(Url(other), project))
     try:
         service.version()
     except Denied:

@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 
 import mainspring as ms
+from kit.adapter_tables import TABLES
 from kit.waiting import free_port
 from mainspring.core.errors import Conflict, Invalid, MissingExtra
 from mainspring.core.settings import UpstreamServer, Url
 from mainspring.core.time import ManualClock
-from mainspring.project import Project, backends, open_project
-from mainspring.project.backends import Context, build
+from mainspring.project import Project, open_project
+from mainspring.project.backends.base import Context, build
 from mainspring.project.catalog import memory_catalog
 from mainspring.project.settings import load_settings
 from mainspring.project.tenancy import vectors_schema
 from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.vectors.model import EncoderAway
 
-TABLES = {name: table for name, table in vars(backends).items() if name.isupper() and isinstance(table, dict)}
 PORTS = (
     "lake", "snapshots", "key_store", "audit", "online", "tracking", "versions", "routes", "prediction_log",
     "predictions", "monitors", "bundles",

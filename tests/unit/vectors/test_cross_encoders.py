@@ -16,7 +16,7 @@ from kit.encoders import ENCODER_PLACES, small_tokenizer, write_encoder
 from kit.rerank_server import RerankServer, rerank_server, score
 from mainspring.core.errors import Corrupt, Denied, Invalid, MainspringError, NotFound, Unavailable
 from mainspring.core.settings import UpstreamServer
-from mainspring.project.backends import registered_cross_encoder, registered_encoder, service_cross_encoder
+from mainspring.project.backends.retrieval import registered_cross_encoder, registered_encoder, service_cross_encoder
 from mainspring.registry.bundles import MODEL, TOKENIZER
 from mainspring.vectors.adapters.cross_onnx import OnnxCrossEncoder
 from mainspring.vectors.adapters.cross_service import ServiceCrossEncoder

@@ -18,7 +18,7 @@ import pytest
 
 from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound, Unavailable
 from mainspring.core.settings import UpstreamServer
-from mainspring.project.backends import service_encoder
+from mainspring.project.backends.retrieval import service_encoder
 from mainspring.vectors.adapters import encoder_service
 from mainspring.vectors.adapters.encoder_service import ServiceEncoder
 from mainspring.vectors.declaring import Encoder

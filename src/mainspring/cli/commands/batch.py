@@ -59,7 +59,7 @@ def command(
     from mainspring.core.time import format_duration
     from mainspring.operations.batch.running import run_batch
     from mainspring.operations.batch.values import Request
-    from mainspring.project.backends import chunk_engine
+    from mainspring.project.backends.engines import chunk_engine
 
     request = Request(endpoint, source, output, as_of, keep, new, threads=threads or 0, chunk_rows=chunk_rows or 0)
     with call.progress() as progress:

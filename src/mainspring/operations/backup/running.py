@@ -29,7 +29,9 @@ from mainspring.operations.backup import archive
 from mainspring.operations.endpoint_checks import Finding
 from mainspring.operations.migrate.sql import move_tables, opened, others
 from mainspring.operations.subjects.erasing import erase_again
-from mainspring.project import Project, backends
+from mainspring.project import Project
+from mainspring.project.backends.base import Context, build
+from mainspring.project.backends.registry import BLOBS, make_tracking_tables
 from mainspring.project.catalog import open_catalog
 from mainspring.project.ledger_folder import lake_digest
 from mainspring.project.restoring import (
@@ -242,7 +244,7 @@ def _migrate(project: Project, scratch: Path) -> None:
     with closing(_catalog_in(scratch, project)) as stored:
         _ = stored.engine
     if (scratch / _TRACKING).exists():
-        backends.make_tracking_tables(_sqlite(scratch / _TRACKING))
+        make_tracking_tables(_sqlite(scratch / _TRACKING))
 
 
 def _catalog_in(scratch: Path, project: Project) -> Project:
@@ -288,7 +290,7 @@ def _other_runs(project: Project, stored: Path) -> list[str]:
             used = _used(connection, [each for each in _DECISIVE if sa.inspect(connection).has_table(each)])
         if not used or not stored.exists():
             return used
-        backends.make_tracking_tables(at)
+        make_tracking_tables(at)
         with opened(_sqlite(stored)) as source:
             return others(source, target, decisive=_DECISIVE)
 
@@ -357,7 +359,7 @@ def _copy_tracking(project: Project, to: Path) -> None:
         if at.path.exists():
             _copy_sqlite(at.path, to)
     elif at.scheme != "memory":
-        backends.make_tracking_tables(_sqlite(to))
+        make_tracking_tables(_sqlite(to))
         with opened(at) as source, opened(_sqlite(to)) as target:
             snapshot = source.execution_options(isolation_level="REPEATABLE READ")
             move_tables(snapshot, target, "the runs and versions", decisive=_DECISIVE, step=_quiet)
@@ -365,7 +367,7 @@ def _copy_tracking(project: Project, to: Path) -> None:
 
 def _fill_tracking(project: Project, stored: Path) -> None:
     at = project.settings.tracking
-    backends.make_tracking_tables(at)
+    make_tracking_tables(at)
     with opened(_sqlite(stored)) as source, opened(at) as target:
         if not _has_all_runs(source, target):
             move_tables(source, target, "the runs and versions", decisive=_DECISIVE, step=_quiet)
@@ -387,7 +389,7 @@ def _copy_sqlite(path: Path, to: Path) -> None:
 
 def _blobs_of(project: Project) -> Any:
     """Return the bundles as they are stored, encrypted or not."""
-    return backends.build("blobs", backends.BLOBS, backends.Context(project.settings.blobs, project))
+    return build("blobs", BLOBS, Context(project.settings.blobs, project))
 
 
 @contextmanager

@@ -203,7 +203,7 @@ def _forget(project: Project, _: JobRun, given: dict[str, Any]) -> Plain:
 def _batch(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
     from mainspring.operations.batch.running import run_batch
     from mainspring.operations.batch.values import Request
-    from mainspring.project.backends import chunk_engine
+    from mainspring.project.backends.engines import chunk_engine
 
     def told(done: int, total: int, left_s: float | None) -> None:
         run.check()

@@ -19,7 +19,10 @@ from mainspring.core.settings import Url
 from mainspring.operations.auditing import audit
 from mainspring.operations.migrate.content import Content, Step
 from mainspring.operations.profile import check_profile
-from mainspring.project import Project, backends
+from mainspring.project import Project
+from mainspring.project.backends.base import Context, build
+from mainspring.project.backends.data import copy_table
+from mainspring.project.backends.registry import BLOBS, make_tracking_tables
 from mainspring.project.ledger_folder import lake_digest
 from mainspring.project.running import UP_LOCK
 
@@ -126,9 +129,7 @@ def _check_target(target: Project, progress: Progress) -> None:
 def _lake(source: Project, target: Project, step: Step) -> list[Content]:
     from mainspring.operations.migrate.files import move_lake
 
-    return move_lake(
-        source.lake, target.lake, partial(backends.copy_table, source.stored_lake, target.stored_lake), step
-    )
+    return move_lake(source.lake, target.lake, partial(copy_table, source.stored_lake, target.stored_lake), step)
 
 
 def _blobs(source: Project, target: Project, step: Step) -> list[Content]:
@@ -138,7 +139,7 @@ def _blobs(source: Project, target: Project, step: Step) -> list[Content]:
 
 
 def _blobs_of(project: Project) -> Any:
-    return backends.build("blobs", backends.BLOBS, backends.Context(project.settings.blobs, project))
+    return build("blobs", BLOBS, Context(project.settings.blobs, project))
 
 
 def _online(source: Project, target: Project, step: Step) -> list[Content]:
@@ -154,7 +155,7 @@ def _tracking(source: Project, target: Project, step: Step) -> list[Content]:
     if here.scheme == "sqlite" and not Path(here.path).exists():
         return []  # no run, no version
     for url in (here, there):  # both with all tables of the installed MLflow
-        backends.make_tracking_tables(url)
+        make_tracking_tables(url)
     with opened(here) as reading, opened(there) as writing:
         return move_tables(
             reading, writing, "the runs and versions", decisive=("runs", "registered_models", "metrics"), step=step

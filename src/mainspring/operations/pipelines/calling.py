@@ -13,7 +13,7 @@ from mainspring.jobs.plain import Plain, decoded, encoded
 from mainspring.operations.jobs.handlers import handlers
 from mainspring.operations.opened import OpenedProject
 from mainspring.project import Project
-from mainspring.project.backends import spark_session
+from mainspring.project.backends.engines import spark_session
 from mainspring.project.definitions.loading import load_function
 
 T = TypeVar("T")

@@ -38,7 +38,7 @@ from mainspring.operations.pipelines.names import (
     step_log,
 )
 from mainspring.project import Project
-from mainspring.project.backends import step_runner
+from mainspring.project.backends.engines import step_runner
 from mainspring.registry.processes import started_by
 
 _RUNS_LOGGED = 200  # of the newest runs the logs are kept

@@ -13,7 +13,8 @@ from mainspring.operations.stream_endpoints.sharing import Leases
 from mainspring.operations.stream_endpoints.versions import Versions
 from mainspring.operations.streams.members import reporting
 from mainspring.operations.streams.running import STARTED
-from mainspring.project import Project, backends
+from mainspring.project import Project
+from mainspring.project.backends.monitoring import signed_posts
 from mainspring.registry.processes import process_name
 from mainspring.serving.streaming.declaring import TABLE, TOPIC, Sink, StreamEndpoint
 from mainspring.serving.streaming.predictions import PredictionSink
@@ -77,4 +78,4 @@ def _writer(project: Project, endpoint: StreamEndpoint, sink: Sink, refuse: Refu
         return TopicSink(sink.id, sink.name, project.streams, refuse)
     if sink.kind == TABLE:
         return TableSink(sink.id, sink.name, project.lake, f"{endpoint.name}/{sink.id}")
-    return WebhookSink(sink.id, backends.signed_posts(project.settings, sink.name, project.wall), refuse)
+    return WebhookSink(sink.id, signed_posts(project.settings, sink.name, project.wall), refuse)

@@ -11,8 +11,7 @@ from mainspring.core.errors import Invalid
 from mainspring.core.locks import FileLocks, Locks
 from mainspring.core.settings import Settings, Url
 from mainspring.core.time import Clock, ReplayClock, SystemClock
-from mainspring.project import backends
-from mainspring.project.backends import Build, Context
+from mainspring.project.backends.base import LOCKS, Build, Context, build
 from mainspring.project.parts.cached import cached_property
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class Base:
             vars(self)[name] = part
 
     def _build(self, port: str, table: Mapping[str, Build], url: Url) -> Any:
-        return backends.build(port, table, Context(url, cast("Project", self)))
+        return build(port, table, Context(url, cast("Project", self)))
 
     @cached_property
     def clock(self) -> Clock:
@@ -62,7 +61,7 @@ class Base:
     @cached_property
     def locks(self) -> Locks:
         """Locks of the project, on every machine that opens it; they are where the catalog is."""
-        built: Locks = self._build("locks", backends.LOCKS, self.settings.catalog)
+        built: Locks = self._build("locks", LOCKS, self.settings.catalog)
         return built
 
     @cached_property

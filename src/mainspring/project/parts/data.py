@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
-from mainspring.project import backends
+from mainspring.project.backends import data as backends
 from mainspring.project.parts.cached import cached_property
 from mainspring.project.parts.definitions import DefinitionsParts
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.time import DAY, HOUR
-from mainspring.project import backends
+from mainspring.project.backends import monitoring as backends
 from mainspring.project.parts.cached import cached_property
 from mainspring.project.parts.serving import ServingParts
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mainspring.core.settings import Settings
-from mainspring.project import backends
+from mainspring.project.backends import registry as backends
 from mainspring.project.parts.cached import cached_property
 from mainspring.project.parts.security import SecurityParts
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mainspring.core.errors import NotFound
-from mainspring.project import backends
+from mainspring.project.backends import retrieval as backends
+from mainspring.project.backends.base import lazily
 from mainspring.project.parts.cached import cached_property
 from mainspring.project.parts.data import DataParts
 
@@ -133,7 +134,7 @@ class RetrievalParts(DataParts):
         from mainspring.features.functions.deriving import Deriver
 
         def on_ray() -> FunctionRunner:
-            runner = backends.lazily("features.functions.on_ray", "RayRunner", extra="ray")
+            runner = lazily("features.functions.on_ray", "RayRunner", extra="ray")
             made: FunctionRunner = runner(self.settings.engines.ray)
             return made
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from mainspring.core.settings import Url
-from mainspring.project import backends
+from mainspring.project.backends import security as backends
 from mainspring.project.parts.base import Base
 from mainspring.project.parts.cached import cached_property
 from mainspring.project.setting_values import key_service

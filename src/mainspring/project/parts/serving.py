@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mainspring.core.errors import Invalid
-from mainspring.project import backends
+from mainspring.project.backends import serving as backends
 from mainspring.project.parts.cached import cached_property
 from mainspring.project.parts.retrieval import RetrievalParts
 

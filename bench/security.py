@@ -39,11 +39,11 @@ from mainspring.project.catalog import open_catalog
 from mainspring.security.adapters.audit import CatalogAuditLog
 from mainspring.security.model import Action, AuditEvent, Binding, KeyScope, Principal, Role
 from mainspring.security.policy import CedarAuthoriser
+from mainspring.security.quota import Quota
 from mainspring.security.signing import SigningKey
 from mainspring.security.verification import verify_log
 from mainspring.serving.model import Arm
 from mainspring.serving.plane.counts import FILE, Counts
-from mainspring.serving.quota import Quota
 from overhead import INPUTS, OUTPUTS, TOGETHER, fastest, requests
 from report import Case, report
 

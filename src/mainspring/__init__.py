@@ -67,7 +67,7 @@ _HOMES = {
     "mainspring.training.loop.stopping": ["EarlyStopping"],
     "mainspring.serving.model": ["Endpoint", "Unusual"],
     "mainspring.serving.outputs": ["Outputs"],
-    "mainspring.serving.quota": ["Price", "Quota"],
+    "mainspring.security.quota": ["Price", "Quota"],
     "mainspring.serving.streaming.declaring": ["StreamEndpoint", "session", "to_table", "to_topic", "to_webhook"],
     "mainspring.serving.streaming.event": ["StreamEvent"],
     "mainspring.vectors.evaluation.declaring": ["EvaluationSet"],
@@ -179,11 +179,11 @@ if TYPE_CHECKING:
     from mainspring.monitoring.quality.sql_metrics import sql_metric as sql_metric
     from mainspring.monitoring.service import objectives as objectives
     from mainspring.operations.opened import open_folder
+    from mainspring.security.quota import Price as Price
+    from mainspring.security.quota import Quota as Quota
     from mainspring.serving.model import Endpoint as Endpoint
     from mainspring.serving.model import Unusual as Unusual
     from mainspring.serving.outputs import Outputs as Outputs
-    from mainspring.serving.quota import Price as Price
-    from mainspring.serving.quota import Quota as Quota
     from mainspring.serving.streaming.declaring import StreamEndpoint as StreamEndpoint
     from mainspring.serving.streaming.declaring import session as session
     from mainspring.serving.streaming.declaring import to_table as to_table

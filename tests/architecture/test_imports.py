@@ -127,7 +127,7 @@ def test_models_and_ports_know_no_service(graph: grimp.ImportGraph) -> None:
     values |= {
         "mainspring.serving.explanation",
         "mainspring.serving.outputs",
-        "mainspring.serving.quota",
+        "mainspring.security.quota",
         "mainspring.training.gate_kinds",
         "mainspring.training.gates",
         "mainspring.training.label",

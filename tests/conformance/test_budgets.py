@@ -24,9 +24,9 @@ from mainspring.llm.adapters.redis_budgets import RedisBudgets, spent_of
 from mainspring.llm.budgets import Budgets, Reservation, Spend
 from mainspring.llm.machine_budgets import MachineBudgets
 from mainspring.security.model import KeyScope, Principal
+from mainspring.security.quota import ALL as EVERYBODY
+from mainspring.security.quota import ENDPOINT, KEY, OWNER, Quota
 from mainspring.serving.model import Endpoint
-from mainspring.serving.quota import ALL as EVERYBODY
-from mainspring.serving.quota import ENDPOINT, KEY, OWNER, Quota
 
 LIMIT = 1000
 ALL = (Quota("team", per="day", tokens=LIMIT, by="all"),)

@@ -33,7 +33,7 @@ from mainspring.llm.guarding.declaring import Guard
 from mainspring.llm.limits import AnswerCache
 from mainspring.security.model import KeyScope
 from mainspring.security.policy import CedarAuthoriser, Policies
-from mainspring.serving.quota import Quota
+from mainspring.security.quota import Quota
 from mainspring.vectors.adapters.cross_service import ServiceCrossEncoder
 from mainspring.vectors.adapters.embedded import EmbeddedVectorStore
 from mainspring.vectors.adapters.encoder_service import ServiceEncoder
@@ -557,3 +557,55 @@ async def test_a_slow_encoder_holds_neither_the_loop_nor_other_collections_and_h
             release.set()
         statuses = [(await each).status_code for each in waiting[40:]]
         assert set(statuses) <= {200, 429}
+
+
+@on_a_loop
+async def test_quotas_bind_chains_without_a_model_and_searches_by_key_and_are_of_no_refused_request() -> None:
+    books = library()
+    few, searches = Quota("few", requests=2, per="day"), Quota("searches", requests=2, per="day", by="owner")
+    books.collection = replace(books.collection, quotas=[searches])
+    retriever = Retriever("nearest", collection=books.collection, k=2)
+    books.chains = [Answers("quoted", retriever=retriever, quotas=[few])]
+    async with answer_gateway(books) as asked:
+        places = ("endpoint/quoted", "collection/docs", "tenant/a")
+        one, other = asked.key(*places), asked.key(*places)
+        assert (await asked.post("/answers/quoted", {"question": ""}, one)).status_code == 400  # counts: it was made
+        first = await asked.post("/answers/quoted", {"question": REFUNDS}, one)
+        assert (first.status_code, first.headers["ratelimit"][:11]) == (200, '"few";r=0;t')
+        for path, body, kind in (
+            ("/answers/quoted", {"question": REFUNDS}, "error"),
+            ("/answers/quoted", {"question": REFUNDS, "stream": True}, "error"),
+            ("/chat/completions", {"model": "quoted", "messages": [{"role": "user", "content": REFUNDS}]}, "error"),
+            ("/messages", {"model": "quoted", "max_tokens": 9, "messages": [{"role": "user", "content": "a"}]}, "type"),
+        ):
+            spent = await asked.post(path, body, one)
+            assert (spent.status_code, kind in spent.json()) == (429, True), spent.text
+            assert 0 < int(spent.headers["retry-after"]) <= 86_400
+            assert spent.headers["ratelimit-policy"] == '"few";q=2;w=86400'
+        async with client(asked, one) as ai:
+            with pytest.raises(openai.RateLimitError, match="2 requests a day is spent"):
+                await ai.chat.completions.create(model="quoted", messages=[{"role": "user", "content": REFUNDS}])
+        assert (await asked.post("/answers/quoted", {"question": REFUNDS}, other)).status_code == 200
+        for _ in range(2):
+            assert (await asked.post("/collections/docs/search", {"query": REFUNDS}, one)).status_code == 200
+        refused = await asked.post("/collections/docs/search", {"query": REFUNDS}, one)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
+        assert (await asked.post("/collections/docs/search", {"query": REFUNDS}, other)).status_code == 200
+        assert (await asked.post("/collections/docs/search", {"query": ""}, other)).status_code == 400  # counts, too
+        assert (await asked.post("/collections/docs/search", {"query": REFUNDS}, other)).status_code == 429
+
+
+@on_a_loop
+async def test_requests_that_wait_in_vain_count_in_no_quota() -> None:
+    books = library()
+    books.collection = replace(books.collection, quotas=[Quota("searches", requests=1, per="day")])
+    books.chains = []
+    async with answer_gateway(books) as asked:
+        key = asked.key("collection/docs", "tenant/a")
+        (served,) = asked.models.collections().values()
+        full, served.threads._most = served.threads._most, 0
+        assert (await asked.post("/collections/docs/search", {"query": REFUNDS}, key)).json()["error"]["code"] == (
+            "rate_limit_exceeded"
+        )
+        served.threads._most = full
+        assert (await asked.post("/collections/docs/search", {"query": REFUNDS}, key)).status_code == 200

@@ -20,10 +20,10 @@ from mainspring.core.settings import Address
 from mainspring.ledger.model import Log
 from mainspring.registry.model import Bundle
 from mainspring.security.model import KeyScope
+from mainspring.security.quota import Quota
 from mainspring.serving.adapters.onnx_explainer import OnnxExplainer
 from mainspring.serving.http.server import serve
 from mainspring.serving.plane.explaining import MOST_ROWS
-from mainspring.serving.quota import Quota
 
 EXPLAIN = "/v2/models/late-arrival/explain"
 INFER = "/v2/models/late-arrival/infer"

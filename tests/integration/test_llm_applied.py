@@ -28,7 +28,7 @@ from mainspring.project.language_models import AppliedModels
 from mainspring.project.served_definitions import CatalogDefinitions
 from mainspring.project.settings import load_settings
 from mainspring.security.model import Principal
-from mainspring.serving.quota import Quota
+from mainspring.security.quota import Quota
 
 ASKED = ChatRequest(model="assistant", messages=(Message(role="user", content=(Text("Hello"),)),))
 CALL = Call(id="r", caller=Principal("key", "key", frozenset()), begun=0)

@@ -13,7 +13,7 @@ from kit.scripted_upstream import Script, scripted
 from mainspring.core.settings import UpstreamServer
 from mainspring.llm.limits import AnswerCache
 from mainspring.security.model import KeyScope
-from mainspring.serving.quota import Quota
+from mainspring.security.quota import Quota
 
 
 def test_a_budget_is_charged_refused_and_shown() -> None:

@@ -26,8 +26,8 @@ from mainspring.llm.limits import AnswerCache
 from mainspring.llm.ports import Answering
 from mainspring.project.catalog import memory_catalog
 from mainspring.security.model import KeyScope, Principal
+from mainspring.security.quota import Quota
 from mainspring.security.tool_calls import ToolCallPolicies
-from mainspring.serving.quota import Quota
 
 ASKED: dict[str, Any] = {"model": "assistant", "messages": [{"role": "user", "content": "What is my balance?"}]}
 GUARD = Guard(tools=[Tool("refund", approval=True)])

@@ -22,10 +22,10 @@ from kit.waiting import free_port, wait_until
 from mainspring.ledger.adapters.unread import unread
 from mainspring.operations.quotas import use
 from mainspring.processes.supervisor import Supervisor
+from mainspring.security.quota import Quota
 from mainspring.serving.grpc import wire
 from mainspring.serving.model import Restriction, Route
 from mainspring.serving.outputs import Outputs
-from mainspring.serving.quota import Quota
 
 REQUESTS = 12
 BINARY = {"parameters": {"binary_data_output": True}}

@@ -54,8 +54,8 @@ from mainspring.project.settings import load_settings
 from mainspring.registry.bundles import seal
 from mainspring.security.adapters.key_vault import VaultKeys
 from mainspring.security.model import AuditEvent, Principal, Wrapped
+from mainspring.security.quota import Quota
 from mainspring.security.sessions import Sessions, session_secret
-from mainspring.serving.quota import Quota
 from mainspring.vectors.model import Entries, IndexSpec
 
 TENANTS = ("acme", "beta")

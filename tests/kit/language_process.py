@@ -24,7 +24,7 @@ from mainspring.llm.answering import Shared, assemble
 from mainspring.llm.health import BreakerRule
 from mainspring.llm.limits import AnswerCache, Fallback
 from mainspring.llm.machine_budgets import MachineBudgets
-from mainspring.serving.quota import Quota
+from mainspring.security.quota import Quota
 
 MIB = 1 << 20
 QUOTA = Quota("tokens", per="month", tokens=100_000, by="all")

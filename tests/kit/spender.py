@@ -12,10 +12,10 @@ import msgspec
 from kit.serving import route
 from mainspring.core.errors import QuotaExceeded, Unavailable
 from mainspring.security.model import KeyScope, Principal
+from mainspring.security.quota import Quota
 from mainspring.serving.model import Arm
 from mainspring.serving.plane.counts import Counts
 from mainspring.serving.plane.metering import Quotas
-from mainspring.serving.quota import Quota
 
 LIMIT, MOST = 120_000, 5
 QUOTA = Quota("spent-by-many", per="month", rows=LIMIT, by="endpoint")

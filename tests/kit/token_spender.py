@@ -15,7 +15,7 @@ from mainspring.core.errors import QuotaExceeded, Unavailable
 from mainspring.llm.budgets import Spend
 from mainspring.llm.machine_budgets import MachineBudgets
 from mainspring.security.model import KeyScope, Principal
-from mainspring.serving.quota import Quota
+from mainspring.security.quota import Quota
 
 LIMIT, MOST, AT_ONCE = 100_000, 500, 8
 QUOTA = Quota("spent-by-many", per="month", tokens=LIMIT, by="all")

@@ -14,8 +14,10 @@ import msgspec
 from mainspring.core.errors import DeadlineExceeded, Denied, MainspringError, NotFound
 from mainspring.core.time import SECOND
 from mainspring.llm.answer_metrics import AnswerMetrics
-from mainspring.llm.answers.model import CitedAnswer, Retrieved
+from mainspring.llm.answers.chain import Noted
+from mainspring.llm.answers.model import CitedAnswer, Question, Retrieved
 from mainspring.llm.answers.served import ServedChain
+from mainspring.llm.budgets import Budgets, counted
 from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Events
 from mainspring.llm.protocol.answers import (
     answer_document,
@@ -46,7 +48,6 @@ EVENTS = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control"
 _SEARCH_S = 30.0
 _ALIVE_S = 10.0  # without an event, after which a stream says that it is there
 _ALIVE = b": waiting\n\n"
-_Over = Callable[[Call, str, str], None]  # gets its outcome for metrics, and its fault for spans
 
 _log = logging.getLogger(__name__)
 
@@ -76,12 +77,12 @@ class ChainModel:
     """A chain of answers that is asked as a language model is, for one caller.
 
     Attributes:
+        answer: Answers, given a question, its filter as a caller sends it, and the call.
         tenant: Returns the tenant of the caller, given the one that the request names.
-        over: Called when an answer is over, or failed.
     """
 
     chain: ServedChain
-    over: _Over
+    answer: Callable[[Question, object, Call], Awaitable[CitedAnswer]]
     tenant: Callable[[str | None], str | None]
 
     async def chat(self, request: ChatRequest, call: Call) -> ChatReply:
@@ -98,8 +99,7 @@ class ChainModel:
 
     async def _answered(self, request: ChatRequest, call: Call) -> CitedAnswer:
         read = read_chat(request)
-        question = replace(read.question, tenant=self.tenant(read.tenant))
-        return await watched(self.chain.answer(question, call, filter=read.filter), call, self.over)
+        return await self.answer(replace(read.question, tenant=self.tenant(read.tenant)), read.filter, call)
 
 
 class AnswerHandlers:
@@ -107,6 +107,7 @@ class AnswerHandlers:
 
     Args:
         call: Returns the circumstances of a request.
+        budgets: Count the requests of callers with quotas.
 
     Attributes:
         streams: Tasks of the answers in events that are under way.
@@ -118,9 +119,10 @@ class AnswerHandlers:
         source: AnswersSource,
         authoriser: Authoriser,
         call: Callable[[Request, ServedChain], Call],
+        budgets: Budgets,
     ) -> None:
         self._source, self._authoriser = source, authoriser
-        self._call = call
+        self._call, self._budgets = call, budgets
         self.metrics = AnswerMetrics()
         self.streams: set[asyncio.Task[Any]] = set()
         self.cutting = False
@@ -129,7 +131,7 @@ class AnswerHandlers:
         """Return a chain as a language model of the caller of a request."""
         self._check_personal(caller_of(request), chain)
         tenant = partial(self._tenant, caller_of(request), chain.collection.declared)
-        return ChainModel(chain, partial(self._over, chain, request), tenant)
+        return ChainModel(chain, partial(self._answer, chain, request), tenant)
 
     async def ask(self, request: Request, body: bytes | memoryview) -> Reply | Streamed:
         chain = self._source.chains().get(request.model)
@@ -138,12 +140,10 @@ class AnswerHandlers:
         read = read_question(body)
         call = self._call(request, chain)
         self._check_personal(call.caller, chain)
-        tenant = self._tenant(call.caller, chain.collection.declared, read.tenant)
-        over = partial(self._over, chain, request)
-        asked = partial(chain.answer, replace(read.question, tenant=tenant), call, filter=read.filter)
+        question = replace(read.question, tenant=self._tenant(call.caller, chain.collection.declared, read.tenant))
         if read.events:
-            return await self._streamed(chain, asked, call, over)
-        answer = await watched(asked(), call, over)
+            return await self._streamed(chain, partial(self._answer, chain, request, question, read.filter, call), call)
+        answer = await self._answer(chain, request, question, read.filter, call)
         document = answer_document(answer, chain.declared)
         return Reply(200, msgspec.json.encode(document), JSON_ONLY + call.outcome.fields)
 
@@ -173,10 +173,13 @@ class AnswerHandlers:
         left = _SEARCH_S - (monotonic_us() - request.read) / SECOND
         outcome = LEFT
         try:
-            async with asyncio.timeout(max(0.0, left)):
+            async with (
+                counted(self._budgets, declared.quotas, caller, declared.name) as fields,
+                asyncio.timeout(max(0.0, left)),
+            ):
                 content = await served.threads.run(lambda: served.searched(found), caller.id)
             outcome = "answered"
-            return Reply(200, content)
+            return Reply(200, content, JSON_ONLY + fields)
         except TimeoutError:
             outcome = FAILED
             raise DeadlineExceeded(
@@ -187,6 +190,29 @@ class AnswerHandlers:
             raise
         finally:
             self.metrics.searched(declared.name, outcome, monotonic_us() - request.read)
+
+    async def _answer(
+        self,
+        chain: ServedChain,
+        request: Request,
+        question: Question,
+        filter: object,
+        call: Call,
+        noted: Noted | None = None,
+    ) -> CitedAnswer:
+        """Return the answer to a question that counts as a request of its caller."""
+        declared, outcome, fault = chain.declared, LEFT, LEFT
+        try:
+            async with counted(self._budgets, declared.quotas, call.caller, declared.name) as fields:
+                answer = await chain.answer(question, call, filter=filter, noted=noted)
+            call.outcome.fields = fields + call.outcome.fields
+            outcome, fault = answer.reason or "found", ""
+            return answer
+        except Exception:
+            outcome = fault = FAILED
+            raise
+        finally:
+            self._over(chain, request, call, outcome, fault)
 
     def _over(self, chain: ServedChain, request: Request, call: Call, outcome: str, fault: str) -> None:
         """Count an answer, and note what a span of the request says about it."""
@@ -211,9 +237,7 @@ class AnswerHandlers:
             raise InvalidField(f"tenant: collection {collection.name!r} has no tenants.", "tenant")
         return None
 
-    async def _streamed(
-        self, chain: ServedChain, asked: Callable[..., Awaitable[CitedAnswer]], call: Call, over: _Over
-    ) -> Streamed:
+    async def _streamed(self, chain: ServedChain, asked: Callable[..., Awaitable[CitedAnswer]], call: Call) -> Streamed:
         """Return an answer in events once the search is over: until then an error has a status. Its text follows when
         it is checked and recorded; what a model says before that is no answer yet."""
         noted: asyncio.Queue[bytes] = asyncio.Queue()
@@ -221,7 +245,7 @@ class AnswerHandlers:
         def note(query: str, found: Retrieved) -> None:
             noted.put_nowait(retrieved_event(query, found, chain.declared))
 
-        answering = asyncio.ensure_future(watched(asked(noted=note), call, over))
+        answering = asyncio.ensure_future(asked(noted=note))
         begun = asyncio.ensure_future(noted.get())
         try:
             await asyncio.wait((answering, begun), return_when=asyncio.FIRST_COMPLETED)
@@ -258,20 +282,6 @@ class AnswerHandlers:
             if task is not None:
                 self.streams.discard(task)
             answering.cancel()
-
-
-async def watched(answer: Awaitable[CitedAnswer], call: Call, over: _Over) -> CitedAnswer:
-    """Return an answer once it is there; say that it is over in any case."""
-    outcome = fault = LEFT
-    try:
-        found = await answer
-        outcome, fault = found.reason or "found", ""
-        return found
-    except Exception:
-        outcome = fault = FAILED
-        raise
-    finally:
-        over(call, outcome, fault)
 
 
 def caller_of(request: Request) -> Principal:

@@ -64,7 +64,8 @@ class Served:
 Assemble = Callable[[LanguageModel, Mapping[str, Upstream]], Answering]
 
 
-def _memory() -> Budgets:
+def local_budgets() -> Budgets:
+    """Return budgets of this process alone."""
     return MachineBudgets(Counts(), Counts(held=True))
 
 
@@ -85,7 +86,7 @@ class Shared:
         states: Gets the upstreams of each model.
     """
 
-    budgets: Budgets = field(default_factory=_memory)
+    budgets: Budgets = field(default_factory=local_budgets)
     workers: int = 1
     encoder: Callable[[str], Encoder] = _no_encoder
     now: Callable[[], int] = monotonic_us

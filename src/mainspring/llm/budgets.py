@@ -1,4 +1,4 @@
-"""Budgets of language models, in tokens and money: reserved before a call, settled after it.
+"""Budgets of language models, in tokens and money: reserved before a call, settled after it; and of requests alone.
 
 A budget is a `Quota`. A call reserves the most that it can use; the reservation fails if that and all that is spent and
 reserved is more than a limit. Settled is what was used. Of the processes of one machine: `machine_budgets`; of all
@@ -8,14 +8,15 @@ machines: `adapters.redis_budgets`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
-from mainspring.core.errors import Invalid, QuotaExceeded
+from mainspring.core.errors import Invalid, Overloaded, QuotaExceeded, Unavailable
 from mainspring.security.model import Principal
+from mainspring.security.quota import COST, REQUESTS, TOKENS, Quota
 from mainspring.serving.plane.metering import Fields, label_of, name_of, named, policy_of, state_of, subject_of, worded
-from mainspring.serving.quota import COST, REQUESTS, TOKENS, Quota
 
 _BUSY_MS = 1000  # until others' reservations may have been settled
 
@@ -32,7 +33,8 @@ class Spend(NamedTuple):
         return {TOKENS: self.tokens, COST: self.micros, REQUESTS: self.requests}[measure]
 
 
-NOTHING = Spend(0, 0, 0)
+NOTHING, ONE = Spend(0, 0, 0), Spend(0)
+_REFUSED = (Overloaded, Unavailable)  # by the server, for no fault of a caller's
 
 
 class Reservation(ABC):
@@ -100,6 +102,29 @@ class Budgets(Protocol):
     async def close(self) -> None:
         """Let go of the counts. What calls used is charged before that."""
         ...
+
+
+@asynccontextmanager
+async def counted(budgets: Budgets, quotas: Sequence[Quota], caller: Principal, name: str) -> AsyncIterator[Fields]:
+    """Count one request of a caller, and yield header fields of its reply. One that the server then refuses, because
+    it has no room or not what it needs, is not counted; one that fails otherwise is, and one whose caller leaves.
+
+    Args:
+        name: Name of what has the quotas.
+
+    Raises:
+        QuotaExceeded: A quota is spent.
+        Unavailable: The counts do not respond.
+    """
+    with await budgets.reserve(quotas, caller, name, ONE) as made:
+        try:
+            yield made.fields
+        except _REFUSED:
+            raise
+        except BaseException:
+            made.note(ONE)
+            raise
+        made.note(ONE)
 
 
 def limits(quotas: Sequence[Quota], caller: Principal, model: str) -> Iterator[tuple[Quota, str, str]]:

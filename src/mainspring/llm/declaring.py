@@ -17,7 +17,7 @@ from mainspring.llm.counting import BYTES_A_TOKEN
 from mainspring.llm.guarding.declaring import Guard
 from mainspring.llm.limits import AnswerCache, Fallback, check_quotas
 from mainspring.llm.model import Deadlines, Usage
-from mainspring.serving.quota import Quota, check_callers
+from mainspring.security.quota import Quota, check_callers
 
 _MOST = 1_000_000
 

@@ -11,7 +11,7 @@ from mainspring.core.errors import Invalid
 from mainspring.core.time import parse_duration
 from mainspring.llm.health import BreakerRule
 from mainspring.llm.model import ChatRequest
-from mainspring.serving.quota import REFUSE, Quota
+from mainspring.security.quota import REFUSE, Quota
 
 DECLARED, PRICE, LATENCY = "declared", "price", "latency"
 _STORED = ("store", "background", "previous_response_id", "conversation")

@@ -20,9 +20,9 @@ from mainspring.core.errors import Unavailable
 from mainspring.core.time import Clock, SystemClock
 from mainspring.llm.budgets import NOTHING, Reservation, Spend, limits, refusal, standing, too_much
 from mainspring.security.model import Principal
+from mainspring.security.quota import Quota, period
 from mainspring.serving.plane.counts import FILE, Counts, Row
 from mainspring.serving.plane.metering import Fields
-from mainspring.serving.quota import Quota, period
 
 RESERVATIONS = "reservations"
 _LOCK = "budgets.lock"

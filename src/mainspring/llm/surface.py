@@ -18,7 +18,8 @@ from prometheus_client.core import Metric
 from mainspring.core.errors import MainspringError, NotFound, QuotaExceeded, Unavailable
 from mainspring.core.time import SystemClock
 from mainspring.llm.answer_handlers import EVENTS, AnswerHandlers, AnswersSource, caller_of
-from mainspring.llm.answering import Served
+from mainspring.llm.answering import Served, local_budgets
+from mainspring.llm.budgets import Budgets
 from mainspring.llm.counting import prompt_tokens
 from mainspring.llm.model import Call, ChatRequest, Deadlines, Dialect, Event, Events, UpstreamError
 from mainspring.llm.openapi import described
@@ -80,6 +81,7 @@ class LanguageSurface:
     """Handlers of `LLM_ROUTES`, a `serving.http.gateway.Surface`.
 
     Args:
+        budgets: Count requests of chains of answers and of collections; by default this process's alone.
         traced: Whether requests tell of their calls, for spans.
     """
 
@@ -92,6 +94,7 @@ class LanguageSurface:
         usages: Usages | None = None,
         states: UpstreamStates | None = None,
         *,
+        budgets: Budgets | None = None,
         traced: bool = True,
     ) -> None:
         self._traced = traced
@@ -99,7 +102,7 @@ class LanguageSurface:
         self._models = models
         self._authoriser = authoriser
         self._usages = usages or Usages(None, SystemClock())
-        self._answers = AnswerHandlers(models, authoriser, self._call)
+        self._answers = AnswerHandlers(models, authoriser, self._call, budgets or local_budgets())
         self._writing: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._unwritten = False

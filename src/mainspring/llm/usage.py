@@ -30,9 +30,9 @@ from mainspring.llm.model import (
 )
 from mainspring.llm.ports import Answering
 from mainspring.llm.usage_table import UsageRow, UsageTable, Used
+from mainspring.security.quota import MILLIONTHS
 from mainspring.serving.plane.metrics import Histogram
 from mainspring.serving.protocol.asked import Outside
-from mainspring.serving.quota import MILLIONTHS
 
 FOLDER = "llm-usage"
 _FIRST_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)

@@ -11,7 +11,7 @@ from mainspring.llm.usage import FOLDER
 from mainspring.llm.usage_table import UsageRow, Used, rows
 from mainspring.operations.quotas import names_of
 from mainspring.project import Project
-from mainspring.serving.quota import MILLIONTHS
+from mainspring.security.quota import MILLIONTHS
 
 BY = ("key", "team", "model", "upstream")
 

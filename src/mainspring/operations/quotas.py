@@ -9,18 +9,18 @@ from mainspring.monitoring.service.samples import REJECTIONS
 from mainspring.project import Project
 from mainspring.project.backends.base import lazily
 from mainspring.project.backends.retrieval import BUDGETS
-from mainspring.project.language_models import declared_models
+from mainspring.project.served_definitions import served_quotas
+from mainspring.security.quota import COST, ENDPOINT, MILLIONTHS, Quota, period
 from mainspring.serving.plane.counts import FILE, Counts
 from mainspring.serving.plane.metering import name_of
 from mainspring.serving.plane.slots import folder
-from mainspring.serving.quota import COST, ENDPOINT, MILLIONTHS, Quota, period
 
 
 class QuotaUse(msgspec.Struct, frozen=True, kw_only=True):
     """Use of one limit by one count in the current period.
 
     Attributes:
-        endpoints: Endpoints and language models that have the quota.
+        endpoints: Endpoints, language models, chains of answers and collections that have the quota.
         by: "key", "owner", "endpoint" or "all": callers that share the count.
         who: Name of the key, account or endpoint; its id if it is gone.
         id: Id of the key or account, or name of the endpoint.
@@ -51,8 +51,8 @@ def use(project: Project, endpoint: str | None = None) -> list[QuotaUse]:
     for name, route in sorted(project.routes.current().items()):
         for quota in route.quotas:
             declared.setdefault(quota.name, (quota, []))[1].append(name)
-    for name, model in sorted(declared_models(project.applied).items()):
-        for quota in model.quotas:
+    for name, quotas in served_quotas(project.applied):
+        for quota in quotas:
             declared.setdefault(quota.name, (quota, []))[1].append(name)
     if not declared:
         return []

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mainspring.llm.answering import Shared, assemble
+from mainspring.llm.answering import Shared, assemble, local_budgets
 from mainspring.llm.budgets import Budgets
 from mainspring.llm.machine_budgets import MachineBudgets
 from mainspring.llm.surface import LanguageSurface
@@ -56,7 +56,7 @@ def build_gateway(
     """
     catalog = copy_catalog(project)
     if budgets is None:
-        budgets = MachineBudgets(Counts(), Counts(held=True))
+        budgets = local_budgets()
     usages = Usages(project.settings.state / USAGE, project.wall)
     erasures = ErasureMark(lambda: project.erasures)
     shared = Shared(budgets, workers, lambda name: project.encoder(Encoder(name), for_queries=True), erasures=erasures)
@@ -88,6 +88,7 @@ def build_gateway(
             project.authoriser,
             usages,
             shared.states,
+            budgets=budgets,
             traced=tracing is not None,
         ),
     )

@@ -6,22 +6,25 @@ catalog has.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from mainspring.core.definition_registry import collecting
-from mainspring.core.errors import MainspringError
+from mainspring.core.errors import Invalid, MainspringError
 from mainspring.delivery.rollout.model import RolloutState
 from mainspring.delivery.routing import routes_for
 from mainspring.registry.answers_file import ANSWERS as FILE
 from mainspring.registry.answers_file import RECIPE, AnswersFile, check_answers
+from mainspring.security.quota import Quota
 from mainspring.serving.model import Endpoint, Route
 from mainspring.vectors.model import Build
 
 if TYPE_CHECKING:
     from mainspring.project.composition import Project
+    from mainspring.project.definitions.applied import Applied
 
 MODEL, COLLECTION, ANSWERS = "language model", "collection", "answers"
 _log = logging.getLogger(__name__)
@@ -55,6 +58,19 @@ class ServedDefinitions(msgspec.Struct, frozen=True, kw_only=True):
     def of(self, kind: str) -> dict[str, str]:
         """Return the definitions of a kind, by name."""
         return self.contents.get(kind, {})
+
+
+class _Limited(msgspec.Struct):
+    quotas: tuple[Quota, ...] = ()
+
+
+def served_quotas(applied: Applied) -> Iterator[tuple[str, tuple[Quota, ...]]]:
+    """Yield the names of applied language models, chains and collections that have quotas, in order, with these."""
+    for (kind, name), content in sorted(applied.current().items()):
+        if kind in _KINDS:
+            with suppress(msgspec.DecodeError, Invalid):  # of another version of the package
+                if quotas := msgspec.json.decode(content, type=_Limited).quotas:
+                    yield name, quotas
 
 
 class CatalogDefinitions:

@@ -14,8 +14,8 @@ from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration
 from mainspring.ledger.model import Log
+from mainspring.security.quota import Price, Quota
 from mainspring.serving.outputs import Outputs
-from mainspring.serving.quota import Price, Quota
 
 # Upper bounds of the histograms of durations, seconds.
 LATENCY_BOUNDS = (

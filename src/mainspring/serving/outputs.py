@@ -6,7 +6,7 @@ import msgspec
 
 from mainspring.core.definition_registry import expect
 from mainspring.core.errors import Invalid
-from mainspring.serving.quota import check_callers
+from mainspring.security.quota import check_callers
 
 _MOST_DIGITS = 15
 

@@ -15,6 +15,7 @@ from mainspring.core.ids import check_id
 from mainspring.core.schema import DType, Schema
 from mainspring.core.time import MINUTE, SECOND, parse_duration
 from mainspring.data.model import Source
+from mainspring.security.quota import Quota, check_requests
 from mainspring.vectors.chunking.model import Chunker
 from mainspring.vectors.evaluation.declaring import EvaluationSet
 from mainspring.vectors.model import METRICS, MOST_DIMENSIONS, Metric, Mode
@@ -154,6 +155,7 @@ class Collection:
         evaluation: Queries by which a new index is measured.
         gates: Conditions that a new index has to meet before searches use it: `ms.gates.at_least`, `at_most` and
             `beats` on metrics such as "recall@10". An index that is brought up to date in place is not asked.
+        quotas: Limits of callers' searches over HTTP: of requests.
 
     Raises:
         Invalid: A column does not exist, or is of a type that its purpose does not allow; or there are gates without an
@@ -175,10 +177,12 @@ class Collection:
     gates: Sequence[Any] = ()
     description: str = ""
     owner: str = ""
+    quotas: Sequence[Quota] = ()
 
     def __post_init__(self) -> None:
         check_id(f"{self.name}-{'0' * _DIGITS}", "collection")
         what = f"collection {self.name!r}"
+        object.__setattr__(self, "quotas", check_requests(self.quotas, what))
         expect(self.source, Source, f"The source of {what}", fix="give an ms.Source.")
         expect(self.chunk, Chunker, f"The chunker of {what}", fix="write chunk=ms.chunks.markdown(tokens=256).")
         expect(self.encoder, Encoder, f"The encoder of {what}", fix="give an ms.Encoder.")
@@ -242,13 +246,14 @@ class Collection:
         columns = {name: self.source.columns[name] for name in names}
         personal = [name for name in names if name in self.source.pii]
         source = {"name": self.source.name, "columns": columns, "event_time": self.source.event_time, "pii": personal}
-        return stored_fields(
+        stored = stored_fields(
             self,
             source=source,
             encoder=stored_fields(self.encoder),
             evaluation=self.evaluation and self.evaluation.name,
             gates=[str(gate) for gate in self.gates],
         )
+        return stored if self.quotas else {name: value for name, value in stored.items() if name != "quotas"}
 
     @property
     def mode(self) -> Mode:

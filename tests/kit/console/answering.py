@@ -31,8 +31,8 @@ from mainspring.operations.collections import build_collection
 from mainspring.operations.ingest import land
 from mainspring.operations.prompts import point
 from mainspring.security.model import KeyScope, Principal
+from mainspring.security.quota import Quota
 from mainspring.serving.plane.slots import folder
-from mainspring.serving.quota import Quota
 from mainspring.vectors.declaring import Encoder
 
 ENCODER = WordEncoder(64)

@@ -21,11 +21,11 @@ from mainspring.monitoring.quality.table import Key
 from mainspring.monitoring.service.readings import GATEWAY, State
 from mainspring.monitoring.service.samples import Sample
 from mainspring.monitoring.service.skew import subject
+from mainspring.security.quota import Quota, period
 from mainspring.serving.model import Restriction
 from mainspring.serving.plane.counts import FILE, Counts
 from mainspring.serving.plane.metering import name_of
 from mainspring.serving.plane.slots import folder
-from mainspring.serving.quota import Quota, period
 from mainspring.stats.quality_sums import PLACE, Rows, Sums, scores_summed, summed
 from unit.console.test_pages import text_of
 

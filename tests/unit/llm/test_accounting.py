@@ -23,7 +23,7 @@ from mainspring.llm.limits import AnswerCache, Fallback
 from mainspring.llm.model import Event, Sampling, UpstreamError, Usage
 from mainspring.llm.ports import Answering
 from mainspring.security.model import KeyScope, Principal
-from mainspring.serving.quota import MILLIONTHS, Quota
+from mainspring.security.quota import MILLIONTHS, Quota
 
 TOKENS = (Quota("tokens", per="month", tokens=1000, by="all"),)
 BOUNDED = Sampling(max_tokens=100)

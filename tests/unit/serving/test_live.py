@@ -22,6 +22,7 @@ from mainspring.registry.adapters.memory import MemoryBlobs
 from mainspring.registry.bundles import Bundles
 from mainspring.registry.model import Bundle
 from mainspring.security.model import KeyScope, Principal
+from mainspring.security.quota import Quota
 from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.model import Arm, Route, Unusual
@@ -31,7 +32,6 @@ from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.plane import DataPlane, infer
 from mainspring.serving.protocol.codec import decode_infer, encode
-from mainspring.serving.quota import Quota
 
 pytestmark = pytest.mark.slow
 

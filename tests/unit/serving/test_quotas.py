@@ -20,12 +20,12 @@ from kit.serving import NOW, route
 from mainspring.core.errors import Corrupt, Invalid, QuotaExceeded, StorageFull, Unavailable
 from mainspring.core.time import DAY, HOUR, MINUTE, SECOND, ManualClock, parse_instant
 from mainspring.security.model import EVERY_ROLE, Binding, KeyScope, Kind, Principal, Role
+from mainspring.security.quota import Price, Quota, period
 from mainspring.serving.model import Arm, Endpoint
 from mainspring.serving.plane import counts as counting
 from mainspring.serving.plane import metering
 from mainspring.serving.plane.counts import Counts
 from mainspring.serving.plane.metering import Quotas, name_of
-from mainspring.serving.quota import Price, Quota, period
 
 ROWS = Quota("rows", per="day", rows=100)
 

@@ -24,6 +24,7 @@ from mainspring.ledger.model import FALLBACK as LOGGED_FALLBACK
 from mainspring.ledger.model import score_of
 from mainspring.registry.model import Bundle, TensorSpec
 from mainspring.security.model import KeyScope, Principal
+from mainspring.security.quota import Quota
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.model import Arm, Unusual
 from mainspring.serving.plane import runtime
@@ -36,7 +37,6 @@ from mainspring.serving.plane.plane import infer
 from mainspring.serving.plane.screening import fallback, screen_of, with_answer
 from mainspring.serving.protocol.asked import Answered, Asked
 from mainspring.serving.protocol.tensor import DTYPES, Tensor
-from mainspring.serving.quota import Quota
 from mainspring.stats.unusual import Scoring, calibrated, fit
 from unit.serving.test_plane import ask, on_a_loop, x
 

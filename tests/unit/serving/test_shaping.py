@@ -21,6 +21,7 @@ from mainspring.core.errors import Denied, Invalid
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.registry.model import Manifest, TensorSpec
 from mainspring.security.model import KeyScope, Principal
+from mainspring.security.quota import Quota
 from mainspring.serving.model import Arm, Restriction
 from mainspring.serving.outputs import LABELS, Outputs
 from mainspring.serving.plane.counts import Counts
@@ -30,7 +31,6 @@ from mainspring.serving.plane.metering import Quotas
 from mainspring.serving.plane.plane import infer
 from mainspring.serving.plane.shaping import Policies, check, needed, shaped
 from mainspring.serving.protocol.asked import Asked
-from mainspring.serving.quota import Quota
 from unit.serving.test_plane import features, on_a_loop, served
 
 BINARY = bundle().manifest

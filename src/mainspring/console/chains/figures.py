@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from mainspring.ledger.model import Prediction
-from mainspring.serving.quota import MILLIONTHS
+from mainspring.security.quota import MILLIONTHS
 
 NEWEST = 1_000  # answers that are read
 INDEX, PROMPT, MODEL = "answer.index", "answer.prompt", "answer.model"  # features of every recorded answer

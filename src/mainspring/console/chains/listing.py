@@ -23,7 +23,7 @@ from mainspring.llm.answers.declaring import Answers
 from mainspring.operations.answer_versions import declared_name
 from mainspring.operations.answers import AnswersReport, answer_chains
 from mainspring.project import Project
-from mainspring.serving.quota import MILLIONTHS
+from mainspring.security.quota import MILLIONTHS
 
 SHOWN = 50  # answers of a page
 

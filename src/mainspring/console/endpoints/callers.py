@@ -14,7 +14,7 @@ from mainspring.core.time import DAY, MINUTE, parse_instant
 from mainspring.operations.callers import Caller, callers, restricted_callers
 from mainspring.operations.quotas import QuotaUse, refused, use
 from mainspring.project import Project
-from mainspring.serving.quota import Quota
+from mainspring.security.quota import Quota
 
 _KEPT_US = 5 * MINUTE
 

@@ -17,7 +17,7 @@ from mainspring.operations.upstream_health import UpstreamHealth, upstream_healt
 from mainspring.project import Project
 from mainspring.project.language_models import declared_models
 from mainspring.project.receivers import variable
-from mainspring.serving.quota import MILLIONTHS
+from mainspring.security.quota import MILLIONTHS
 
 TONES = ("first", "second", "third", "fourth", "fifth")
 REST = "others"

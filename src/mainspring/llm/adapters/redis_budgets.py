@@ -28,7 +28,7 @@ from mainspring.core.settings import Url
 from mainspring.core.time import Clock, SystemClock
 from mainspring.llm.budgets import NOTHING, Reservation, Spend, limits, refusal, standing, too_much
 from mainspring.security.model import Principal
-from mainspring.serving.quota import Quota, period
+from mainspring.security.quota import Quota, period
 
 _TIMEOUT_S, _CONNECTIONS = 1.0, 32
 _LIVES_MS, _BEAT_S = 15_000, 3.0  # without a sign, and between two

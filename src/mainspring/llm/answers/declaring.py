@@ -21,6 +21,7 @@ from mainspring.llm.answers.judges import RULES, Judge
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.guarding.provenance import TAINTED
 from mainspring.llm.prompts import Prompt, Variable
+from mainspring.security.quota import Quota, check_requests
 from mainspring.vectors.declaring import Collection
 from mainspring.vectors.declaring import Reranker as DeclaredReranker
 from mainspring.vectors.evaluation.declaring import EvaluationSet
@@ -191,6 +192,7 @@ class Answers:
             metrics of retrieval, rules and judges, and `ms.gates.approved`.
         feedback: Columns with what people say of an answer, of sources with its id in the column "answer"; see
             `mainspring answers rate`.
+        quotas: Limits of callers' questions over HTTP: of requests. Those of the language model hold as well.
     """
 
     name: str
@@ -210,6 +212,7 @@ class Answers:
     judges: Sequence[Judge] = ()
     gates: Sequence[Any] = ()
     feedback: SourceColumn | Sequence[SourceColumn] = ()
+    quotas: Sequence[Quota] = ()
 
     def __post_init__(self) -> None:
         check_id(self.name, "chain of answers")
@@ -241,6 +244,7 @@ class Answers:
             expect(self.model, LanguageModel, f"`model` {owner}", fix="give an ms.LanguageModel.")
         if self.model is not None and self.model.embeds:
             raise Invalid(f"The model {owner} makes vectors of texts.", fix="give one that makes messages.")
+        object.__setattr__(self, "quotas", check_requests(self.quotas, f"the answers {self.name!r}"))
         self._check_evidence(owner)
         declare(self)
 
@@ -325,7 +329,7 @@ class Answers:
 
     def stored(self) -> dict[str, Any]:
         """Return the declaration as `apply` stores it: enough to answer without the project's modules."""
-        return stored_fields(
+        stored = stored_fields(
             self,
             retriever=self.retriever.stored(),
             model=self.model and self.model.name,
@@ -333,6 +337,7 @@ class Answers:
             rewrite=_stored_prompt(self.rewrite) if isinstance(self.rewrite, Prompt) else self.rewrite,
             **{name: value for name, value in self._evidence().items() if name != "keys"},
         )
+        return stored if self.quotas else {name: value for name, value in stored.items() if name != "quotas"}
 
     @cached_property
     def digest(self) -> str:

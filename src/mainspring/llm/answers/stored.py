@@ -15,6 +15,7 @@ from mainspring.ledger.model import Log
 from mainspring.llm.answers.declaring import Answers, Retriever, reranker_of
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.prompts import Prompt, Template, Variable
+from mainspring.security.quota import Quota
 from mainspring.vectors.chunking.model import Chunker
 from mainspring.vectors.declaring import Collection, Encoder
 
@@ -56,6 +57,7 @@ def stored_collection(content: str | bytes) -> Collection:
                 "encoder": _converted(fields.get("encoder"), Encoder),
                 "evaluation": None,
                 "gates": (),
+                "quotas": _converted(fields.get("quotas", ()), tuple[Quota, ...]),
             },
         )
 
@@ -84,6 +86,7 @@ def stored_chain(
                 "prompt": _prompt(fields.get("prompt")),
                 "rewrite": rewrite if isinstance(rewrite, bool) else _prompt(rewrite),
                 "log": _converted(fields.get("log"), Log),
+                "quotas": _converted(fields.get("quotas", ()), tuple[Quota, ...]),
             },
         )
 

@@ -17,7 +17,7 @@ from mainspring.llm.protocol import openai
 from mainspring.llm.protocol.events import framed
 from mainspring.llm.protocol.openai.replies import write_usage
 from mainspring.llm.protocol.reading import Fields, InvalidField, read_bounded, split
-from mainspring.serving.quota import MILLIONTHS
+from mainspring.security.quota import MILLIONTHS
 
 Keys = dict[str, str | int | float | bool]
 _PIECE = 160  # characters of an answer in one event of a stream

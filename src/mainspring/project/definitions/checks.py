@@ -24,8 +24,8 @@ from mainspring.monitoring.declaring import Monitor
 from mainspring.monitoring.notify.declaring import Target
 from mainspring.project.built_in_jobs import BUILT_IN as BUILT_IN_JOBS
 from mainspring.project.definitions.model import KINDS
+from mainspring.security.quota import LABELS, Quota
 from mainspring.serving.model import Endpoint
-from mainspring.serving.quota import LABELS, Quota
 from mainspring.serving.streaming.declaring import StreamEndpoint
 from mainspring.training.gate_kinds import Gate
 from mainspring.training.inputs import check_declared
@@ -153,12 +153,15 @@ def _retentions(declared: Declared) -> Iterable[tuple[object, str, str]]:
 
 def _quotas(declared: Declared) -> Iterable[tuple[object, str, str]]:
     known: dict[str, Quota] = {}
+    for kind in (Endpoint, LanguageModel, Answers, DocumentCollection):
+        for limited in declared.of(kind):
+            assert isinstance(limited, (Endpoint, LanguageModel, Answers, DocumentCollection))
+            for quota in limited.quotas:
+                if known.setdefault(quota.name, quota) != quota:
+                    yield limited, f"There are two quotas named {quota.name!r}, which differ", "rename one of them."
     models = {item.name: item for item in declared.of(Model) if isinstance(item, Model)}
     for endpoint in declared.of(Endpoint):
         assert isinstance(endpoint, Endpoint)
-        for quota in endpoint.quotas:
-            if known.setdefault(quota.name, quota) != quota:
-                yield endpoint, f"There are two quotas named {quota.name!r}, which differ", "rename one of them."
         model = models.get(endpoint.model_name)
         labels = any(each.labels for each in endpoint.outputs) or any(each.spent == LABELS for each in endpoint.quotas)
         if labels and model is not None and model.task == "regression":
@@ -188,14 +191,10 @@ def _streams(declared: Declared) -> Iterable[tuple[object, str, str]]:
 
 def _language_models(declared: Declared) -> Iterable[tuple[object, str, str]]:
     endpoints = {endpoint.name for endpoint in declared.of(Endpoint) if isinstance(endpoint, Endpoint)}
-    known = {quota.name: quota for item in declared.of(Endpoint) if isinstance(item, Endpoint) for quota in item.quotas}
     for model in declared.of(LanguageModel):  # policies and roles name both as endpoints
         assert isinstance(model, LanguageModel)
         if model.name in endpoints:
             yield model, f"The language model {model.name!r} has the name of an endpoint", "give it another name."
-        for quota in model.quotas:
-            if known.setdefault(quota.name, quota) != quota:
-                yield model, f"There are two quotas named {quota.name!r}, which differ", "rename one of them."
 
 
 def _rollouts(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[object, str, str]]:

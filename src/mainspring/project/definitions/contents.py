@@ -17,8 +17,8 @@ from mainspring.jobs.declaring import OwnJob
 from mainspring.jobs.pipelines.declaring import Pipeline
 from mainspring.llm.answers.declaring import Answers, Retriever
 from mainspring.llm.prompts import Prompt
+from mainspring.security.quota import Price
 from mainspring.serving.model import REFUSE, Endpoint
-from mainspring.serving.quota import Price
 from mainspring.serving.streaming.declaring import StreamEndpoint
 from mainspring.training.model import Model, named_features
 from mainspring.vectors.declaring import Collection as DocumentCollection

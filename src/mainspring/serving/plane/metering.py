@@ -16,9 +16,9 @@ from typing import NamedTuple
 from mainspring.core.errors import Invalid, QuotaExceeded, Unavailable
 from mainspring.core.time import SECOND, Clock, SystemClock
 from mainspring.security.model import PROJECT, Kind, Principal
+from mainspring.security.quota import ALL, COST, KEY, LABELS, MILLIONTHS, OWNER, REQUESTS, ROWS, Price, Quota, period
 from mainspring.serving.model import Route
 from mainspring.serving.plane.counts import LONGEST, Counts
-from mainspring.serving.quota import ALL, COST, KEY, LABELS, MILLIONTHS, OWNER, REQUESTS, ROWS, Price, Quota, period
 
 _MOST_CALLERS = 4096
 _LEASES = 1024  # parts of a limit; smaller limits are counted one by one

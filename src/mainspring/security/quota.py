@@ -107,6 +107,21 @@ class Quota(msgspec.Struct, frozen=True):
         return found if self.cost is None else {**found, COST: round(self.cost * MILLIONTHS)}
 
 
+def check_requests(given: Sequence[Quota], owner: str) -> tuple[Quota, ...]:
+    """Return quotas of what has neither rows nor tokens nor a price.
+
+    Raises:
+        Invalid: One limits anything but requests, or answers labels.
+    """
+    expect_each(given, Quota, f"The quotas of {owner}", fix="write quotas=[ms.Quota(...)].")
+    for quota in given:
+        if set(quota.limits) != {REQUESTS} or quota.spent != REFUSE:
+            raise Invalid(
+                f"The quota {quota.name!r} of {owner} is of more than requests.", fix="write requests= alone."
+            )
+    return tuple(given)
+
+
 def check_callers(given: Sequence[str], owner: str) -> tuple[str, ...]:
     """Return the callers that a declaration names.
 

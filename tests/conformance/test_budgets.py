@@ -115,6 +115,7 @@ async def lived(at: Any, history: Any) -> None:
         elif kind == "kill":
             await processes[number].close()  # that settles nothing
             processes[number] = at.open(ManualClock(NOW))
+            spent += sum(max(0, most - used) for of, _, most, used in alive if of == number)
             alive = [each for each in alive if each[0] != number]
         elif alive:
             each = alive[number % len(alive)]
@@ -141,7 +142,7 @@ async def lived(at: Any, history: Any) -> None:
             await at.charged(processes[each[0]])
     held = sum(max(0, most - used) for *_, most, used in alive)
     left = await processes[0].left(ALL, caller(), "m")
-    assert left["tokens"] <= max(0, LIMIT - spent - held)  # less by what was reserved by killed ones
+    assert left["tokens"] == max(0, LIMIT - spent - held)
     free = max(0, LIMIT - spent - held)
     if free:
         await processes[0].reserve(ALL, caller(), "m", Spend(free))
@@ -314,6 +315,37 @@ def test_while_another_process_holds_the_counts_the_loop_goes_on(tmp_path: Path)
     asyncio.run(body())
 
 
+def spent_of_team(server: RedisServer, project: str) -> int:
+    ((name, spent),) = spent_of(server.url, project, NOW)
+    assert name.startswith("team\0")
+    return spent
+
+
+def test_what_a_dead_process_had_reserved_is_charged_once_whoever_looks(place) -> None:
+    async def body(at: Any) -> None:
+        many = [at.open(ManualClock(NOW)) for _ in range(4)]
+        stream = await many[0].reserve(ALL, caller(), "m", Spend(300))
+        stream.note(Spend(100))
+        await many[1].reserve(ALL, caller(), "m", Spend(50))
+        await at.charged(many[0])
+        for each in many[:2]:
+            await each.close()  # that settles nothing
+        for _ in range(2):
+            looks = [await each.reserve(ALL, caller(), "m", Spend(1)) for each in many[2:]]
+            for each in looks:
+                each.settle()
+            for each in many[2:]:
+                await at.charged(each)
+        again = at.open(ManualClock(NOW))
+        (await again.reserve(ALL, caller(), "m", Spend(LIMIT - 350))).settle(Spend(0))
+        await at.charged(again)
+        assert await again.left(ALL, caller(), "m") == {"tokens": LIMIT - 350}
+        for each in (*many[2:], again):
+            await each.close()
+
+    run(place, body)
+
+
 def test_charges_made_while_the_server_is_away_are_charged_once_when_it_is_back(redis_server: RedisServer) -> None:
     async def body() -> None:
         of = RedisBudgets(redis_server.url, project := new_id(), ManualClock(NOW))
@@ -336,9 +368,7 @@ def test_charges_made_while_the_server_is_away_are_charged_once_when_it_is_back(
         second.settle(Spend(30))
         await of.charged()
         assert await of.left(ALL, caller(), "m") == {"tokens": LIMIT - 100}  # the refused call holds nothing
-        assert [(name.split("\0")[0], spent) for name, spent in spent_of(redis_server.url, project, NOW)] == [
-            ("team", 100)
-        ]
+        assert spent_of_team(redis_server, project) == 100
         await of.close()
 
     asyncio.run(body())
@@ -348,18 +378,20 @@ def test_a_process_that_only_seemed_dead_is_charged_what_it_used(redis_server: R
     async def body() -> None:
         project = new_id()
         of, other = (RedisBudgets(redis_server.url, project, ManualClock(NOW), lease_s=0) for _ in range(2))
-        noted, grown = [await of.reserve(ALL, caller(), "m", Spend(500)) for _ in range(2)]
+        noted, grown = [await of.reserve(ALL, caller(), "m", Spend(200)) for _ in range(2)]
         noted.note(Spend(100))
         await of.charged()
         await of.vanish()
-        taken = await other.reserve(ALL, caller(), "m", Spend(900))
+        taken = await other.reserve(ALL, caller(), "m", Spend(600))
         taken.settle(Spend(200))
         await other.charged()
+        assert spent_of_team(redis_server, project) == 200 + 2 * 200  # all that it had reserved
         noted.settle(Spend(150))
-        await grown.grow(Spend(550))
+        await grown.grow(Spend(250))
         grown.settle(Spend(50))
         await of.charged()
         assert await other.left(ALL, caller(), "m") == {"tokens": LIMIT - 200 - 150 - 50}
+        assert spent_of_team(redis_server, project) == 200 + 150 + 50
         await of.close()
         await other.close()
 

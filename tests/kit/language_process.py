@@ -1,7 +1,7 @@
-"""A gateway for language models in a process of its own: `python -m kit.language_process UPSTREAM [FOLDER]`.
+"""A gateway for language models in a process of its own: `python -m kit.language_process UPSTREAM [BUDGETS]`.
 
 It serves `assistant`, `cached`, `brief`, which has a second for an answer, and `limited`, whose callers have a budget
-of tokens in `FOLDER`. It says where.
+of tokens in `BUDGETS`, a folder or the URL of a Redis. It says where.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from pathlib import Path
 from kit.language_gateway import language_gateway, language_model
 from kit.serving import Kit
 from mainspring.core.environment import for_child
-from mainspring.core.settings import Limits, UpstreamServer
+from mainspring.core.settings import Limits, UpstreamServer, Url
+from mainspring.llm.adapters.redis_budgets import RedisBudgets
 from mainspring.llm.answering import Shared, assemble
+from mainspring.llm.budgets import Budgets
 from mainspring.llm.health import BreakerRule
 from mainspring.llm.limits import AnswerCache, Fallback
 from mainspring.llm.machine_budgets import MachineBudgets
 from mainspring.security.quota import Quota
 
-MIB = 1 << 20
+MIB, PROJECT = 1 << 20, "language"
 QUOTA = Quota("tokens", per="month", tokens=100_000, by="all")
 _STEADY = Fallback(breaker=BreakerRule(least=1000))
 _BRIEF = {"deadline": "1s", "first_event": "1s", "between_events": "1s"}
@@ -53,11 +55,10 @@ class LanguageProcess:
 
 
 @contextmanager
-def started(upstream: str, folder: Path | None = None) -> Iterator[LanguageProcess]:
+def started(upstream: str, budgets: Path | str = "") -> Iterator[LanguageProcess]:
     """Run one until the end of the block."""
-    arguments = [upstream] if folder is None else [upstream, str(folder)]
     with subprocess.Popen(
-        [sys.executable, "-m", "kit.language_process", *arguments],
+        [sys.executable, "-m", "kit.language_process", upstream, str(budgets)],
         cwd=Path(__file__).parents[1],
         env=for_child({}),
         stdout=subprocess.PIPE,
@@ -71,11 +72,16 @@ def started(upstream: str, folder: Path | None = None) -> Iterator[LanguageProce
             process.kill()
 
 
-async def _serve(upstream: str, folder: str) -> None:
-    budgets = MachineBudgets.within(Path(folder)) if folder else Shared().budgets
+def _budgets(place: str) -> Budgets:
+    if place.startswith("redis:"):
+        return RedisBudgets(Url(place), PROJECT)
+    return MachineBudgets.within(Path(place)) if place else Shared().budgets
+
+
+async def _serve(upstream: str, place: str) -> None:
     servers = {"local": UpstreamServer("local", upstream)}
     kit = Kit(max_body_bytes=8 * MIB, limits=Limits(body_us=1_000_000))
-    put_together = partial(assemble, shared=Shared(budgets=budgets))
+    put_together = partial(assemble, shared=Shared(budgets=_budgets(place)))
     async with language_gateway(servers, *_MODELS, put_together=put_together, kit=kit) as gateway:
         print(gateway.url, gateway.key, flush=True)
         await asyncio.Event().wait()

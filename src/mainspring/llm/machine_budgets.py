@@ -1,7 +1,7 @@
 """Budgets of the calls of one machine's processes.
 
 What is spent and what is reserved are counts of all its processes, in two mapped files (see `serving.plane.counts`):
-what a killed process settled stays spent, and what it reserved is free again when another call would be refused for it.
+what a killed process settled stays spent, and what it had reserved for calls under way is charged to their callers.
 A reservation is summed and added under a lock of the kernel, so that budgets are neither exceeded nor refused early,
 however many calls and processes ask at once.
 """
@@ -13,7 +13,7 @@ import fcntl
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from mainspring.core.errors import Unavailable
@@ -188,12 +188,11 @@ class MachineBudgets:
         if not asked:
             return
         async with self.alone():
+            self._charge_dead(now)
             for purse, more in asked:
-                if purse.left(now)[0] < more:
-                    self._release_dead()
-                    free, unspent = purse.left(now)
-                    if free < more:
-                        raise refusal(purse.quota, purse.measure, free, unspent < more, purse.end - now)
+                free, unspent = purse.left(now)
+                if free < more:
+                    raise refusal(purse.quota, purse.measure, free, unspent < more, purse.end - now)
             for purse, more in asked:
                 purse.hold(more, now)
 
@@ -219,11 +218,13 @@ class MachineBudgets:
         now = self.now()
         return standing([(each.quota, each.measure, each.left(now)[0], each.end - now) for each in purses])
 
-    def _release_dead(self) -> None:
-        now = time.monotonic()
-        if now >= self._looked + self._lease_s:
-            self._looked = now
-            self._held.release_dead()
+    def _charge_dead(self, now: int) -> None:
+        """Charge what processes that have died had reserved: their calls may have used it."""
+        at = time.monotonic()
+        if at >= self._looked + self._lease_s:
+            self._looked = at
+            with suppress(Unavailable):
+                self._held.move_dead(self._spent, now, _after)
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
@@ -246,6 +247,10 @@ class MachineBudgets:
             yield
         finally:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+
+def _after(name: str, end: int) -> int:
+    return period(name.split("\0")[2], end)[1]
 
 
 def unlimited() -> Reservation:

@@ -1,9 +1,9 @@
 """Budgets of the calls of all machines, on Redis or Valkey: a hash for each count and period, changed by scripts alone.
 
 Under `mainspring:{PROJECT}:1:budgets:`: `of:NAME:END` is a hash of what is spent (`s`) and reserved (`h`), of each
-reservation (`r:ID`) and what of it is charged (`u:ID`), and of those whose process seemed dead (`x:ID`); `names` has
-the names by the ends of their periods, `at:PROCESS` is there while a process lives. Scripts are told whole amounts, so
-one whose answer was lost is sent again.
+reservation (`r:ID`) and what of it is charged (`u:ID`), and of what is charged of those whose process seemed dead
+(`x:ID`); `names` has the names by the ends of their periods, `at:PROCESS` is there while a process lives. Scripts are
+told whole amounts, so one whose answer was lost is sent again.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ _TIMEOUT_S, _CONNECTIONS = 1.0, 32
 _LIVES_MS, _BEAT_S = 15_000, 3.0  # without a sign, and between two
 _AGAIN_S, _LONGEST_S = 0.05, 2.0  # between tries to charge
 _AT_ONCE = 200  # charges sent together
-_LEASE_S = 1.0  # between looks for dead processes
+_LEASE_S = 1.0  # between looks for dead processes before a refusal
+_SWEEP_S = 15.0  # between looks in any case
 _CLOSE_S = 5.0
 
-# KEYS: the process, names, then counts. ARGV: its lease (ms), ID, whether to look for the dead, the root of processes,
-# the time (ms); then for each count its name, the end of its period and how long it is kept (ms), the call's most, the
-# limit.
+# KEYS: the process, names, then counts. ARGV: its lease (ms), ID, whether to look for the dead (1: before a refusal;
+# 2: in any case), the root of processes, the time (ms); then for each count its name, the end of its period and how
+# long it is kept (ms), the call's most, the limit.
 _RESERVE = """
 local id = ARGV[2]
 redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
@@ -59,10 +60,12 @@ local function release(key)
       local process = string.match(whose, '^(.*)/')
       if living[process] == nil then living[process] = redis.call('EXISTS', ARGV[4] .. process) == 1 end
       if not living[process] then
-        local used = of['u:' .. whose] or '0'
-        redis.call('HINCRBY', key, 'h', 0 - held(tonumber(most), tonumber(used)))
+        local used = tonumber(of['u:' .. whose] or '0')
+        local rest = held(tonumber(most), used)
+        redis.call('HINCRBY', key, 'h', 0 - rest)
+        redis.call('HINCRBY', key, 's', rest)
         redis.call('HDEL', key, field, 'u:' .. whose)
-        redis.call('HSET', key, 'x:' .. whose, used)
+        redis.call('HSET', key, 'x:' .. whose, used + rest)
       end
     end
   end
@@ -80,7 +83,7 @@ for try = 1, 2 do
       break
     end
   end
-  if short == 0 then break end
+  if short == 0 and (try == 2 or ARGV[3] ~= '2') then break end
   if try == 2 or ARGV[3] == '0' then return {short, free, unspent} end
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[5])
   for i = 3, #KEYS do release(KEYS[i]) end
@@ -189,7 +192,7 @@ class RedisBudgets:
     """Budgets on a server, of the processes of all machines that name it.
 
     What is charged while the server does not respond is charged once it does, as long as this process lives. What a
-    process that dies has reserved is free again after 15 seconds.
+    process that dies has reserved is charged once it gave no sign for 15 seconds.
 
     Args:
         url: `redis://` or `rediss://` (TLS), or the same as `valkey`.
@@ -219,7 +222,7 @@ class RedisBudgets:
         self._charges: deque[_Charge] = deque()
         self._wanted, self._ending = asyncio.Event(), asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._looked = float("-inf")
+        self._looked = self._swept = float("-inf")
 
     async def reserve(self, quotas: Sequence[Quota], caller: Principal, model: str, most: Spend) -> RedisReservation:
         made = RedisReservation(self, f"{self._process}/{next(self._numbers)}", self._purses(quotas, caller, model))
@@ -252,9 +255,11 @@ class RedisBudgets:
                 raise too_much(purse.quota, purse.measure, most.of(purse.measure))
         self._start()
         now = time.monotonic()
-        look = now >= self._looked + self._lease_s
+        look = int(now >= self._looked + self._lease_s)
+        if now >= self._swept + _SWEEP_S:
+            look, self._swept = 2, now
         keys = [f"{self._root}at:{self._process}", f"{self._root}names", *(purse.key for purse in purses)]
-        arguments: list[str | int] = [_LIVES_MS, reservation.id, int(look), f"{self._root}at:", at // 1000]
+        arguments: list[str | int] = [_LIVES_MS, reservation.id, look, f"{self._root}at:", at // 1000]
         for each in purses:
             arguments += (each.name, each.end // 1000, each.kept_ms(at), most.of(each.measure), each.limit)
         try:

@@ -11,7 +11,7 @@ import mmap
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext, suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -53,14 +53,14 @@ class Counts:
     Args:
         path: The file; `None` counts in this process's memory.
         writes: False for one who only reads a file that is there.
-        held: Whether a process that dies counts no longer: what it holds is taken back by `release_dead`.
+        held: Whether a process that dies counts no longer: `move_dead` moves what it holds to other counts.
     """
 
     def __init__(self, path: Path | None = None, *, writes: bool = True, held: bool = False) -> None:
         self._path = path
         self._name = FILE if path is None else path.name
         self._writes = writes
-        self._given_back = held
+        self._inherited = held  # whether the own column may have what its last process held
         self._locks: Locks = FileLocks(path.parent) if path is not None else MemoryLocks()
         self._held = ExitStack()
         self._words: memoryview[int] | None = None
@@ -136,15 +136,48 @@ class Counts:
             return None
         return self._sum(words, row.number, end, after)
 
-    def release_dead(self) -> None:
-        """Take back what processes count that have died."""
+    def move_dead(self, into: Counts, now: int, after: Callable[[str, int], int]) -> None:
+        """Count elsewhere, once at most, what processes count that have died, in periods that last.
+
+        The first call is made before this process counts anything: its column may be that of a dead one.
+
+        Args:
+            after: Returns the end of the period after that of a name which ends at an instant.
+
+        Raises:
+            Unavailable: As of `row`, of the other counts. What is not moved stays for another call.
+        """
         words = self._words
         if words is None or self._path is None:
             return
+        own = (self._own - _FIRST) * 8 // _COLUMN
+        if self._inherited:
+            self._inherited = False
+            try:
+                self._move(own, into, now, after)
+            finally:
+                _clear(words, own)
         for column in range(words[_WIDTH]):
-            if _FIRST + column * _COLUMN // 8 != self._own:
+            if column != own:
                 with suppress(Conflict), self._locks.hold(f"{self._name}-{column}", wait_s=0):
-                    _clear(words, column)
+                    self._move(column, into, now, after)
+
+    def _move(self, column: int, into: Counts, now: int, after: Callable[[str, int], int]) -> None:
+        words, begin = self._words, _FIRST + column * _COLUMN // 8
+        assert words is not None
+        if words[begin : begin + _COLUMN // 8] == _NOTHING:
+            return
+        for row in range(ROWS):
+            at = begin + 2 * row
+            end, amount = words[at], words[at + 1]
+            if amount <= 0 or end <= now or (told := self._name_at(row)) is None:
+                continue
+            name = told.decode()
+            place = into.row(name, now)
+            words[at + 1] = 0  # first: whoever is killed here loses it, and nobody counts it twice
+            while into.add(place, amount, end, after(name, end)) is None:
+                place = into.row(name, now)
+        _clear(words, column)
 
     def spent(self, name: str, end: int, after: int) -> int:
         """Return what all processes have spent of a name."""
@@ -205,8 +238,6 @@ class Counts:
         self._bytes = mmap.mmap(descriptor, _SIZE)
         words = memoryview(self._bytes).cast("q")
         words[_MARKED] = _MARK
-        if self._given_back:
-            _clear(words, column)
         words[_WIDTH] = max(words[_WIDTH], column + 1)
         self._own = _FIRST + column * _COLUMN // 8
         return words

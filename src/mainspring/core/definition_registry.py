@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from mainspring.core.errors import Invalid
+
+T = TypeVar("T")
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -33,7 +35,7 @@ class Declared:
 
     items: list[tuple[object, Place]] = field(default_factory=list)
 
-    def of(self, kind: type) -> list[object]:
+    def of(self, kind: type[T]) -> list[T]:
         return [item for item, _ in self.items if isinstance(item, kind)]
 
     def place(self, item: object) -> Place:

@@ -55,7 +55,7 @@ def problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tuple
                     item, f"There are two {word}s named {name!r}; the first is at {first}", "rename one of them."
                 )
             first_of.setdefault(name, item)
-    models = [item for item in declared.of(Model) if isinstance(item, Model)]
+    models = declared.of(Model)
     groups: list[FeatureGroup] = [
         item for item, _ in declared.items if isinstance(item, (FeatureView, RequestFeatures))
     ]
@@ -83,11 +83,11 @@ def problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tuple
         except MainspringError as error:
             yield line(model, error.what, error.fix or "check the label's source.")
     for job in declared.of(OwnJob):
-        if isinstance(job, OwnJob) and job.name in BUILT_IN_JOBS:
+        if job.name in BUILT_IN_JOBS:
             yield line(job, f"The job {job.name!r} has the name of a built-in job", "give it another name.")
     names = {model.name for model in models}
     for endpoint in declared.of(Endpoint):
-        if isinstance(endpoint, Endpoint) and endpoint.model_name not in names and not known(endpoint.model_name):
+        if endpoint.model_name not in names and not known(endpoint.model_name):
             yield line(
                 endpoint,
                 f"Endpoint {endpoint.name!r} serves the model {endpoint.model_name!r}, which is not declared",
@@ -106,9 +106,8 @@ def problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tuple
 
 def _built(declared: Declared) -> Iterable[tuple[object, str, str]]:
     """Yield steps of pipelines that build a collection which is not declared."""
-    names = {item.name for item in declared.of(DocumentCollection) if isinstance(item, DocumentCollection)}
+    names = {item.name for item in declared.of(DocumentCollection)}
     for pipeline in declared.of(Pipeline):
-        assert isinstance(pipeline, Pipeline)
         for node in pipeline.graph.nodes:
             value = dict(node.inputs).get("collections") if node.function == f"{JOB}collections" else None
             several = value.items if isinstance(value, Several) else (value,)
@@ -121,16 +120,14 @@ def _built(declared: Declared) -> Iterable[tuple[object, str, str]]:
 
 def _collections(declared: Declared) -> Iterable[tuple[object, str, str]]:
     for item in declared.of(DocumentCollection):
-        assert isinstance(item, DocumentCollection)
         try:
             gate_metrics(item.gates, f"Collection {item.name!r}")
         except MainspringError as error:
             yield item, error.what, error.fix or "correct its gates."
     endpoints = {str(getattr(item, "name", "")) for kind in (Endpoint, StreamEndpoint) for item in declared.of(kind)}
-    models = {item.name for item in declared.of(Model) if isinstance(item, Model)}
-    asked = {item.name for item in declared.of(LanguageModel) if isinstance(item, LanguageModel)}
+    models = {item.name for item in declared.of(Model)}
+    asked = {item.name for item in declared.of(LanguageModel)}
     for chain in declared.of(Answers):
-        assert isinstance(chain, Answers)
         # The log, the registry and callers have both by name.
         for kind, names in (("an endpoint", endpoints), ("a model", models), ("a language model", asked)):
             if chain.name in names:
@@ -144,7 +141,6 @@ def _collections(declared: Declared) -> Iterable[tuple[object, str, str]]:
 
 def _retentions(declared: Declared) -> Iterable[tuple[object, str, str]]:
     for view in declared.of(FeatureView):
-        assert isinstance(view, FeatureView)
         removed = {name for each in view.source.retentions for name in each.columns} & view.entity.keys.keys()
         if removed:
             what = f"Source {view.source.name!r} cannot lose {min(removed)!r} alone: {view.name!r} has it as key"
@@ -153,15 +149,15 @@ def _retentions(declared: Declared) -> Iterable[tuple[object, str, str]]:
 
 def _quotas(declared: Declared) -> Iterable[tuple[object, str, str]]:
     known: dict[str, Quota] = {}
-    for kind in (Endpoint, LanguageModel, Answers, DocumentCollection):
-        for limited in declared.of(kind):
-            assert isinstance(limited, (Endpoint, LanguageModel, Answers, DocumentCollection))
-            for quota in limited.quotas:
-                if known.setdefault(quota.name, quota) != quota:
-                    yield limited, f"There are two quotas named {quota.name!r}, which differ", "rename one of them."
-    models = {item.name: item for item in declared.of(Model) if isinstance(item, Model)}
+    limits: list[Endpoint | LanguageModel | Answers | DocumentCollection] = [
+        *declared.of(Endpoint), *declared.of(LanguageModel), *declared.of(Answers), *declared.of(DocumentCollection)
+    ]  # fmt: skip
+    for limited in limits:
+        for quota in limited.quotas:
+            if known.setdefault(quota.name, quota) != quota:
+                yield limited, f"There are two quotas named {quota.name!r}, which differ", "rename one of them."
+    models = {item.name: item for item in declared.of(Model)}
     for endpoint in declared.of(Endpoint):
-        assert isinstance(endpoint, Endpoint)
         model = models.get(endpoint.model_name)
         labels = any(each.labels for each in endpoint.outputs) or any(each.spent == LABELS for each in endpoint.quotas)
         if labels and model is not None and model.task == "regression":
@@ -178,31 +174,28 @@ def _quotas(declared: Declared) -> Iterable[tuple[object, str, str]]:
 
 def _streams(declared: Declared) -> Iterable[tuple[object, str, str]]:
     for stream in declared.of(Stream):
-        assert isinstance(stream, Stream)
         if isinstance(stream.source, DerivedSource):
             what = f"The stream is of the source {stream.name!r}, which is computed from {stream.source.parent.name!r}"
             yield stream, what, "declare a stream of that source."
-    sources = {stream.name for stream in declared.of(Stream) if isinstance(stream, Stream)}
+    sources = {stream.name for stream in declared.of(Stream)}
     for endpoint in declared.of(StreamEndpoint):  # commands, tables of dead letters and locks have a stream's name
-        if isinstance(endpoint, StreamEndpoint) and endpoint.name in sources:
+        if endpoint.name in sources:
             what = f"The stream endpoint {endpoint.name!r} has the name of a source with a stream"
             yield endpoint, what, "give it another name."
 
 
 def _language_models(declared: Declared) -> Iterable[tuple[object, str, str]]:
-    endpoints = {endpoint.name for endpoint in declared.of(Endpoint) if isinstance(endpoint, Endpoint)}
+    endpoints = {endpoint.name for endpoint in declared.of(Endpoint)}
     for model in declared.of(LanguageModel):  # policies and roles name both as endpoints
-        assert isinstance(model, LanguageModel)
         if model.name in endpoints:
             yield model, f"The language model {model.name!r} has the name of an endpoint", "give it another name."
 
 
 def _rollouts(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[object, str, str]]:
-    chains = {item.name: item for item in declared.of(Answers) if isinstance(item, Answers)}
-    endpoints = {item.name: item for item in declared.of(Endpoint) if isinstance(item, Endpoint)}
+    chains = {item.name: item for item in declared.of(Answers)}
+    endpoints = {item.name: item for item in declared.of(Endpoint)}
     named = {model.name: model for model in models}
     for rollout in declared.of(Rollout):
-        assert isinstance(rollout, Rollout)
         endpoint, chain = endpoints.get(rollout.endpoint), chains.get(rollout.endpoint)
         if chain is not None:
             wrong = unfit(rollout.plan, ANSWERS, chain.labels, chain.keys)
@@ -226,13 +219,12 @@ def _rollouts(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[obj
 
 
 def _monitors(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[object, str, str]]:
-    chains = {item.name for item in declared.of(Answers) if isinstance(item, Answers)}
-    endpoints = {item.name: item for item in declared.of(Endpoint) if isinstance(item, Endpoint)}
+    chains = {item.name for item in declared.of(Answers)}
+    endpoints = {item.name: item for item in declared.of(Endpoint)}
     named = {model.name: model for model in models}
     receivers: dict[str, Target] = {}
-    pipelines = {item.name for item in declared.of(Pipeline) if isinstance(item, Pipeline)}
+    pipelines = {item.name for item in declared.of(Pipeline)}
     for monitor in declared.of(Monitor):
-        assert isinstance(monitor, Monitor)
         yield from _reactions(monitor, receivers, pipelines)
         endpoint = endpoints.get(monitor.endpoint)
         if monitor.endpoint in chains:
@@ -269,7 +261,7 @@ def _monitors(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[obj
                     f"The monitor of {monitor.endpoint!r} has the segment {segment!r}, which is no input of its model",
                     f"use one of {sorted(model.columns)}.",
                 )
-        views = sorted(view.name for view in declared.of(FeatureView) if isinstance(view, FeatureView))
+        views = sorted(view.name for view in declared.of(FeatureView))
         for objective in monitor.objectives:
             if objective.view and objective.view not in views:
                 yield (

@@ -44,10 +44,10 @@ def load_definitions(settings: Settings, known: Callable[[str], bool] = lambda _
         raise InvalidDefinition([line for _, _, line in found])
     check_scheduled(settings, {str(getattr(item, "name", "")) for item in declared.of(OwnJob)})
 
-    def named(kind: type) -> dict[str, Any]:
-        return {item.name: item for item in declared.of(kind)}  # type: ignore[attr-defined]
+    def named(kind: type[Any]) -> dict[str, Any]:
+        return {item.name: item for item in declared.of(kind)}
 
-    observations = tuple(item for item in declared.of(Observations) if isinstance(item, Observations))
+    observations = tuple(declared.of(Observations))
     return Definitions(observations=observations, **{field: named(kind) for field, kind, _ in KINDS})
 
 

@@ -53,13 +53,13 @@ from mainspring.operations.edge.building import BuiltPackage
 from mainspring.operations.edge.checking import CheckedPackage
 from mainspring.operations.edge.fleet import DeviceReport
 from mainspring.operations.encryption import Rotation
-from mainspring.operations.endpoint_checks import Finding
 from mainspring.operations.endpoint_health import EndpointSummary
 from mainspring.operations.explaining import ExplainedPrediction
 from mainspring.operations.fairness import Fairness
 from mainspring.operations.features.deriving import FunctionCost
 from mainspring.operations.features.entity_values import EntityValues
 from mainspring.operations.features.view_freshness import ViewFreshness
+from mainspring.operations.findings import Finding
 from mainspring.operations.incidents import IncidentReport
 from mainspring.operations.jobs.queue import Planned
 from mainspring.operations.llm_usage import LanguageModelUsage

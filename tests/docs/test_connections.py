@@ -26,8 +26,8 @@ ROWS: dict[str, tuple[str, str]] = {
     "gRPC": ("serving.grpc.server serving.grpc.service", "integration/test_grpc_up.py::test_mutual_tls"),
     "console": ("console.server", "integration/test_tls.py::test_the_console_over_mutual_tls"),
     "gateway, console": (
-        "operations.bench.gateway operations.demo.replay operations.doctor operations.plane_connection "
-        "operations.predict operations.signing_in serving.load.generator",
+        "operations.bench.gateway operations.demo.replay operations.plane_connection operations.predict "
+        "operations.process_checks operations.security_checks operations.signing_in serving.load.generator",
         "integration/test_client_tls.py::test_the_command_shows_a_certificate",
     ),
     "each other": (

@@ -11,7 +11,7 @@ import pytest
 
 from kit.depot import Depot, opened
 from mainspring.operations.doctor import examine
-from mainspring.operations.endpoint_checks import Finding
+from mainspring.operations.findings import Finding
 from mainspring.operations.status import status
 from mainspring.project import Project, open_project
 from mainspring.project.ledger_folder import ledger_folder

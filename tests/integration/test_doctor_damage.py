@@ -15,7 +15,8 @@ import pytest
 
 from mainspring.data.commits import commit
 from mainspring.features.model import EntityState
-from mainspring.operations.doctor import Finding, examine
+from mainspring.operations.doctor import examine
+from mainspring.operations.findings import Finding
 from mainspring.project import Project, open_project
 from mainspring.project.running import Running
 from mainspring.project.settings import load_settings

@@ -10,7 +10,8 @@ import pytest
 
 from mainspring.core.time import HOUR
 from mainspring.jobs.model import Job, NewJob, Outcome, Status
-from mainspring.operations.doctor import Finding, examine
+from mainspring.operations.doctor import examine
+from mainspring.operations.findings import Finding
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
 

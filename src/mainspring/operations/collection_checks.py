@@ -10,7 +10,7 @@ import msgspec
 from mainspring.core.errors import Conflict, NotFound
 from mainspring.core.time import format_instant
 from mainspring.operations.collection_measures import evaluations
-from mainspring.operations.endpoint_checks import Finding, well
+from mainspring.operations.findings import Finding, well
 from mainspring.project import Project
 from mainspring.vectors.declaring import Collection
 from mainspring.vectors.evaluation.evaluating import Figure

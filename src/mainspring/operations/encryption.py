@@ -10,7 +10,7 @@ from mainspring.core.files import make_folder, write_atomic
 from mainspring.data.model import CHUNKS_PREFIX, chunks_table, source_of
 from mainspring.data.sealed import fits, write_anew
 from mainspring.operations.auditing import audit
-from mainspring.operations.endpoint_checks import Finding, well
+from mainspring.operations.findings import Finding, well
 from mainspring.project import Project
 from mainspring.security.data_keys import NEVER_RENEWED
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
-
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.delivery.routing import version_of
 from mainspring.features import definitions
 from mainspring.features.layout import slot
 from mainspring.features.model import FeatureView, views_of
+from mainspring.operations.findings import Finding, well
 from mainspring.operations.promote import gated
 from mainspring.project import Project
 from mainspring.registry.bundles import FEATURES
@@ -18,19 +17,6 @@ from mainspring.serving.model import Endpoint
 from mainspring.serving.plane import slots
 
 _CHECK = "endpoints"
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One check's outcome, as `doctor` reports it."""
-
-    check: str
-    ok: bool
-    detail: str
-    fix: str = ""
-
-
-def well(check: str, detail: str) -> Finding:
-    return Finding(check=check, ok=True, detail=detail)
 
 
 def problem_of(project: Project, endpoint: Endpoint) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mainspring.core.time import HOUR, WEEK, format_duration
 from mainspring.monitoring.incidents.model import FAILED
 from mainspring.monitoring.incidents.silences import quiet_endpoints
-from mainspring.operations.endpoint_checks import Finding, well
+from mainspring.operations.findings import Finding, well
 from mainspring.project import Project
 from mainspring.project.running import alive, read_running
 

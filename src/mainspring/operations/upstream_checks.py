@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from mainspring.client.certificates import Certificates
 from mainspring.core.errors import Invalid
-from mainspring.operations.endpoint_checks import Finding, well
+from mainspring.operations.findings import Finding, well
 from mainspring.project import Project
 from mainspring.project.receivers import variable
 from mainspring.security.secrets import read_private

@@ -12,7 +12,7 @@ from mainspring.cli.call import command as make
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mainspring.operations.endpoint_checks import Finding
+    from mainspring.operations.findings import Finding
 
 
 @make("doctor", reads_only=True)

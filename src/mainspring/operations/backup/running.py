@@ -26,7 +26,7 @@ from mainspring.core.settings import Url
 from mainspring.core.sqlite_file import SqliteFile
 from mainspring.operations.auditing import audit
 from mainspring.operations.backup import archive
-from mainspring.operations.endpoint_checks import Finding
+from mainspring.operations.findings import Finding
 from mainspring.operations.migrate.sql import move_tables, opened, others
 from mainspring.operations.subjects.erasing import erase_again
 from mainspring.project import Project

@@ -20,7 +20,7 @@ from mainspring.deploy.edge.converting import in_onnx
 from mainspring.deploy.edge.package import FEATURES, GOLDEN, INDEX, MODEL, SKETCH, read_package, write_package
 from mainspring.operations.edge.building import AUTO, expect_tolerance, packed
 from mainspring.operations.edge.int8 import Int8
-from mainspring.operations.endpoint_checks import Finding, well
+from mainspring.operations.findings import Finding, well
 from mainspring.operations.models.cards import personal
 from mainspring.operations.models.curating import expect_kept, find
 from mainspring.project import Project

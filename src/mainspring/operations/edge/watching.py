@@ -10,7 +10,7 @@ from mainspring.deploy.edge.repository import LIFETIMES
 from mainspring.deploy.fleet.model import Device
 from mainspring.monitoring.incidents.model import Judged
 from mainspring.monitoring.signals import FLEET, Signal
-from mainspring.operations.endpoint_checks import Finding, well
+from mainspring.operations.findings import Finding, well
 from mainspring.project import Project
 
 STOPPED, UNSEEN = "rollout stopped", "unseen"

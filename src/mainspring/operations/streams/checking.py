@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mainspring.core.errors import MainspringError
 from mainspring.data.streams.declaring import Stream
 from mainspring.data.streams.decoding import Decoding
-from mainspring.operations.endpoint_checks import Finding, well
+from mainspring.operations.findings import Finding, well
 from mainspring.operations.stream_endpoints.payloads import rows_of
 from mainspring.operations.streams.reports import declared, names
 from mainspring.project import Project

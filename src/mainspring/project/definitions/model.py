@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mainspring.core.definition_registry import collecting
 from mainspring.core.errors import NotFound
@@ -32,7 +32,7 @@ from mainspring.vectors.evaluation.declaring import EvaluationSet
 T = TypeVar("T")
 
 # Fields of `Definitions`, with their class and the word for one, in the order in which they are stored.
-KINDS: tuple[tuple[str, type, str], ...] = (
+KINDS: tuple[tuple[str, type[Any], str], ...] = (
     ("sources", Source, "source"),
     ("entities", Entity, "entity"),
     ("views", FeatureView, "feature view"),

@@ -38,7 +38,7 @@ ROWS: dict[str, tuple[str, str]] = {
     ),
     "Postgres": (
         "core.catalog core.database_locks features.adapters.postgres operations.migrate.sql project.server_checks "
-        "registry.adapters.mlflow_store registry.adapters.mlflow_tables vectors.adapters.pgvector",
+        "registry.adapters.mlflow_store registry.adapters.mlflow_tables vectors.adapters.pgvector_database",
         "integration/test_profile_check.py::test_postgres_that_wants_mutual_tls",
     ),
     "Redis, Valkey": (

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mainspring.core.errors import TooLarge
-from mainspring.llm.adapters.connections import Answer, Connections, retry_after_ms
+from mainspring.llm.adapters.connections import Connections, retry_after_ms
+from mainspring.llm.adapters.exchange import Answer
 from mainspring.llm.model import Call, ChatReply, ChatRequest, Deadlines, Event, Events, UpstreamError
 from mainspring.llm.protocol.events import Frame, Frames
 from mainspring.llm.protocol.reading import InvalidField

@@ -48,7 +48,7 @@ _HOMES = {
     "mainspring.llm.answers.judges": ["Judge"],
     "mainspring.llm.declaring": ["LanguageModel", "TokenPrice", "UpstreamModel"],
     "mainspring.llm.prompts": ["Prompt", "Variable"],
-    "mainspring.llm.health": ["BreakerRule"],
+    "mainspring.core.circuit_breaker": ["BreakerRule"],
     "mainspring.llm.limits": ["AnswerCache", "Fallback"],
     "mainspring.monitoring.declaring": ["Monitor"],
     "mainspring.monitoring.quality.declared": ["Forecast", "Ranking"],
@@ -92,6 +92,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names} | _G
 __all__ = sorted(_HOME_OF)  # noqa: PLE0605  (a type checker reads the imports below)
 
 if TYPE_CHECKING:
+    from mainspring.core.circuit_breaker import BreakerRule as BreakerRule
     from mainspring.core.errors import MainspringError as MainspringError
     from mainspring.core.expr import col as col
     from mainspring.core.expr import days as days
@@ -166,7 +167,6 @@ if TYPE_CHECKING:
     from mainspring.llm.guarding.declaring import Argument as Argument
     from mainspring.llm.guarding.declaring import Guard as Guard
     from mainspring.llm.guarding.declaring import Tool as Tool
-    from mainspring.llm.health import BreakerRule as BreakerRule
     from mainspring.llm.limits import AnswerCache as AnswerCache
     from mainspring.llm.limits import Fallback as Fallback
     from mainspring.llm.prompts import Prompt as Prompt

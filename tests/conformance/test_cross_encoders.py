@@ -52,9 +52,9 @@ class TestService(CrossEncoderConformance):
 
     @pytest.fixture
     def encoder(self, server: RerankServer) -> ServiceCrossEncoder:
-        return ServiceCrossEncoder(server.upstream, "secret", "small")
+        return ServiceCrossEncoder(server.upstream, lambda: "secret", "small")
 
     @pytest.fixture(params=["silent", "drip"])
     def stalling(self, server: RerankServer, request: pytest.FixtureRequest) -> ServiceCrossEncoder:
         server.wait_s, server.drip = (30.0, False) if request.param == "silent" else (0.0, True)
-        return ServiceCrossEncoder(server.upstream, "", "small")
+        return ServiceCrossEncoder(server.upstream, str, "small")

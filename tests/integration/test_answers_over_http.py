@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -101,7 +102,7 @@ async def test_a_chain_is_reranked_and_one_whose_reranker_stalls_answers_in_time
     retriever = Retriever("judged", collection=books.collection, k=1, mode="vectors", rerank=judge)
     books.chains = [Answers("judged", retriever=retriever, log=Log(sync=True))]
     with rerank_server() as server:
-        books.judge = ServiceCrossEncoder(server.upstream, "", "judge")
+        books.judge = ServiceCrossEncoder(server.upstream, str, "judge")
         async with answer_gateway(books) as asked:
             key = asked.key("endpoint/judged", "tenant/a")
             await body_of(asked, "/answers/judged", key, question=REFUNDS)
@@ -279,7 +280,7 @@ async def test_an_encoders_service_that_is_away_or_wrong_is_said_soon() -> None:
 
         class Elsewhere(WordEncoder):
             def encode(self, texts: Sequence[str]) -> Any:
-                return ServiceEncoder(server, "", "small", self.dimension, for_queries=True).encode(texts)
+                return ServiceEncoder(server, str, "small", self.dimension, within_s=3.0).encode(texts)
 
         books = library(tenant=False)
         books.words = Elsewhere(books.words.dimension)
@@ -304,6 +305,32 @@ async def test_an_encoders_service_that_is_away_or_wrong_is_said_soon() -> None:
                 assert "gives no vectors now" in each.text
                 assert "127.0.0.1" not in each.text
             assert books.opened_for_queries[-2:] == [True, True]
+
+
+@on_a_loop
+async def test_a_silent_encoder_leaves_the_threads_to_searches_by_words() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts, and says nothing
+        server = UpstreamServer("provider", f"http://127.0.0.1:{silent.getsockname()[1]}/v1")
+        service = ServiceEncoder(server, str, "small", 64, within_s=0.5)
+
+        class Elsewhere(WordEncoder):
+            def encode(self, texts: Sequence[str]) -> Any:
+                return service.encode(texts)
+
+        books = library(tenant=False)
+        books.words = Elsewhere(books.words.dimension)
+        async with answer_gateway(books) as asked:
+            other = asked.key("collection/docs")
+            began = time.monotonic()
+            by_vectors = [
+                asyncio.ensure_future(asked.post("/collections/docs/search", {"query": "x"})) for _ in "x" * 30
+            ]
+            await asyncio.sleep(0.1)
+            assert await asked.search(other, query="refunds card", mode="words", k=1)
+            for each in by_vectors:
+                answer = await each
+                assert (answer.status_code, "gives no vectors now" in answer.text) == (503, True)
+            assert time.monotonic() - began < 2.0, "30 searches of half a second in two threads take 7.5 s"
 
 
 # Tenants

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from kit.language_gateway import language_gateway
-from kit.scripted_upstream import scripted
+from kit.scripted_upstream import Heard, Script, scripted
 from kit.waiting import wait_until_async
 from mainspring.core.errors import InvalidDefinition, MainspringError, Unavailable
 from mainspring.core.settings import UpstreamServer
@@ -24,7 +24,7 @@ from mainspring.llm.model import Call, ChatRequest, Message, Text
 from mainspring.project.catalog import memory_catalog
 from mainspring.project.definitions.applied import Applied
 from mainspring.project.definitions.loading import load_definitions
-from mainspring.project.language_models import AppliedModels
+from mainspring.project.language_models import AppliedModels, _Failing
 from mainspring.project.served_definitions import CatalogDefinitions
 from mainspring.project.settings import load_settings
 from mainspring.security.model import Principal
@@ -108,6 +108,55 @@ def test_an_upstream_whose_key_cannot_be_read_takes_only_its_own_models_away(tmp
         assert [each.status_code for each in answers] == [200, 503]
         assert "A key or a certificate of the upstream 'elsewhere'" in answers[1].text
         assert "hidden" not in answers[1].text
+
+    asyncio.run(body())
+
+
+def test_a_key_that_is_mended_on_disk_is_used_without_a_restart(tmp_path: Path) -> None:
+    applied = Applied(memory_catalog())
+    project: Any = SimpleNamespace(applied=applied)
+    applied.replace(contents(tmp_path, declared("assistant")), 1)
+    key_file = tmp_path / "provider.key"
+
+    def write(key: str, *, anew: bool = False) -> None:
+        """Write in place, or a new file in its place, as a mounted secret is changed."""
+        beside = tmp_path / "beside" if anew else key_file
+        beside.touch(mode=0o600)
+        beside.write_text(key)
+        beside.replace(key_file)
+
+    def answer(heard: Heard) -> Script:
+        said = f"No key {heard.headers['authorization']}."
+        return Script() if heard.headers["authorization"] == "Bearer right" else Script(status=401, error=said)
+
+    async def body() -> None:
+        with scripted() as upstream:
+            upstream.usual = answer
+            servers = {"LOCAL": UpstreamServer("local", upstream.url, key_file=key_file)}
+            models = AppliedModels(CatalogDefinitions(project).read, servers)
+            models.start()
+            await wait_until_async(lambda: "assistant" in known(models), "the model")
+
+            async def asked() -> str:
+                try:
+                    return (await models.current()["assistant"].answering.chat(ASKED, CALL)).choices[0].message.text
+                except MainspringError as error:
+                    return str(error)
+
+            assert "cannot be read" in await asked()
+            write("wrong", anew=True)
+            await wait_until_async(lambda: not isinstance(known(models)["assistant"].answering, _Failing), "the file")
+            for place, (wrong, anew) in enumerate([("wrong", True), ("other", False), ("third", True)]):
+                if place:
+                    write(wrong, anew=anew)
+                assert "status 401" in await asked(), wrong
+                write("right", anew=not anew)
+                assert (await asked()).startswith("The train"), wrong
+            write("")  # as in the middle of a change
+            assert (await asked()).startswith("The train")
+            key_file.unlink()
+            assert (await asked()).startswith("The train")
+            await models.stop()
 
     asyncio.run(body())
 

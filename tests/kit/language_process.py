@@ -18,12 +18,12 @@ from pathlib import Path
 
 from kit.language_gateway import language_gateway, language_model
 from kit.serving import Kit
+from mainspring.core.circuit_breaker import BreakerRule
 from mainspring.core.environment import for_child
 from mainspring.core.settings import Limits, UpstreamServer, Url
 from mainspring.llm.adapters.redis_budgets import RedisBudgets
 from mainspring.llm.answering import Shared, assemble
 from mainspring.llm.budgets import Budgets
-from mainspring.llm.health import BreakerRule
 from mainspring.llm.limits import AnswerCache, Fallback
 from mainspring.llm.machine_budgets import MachineBudgets
 from mainspring.security.quota import Quota

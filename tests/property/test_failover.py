@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from kit.depth import examples
 from kit.scripted_upstreams import UNSEEN, ScriptedUpstream, Step, asked, call
 from kit.virtual_time import now, run
+from mainspring.core.circuit_breaker import Breaker, BreakerRule
 from mainspring.core.errors import Invalid, Overloaded
 from mainspring.core.time import SECOND
 from mainspring.llm.declaring import TokenPrice
 from mainspring.llm.failover import Candidate, Failover
-from mainspring.llm.health import Breaker, BreakerRule, Latency
+from mainspring.llm.latency import Latency
 from mainspring.llm.limits import Fallback, repeatable
 from mainspring.llm.model import Call, ChatRequest, Deadlines, Tool, UpstreamError
 

@@ -21,7 +21,7 @@ from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.failover import Candidate, Failover
 from mainspring.llm.machine_budgets import MachineBudgets
 from mainspring.llm.model import Call, ChatRequest, UpstreamError
-from mainspring.llm.ports import Answering, CountsTokens, Upstream
+from mainspring.llm.ports import Answering, CountsTokens, HasKey, Upstream
 from mainspring.llm.queueing import Admission, FairQueue
 from mainspring.llm.schemas import SchemaChecked
 from mainspring.llm.upstream_states import UpstreamStates
@@ -113,12 +113,13 @@ def assemble(model: LanguageModel, upstreams: Mapping[str, Upstream], shared: Sh
         )
     candidates, states = [], []
     for each in known:
-        asked: Answering = upstreams[each.upstream]
+        asked: Answering = (upstream := upstreams[each.upstream])
         queue = None
         if each.capacity is not None:
             queue = FairQueue(max(1, each.capacity // shared.workers), model.queue)
             asked = Admitted(asked, model, Admission(queue, shared.now), shared.now)
-        candidates.append(Candidate(each.upstream, each.model, asked, each.price, model.fallback.breaker))
+        key = upstream.key if isinstance(upstream, HasKey) else str
+        candidates.append(Candidate(each.upstream, each.model, asked, each.price, model.fallback.breaker, key))
         states.append((candidates[-1], queue))
     shared.states.take(model.name, states)
     answering: Answering = Accounted(Failover(candidates, model.fallback, shared.now), model, shared.budgets)

@@ -16,11 +16,12 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from mainspring.core.circuit_breaker import Breaker, BreakerRule
 from mainspring.core.errors import Overloaded
 from mainspring.core.time import MILLISECOND, SECOND, parse_duration
 from mainspring.llm.counting import event_bytes
 from mainspring.llm.declaring import TokenPrice
-from mainspring.llm.health import Breaker, BreakerRule, Latency
+from mainspring.llm.latency import Latency
 from mainspring.llm.limits import DECLARED, LATENCY, PRICE, Fallback, repeatable
 from mainspring.llm.model import (
     Attempt,
@@ -52,14 +53,35 @@ class Candidate:
     Args:
         name: Of the upstream.
         model: Name of the model there.
+        key: Tells our key for it.
     """
 
-    def __init__(self, name: str, model: str, answering: Answering, price: TokenPrice, rule: BreakerRule) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        answering: Answering,
+        price: TokenPrice,
+        rule: BreakerRule,
+        key: Callable[[], str] = str,
+    ) -> None:
         self.name, self.model = name, model
+        self.key = key
+        self._denied: str | None = None  # the key that was not accepted last
         self.answering = answering
         self.price = price
         self.breaker = Breaker(rule)
         self.latency = Latency()
+
+    def denied(self, key: str) -> None:
+        """Note a key that it does not accept."""
+        self._denied = key
+
+    def renew(self) -> None:
+        """Take it for healthy again where it was asked with another key than ours is now."""
+        if self._denied is not None and self._denied != self.key():
+            self._denied = None
+            self.breaker.reset()
 
 
 class _Opened(Generic[T]):
@@ -209,6 +231,8 @@ class Failover:
     def _healthy(self, but: Sequence[Candidate]) -> Candidate | None:
         """Claim the best upstream that takes calls now."""
         now = self._now()
+        for candidate in self.candidates:
+            candidate.renew()
         candidates: Iterable[Candidate] = self.candidates
         if self._fallback.order != DECLARED:
             candidates = sorted(candidates, key=self._rank)
@@ -272,12 +296,14 @@ class Failover:
         began = self._now()
         deadlines = msgspec.structs.replace(call.deadlines, first=max(1, until - began))
         attempt = Attempt(upstream=candidate.name, model=candidate.model)
-        ended = False
+        key, ended = candidate.key(), False
         try:
             value = await ask(candidate, msgspec.structs.replace(call, deadlines=deadlines, attempt=attempt))
             ended = True
         except UpstreamError as error:
             ended = True
+            if error.kind == "denied":
+                candidate.denied(key)
             self._ended(candidate, error)
             raise
         finally:

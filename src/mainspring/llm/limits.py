@@ -7,9 +7,9 @@ from typing import Literal
 
 import msgspec
 
+from mainspring.core.circuit_breaker import BreakerRule
 from mainspring.core.errors import Invalid
 from mainspring.core.time import parse_duration
-from mainspring.llm.health import BreakerRule
 from mainspring.llm.model import ChatRequest
 from mainspring.security.quota import REFUSE, Quota
 

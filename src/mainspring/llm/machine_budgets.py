@@ -155,6 +155,12 @@ class MachineBudgets:
         held = Counts(folder / RESERVATIONS, held=True)
         return cls(spent or Counts(folder / FILE), held, folder / _LOCK, clock, lease_s)
 
+    def open(self) -> None:
+        """Map the counts; raises as of `Counts.open`. Otherwise the first call that a quota limits maps them, and waits
+        for no other process that does so."""
+        self._spent.open()
+        self._held.open()
+
     def now(self) -> int:
         """Return the current instant, UTC epoch microseconds."""
         return self._clock.now()

@@ -71,6 +71,15 @@ class Upstream(Answering, Protocol):
 
 
 @runtime_checkable
+class HasKey(Protocol):
+    """An upstream that is asked with an API key."""
+
+    def key(self) -> str:
+        """Return the key as it is now; empty for none."""
+        ...
+
+
+@runtime_checkable
 class CountsTokens(Protocol):
     """An upstream that counts the tokens of a prompt."""
 

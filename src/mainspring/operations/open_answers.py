@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import cache, partial
 from typing import TypeVar
 
 from msgspec.structs import replace
 
+from mainspring.core.errors import MainspringError
 from mainspring.core.ids import new_id
+from mainspring.llm.answering import assemble
 from mainspring.llm.answers.chain import AnswerChain
 from mainspring.llm.answers.declaring import Answers
 from mainspring.llm.answers.recording import AnswerLog
 from mainspring.llm.answers.retrieving import CollectionRetrieving
 from mainspring.llm.answers.serving import OpenAnswers
+from mainspring.llm.budgets import Budgets
 from mainspring.llm.declaring import LanguageModel
+from mainspring.llm.machine_budgets import MachineBudgets
 from mainspring.llm.model import Call
-from mainspring.llm.ports import Answering, Upstream
+from mainspring.llm.ports import Answering
+from mainspring.llm.usage import FOLDER as USAGE
+from mainspring.llm.usage import Usages, Watched
 from mainspring.operations.answer_versions import declaration, declared_name, route_of
 from mainspring.operations.collections import opened, words_of
 from mainspring.project import Project
 from mainspring.project.guards import guarded
-from mainspring.project.language_models import build_upstream
+from mainspring.project.language_models import OpenUpstreams, shared_budgets, shared_parts
 from mainspring.project.retrieval import quoting, reranking
 from mainspring.registry.processes import local_user
 from mainspring.security.model import Principal
 from mainspring.serving.plane.lane import monotonic_us
+from mainspring.serving.plane.slots import folder
 from mainspring.vectors.declaring import Collection
 from mainspring.vectors.model import Build, Mode
 from mainspring.vectors.ports import Encoder, TextIndex, VectorIndex
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 Models = Callable[[LanguageModel], Answering]  # returns what answers for a language model
 
@@ -92,24 +102,45 @@ def searched(
 
 
 def run(project: Project, act: Callable[[Models], Awaitable[T]]) -> T:
-    """Return what an act with language models returns, on an event loop of its own, with their upstreams open."""
+    """Return what an act with language models returns, on an event loop of its own.
+
+    Their calls are held to the same budgets as those of the gateway, and counted in the same table of usage. An
+    upstream is opened once a model needs it.
+    """
 
     async def running() -> T:
         async with AsyncExitStack() as stack:
-            upstreams: dict[str, Upstream] = {}
-            for server in project.settings.upstreams.values():
-                if server.url:
-                    upstreams[server.name] = build_upstream(server)
-                    stack.push_async_callback(upstreams[server.name].close)
-            assemble = guarded(project)
+            upstreams = OpenUpstreams(project.settings.upstreams)
+            stack.push_async_callback(upstreams.close)
+            usages = Usages(project.settings.state / USAGE, project.wall)
+            stack.push_async_callback(_written, usages)
+            budgets = cache(lambda: _budgets(project, stack))
+            put_together = cache(lambda: guarded(project, partial(assemble, shared=shared_parts(project, budgets()))))
 
             def answering(model: LanguageModel) -> Answering:
-                wanted = {each.upstream for each in model.upstreams}
-                return assemble(model, {name: each for name, each in upstreams.items() if name in wanted})
+                if model.quotas and isinstance(machine := budgets(), MachineBudgets):
+                    machine.open()
+                return Watched(put_together()(model, upstreams.of(model)), model.name, usages, monotonic_us)
 
             return await act(answering)
 
     return asyncio.run(running())
+
+
+def _budgets(project: Project, stack: AsyncExitStack) -> Budgets:
+    """Return the budgets that the gateways of this machine count in."""
+    budgets = shared_budgets(project) or MachineBudgets.within(folder(project.settings.state), project.wall)
+    stack.push_async_callback(budgets.close)
+    return budgets
+
+
+async def _written(usages: Usages) -> None:
+    try:
+        await usages.flush()
+    except MainspringError as error:  # an answer that was paid for is not lost for that
+        _log.error("The usage of language models cannot be written: %s", error)
+    finally:
+        usages.close()
 
 
 def local_call(declared: Answers) -> Call:

@@ -10,7 +10,7 @@ from mainspring.core.errors import Invalid
 from mainspring.operations.findings import Finding, well
 from mainspring.project import Project
 from mainspring.project.receivers import variable
-from mainspring.security.secrets import read_private
+from mainspring.project.upstreams import key_of
 
 _CHECK = "upstreams"
 
@@ -28,8 +28,7 @@ def unreadable(project: Project) -> Iterator[Finding]:
     """Yield upstreams with a key or a certificate that cannot be read: a gateway does without these."""
     for each in project.settings.upstreams.values():
         try:
-            if each.key_file is not None:
-                read_private(each.key_file, f"key of the upstream {each.name!r}")
+            key_of(each)
             if each.url.startswith("https:"):
                 Certificates(each.ca, each.cert, each.cert_key).context()
         except Invalid as error:

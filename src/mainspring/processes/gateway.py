@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mainspring.llm.answering import Shared, assemble, local_budgets
+from mainspring.llm.answering import assemble, local_budgets
 from mainspring.llm.budgets import Budgets
 from mainspring.llm.machine_budgets import MachineBudgets
 from mainspring.llm.surface import LanguageSurface
@@ -27,7 +27,7 @@ from mainspring.project import Project
 from mainspring.project.executors import executors
 from mainspring.project.explainers import load_explainer
 from mainspring.project.guards import guarded
-from mainspring.project.language_models import AppliedModels, ErasureMark, shared_budgets
+from mainspring.project.language_models import AppliedModels, ErasureMark, shared_budgets, shared_parts
 from mainspring.project.retrieval import Retrieval
 from mainspring.project.settings import child_arguments
 from mainspring.security.keys import Authenticator
@@ -35,7 +35,6 @@ from mainspring.serving.http.gateway import Gateway
 from mainspring.serving.http.server import serve
 from mainspring.serving.plane.counts import FILE, Counts
 from mainspring.serving.plane.slots import Slots, folder
-from mainspring.vectors.declaring import Encoder
 
 if TYPE_CHECKING:
     from mainspring.serving.plane.tracing import Tracing
@@ -59,7 +58,7 @@ def build_gateway(
         budgets = local_budgets()
     usages = Usages(project.settings.state / USAGE, project.wall)
     erasures = ErasureMark(lambda: project.erasures)
-    shared = Shared(budgets, workers, lambda name: project.encoder(Encoder(name), for_queries=True), erasures=erasures)
+    shared = shared_parts(project, budgets, workers, erasures)
     return Gateway(
         routes=catalog,
         bundles=project.bundles,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
@@ -20,9 +20,9 @@ from mainspring.llm.guarding.calls import Ruling, parsed
 from mainspring.llm.guarding.fingerprints import Fingerprints
 from mainspring.llm.held_calls import HeldCall
 from mainspring.llm.ports import Answering, Upstream
+from mainspring.project.upstreams import key_of
 from mainspring.security.model import Kind, Principal
 from mainspring.security.people import KEY
-from mainspring.security.secrets import read_private
 from mainspring.security.tool_calls import ToolCallPolicies
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ def guarded(project: Project, inner: Assemble = assemble) -> Assemble:
     """Return what puts a language model's guard, where it has one, before all else that stands before its upstreams."""
 
     @cache
-    def installation() -> tuple[bytes, ToolCallPolicies, Fingerprints]:
+    def installation() -> tuple[bytes, ToolCallPolicies, InstallationSecrets]:
         return (
             hmac.digest(project.pepper, b"canaries of language models", "sha256"),
             ToolCallPolicies(project.settings.project, project.policy_files),
-            Fingerprints(installation_secrets(project.settings)),
+            InstallationSecrets(project.settings),
         )
 
     def hold(model: str, ruling: Ruling, caller: Principal) -> HeldCall | None:
@@ -73,16 +73,41 @@ def recorded(caller: Principal) -> str:
     return f"{caller.kind}:{caller.id}"
 
 
+class InstallationSecrets:
+    """Fingerprints of the profile's secrets. A key of an upstream that its file has later is added to those before."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._servers = settings.upstreams
+        self._keys: dict[str, Callable[[], str]] = {}
+        self._texts = dict.fromkeys(_fixed_secrets(settings))
+        self._prints: Fingerprints | None = None
+
+    def __call__(self) -> Fingerprints:
+        new = [each for each in self.keys() if each not in self._texts]
+        if new or self._prints is None:
+            self._texts.update(dict.fromkeys(new))
+            self._prints = Fingerprints(self._texts)
+        return self._prints
+
+    def keys(self) -> Iterator[tuple[str, str]]:
+        """Yield the keys of upstreams, without those that cannot be read: nobody here knows them."""
+        for name, server in self._servers.items():
+            if name not in self._keys:
+                with suppress(Invalid):
+                    self._keys[name] = key_of(server)
+            if name in self._keys:
+                yield f"key of upstream {name}", self._keys[name]()
+
+
 def installation_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield the secrets of the profile, with a name for each: keys of upstreams, passwords of servers, and those of
-    receivers, webhooks and the identity provider. A key that cannot be read is not among them: nobody here knows it.
+    receivers, webhooks and the identity provider.
     """
-    for name, server in settings.upstreams.items():
-        key = server.key
-        if server.key_file is not None:
-            with suppress(Invalid):
-                key = read_private(server.key_file, f"key of the upstream {server.name!r}").decode("latin-1").strip()
-        yield f"key of upstream {name}", key
+    yield from InstallationSecrets(settings).keys()
+    yield from _fixed_secrets(settings)
+
+
+def _fixed_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     for name, receiver in settings.receivers.items():
         yield f"secret of receiver {name}", receiver.secret
     yield "secret of webhooks", settings.webhook_secret

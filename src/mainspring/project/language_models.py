@@ -15,7 +15,7 @@ from mainspring.core.errors import Invalid, MainspringError, NotReady, Unavailab
 from mainspring.core.settings import UpstreamServer
 from mainspring.llm.adapters.anthropic import AnthropicUpstream
 from mainspring.llm.adapters.openai import OpenAIUpstream
-from mainspring.llm.answering import Assemble, Served, assemble
+from mainspring.llm.answering import Assemble, Served, Shared, assemble
 from mainspring.llm.answers.served import ServedChain
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Events
@@ -25,8 +25,9 @@ from mainspring.project.backends.retrieval import BUDGETS
 from mainspring.project.receivers import variable
 from mainspring.project.retrieval import Retrieval
 from mainspring.project.served_definitions import MODEL, ServedDefinitions
+from mainspring.project.upstreams import key_of
 from mainspring.security.ports import Erasures
-from mainspring.security.secrets import read_private
+from mainspring.vectors.declaring import Encoder
 from mainspring.vectors.served import ServedCollection
 
 if TYPE_CHECKING:
@@ -59,11 +60,69 @@ def build_upstream(server: UpstreamServer) -> Upstream:
     Raises:
         Invalid: A file of its settings cannot be read.
     """
-    key = server.key
-    if server.key_file is not None:
-        key = read_private(server.key_file, f"key of the upstream {server.name!r}").decode("latin-1").strip()
+    key = key_of(server)
     tls = Certificates(server.ca, server.cert, server.cert_key).context() if server.url.startswith("https:") else None
     return _UPSTREAMS[server.protocol](server.name, server.url, key, tls=tls)
+
+
+class OpenUpstreams:
+    """The profile's upstreams, each opened when a language model first needs it. Belongs to one event loop.
+
+    Args:
+        servers: Upstreams by `receivers.variable` of their names.
+    """
+
+    def __init__(self, servers: Mapping[str, UpstreamServer]) -> None:
+        self._servers = servers
+        self._open: dict[str, Upstream] = {}
+        self._unopened: dict[str, str] = {}  # name -> why, as it was logged
+
+    def of(self, model: LanguageModel) -> dict[str, Upstream]:
+        """Return the upstreams of a language model that the profile has, by the names that it gives them.
+
+        Raises:
+            NotReady: Files of all of them cannot be read.
+        """
+        names = [each.upstream for each in model.upstreams]
+        for name in names:
+            self._try(variable(name))
+        known = {name: self._open[variable(name)] for name in names if variable(name) in self._open}
+        unopened = [name for name in names if variable(name) in self._unopened]
+        if unopened and not known:
+            raise NotReady(
+                f"A key or a certificate of the upstream {unopened[0]!r} of the language model {model.name!r} "
+                "cannot be read.",
+                fix="`mainspring doctor` says why; it is used as soon as that is corrected.",
+            )
+        return known
+
+    def mended(self) -> set[str]:
+        """Open those of which a file could not be read, and return the names of the ones that are open now."""
+        return {name for name in tuple(self._unopened) if self._try(name)}
+
+    async def close(self) -> None:
+        """Close those that are open."""
+        for each in self._open.values():
+            await each.close()
+
+    def _try(self, name: str) -> bool:
+        server = self._servers.get(name)
+        if name in self._open or server is None or not server.url:
+            return name in self._open
+        try:
+            self._open[name] = build_upstream(server)
+        except Invalid as error:  # the others are used
+            if self._unopened.get(name) != str(error):
+                _log.error("The upstream %r is not used: %s", server.name, error)
+            self._unopened[name] = str(error)
+            return False
+        self._unopened.pop(name, None)
+        return True
+
+
+def shared_parts(project: Project, budgets: Budgets, workers: int = 1, erasures: Callable[[], str] = str) -> Shared:
+    """Return the parts that all language models of a process of the project share."""
+    return Shared(budgets, workers, lambda name: project.encoder(Encoder(name), for_queries=True), erasures=erasures)
 
 
 def declared_models(applied: Applied) -> dict[str, LanguageModel]:
@@ -120,11 +179,9 @@ class AppliedModels:
     ) -> None:
         self._erasures = erasures
         self._read = read
-        self._servers = servers
         self._assemble = put_together
         self._retrieval = retrieval
-        self._upstreams: dict[str, Upstream] = {}
-        self._unopened: set[str] = set()
+        self._upstreams = OpenUpstreams(servers)
         self._served: Mapping[str, Served] | None = None
         self._text = ""
         self._contents: dict[str, str] = {}
@@ -144,28 +201,17 @@ class AppliedModels:
         return {} if self._retrieval is None else self._retrieval.collections
 
     def start(self) -> None:
-        self._open()
         loop = asyncio.get_running_loop()
         self._following = [loop.create_task(self._follow())]
         if self._erasures is not None:
             self._following.append(loop.create_task(self._follow_erasures(self._erasures)))
-
-    def _open(self) -> None:
-        for name, server in self._servers.items():
-            try:
-                if server.url:
-                    self._upstreams[name] = build_upstream(server)
-            except Invalid as error:  # the others are served
-                _log.error("The upstream %r is not used: %s", server.name, error)
-                self._unopened.add(name)
 
     async def stop(self) -> None:
         for task in self._following:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        for each in self._upstreams.values():
-            await each.close()
+        await self._upstreams.close()
         if self._retrieval is not None:
             self._retrieval.close()
 
@@ -190,13 +236,15 @@ class AppliedModels:
 
     async def _look(self) -> None:
         text = await asyncio.to_thread(self._read)
-        if text is self._text and self._served is not None:
+        mended = await asyncio.to_thread(self._upstreams.mended)
+        if text is self._text and self._served is not None and not mended:
             return
         told = await asyncio.to_thread(msgspec.json.decode, text or "{}", type=ServedDefinitions)
         before, served = self._served or {}, {}
         for name, content in told.of(MODEL).items():
-            if self._contents.get(name) == content and name in before:  # its queues and health go on
-                served[name] = before[name]
+            same = self._contents.get(name) == content and name in before
+            if same and mended.isdisjoint(variable(each.upstream) for each in before[name].model.upstreams):
+                served[name] = before[name]  # its queues and health go on
                 continue
             try:
                 model = msgspec.json.decode(content, type=LanguageModel)
@@ -210,16 +258,8 @@ class AppliedModels:
         self._served, self._text = served, text
 
     def _serve(self, model: LanguageModel) -> Served:
-        names = {each.upstream: self._upstreams.get(variable(each.upstream)) for each in model.upstreams}
-        known = {name: found for name, found in names.items() if found is not None}
-        unopened = [name for name in names if variable(name) in self._unopened]
         try:
-            if unopened and not known:
-                raise NotReady(
-                    f"A key or a certificate of the upstream {unopened[0]!r} of the language model {model.name!r} "
-                    "cannot be read.",
-                    fix="`mainspring doctor` says why; correct it, then start the gateway again.",
-                )
+            known = self._upstreams.of(model)
             return Served(model, self._assemble(model, known), known)
         except MainspringError as error:
             _log.error("%s", error)

@@ -7,7 +7,7 @@ use.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from mainspring.core.settings import Address, UpstreamServer
 from mainspring.project.receivers import variable
 from mainspring.project.setting_values import flag
 from mainspring.project.sign_in import path, text
+from mainspring.security.secrets import PrivateText
 
 PROTOCOLS = ("openai", "anthropic")
 _FIELDS = ("url", "key", "key_file", "protocol", "ca", "cert", "cert_key", "in_clear")
@@ -46,6 +47,17 @@ def read_upstreams(root: Path, given: Any, environment: Mapping[str, str]) -> di
         if matched := _VARIABLE.fullmatch(each):
             found.setdefault(matched[1], {"name": matched[1].lower()})[matched[2].lower()] = value
     return {key: _upstream(root, values) for key, values in found.items()}
+
+
+def key_of(server: UpstreamServer) -> Callable[[], str]:
+    """Return what tells the key of an upstream, empty for none: a key in a file as the file has it now.
+
+    Raises:
+        Invalid: The file cannot be read.
+    """
+    if server.key_file is not None:
+        return PrivateText(server.key_file, f"key of the upstream {server.name!r}")
+    return lambda: server.key
 
 
 def _upstream(root: Path, values: Mapping[str, Any]) -> UpstreamServer:

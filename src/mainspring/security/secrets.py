@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import stat
+import time
 from pathlib import Path
 
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.core.files import write_once
+
+_FRESH_NS = 50_000_000  # after a change, within which the same clock tick may hold another one
+
+_log = logging.getLogger(__name__)
 
 
 def load_or_create(path: Path, size: int = 32) -> bytes:
@@ -47,6 +53,52 @@ def read_private(path: Path, what: str) -> bytes:
     if mode & 0o077 & ~(0o640 if status.st_uid == 0 else 0o600):
         raise Invalid(f"The {what} {path} is readable by other users (mode {mode:o}).", fix=f"run `chmod 600 {path}`.")
     return content
+
+
+class PrivateText:
+    """Text of a private file, such as an API key, as the file has it now: it is read again after each change.
+
+    While the file cannot be read or is empty, as in the middle of a change, the text from before stays.
+
+    Args:
+        what: What the file is, for messages.
+
+    Raises:
+        Invalid: The file cannot be read, others can read it, or its text does not fit in a header.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        self._path, self._what = path, what
+        self._state = self._now()
+        self._text = self._read()
+
+    def __call__(self) -> str:
+        state = self._now()
+        if state != self._state:
+            try:
+                self._text = self._read() or self._text
+            except Invalid as error:
+                _log.error("The %s stays as it was: %s", self._what, error)
+            fresh = state is not None and time.time_ns() - state[-1] < _FRESH_NS
+            self._state = None if fresh else state
+        return self._text
+
+    def _now(self) -> tuple[int, ...] | None:
+        """Return the identity of the file's content, with the time of its last change at the end."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+    def _read(self) -> str:
+        text = read_private(self._path, self._what).decode("latin-1").strip()
+        if not text.isascii() or " " in text or (text and not text.isprintable()):
+            raise Invalid(
+                f"The {self._what} {self._path} has other characters than a header has.",
+                fix="write it as it was given.",
+            )
+        return text
 
 
 def _read(path: Path, size: int) -> bytes:

@@ -61,6 +61,8 @@ class Encoder:
         service: Service of the profile's settings that serves OpenAI's `/v1/embeddings`; empty for a registered model.
         dimension: Length of the vectors; a service needs it.
         most_tokens: Tokens of a text that a service takes.
+        timeout: Time that a service has for the connection, and again for the vectors of a query. One that lets it pass
+            again and again is not asked for a while. Builds wait longer.
 
     Raises:
         Invalid: A value is not possible, or a service lacks its dimension.
@@ -72,10 +74,12 @@ class Encoder:
     service: str = ""
     dimension: int | None = None
     most_tokens: int | None = None
+    timeout: str | int = "3s"
     description: str = ""
 
     def __post_init__(self) -> None:
         check_id(self.name, "encoder")
+        _check_timeout(f"Encoder {self.name!r}", self.timeout)
         for value in (self.model, self.service, self.description):
             expect(value, str, f"A text of encoder {self.name!r}", fix="write texts.")
         for number in (self.dimension, self.most_tokens):
@@ -90,6 +94,11 @@ class Encoder:
     def reference(self) -> str:
         """Model that it names."""
         return self.model or self.name
+
+    @property
+    def within_s(self) -> float:
+        """Its timeout in seconds."""
+        return parse_duration(self.timeout) / SECOND
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +127,7 @@ class Reranker:
         check_id(self.name, "reranker")
         for value in (self.model, self.service, self.description):
             expect(value, str, f"A text of reranker {self.name!r}", fix="write texts.")
-        if not 0 < parse_duration(self.timeout) <= MINUTE:
-            raise Invalid(f"Reranker {self.name!r} has the timeout {self.timeout!r}.", fix='write "2s", up to "1m".')
+        _check_timeout(f"Reranker {self.name!r}", self.timeout)
         declare(self)
 
     @property
@@ -281,6 +289,11 @@ class Collection:
         columns = [self.source.name, self.text, self.key, self.tenant]
         made = _digest([_LAYOUT, self.recipe(encoder_digest), dimension, self.metric, fields, columns])
         return f"{self.name}-{made[:_DIGITS]}"
+
+
+def _check_timeout(what: str, timeout: str | int) -> None:
+    if not 0 < parse_duration(timeout) <= MINUTE:
+        raise Invalid(f"{what} has the timeout {timeout!r}.", fix='write "2s", up to "1m".')
 
 
 def _digest(value: object) -> str:

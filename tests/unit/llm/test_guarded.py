@@ -66,13 +66,14 @@ class Desk:
     def __init__(self, model: Scripted, guard: Guard = GUARD) -> None:
         self.model = model
         self.noticed: list[Noticed] = []
+        prints = Fingerprints([("crm", SECRET)])
         self.guarded = Guarded(
             model,
             "desk",
             guard,
             key=b"k" * 32,
             permits=ToolCallPolicies().permits,
-            secrets=Fingerprints([("crm", SECRET)]),
+            secrets=lambda: prints,
             notice=self.noticed.append,
         )
 

@@ -13,10 +13,10 @@ from prometheus_client.core import Metric
 
 from kit.console.flights import Project
 from kit.scripted_upstreams import ScriptedUpstream, Step, asked, call
+from mainspring.core.circuit_breaker import BreakerRule
 from mainspring.core.errors import MainspringError
 from mainspring.llm.answering import Shared, assemble
 from mainspring.llm.declaring import LanguageModel, UpstreamModel
-from mainspring.llm.health import BreakerRule
 from mainspring.llm.limits import Fallback
 from mainspring.llm.usage import Usages
 from mainspring.operations.upstream_health import GuardActs, UpstreamHealth, guard_acts, upstream_health

@@ -8,8 +8,9 @@ import pytest
 
 from mainspring.core.errors import Invalid
 from mainspring.core.settings import UpstreamServer
-from mainspring.project.guards import installation_secrets
+from mainspring.project.guards import InstallationSecrets, installation_secrets
 from mainspring.project.settings import load_settings
+from mainspring.security.secrets import PrivateText
 
 
 def upstreams(root: Path, table: str = "", **environment: str) -> dict[str, UpstreamServer]:
@@ -37,7 +38,31 @@ def test_a_key_that_cannot_be_read_takes_no_other_secret_away(tmp_path: Path) ->
     upstreams(tmp_path, table)
     environment = {"MAINSPRING_LLM_CLAUDE_URL": "https://api.example.org/v1", "MAINSPRING_LLM_CLAUDE_KEY": "s3cret"}
     found = dict(installation_secrets(load_settings(tmp_path, environment=environment)))
-    assert (found["key of upstream GPU"], found["key of upstream CLAUDE"]) == ("", "s3cret")
+    assert "key of upstream GPU" not in found
+    assert found["key of upstream CLAUDE"] == "s3cret"
+
+
+def test_a_key_that_is_changed_on_disk_is_a_secret_beside_the_one_before(tmp_path: Path) -> None:
+    table = '[profiles.local.llm.upstreams.gpu]\nurl = "http://127.0.0.1:8000/v1"\nkey_file = "provider.key"\n'
+    upstreams(tmp_path, table)
+    secrets = InstallationSecrets(load_settings(tmp_path, environment={}))
+    keys = ["firstkey0123456789", "secondkey0123456789"]
+    assert [secrets().name_of(key) for key in keys] == [None, None]
+    for count, key in enumerate(keys, 1):
+        (tmp_path / "provider.key").touch(mode=0o600)
+        (tmp_path / "provider.key").write_text(key)
+        assert [secrets().name_of(each) is not None for each in keys] == [place < count for place in range(2)]
+    assert secrets() is secrets()
+
+
+def test_a_key_that_fits_in_no_header_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "k").touch(mode=0o600)
+    for text in ("a key", "key\r\nHost: x", "schl\u00fcssel"):
+        (tmp_path / "k").write_text(text)
+        with pytest.raises(Invalid, match="other characters than a header has"):
+            PrivateText(tmp_path / "k", "key")
+    (tmp_path / "k").write_text("key\n")
+    assert PrivateText(tmp_path / "k", "key")() == "key"
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_scores_are_those_of_transformers(tmp_path: Path) -> None:
 
 
 def test_a_service_gets_the_texts_once_and_its_scores_are_in_their_order(server: RerankServer) -> None:
-    encoder = ServiceCrossEncoder(server.upstream, "secret", "judge-v1")
+    encoder = ServiceCrossEncoder(server.upstream, lambda: "secret", "judge-v1")
     texts = ["one", "two", "three"]
     assert encoder.score("which", texts, within_s=9) == [score("which", text) for text in texts]
     body = {"model": "judge-v1", "query": "which", "documents": texts, "top_n": 3}
@@ -103,7 +103,7 @@ STATUSES = [(401, Denied), (403, Denied), (404, Invalid), (422, Invalid), (429, 
 def test_a_status_is_told_once_without_the_key(server: RerankServer, status: int, kind: type[MainspringError]) -> None:
     server.status = status
     with pytest.raises(kind, match=f"status {status}") as failed:
-        ServiceCrossEncoder(server.upstream, "secret", "judge").score("a", ["b"], within_s=9)
+        ServiceCrossEncoder(server.upstream, lambda: "secret", "judge").score("a", ["b"], within_s=9)
     assert "secret" not in str(failed.value)
     assert len(server.asked) == 1
 
@@ -121,7 +121,7 @@ LIES: dict[str, Callable[[list[Any]], Any]] = {
 def test_an_answer_that_is_none_is_unavailable(server: RerankServer, lie: str) -> None:
     server.change = LIES[lie]
     with pytest.raises(Unavailable, match="'judge'"):
-        ServiceCrossEncoder(server.upstream, "", "m").score("a", ["b", "c"], within_s=9)
+        ServiceCrossEncoder(server.upstream, str, "m").score("a", ["b", "c"], within_s=9)
 
 
 def test_a_service_is_named_by_the_profile(server: RerankServer) -> None:

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ import pytest
 from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound, Unavailable
 from mainspring.core.settings import UpstreamServer
 from mainspring.project.backends.retrieval import service_encoder
-from mainspring.vectors.adapters import encoder_service
+from mainspring.vectors.adapters import service_calls
 from mainspring.vectors.adapters.encoder_service import ServiceEncoder
 from mainspring.vectors.declaring import Encoder
 from mainspring.vectors.model import EncoderAway
@@ -56,7 +56,8 @@ class Provider:
 
     def encoder(self, key: str = "secret", dimension: int = 2, *, for_queries: bool = False) -> ServiceEncoder:
         server = UpstreamServer("local", f"http://127.0.0.1:{self.server.server_port}/v1")
-        return ServiceEncoder(server, key, "small", dimension, for_queries=for_queries, sleep=self.waited.append)
+        within_s = 3.0 if for_queries else None
+        return ServiceEncoder(server, lambda: key, "small", dimension, within_s=within_s, sleep=self.waited.append)
 
 
 @pytest.fixture
@@ -119,25 +120,55 @@ def test_a_query_is_tried_once_more_and_waits_shortly(provider: Provider) -> Non
     provider.server.shutdown()
     provider.server.server_close()
     with pytest.raises(EncoderAway, match="does not answer"):
-        encoder.encode(["abcd"])
+        provider.encoder(for_queries=True).encode(["abcd"])
     assert provider.waited[-1] == 0.25
 
 
-def test_a_query_waits_for_no_service_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder_service, "QUERIES", replace(encoder_service.QUERIES, within_s=0.6, away_s=60.0))
+def test_queries_wait_for_a_silent_service_twice_and_then_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_000_000]
+    monkeypatch.setattr(service_calls, "_now", lambda: now[0])
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts, and says nothing
         server = UpstreamServer("silent", f"http://127.0.0.1:{silent.getsockname()[1]}/v1")
         waited: list[float] = []
-        encoder = ServiceEncoder(server, "", "small", 2, for_queries=True, sleep=waited.append)
-        began = time.monotonic()
-        with pytest.raises(EncoderAway, match="does not answer"):
-            encoder.encode(["abcd"])
-        assert time.monotonic() - began < 3.0
+        encoder = ServiceEncoder(server, str, "small", 2, within_s=0.6, sleep=waited.append)
+
+        def queries(count: int) -> float:
+            """Return how long so many queries at once take."""
+
+            def one(_number: int) -> None:
+                with pytest.raises(EncoderAway, match="does not answer"):
+                    encoder.encode(["abcd"])
+
+            began = time.monotonic()
+            with ThreadPoolExecutor(count) as threads:
+                list(threads.map(one, range(count)))
+            return time.monotonic() - began
+
+        assert 0.6 <= queries(2) < 1.2
+        assert queries(9) < 0.3, "its circuit is open"
+        now[0] += 1_000_000
+        with ThreadPoolExecutor(1) as probe:
+            probing = probe.submit(queries, 1)
+            time.sleep(0.1)
+            assert queries(9) < 0.3, "one query probes it"
+            assert probing.result() >= 0.6
+        now[0] += 1_500_000
+        assert queries(3) < 0.3, "after a probe in vain it rests twice as long"
         assert not waited
-        for _ in range(9):  # those that queued behind it
-            with pytest.raises(EncoderAway, match="does not answer"):
-                encoder.encode(["abcd"])
-        assert time.monotonic() - began < 3.0
+
+
+def test_a_service_that_is_there_again_is_asked_by_all(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_000_000]
+    monkeypatch.setattr(service_calls, "_now", lambda: now[0])
+    encoder = provider.encoder(for_queries=True)
+    provider.statuses = [503] * 4
+    for _ in range(3):
+        with pytest.raises(EncoderAway):
+            encoder.encode(["abcd"])
+    assert len(provider.asked) == 4
+    now[0] += 1_000_000
+    for _ in range(3):
+        assert encoder.encode(["abcd"]).shape == (1, 2)
 
 
 @pytest.mark.parametrize(

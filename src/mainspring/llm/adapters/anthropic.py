@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import Annotated
 
 import msgspec
@@ -20,13 +19,13 @@ class AnthropicUpstream(ServerUpstream):
 
     Args:
         url: Its address, with the `/v1` at the end.
-        key: Its API key; empty for none.
+        key: Tells its API key; empty for none.
     """
 
     path = "/messages"
 
-    def __init__(self, name: str, url: str, key: str = "", *, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(name, url, (_VERSION, *((("x-api-key", key),) if key else ())), tls=tls)
+    def authorised(self, key: str) -> Headers:
+        return (_VERSION, *((("x-api-key", key),) if key else ()))
 
     def written(self, request: ChatRequest) -> bytes:
         return anthropic.write_request(request, request.model)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,12 +27,17 @@ class Connections:
     Args:
         name: Of the upstream, for errors.
         url: Its address, with the path that all requests begin with.
-        headers: Of every request.
+        headers: Tells those of every request.
         tls: For `https`.
     """
 
     def __init__(
-        self, name: str, url: str, headers: Sequence[tuple[str, str]] = (), *, tls: ssl.SSLContext | None = None
+        self,
+        name: str,
+        url: str,
+        headers: Callable[[], Sequence[tuple[str, str]]] = tuple,
+        *,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         parts = urlsplit(url)
         self.name = name
@@ -40,8 +45,8 @@ class Connections:
         self._tls = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
         self._port = parts.port or (443 if self._tls else 80)
         self._path = parts.path.rstrip("/")
-        lines = "".join(f"{key}: {value}\r\n" for key, value in headers)
-        self._head = f"host: {parts.netloc}\r\nuser-agent: mainspring/{__version__}\r\n{lines}"
+        self._head = f"host: {parts.netloc}\r\nuser-agent: mainspring/{__version__}\r\n"
+        self._headers, self._written = headers, headers()
         self._heads: dict[tuple[str, str], bytes] = {}  # of requests to each path, but for what differs
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: list[Connection] = []
@@ -67,11 +72,9 @@ class Connections:
         """
         loop = self._loop = self._loop or asyncio.get_running_loop()
         begun = loop.time()
-        head = self._heads.get((method, path))
-        if head is None:
-            head = self._heads[method, path] = f"{method} {self._path}{path} HTTP/1.1\r\n{self._head}".encode("latin-1")
+        head = self._head_of(method, path)
         if headers:
-            head += "".join([f"{key}: {value}\r\n" for key, value in headers]).encode("latin-1")
+            head += _lines(headers)
         length = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body) if body else b""
         connection = self._reused(begun)
         if connection is None:
@@ -89,6 +92,17 @@ class Connections:
             answer.close()
             raise
         return answer
+
+    def _head_of(self, method: str, path: str) -> bytes:
+        """Return the head of a request, without the headers that differ from one to the next."""
+        if (headers := self._headers()) != self._written:
+            self._written = headers
+            self._heads.clear()
+        head = self._heads.get((method, path))
+        if head is None:
+            head = f"{method} {self._path}{path} HTTP/1.1\r\n{self._head}".encode("latin-1") + _lines(headers)
+            self._heads[method, path] = head
+        return head
 
     async def close(self) -> None:
         """Close all connections."""
@@ -144,6 +158,10 @@ class Connections:
 def _reason(error: OSError) -> str:
     """Return what an error says without the address, which is nobody's business."""
     return f": {os.strerror(error.errno)}" if error.errno is not None and error.errno > 0 else ""
+
+
+def _lines(headers: Sequence[tuple[str, str]]) -> bytes:
+    return "".join([f"{key}: {value}\r\n" for key, value in headers]).encode("latin-1")
 
 
 def retry_after_ms(headers: Mapping[str, str]) -> int | None:

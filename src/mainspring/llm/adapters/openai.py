@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ssl
-
-from mainspring.llm.adapters.server import UNREADABLE, Reader, ServerUpstream
+from mainspring.llm.adapters.server import UNREADABLE, Headers, Reader, ServerUpstream
 from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Event
 from mainspring.llm.protocol import openai
 from mainspring.llm.protocol.events import Frame
@@ -15,13 +13,13 @@ class OpenAIUpstream(ServerUpstream):
 
     Args:
         url: Its address, with the `/v1` at the end where it has one.
-        key: Its API key; empty for none.
+        key: Tells its API key; empty for none.
     """
 
     path = "/chat/completions"
 
-    def __init__(self, name: str, url: str, key: str = "", *, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(name, url, (("authorization", f"Bearer {key}"),) if key else (), tls=tls)
+    def authorised(self, key: str) -> Headers:
+        return (("authorization", f"Bearer {key}"),) if key else ()
 
     def written(self, request: ChatRequest) -> bytes:
         return openai.write_request(request, request.model)

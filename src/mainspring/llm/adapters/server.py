@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -91,20 +91,23 @@ class ServerUpstream:
 
     Args:
         url: Its address, with the path that its protocol begins with.
-        headers: Of every request, with the key.
+        key: Tells its API key; empty for none.
     """
 
     path = ""  # of requests for answers
 
-    def __init__(self, name: str, url: str, headers: Headers, *, tls: ssl.SSLContext | None = None) -> None:
-        self._name = name
-        self._connections = Connections(name, url, headers, tls=tls)
-        keys = [value.rpartition(" ")[2] for field, value in headers if field in ("authorization", "x-api-key")]
-        self._secrets = (*keys, url, urlsplit(url).netloc)
+    def __init__(self, name: str, url: str, key: Callable[[], str] = str, *, tls: ssl.SSLContext | None = None) -> None:
+        self._name, self.key = name, key
+        self._secrets: tuple[str, ...] = (url, urlsplit(url).netloc)  # in the order in which they are hidden
+        self._connections = Connections(name, url, self._headers, tls=tls)
 
     @property
     def name(self) -> str:
         return self._name
+
+    @abstractmethod
+    def authorised(self, key: str) -> Headers:
+        """Return the headers of every request."""
 
     @abstractmethod
     def written(self, request: ChatRequest) -> bytes:
@@ -200,6 +203,12 @@ class ServerUpstream:
     def no_answer(self, error: Exception) -> UpstreamError:
         """Return the error of a body that cannot be read."""
         return self._connections.error("failed", f"gave no valid answer: {error}")
+
+    def _headers(self) -> Headers:
+        key = self.key()
+        if key and key not in self._secrets:
+            self._secrets = (key, *self._secrets)
+        return self.authorised(key)
 
     def _body(self, request: ChatRequest) -> bytes:
         try:

@@ -108,7 +108,7 @@ class Guarded:
     Args:
         model: Name of the language model.
         key: Of the installation, for canaries.
-        secrets: Of the installation.
+        secrets: Tells those of the installation.
         permits: Whether policies permit a call of a tool.
         hold: Keeps a call that a person has to decide, or finds what was decided; `None`: nobody does. Called in a
             thread.
@@ -122,7 +122,7 @@ class Guarded:
         *,
         key: bytes,
         permits: Permits,
-        secrets: Fingerprints = _NOTHING,
+        secrets: Callable[[], Fingerprints] = lambda: _NOTHING,
         hold: Hold | None = None,
         notice: Notice = log,
     ) -> None:
@@ -191,7 +191,7 @@ class Guarded:
         made = self._made(request.messages, call)
         messages = [self._cleaned(place, each, call) for place, each in enumerate(request.messages)]
         spans = labelled(self._labels(messages, made))
-        prints = {"secret": self._secrets} if self._guard.secrets is not None else {}
+        prints = {"secret": self._secrets()} if self._guard.secrets is not None else {}
         messages = [_without_labels(_with_ids(each, made)) for each in messages]
         for place, message in enumerate(messages):
             if self._guard.canary is not None and message.role in ("system", "developer") and message.text:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Corrupt, Invalid, NotFound
@@ -11,7 +11,7 @@ from mainspring.project.backends.base import Build, Context, by_catalog, lazily
 from mainspring.project.ledger_folder import lake_digest
 from mainspring.project.receivers import variable
 from mainspring.project.tenancy import vectors_schema
-from mainspring.security.secrets import read_private
+from mainspring.project.upstreams import key_of
 
 if TYPE_CHECKING:
     from mainspring.core.settings import UpstreamServer
@@ -92,8 +92,9 @@ def service_encoder(settings: Settings, declared: DeclaredEncoder, *, for_querie
     server, key = _service(settings, declared.service, f"encoder {declared.name!r}")
     encoder = lazily("vectors.adapters.encoder_service", "ServiceEncoder", extra="gateway")
     made: Encoder = encoder(
-        server, key, declared.reference, declared.dimension, most_tokens=declared.most_tokens, for_queries=for_queries
-    )
+        server, key, declared.reference, declared.dimension,
+        most_tokens=declared.most_tokens, within_s=declared.within_s if for_queries else None,
+    )  # fmt: skip
     return made
 
 
@@ -105,8 +106,8 @@ def service_cross_encoder(settings: Settings, declared: DeclaredReranker) -> Cro
     return made
 
 
-def _service(settings: Settings, service: str, owner: str) -> tuple[UpstreamServer, str]:
-    """Return an upstream of the profile that speaks OpenAI's protocol, with its key."""
+def _service(settings: Settings, service: str, owner: str) -> tuple[UpstreamServer, Callable[[], str]]:
+    """Return an upstream of the profile that speaks OpenAI's protocol, and what tells its key."""
     server = settings.upstreams.get(variable(service))
     if server is None:
         raise NotFound(
@@ -117,10 +118,7 @@ def _service(settings: Settings, service: str, owner: str) -> tuple[UpstreamServ
         raise Invalid(
             f"The upstream {service!r} of {owner} speaks {server.protocol!r}.", fix="name one with OpenAI's protocol."
         )
-    key = server.key
-    if server.key_file is not None:
-        key = read_private(server.key_file, f"key of the upstream {server.name!r}").decode("latin-1").strip()
-    return server, key
+    return server, key_of(server)
 
 
 def registered_cross_encoder(bundle: Bundle, name: str) -> CrossEncoder:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mainspring.core.errors import NotFound
 from mainspring.project.backends import retrieval as backends
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from mainspring.vectors.declaring import Reranker as DeclaredReranker
     from mainspring.vectors.open_indexes import OpenIndexes
     from mainspring.vectors.ports import Builds, CrossEncoder, Encoder, TextStore, VectorStore
+
+T = TypeVar("T")
 
 
 class RetrievalParts(DataParts):
@@ -66,7 +69,8 @@ class RetrievalParts(DataParts):
         return {}
 
     @cached_property
-    def _query_encoders(self) -> dict[tuple[str, str | None], Encoder]:
+    def _services(self) -> dict[object, Any]:
+        """Encoders and cross-encoders of services, by all that they are made of."""
         return {}
 
     def encoder(self, declared: DeclaredEncoder, digest: str | None = None, *, for_queries: bool = False) -> Encoder:
@@ -84,9 +88,10 @@ class RetrievalParts(DataParts):
         if given is not None:
             return given
         if declared.service:
-            made = backends.service_encoder(self.settings, declared, for_queries=for_queries)
-            services = self._query_encoders if for_queries else self.encoders
-            return services.setdefault((declared.name, made.digest), made)
+            asked = (*_asked(declared), declared.dimension, declared.most_tokens, for_queries)
+            return self._service(
+                asked, lambda: backends.service_encoder(self.settings, declared, for_queries=for_queries)
+            )
         if digest is None:
             digest = self._encoder_digest(declared)
         known = self.encoders.get((declared.name, digest))
@@ -108,14 +113,20 @@ class RetrievalParts(DataParts):
             Corrupt: Its bundle is damaged, or is none of a cross-encoder.
         """
         if declared.service:
-            made = backends.service_cross_encoder(self.settings, declared)
-            return self.rerankers.setdefault((declared.name, made.digest), made)
+            return self._service(_asked(declared), lambda: backends.service_cross_encoder(self.settings, declared))
         digest = self._encoder_digest(declared)
         known = self.rerankers.get((declared.name, digest))
         if known is None:
             known = backends.registered_cross_encoder(self.bundles.load(digest), declared.name)
             self.rerankers[declared.name, digest] = known
         return known
+
+    def _service(self, asked: object, make: Callable[[], T]) -> T:
+        """Return what is open for a declaration, with its health, or open it."""
+        if asked not in self._services:
+            self._services.setdefault(asked, make())
+        found: T = self._services[asked]
+        return found
 
     def _encoder_digest(self, declared: DeclaredEncoder | DeclaredReranker) -> str:
         name, separator, reference = declared.reference.replace("@", ":").partition(":")
@@ -144,3 +155,7 @@ class RetrievalParts(DataParts):
             return EncoderRunner(self.encoder)
 
         return Deriver(self.lake, self.ingestor, self.locks, engines={"ray": on_ray, "encoder": by_encoder})
+
+
+def _asked(declared: DeclaredEncoder | DeclaredReranker) -> tuple[object, ...]:
+    return type(declared), declared.name, declared.service, declared.reference, declared.within_s

@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from mainspring.core.errors import Denied, Invalid, Unavailable
 from mainspring.core.http_exchange import Reply
 from mainspring.core.settings import UpstreamServer
-from mainspring.vectors.adapters.service_calls import post
+from mainspring.vectors.adapters.service_calls import Circuit, post
 
 _LATER = (408, 409, 425, 429)
 
@@ -34,12 +34,13 @@ class ServiceCrossEncoder:
 
     Args:
         server: Address and credentials, from the profile.
-        key: Its key; empty: none is sent.
+        key: Tells its key; empty: none is sent.
         model: Name of the model there.
     """
 
-    def __init__(self, server: UpstreamServer, key: str, model: str) -> None:
+    def __init__(self, server: UpstreamServer, key: Callable[[], str], model: str) -> None:
         self._server, self._key, self._model = server, key, model
+        self._circuit = Circuit()
         named = json.dumps(["rerank", server.name, model])
         self.digest = hashlib.sha256(named.encode()).hexdigest()
 
@@ -47,8 +48,14 @@ class ServiceCrossEncoder:
         if not texts:
             return []
         asked = {"model": self._model, "query": query, "documents": list(texts), "top_n": len(texts)}
-        reply = post(self._server, self._key, "rerank", json.dumps(asked).encode(), within_s)
         what = f"The service {self._server.name!r} of reranker model {self._model!r}"
+        if not self._circuit.begin():
+            raise Unavailable(f"{what} did not answer within {within_s:g} s, and is not asked for a while.")
+        reply = None
+        try:
+            reply = post(self._server, self._key(), "rerank", json.dumps(asked).encode(), within_s)
+        finally:
+            self._circuit.ended(answered=reply is not None)
         if reply is None:
             raise Unavailable(f"{what} does not answer within {within_s:g} s.")
         if reply.status in (401, 403):

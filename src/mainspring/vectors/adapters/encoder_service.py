@@ -21,7 +21,7 @@ import numpy as np
 from mainspring.core.errors import Denied, Invalid, MainspringError, Unavailable
 from mainspring.core.http_exchange import Reply
 from mainspring.core.settings import UpstreamServer
-from mainspring.vectors.adapters.service_calls import post
+from mainspring.vectors.adapters.service_calls import Circuit, post
 from mainspring.vectors.model import EncoderAway, Floats
 
 _TEXTS, _CHARACTERS = 64, 200_000  # of one request
@@ -53,18 +53,15 @@ class Patience:
         pauses_s: Before each further attempt, unless the service says when.
         most_pause_s: The longest of what a service says.
         again_s: After so many seconds no further attempt begins.
-        away_s: A service that did not answer is not called for so long, so that no queue of callers waits for it.
     """
 
     within_s: float
     pauses_s: tuple[float, ...]
     most_pause_s: float = 60.0
     again_s: float = math.inf
-    away_s: float = 0.0
 
 
 BUILDS = Patience(60.0, (0.5, 2.0, 8.0))
-QUERIES = Patience(3.0, (0.25,), 0.5, again_s=0.5, away_s=1.0)  # they have a thread of few meanwhile
 
 
 class ServiceEncoder:
@@ -72,30 +69,31 @@ class ServiceEncoder:
 
     Args:
         server: Address and credentials, from the profile.
-        key: Its key; empty: none is sent.
+        key: Tells its key; empty: none is sent.
         model: Name of the model there.
         dimension: Length of its vectors.
         most_tokens: Tokens of a text that it takes; `None`: not known.
-        for_queries: Whether callers wait, who can mend their query alone: the service is waited for shortly, and all
-            but a query that is too long is `EncoderAway`.
+        within_s: Where callers wait, who can mend their query alone: the service is waited for so long, is not asked
+            while it lets callers wait in vain, and all but a query that is too long is `EncoderAway`.
         sleep: Waits so many seconds before another attempt.
     """
 
     def __init__(
         self,
         server: UpstreamServer,
-        key: str,
+        key: Callable[[], str],
         model: str,
         dimension: int,
         *,
         most_tokens: int | None = None,
-        for_queries: bool = False,
+        within_s: float | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._server, self._key, self._model, self._sleep = server, key, model, sleep
         self.dimension, self.most_tokens = dimension, most_tokens
-        self._away_until = 0.0
-        self._for_queries, self._patience = for_queries, QUERIES if for_queries else BUILDS
+        self._for_queries = within_s is not None
+        self._patience = BUILDS if within_s is None else Patience(within_s, (0.25,), 0.5, again_s=0.5)
+        self._circuit = None if within_s is None else Circuit()
         named = json.dumps(["service", server.name, model, dimension])
         self.digest = hashlib.sha256(named.encode()).hexdigest()
 
@@ -111,25 +109,37 @@ class ServiceEncoder:
 
     def _asked(self, texts: Sequence[str]) -> Floats:
         body = json.dumps({"model": self._model, "input": list(texts), "encoding_format": "float"}).encode()
-        patience, began = self._patience, time.monotonic()
-        if began < self._away_until:
+        if self._circuit is not None and not self._circuit.begin():
             raise self._away()
+        reply = None
+        try:
+            reply = self._exchanged(body)
+        finally:
+            if self._circuit is not None:
+                self._circuit.ended(answered=reply is not None and not _later(reply.status))
+        if reply is None:
+            raise self._away()
+        if reply.status == 200:
+            return self._read(reply, len(texts))
+        if _later(reply.status):
+            raise EncoderAway(
+                f"The service {self._server.name!r} of encoder model {self._model!r} answers with status "
+                f"{reply.status}.",
+                fix="ask again later, or see its log.",
+            )
+        raise self._refused(reply)
+
+    def _exchanged(self, body: bytes) -> Reply | None:
+        """Return what the service answers, after further attempts where these may help; `None` if it does not."""
+        patience, began = self._patience, time.monotonic()
         for pause in (*patience.pauses_s, None):
-            reply = post(self._server, self._key, "embeddings", body, patience.within_s)
-            if reply is not None and reply.status == 200:
-                return self._read(reply, len(texts))
-            if reply is not None and reply.status not in _LATER and reply.status < 500:
-                raise self._refused(reply)
+            reply = post(self._server, self._key(), "embeddings", body, patience.within_s)
+            if reply is not None and not _later(reply.status):
+                break
             if pause is None or time.monotonic() - began > patience.again_s:
                 break
             self._sleep(pause if reply is None else _pause(reply.headers, pause, patience.most_pause_s))
-        if reply is None:
-            self._away_until = time.monotonic() + patience.away_s
-            raise self._away()
-        raise EncoderAway(
-            f"The service {self._server.name!r} of encoder model {self._model!r} answers with status {reply.status}.",
-            fix="ask again later, or see its log.",
-        )
+        return reply
 
     def _away(self) -> EncoderAway:
         return EncoderAway(
@@ -161,8 +171,8 @@ class ServiceEncoder:
 
     def _refused(self, reply: Reply) -> MainspringError:
         reason = "" if reply.status in (401, 403) else _reason(reply.body)
-        if self._key:
-            reason = reason.replace(self._key, "***")
+        if key := self._key():
+            reason = reason.replace(key, "***")
         if self._for_queries and (reply.status == 413 or (reply.status in (400, 422) and _TOO_LONG.search(reason))):
             return Invalid(
                 f"The encoder refuses the text: {reason or 'it is too large.'}", fix="ask with a shorter one."
@@ -199,6 +209,11 @@ def _reason(body: bytes) -> str:
         if isinstance(found, dict):
             found = found.get(name, found)
     return " ".join(found.split())[:_MOST_SAID] if isinstance(found, str) else ""
+
+
+def _later(status: int) -> bool:
+    """Return whether a request with this answer may be taken at another time."""
+    return status in _LATER or status >= 500
 
 
 def _pause(headers: Mapping[str, Any], usual: float, most: float) -> float:

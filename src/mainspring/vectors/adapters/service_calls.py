@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
+from mainspring.core.circuit_breaker import Breaker, BreakerRule
 from mainspring.core.http_exchange import FAILURES, Reply, exchange
 from mainspring.core.settings import UpstreamServer
 
 MOST_BYTES = 64 << 20  # of an answer
+# A search waits for a server in one of few threads: two that waited in vain are enough.
+_RULE = BreakerRule(window="30s", least=2, opens="1s", longest="30s", probes=1)
+
+
+class Circuit:
+    """Circuit breaker of a server that threads call."""
+
+    def __init__(self) -> None:
+        self._breaker, self._lock = Breaker(_RULE), threading.Lock()
+
+    def begin(self) -> bool:
+        """Return whether a call may go; then say how it `ended`."""
+        with self._lock:
+            return self._breaker.begin(_now())
+
+    def ended(self, *, answered: bool) -> None:
+        """Count a call."""
+        with self._lock:
+            (self._breaker.succeeded if answered else self._breaker.failed)(_now())
+
+
+def _now() -> int:
+    return time.monotonic_ns() // 1000
 
 
 def post(server: UpstreamServer, key: str, path: str, body: bytes, within_s: float) -> Reply | None:

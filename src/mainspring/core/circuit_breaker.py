@@ -1,10 +1,8 @@
-"""Health of upstreams: circuit breakers, and how long their first tokens take. Instants are microseconds."""
+"""Circuit breakers: a server that fails is left alone for a while, then probed. Instants are microseconds."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections import deque
-from math import ceil
 
 import msgspec
 
@@ -12,9 +10,6 @@ from mainspring.core.errors import Invalid
 from mainspring.core.time import parse_duration
 
 _PARTS = 10  # of a window
-_SAMPLES, _ENOUGH = 256, 20  # latencies that are kept, and from which on their quantiles mean something
-_TAIL = 0.95
-_SMOOTH = 0.2  # weight of the newest latency in the usual one
 
 
 class BreakerRule(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +39,7 @@ class BreakerRule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Breaker:
-    """The circuit breaker of one upstream (Nygard, Release It!, 2nd ed., chapter 5): closed, open, or half-open.
+    """The circuit breaker of one server (Nygard, Release It!, 2nd ed., chapter 5): closed, open, or half-open.
 
     Each call for which `begin` returned true ends with one of `succeeded`, `failed` or `abandoned`.
     """
@@ -75,7 +70,7 @@ class Breaker:
         return True
 
     def succeeded(self, now: int) -> None:
-        """Count a call that the upstream answered."""
+        """Count a call that the server answered."""
         if self._opened_at is None:
             self._count(now, 0)
         elif self._probing:
@@ -86,7 +81,7 @@ class Breaker:
                 self._parts.clear()
 
     def failed(self, now: int) -> None:
-        """Count a call that failed by the upstream's fault."""
+        """Count a call that failed by the server's fault."""
         if self._opened_at is None:
             self._count(now, 1)
             calls, failures = (sum(part[place] for part in self._parts) for place in (1, 2))
@@ -101,8 +96,13 @@ class Breaker:
         """End a call of which nobody knows how it would have ended."""
         self._probing = False
 
+    def reset(self) -> None:
+        """Close it: the cause of the failures is gone."""
+        self._opened_at, self._open_us, self._passed, self._probing = None, self._shortest_us, 0, False
+        self._parts.clear()
+
     def rest(self, until: int) -> None:
-        """Let no call pass until an instant, because the upstream asked for that."""
+        """Let no call pass until an instant, because the server asked for that."""
         self._rests_until = max(self._rests_until, until)
 
     @property
@@ -124,30 +124,3 @@ class Breaker:
             self._parts.append([number, 0, 0])
         self._parts[-1][1] += 1
         self._parts[-1][2] += failures
-
-
-class Latency:
-    """Recent times to the first token of one upstream.
-
-    Attributes:
-        usual_us: Their mean, the newest weighing most; `None` before the first.
-    """
-
-    def __init__(self) -> None:
-        self._order: deque[int] = deque()
-        self._sorted: list[int] = []
-        self.usual_us: float | None = None
-
-    def observe(self, us: int) -> None:
-        """Learn from a call."""
-        self.usual_us = us if self.usual_us is None else self.usual_us + _SMOOTH * (us - self.usual_us)
-        self._order.append(us)
-        insort(self._sorted, us)
-        if len(self._order) > _SAMPLES:
-            del self._sorted[bisect_left(self._sorted, self._order.popleft())]
-
-    @property
-    def tail_us(self) -> int | None:
-        """Their 95th percentile; `None` while there are too few."""
-        count = len(self._sorted)
-        return None if count < _ENOUGH else self._sorted[ceil(_TAIL * count) - 1]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import secrets
 import stat
-import time
 from pathlib import Path
 
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.core.files import write_once
+from mainspring.core.time import SystemClock
 
-_FRESH_NS = 50_000_000  # after a change, within which the same clock tick may hold another one
+_FRESH_US = 50_000  # after a change, within which the same clock tick may hold another one
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class PrivateText:
                 self._text = self._read() or self._text
             except Invalid as error:
                 _log.error("The %s stays as it was: %s", self._what, error)
-            fresh = state is not None and time.time_ns() - state[-1] < _FRESH_NS
+            fresh = state is not None and SystemClock().now() - state[-1] // 1000 < _FRESH_US
             self._state = None if fresh else state
         return self._text
 

@@ -10,6 +10,9 @@ import pytest
 from kit.scripted_upstream import Script, scripted
 from mainspring.core.errors import NotReady, QuotaExceeded
 from mainspring.core.ids import new_id
+from mainspring.core.schema import String
+from mainspring.data.model import Source
+from mainspring.llm.answers.declaring import Answers, Retriever
 from mainspring.llm.budgets import Spend
 from mainspring.llm.declaring import LanguageModel, TokenPrice, UpstreamModel
 from mainspring.llm.machine_budgets import MachineBudgets
@@ -23,11 +26,16 @@ from mainspring.security.model import Principal
 from mainspring.security.quota import Quota
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.slots import folder
+from mainspring.vectors.chunking import declaring as chunks
+from mainspring.vectors.declaring import Collection, Encoder
 
 FEW = Quota("few", requests=2, per="day", by="all")
 METERED = LanguageModel(
     "metered", upstreams=[UpstreamModel("my-local", "tiny", price=TokenPrice(completion=10.0))], quotas=[FEW]
 )
+PAGES = Source("pages", schema={"path": String, "body": String}, event_time="at", id="path")
+DOCS = Collection("docs", source=PAGES, text="body", key="path", chunk=chunks.sentences(64), encoder=Encoder("small"))
+RETRIEVER = Retriever("nearest", collection=DOCS)
 REQUEST = ChatRequest(model="metered", messages=(Message(role="user", content=(Text("Hello"),)),))
 
 
@@ -70,6 +78,14 @@ def test_they_are_held_to_the_budgets_of_the_gateways_and_counted_in_the_same_ta
         other = LanguageModel("other", upstreams=[UpstreamModel("other", "tiny")])
         with pytest.raises(NotReady, match="A key or a certificate of the upstream 'other'"):
             ask(project, other)
+        chain = Answers("help", retriever=RETRIEVER, quotas=[Quota("once", requests=1, per="day")])
+
+        async def nothing(_models: Models) -> str:
+            return "asked"
+
+        assert run(project, nothing, chain) == "asked"
+        with pytest.raises(QuotaExceeded, match=r"The quota 'once' of 1 requests? a day is spent\."):
+            run(project, nothing, chain)
     (by_key,) = usage(project, "key", 0)
     assert (by_key.who, by_key.requests, by_key.prompt, by_key.completion) == (local_user(), 1, 300, 5)
     assert by_key.cost > 0

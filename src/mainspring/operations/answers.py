@@ -93,7 +93,7 @@ def ask(
         finally:
             await chain.close()
 
-    return run(project, asked)
+    return run(project, asked, declared)
 
 
 def revealed_answer(project: Project, answer_id: str, principal: Principal | None = None) -> RecordedAnswer:

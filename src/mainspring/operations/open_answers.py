@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import cache, partial
 from typing import TypeVar
@@ -19,7 +19,7 @@ from mainspring.llm.answers.declaring import Answers
 from mainspring.llm.answers.recording import AnswerLog
 from mainspring.llm.answers.retrieving import CollectionRetrieving
 from mainspring.llm.answers.serving import OpenAnswers
-from mainspring.llm.budgets import Budgets
+from mainspring.llm.budgets import Budgets, counted
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.machine_budgets import MachineBudgets
 from mainspring.llm.model import Call
@@ -34,6 +34,7 @@ from mainspring.project.language_models import OpenUpstreams, shared_budgets, sh
 from mainspring.project.retrieval import quoting, reranking
 from mainspring.registry.processes import local_user
 from mainspring.security.model import Principal
+from mainspring.security.quota import Quota
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.slots import folder
 from mainspring.vectors.declaring import Collection
@@ -101,11 +102,14 @@ def searched(
     return build, index, project.encoder(collection.encoder, build.encoder, for_queries=True), words
 
 
-def run(project: Project, act: Callable[[Models], Awaitable[T]]) -> T:
+def run(project: Project, act: Callable[[Models], Awaitable[T]], asked: Answers | None = None) -> T:
     """Return what an act with language models returns, on an event loop of its own.
 
     Their calls are held to the same budgets as those of the gateway, and counted in the same table of usage. An
     upstream is opened once a model needs it.
+
+    Args:
+        asked: A chain of which the act is one question, for its own quotas.
     """
 
     async def running() -> T:
@@ -117,11 +121,18 @@ def run(project: Project, act: Callable[[Models], Awaitable[T]]) -> T:
             budgets = cache(lambda: _budgets(project, stack))
             put_together = cache(lambda: guarded(project, partial(assemble, shared=shared_parts(project, budgets()))))
 
-            def answering(model: LanguageModel) -> Answering:
-                if model.quotas and isinstance(machine := budgets(), MachineBudgets):
+            def opened_for(quotas: Sequence[Quota]) -> Budgets:
+                if quotas and isinstance(machine := budgets(), MachineBudgets):
                     machine.open()
+                return budgets()
+
+            def answering(model: LanguageModel) -> Answering:
+                opened_for(model.quotas)
                 return Watched(put_together()(model, upstreams.of(model)), model.name, usages, monotonic_us)
 
+            if asked is not None and asked.quotas:
+                caller, name = local_caller(), asked.name
+                await stack.enter_async_context(counted(opened_for(asked.quotas), asked.quotas, caller, name))
             return await act(answering)
 
     return asyncio.run(running())
@@ -143,10 +154,15 @@ async def _written(usages: Usages) -> None:
         usages.close()
 
 
+def local_caller() -> Principal:
+    """Return the user of this process as a caller of language models."""
+    user = local_user()
+    return Principal(user, user, frozenset())
+
+
 def local_call(declared: Answers) -> Call:
     """Return the call of a question that the user of this process asks."""
-    user = local_user()
-    call = Call(id=new_id(), caller=Principal(user, user, frozenset()), begun=monotonic_us())
+    call = Call(id=new_id(), caller=local_caller(), begun=monotonic_us())
     return call if declared.model is None else replace(call, deadlines=declared.model.deadlines)
 
 

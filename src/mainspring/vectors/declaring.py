@@ -37,6 +37,7 @@ CHUNK_FIELDS: Schema = {
 }
 # Part of an index's name: to be raised when the same collection has other entries.
 _LAYOUT = 2
+_TIMEOUT = "3s"  # of an encoder
 _DIGITS = 12  # of a digest, at the end of an index's name
 
 
@@ -74,7 +75,7 @@ class Encoder:
     service: str = ""
     dimension: int | None = None
     most_tokens: int | None = None
-    timeout: str | int = "3s"
+    timeout: str | int = _TIMEOUT
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -99,6 +100,10 @@ class Encoder:
     def within_s(self) -> float:
         """Its timeout in seconds."""
         return parse_duration(self.timeout) / SECOND
+
+    def stored(self) -> dict[str, Any]:
+        """Return the declaration as a collection stores it."""
+        return {name: value for name, value in stored_fields(self).items() if (name, value) != ("timeout", _TIMEOUT)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,7 +262,7 @@ class Collection:
         stored = stored_fields(
             self,
             source=source,
-            encoder=stored_fields(self.encoder),
+            encoder=self.encoder.stored(),
             evaluation=self.evaluation and self.evaluation.name,
             gates=[str(gate) for gate in self.gates],
         )

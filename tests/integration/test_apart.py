@@ -25,8 +25,9 @@ from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.adapters.sessions import CallLimits, open_session
 from mainspring.serving.model import Arm
 from mainspring.serving.plane.executor import ModelFailed
+from mainspring.serving.plane.inference import infer
 from mainspring.serving.plane.lane import monotonic_us
-from mainspring.serving.plane.plane import DataPlane, infer
+from mainspring.serving.plane.plane import DataPlane
 from mainspring.serving.protocol.codec import decode_infer, encode
 
 ENDLESS = np.array([[2**40]], np.int64)

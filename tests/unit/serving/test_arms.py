@@ -31,8 +31,9 @@ from mainspring.serving.grpc import calls
 from mainspring.serving.plane.arms import FailureBuffer
 from mainspring.serving.plane.copy_file import CopyFile, Kept
 from mainspring.serving.plane.executor import ModelFailed
+from mainspring.serving.plane.inference import Inference, infer
 from mainspring.serving.plane.lane import monotonic_us
-from mainspring.serving.plane.plane import DataPlane, Inference, infer
+from mainspring.serving.plane.plane import DataPlane
 from mainspring.serving.protocol.codec import decode_infer, encode
 from unit.serving.test_grpc_deadlines import message
 from unit.serving.test_live import on_a_loop, serving

@@ -29,8 +29,9 @@ from mainspring.serving.model import Arm, Route, Unusual
 from mainspring.serving.outputs import Outputs
 from mainspring.serving.plane import runtime
 from mainspring.serving.plane.catalog_copy import CatalogCopy
+from mainspring.serving.plane.inference import infer
 from mainspring.serving.plane.lane import monotonic_us
-from mainspring.serving.plane.plane import DataPlane, infer
+from mainspring.serving.plane.plane import DataPlane
 from mainspring.serving.protocol.codec import decode_infer, encode
 
 pytestmark = pytest.mark.slow

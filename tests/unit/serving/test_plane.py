@@ -22,10 +22,10 @@ from mainspring.registry.model import Bundle
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.model import Arm
 from mainspring.serving.plane import runtime
+from mainspring.serving.plane.inference import Inference, infer
 from mainspring.serving.plane.lane import Lane, monotonic_us
 from mainspring.serving.plane.live import Router, Served
 from mainspring.serving.plane.metrics import EndpointMetrics
-from mainspring.serving.plane.plane import Inference, infer
 from mainspring.serving.protocol.asked import Asked, Parameters
 from mainspring.serving.protocol.tensor import DTYPES, Tensor
 from unit.serving.test_lane import Held

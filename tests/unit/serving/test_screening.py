@@ -29,11 +29,11 @@ from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.model import Arm, Unusual
 from mainspring.serving.plane import runtime
 from mainspring.serving.plane.counts import Counts
+from mainspring.serving.plane.inference import infer
 from mainspring.serving.plane.lane import Lane, monotonic_us
 from mainspring.serving.plane.live import Router, Served
 from mainspring.serving.plane.metering import Quotas
 from mainspring.serving.plane.metrics import EndpointMetrics
-from mainspring.serving.plane.plane import infer
 from mainspring.serving.plane.screening import fallback, screen_of, with_answer
 from mainspring.serving.protocol.asked import Answered, Asked
 from mainspring.serving.protocol.tensor import DTYPES, Tensor

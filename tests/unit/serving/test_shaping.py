@@ -25,10 +25,10 @@ from mainspring.security.quota import Quota
 from mainspring.serving.model import Arm, Restriction
 from mainspring.serving.outputs import LABELS, Outputs
 from mainspring.serving.plane.counts import Counts
+from mainspring.serving.plane.inference import infer
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.live import Served
 from mainspring.serving.plane.metering import Quotas
-from mainspring.serving.plane.plane import infer
 from mainspring.serving.plane.shaping import Policies, check, needed, shaped
 from mainspring.serving.protocol.asked import Asked
 from unit.serving.test_plane import features, on_a_loop, served

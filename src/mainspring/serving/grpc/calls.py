@@ -14,6 +14,7 @@ from mainspring.core.errors import Invalid, NotFound, Unavailable
 from mainspring.security.model import Action, Principal
 from mainspring.serving.grpc import health, wire
 from mainspring.serving.grpc.infer import read_parameters, read_request, write_reply
+from mainspring.serving.plane.inference import infer, lane_of
 from mainspring.serving.plane.metadata import (
     model_config,
     model_metadata,
@@ -21,7 +22,7 @@ from mainspring.serving.plane.metadata import (
     repository_index,
     server_metadata,
 )
-from mainspring.serving.plane.plane import DataPlane, infer, lane_of
+from mainspring.serving.plane.plane import DataPlane
 from mainspring.serving.protocol.asked import Answered
 
 

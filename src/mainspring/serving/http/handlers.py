@@ -20,6 +20,7 @@ from mainspring.serving.http.routes import ROUTES
 from mainspring.serving.model import REQUEST
 from mainspring.serving.plane.batch_run import Answer
 from mainspring.serving.plane.explaining import Explaining
+from mainspring.serving.plane.inference import Inference, lane_of
 from mainspring.serving.plane.live import Served
 from mainspring.serving.plane.metadata import (
     model_config,
@@ -29,7 +30,7 @@ from mainspring.serving.plane.metadata import (
     server_metadata,
 )
 from mainspring.serving.plane.metrics import CONTENT_TYPE, EndpointMetrics
-from mainspring.serving.plane.plane import DataPlane, Inference, lane_of
+from mainspring.serving.plane.plane import DataPlane
 from mainspring.serving.protocol.codec import Decoded, decode_infer, encode_infer
 
 HEADER_LENGTH = "inference-header-content-length"  # how many bytes of a body are JSON, where binary data follows

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 from mainspring.core.errors import DeadlineExceeded, Invalid, Overloaded
 from mainspring.registry.bundles import Bundles
 from mainspring.serving.explanation import Explanation, NotExplainable, explanations, takes_tensors
+from mainspring.serving.plane.inference import Inference
 from mainspring.serving.plane.lane import Answer, monotonic_us
-from mainspring.serving.plane.plane import Inference
 from mainspring.serving.ports import Explainer, ExplainerLoader
 from mainspring.serving.protocol.asked import Answered
 

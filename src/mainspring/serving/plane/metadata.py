@@ -12,8 +12,9 @@ from typing import Any
 from mainspring.core.errors import Invalid
 from mainspring.core.version import __version__
 from mainspring.registry.model import TensorSpec
+from mainspring.serving.plane.inference import lane_of
 from mainspring.serving.plane.live import Served
-from mainspring.serving.plane.plane import DataPlane, lane_of
+from mainspring.serving.plane.plane import DataPlane
 from mainspring.serving.plane.runtime import MAX_ROWS, Runtime
 from mainspring.serving.protocol.schema import DATATYPES, Field
 from mainspring.serving.protocol.tensor import BYTES

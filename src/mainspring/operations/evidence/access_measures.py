@@ -63,9 +63,8 @@ def _least_privilege(project: Project) -> Outcome:
     free = [key for key in valid if not key.owner]
     grants = project.accounts.grants()
     admins = sum(grant.role is Role.ADMINISTRATOR and grant.resource == "project" for grant in grants)
-    told = (
-        f"{count(project.accounts.all(), 'account')}, {count(grants, 'granted role')}, {admins} of them administrator"
-    )
+    accounts = count(project.accounts.all(), "account")
+    told = f"{accounts}, {count(grants, 'granted role')}, {admins} of them administrator"
     if free:
         return (
             State.PARTLY,

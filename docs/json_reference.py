@@ -508,7 +508,8 @@ DOCUMENTS = {
         ("groups add-member", "groups remove-member"),
         Document(_object("Membership", group=str, account=str, member=bool)),
     ),
-    **dict.fromkeys(("roles grant", "roles revoke"), Document(Grant, ("granted_at",))),
+    "roles grant": Document(Grant, ("granted_at",), more={"warnings": list[str]}),
+    "roles revoke": Document(Grant, ("granted_at",)),
     "roles list": Document(list[Grant], ("granted_at",)),
     "retention": Document(_object("RetentionAnswer", plan=Plan | None, receipt=_RECEIPT | None)),  # type: ignore[valid-type]
     "erase": Document(_object("ErasureAnswer", plan=Plan | None, receipts=list[_RECEIPT], held=int)),  # type: ignore[valid-type]

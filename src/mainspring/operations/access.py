@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from difflib import get_close_matches
 
-from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.core.ids import check_id, new_id
+from mainspring.core.nearest import meant
 from mainspring.operations.auditing import audit
 from mainspring.project import Project
 from mainspring.registry.processes import local_user
@@ -208,12 +210,44 @@ def parse_grant(project: Project, role: str, who: str, resource: str = PROJECT) 
     kinds, _, of = resource.partition("/")
     if resource != PROJECT:
         if kinds not in GRANTED_ON:
+            near = get_close_matches(kinds.lower(), (*GRANTED_ON, PROJECT), 1)
+            guess = (
+                f"did you mean {'/'.join([near[0], *([of] if of and near[0] != PROJECT else [])])!r}? " if near else ""
+            )
             raise Invalid(
                 f"A role cannot be granted on {resource!r}.",
-                fix=f"write project, or one of {', '.join(GRANTED_ON)} and a name: model/late-arrival.",
+                fix=f"{guess}write project, or one of {', '.join(GRANTED_ON)} and a name: model/late-arrival.",
             )
         check_id(of, kinds)
     return Grant(kind, name, Role(role), resource, project.wall.now(), local_user())
+
+
+def undeclared(project: Project, resource: str) -> str:
+    """Return a warning where a grant's resource is of a name that neither the project declares nor the registry has;
+    empty where it is, or where nobody can tell."""
+    kind, _, name = resource.partition("/")
+    try:
+        known = _known(project, kind)
+    except MainspringError:  # the project's modules cannot be read now
+        return ""
+    if known is None or name in known:
+        return ""
+    return f"There is no {kind} {name!r} yet: the role counts once there is one. Otherwise {meant(name, known)}"
+
+
+def _known(project: Project, kind: str) -> set[str] | None:
+    """Return the names of a kind's resources; `None` where they are declared nowhere."""
+    if kind not in GRANTED_ON or kind == "tenant":
+        return None
+    of = project.definitions
+    return {
+        "collection": lambda: {*of.collections},
+        "endpoint": lambda: {*of.endpoints, *of.stream_endpoints, *of.answers, *of.language_models},
+        "feature-view": lambda: {*of.views, *of.request_features},
+        "model": lambda: {*of.models, *of.answers, *(each.model for each in project.versions.all())},
+        "pipeline": lambda: {*of.pipelines},
+        "table": lambda: {*of.sources, *project.lake.tables()},
+    }[kind]()
 
 
 def grant_role(project: Project, grant: Grant) -> None:

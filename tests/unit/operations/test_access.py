@@ -4,8 +4,8 @@ import pytest
 
 from kit.console.flights import Project, populated
 from mainspring.core.errors import Invalid, NotFound
-from mainspring.operations.access import find_account, parse_account
-from mainspring.security.model import Account, Kind
+from mainspring.operations.access import find_account, parse_account, parse_grant, undeclared
+from mainspring.security.model import PROJECT, Account, Kind
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +37,39 @@ def test_none_is_said_so(project: Project) -> None:
     for text in ("", "ANA"):
         with pytest.raises(NotFound):
             find_account(project, Kind.USER, text)
+
+
+def test_a_role_on_a_kind_that_does_not_exist_is_refused_with_the_one_that_was_meant(project: Project) -> None:
+    for given, meant in (
+        ("colection/docs", "did you mean 'collection/docs'"),
+        ("Endpoint/late", "did you mean 'endpoint/late'"),
+        ("feature_view/Hub", "did you mean 'feature-view/Hub'"),
+        ("projct", "did you mean 'project'"),
+        ("column/posted/hub", "write project, or one of collection, endpoint"),
+    ):
+        with pytest.raises(Invalid, match=meant):
+            parse_grant(project, "viewer", "service:Ana", given)
+
+
+def test_a_role_on_what_nobody_declared_is_granted_with_a_warning(project: Project) -> None:
+    of = project.definitions
+    (model, *_), (source, *_), (view, *_), (endpoint, *_) = of.models, of.sources, of.views, of.endpoints
+    there = [
+        f"model/{model}",
+        f"table/{source}",
+        f"feature-view/{view}",
+        f"endpoint/{endpoint}",
+        "tenant/acme",
+        PROJECT,
+    ]
+    for resource in there:
+        assert parse_grant(project, "viewer", "service:Ana", resource).resource == resource
+        assert undeclared(project, resource) == ""
+        if resource not in ("tenant/acme", PROJECT):
+            parse_grant(project, "viewer", "service:Ana", f"{resource}x")
+            name = resource.partition("/")[2]
+            assert undeclared(project, f"{resource}x").startswith(
+                f"There is no {resource.partition('/')[0]} '{name}x' yet"
+            )
+            assert f"did you mean {name!r}?" in undeclared(project, f"{resource}x")
+    assert "none are declared yet" in undeclared(project, "collection/docs")

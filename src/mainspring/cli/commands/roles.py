@@ -47,11 +47,20 @@ def _said(who: str, grant: Grant) -> str:
 @click.option("--on", "resource", default="project", show_default=True, help="A resource such as model/late-arrival.")
 def grant(call: Call, *, role: str, who: str, resource: str) -> None:
     """Grant a role to WHO: user:NAME, service:NAME or group:NAME."""
-    from mainspring.operations.access import grant_role, parse_grant
+    from mainspring.operations.access import grant_role, parse_grant, undeclared
 
     granted = parse_grant(call.project, role, who, resource)
     grant_role(call.project, granted)
-    call.result(_shown(granted), lambda console: console.print(f"{_said(who, granted)} is {role} on {resource}."))
+    warning = undeclared(call.project, resource)
+
+    def show(console: Console) -> None:
+        from rich.markup import escape
+
+        console.print(f"{_said(who, granted)} is {role} on {resource}.")
+        if warning:
+            console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+
+    call.result({**_shown(granted), "warnings": [warning] if warning else []}, show)
 
 
 @make("revoke")

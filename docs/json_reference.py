@@ -52,6 +52,7 @@ from mainspring.operations.demo.walkthrough import Summary
 from mainspring.operations.edge.building import BuiltPackage
 from mainspring.operations.edge.checking import CheckedPackage
 from mainspring.operations.edge.fleet import DeviceReport
+from mainspring.operations.encoders import EncoderReport
 from mainspring.operations.encryption import Rotation
 from mainspring.operations.endpoint_health import EndpointSummary
 from mainspring.operations.explaining import ExplainedPrediction
@@ -213,6 +214,8 @@ DOCUMENTS = {
     "streams replay": Document(list[PartitionReplay]),
     "data commit": Document(DatasetCommit, ("at",)),
     "encoders add": _ADDED,
+    "encoders list": Document(list[EncoderReport]),
+    "encoders show": Document(EncoderReport),
     "collections list": Document(list[CollectionReport], ("Build.built_at",)),
     "collections show": Document(CollectionReport, ("Build.built_at",)),
     "collections build": Document(list[Build], ("built_at",)),

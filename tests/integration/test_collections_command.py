@@ -25,6 +25,7 @@ pages = ms.Source(
     id="path",
 )
 small = ms.Encoder("small")
+ms.Encoder("far", service="provider", model="big", dimension=4, timeout="1s")
 given = {"source": pages, "text": "body", "key": "path", "encoder": small}
 ms.Collection("docs", chunk=ms.chunks.markdown(tokens=12), fields=["page"], words=True, **given)
 page = ms.Entity("written_page", keys={"path": ms.String})
@@ -58,6 +59,8 @@ def test_documents_are_registered_built_and_found(depot: Depot, folder: Path) ->
     assert (added["version"], added["new"], added["outputs"][0]["shape"]) == ("1", True, [-1, 8])
     assert "Next: mainspring collections build" in depot.run("encoders", "add", "small", folder).stdout
     depot.json("ingest", "pages", "pages.parquet")
+    before = {each["name"]: each for each in depot.json("encoders", "list")}
+    assert (before["small"]["dimension"], before["small"]["collections"]) == (8, ["docs", "theirs"])
     docs, theirs = depot.json("collections", "build")
     assert (docs["collection"], docs["documents"], docs["chunks"], docs["refused"]) == ("docs", 2, 3, {"no text": 1})
     assert theirs["embedded"] == theirs["chunks"] == 3
@@ -73,6 +76,12 @@ def test_documents_are_registered_built_and_found(depot: Depot, folder: Path) ->
     listed = {each["name"]: (each["chunks"], each["behind"]) for each in depot.json("collections", "list")}
     assert listed == {"docs": (3, False), "theirs": (3, False)}
     assert depot.json("collections", "show", "docs")["build"]["examples"] == {"none": "no text"}
+    known = depot.json("encoders", "show", "small")
+    assert (known["version"], known["digest"], known["dimension"]) == ("1", added["digest"], 8)
+    assert (known["outdated"], known["problem"]) == ([], "")
+    assert (before["far"]["dimension"], before["far"]["timeout"], before["far"]["digest"]) == (4, "1s", None)
+    assert "has no upstream 'provider', of encoder 'far'" in before["far"]["problem"]
+    assert "did you mean 'small'" in depot.run("encoders", "show", "smal").stderr
     said = depot.run("collections", "search", "docs", "# The cat\n\nThe cat sat on a mat.", "--mode", "hybrid").stdout
     assert "cat [0:32]  The cat\n   vectors: rank 1, score 1.000, adds 0.0164\n   words: rank 1, score " in said
     (hit,) = depot.json("collections", "search", "docs", "mat", "--mode", "words")

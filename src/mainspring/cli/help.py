@@ -33,6 +33,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "data untag": ("data untag before-feed",),
     "data vacuum": ("data vacuum --dry-run",),
     "encoders add": ("encoders add minilm", "encoders add quick --static 256"),
+    "encoders list": ("encoders list",),
+    "encoders show": ("encoders show minilm",),
     "collections build": ("collections build docs",),
     "collections evaluate": ("collections evaluate docs --set questions --metric recall@20",),
     "collections list": ("collections list",),

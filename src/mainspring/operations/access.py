@@ -211,9 +211,8 @@ def parse_grant(project: Project, role: str, who: str, resource: str = PROJECT) 
     if resource != PROJECT:
         if kinds not in GRANTED_ON:
             near = get_close_matches(kinds.lower(), (*GRANTED_ON, PROJECT), 1)
-            guess = (
-                f"did you mean {'/'.join([near[0], *([of] if of and near[0] != PROJECT else [])])!r}? " if near else ""
-            )
+            whole = [each if each == PROJECT else f"{each}/{of or 'NAME'}" for each in near]
+            guess = f"did you mean {whole[0]!r}? " if whole else ""
             raise Invalid(
                 f"A role cannot be granted on {resource!r}.",
                 fix=f"{guess}write project, or one of {', '.join(GRANTED_ON)} and a name: model/late-arrival.",

@@ -54,22 +54,14 @@ def test_a_role_on_a_kind_that_does_not_exist_is_refused_with_the_one_that_was_m
 def test_a_role_on_what_nobody_declared_is_granted_with_a_warning(project: Project) -> None:
     of = project.definitions
     (model, *_), (source, *_), (view, *_), (endpoint, *_) = of.models, of.sources, of.views, of.endpoints
-    there = [
-        f"model/{model}",
-        f"table/{source}",
-        f"feature-view/{view}",
-        f"endpoint/{endpoint}",
-        "tenant/acme",
-        PROJECT,
-    ]
-    for resource in there:
+    there = [f"model/{model}", f"table/{source}", f"feature-view/{view}", f"endpoint/{endpoint}"]
+    for resource in (*there, "tenant/acme", PROJECT):
         assert parse_grant(project, "viewer", "service:Ana", resource).resource == resource
         assert undeclared(project, resource) == ""
-        if resource not in ("tenant/acme", PROJECT):
-            parse_grant(project, "viewer", "service:Ana", f"{resource}x")
-            name = resource.partition("/")[2]
-            assert undeclared(project, f"{resource}x").startswith(
-                f"There is no {resource.partition('/')[0]} '{name}x' yet"
-            )
-            assert f"did you mean {name!r}?" in undeclared(project, f"{resource}x")
+    for resource in there:
+        parse_grant(project, "viewer", "service:Ana", f"{resource}x")
+        kind, _, name = resource.partition("/")
+        warning = undeclared(project, f"{resource}x")
+        assert warning.startswith(f"There is no {kind} '{name}x' yet")
+        assert f"did you mean {name!r}?" in warning
     assert "none are declared yet" in undeclared(project, "collection/docs")

@@ -118,6 +118,9 @@ class Definitions:
     def stream_endpoint(self, name: str) -> StreamEndpoint:
         return _named(self.stream_endpoints, name, "stream endpoint")
 
+    def encoder(self, name: str) -> Encoder:
+        return _named(self.encoders, name, "encoder")
+
     def collection(self, name: str) -> DocumentCollection:
         return _named(self.collections, name, "collection")
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mainspring.features.functions.deriving import Deriver
     from mainspring.features.functions.running import FunctionRunner
     from mainspring.llm.ports import HeldCalls, PromptVersions
+    from mainspring.registry.model import ModelVersion
     from mainspring.vectors.declaring import Encoder as DeclaredEncoder
     from mainspring.vectors.declaring import Reranker as DeclaredReranker
     from mainspring.vectors.open_indexes import OpenIndexes
@@ -93,7 +94,7 @@ class RetrievalParts(DataParts):
                 asked, lambda: backends.service_encoder(self.settings, declared, for_queries=for_queries)
             )
         if digest is None:
-            digest = self._encoder_digest(declared)
+            digest = self.encoder_version(declared).digest
         known = self.encoders.get((declared.name, digest))
         if known is None:
             known = backends.registered_encoder(self.bundles.load(digest), declared.name)
@@ -114,7 +115,7 @@ class RetrievalParts(DataParts):
         """
         if declared.service:
             return self._service(_asked(declared), lambda: backends.service_cross_encoder(self.settings, declared))
-        digest = self._encoder_digest(declared)
+        digest = self.encoder_version(declared).digest
         known = self.rerankers.get((declared.name, digest))
         if known is None:
             known = backends.registered_cross_encoder(self.bundles.load(digest), declared.name)
@@ -128,14 +129,19 @@ class RetrievalParts(DataParts):
         found: T = self._services[asked]
         return found
 
-    def _encoder_digest(self, declared: DeclaredEncoder | DeclaredReranker) -> str:
+    def encoder_version(self, declared: DeclaredEncoder | DeclaredReranker) -> ModelVersion:
+        """Return the registered version that an encoder or a reranker names now.
+
+        Raises:
+            NotFound: There is none.
+        """
         name, separator, reference = declared.reference.replace("@", ":").partition(":")
         found = [self.versions.get(name, reference)] if separator else self.versions.all(name)[:1]
         if not found:
             kind = type(declared).__name__
             fix = f"run `mainspring encoders add {name}{'' if kind == 'Encoder' else ' FOLDER'}`."
             raise NotFound(f"{kind} {declared.name!r} is not registered.", fix=fix)
-        return found[0].digest
+        return found[0]
 
     # Features that take an encoder
 

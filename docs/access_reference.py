@@ -215,21 +215,9 @@ EVENTS = {
 # Command, or group of commands -> why it has no event. Values of persons that they reveal have one.
 NO_EVENT = {
     **dict.fromkeys(
-        (
-            "advise",
-            "audit",
-            "collections",
-            "completion",
-            "data",
-            "doctor",
-            "edge",
-            "encoders",
-            "encryption",
-            "endpoints",
-        ),
-        _READS,
+        ("advise", "audit", "collections", "completion", "data", "doctor", "edge", "encryption", "endpoints"), _READS
     ),
-    "answers": _READS,
+    **dict.fromkeys(("answers", "encoders"), _READS),
     **dict.fromkeys(("explain", "fairness", "features", "groups", "incidents", "jobs", "keys", "models"), _READS),
     **dict.fromkeys(("monitor", "objectives", "pipelines", "policy", "predictions", "profile", "prompts"), _READS),
     **dict.fromkeys(

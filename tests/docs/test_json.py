@@ -39,7 +39,8 @@ ELSEWHERE = {
     *("up", *(f"rollout {name}" for name in ("start", "status", "stop", "promote", "rollback", "list"))),
     *(f"pipelines {name}" for name in ("list", "run", "status", "retry", "approve", "cancel", "logs", "graph")),
     *(f"pipelines {name}" for name in ("run-step", "step", "export")),
-    "batch", *(f"encoders {name}" for name in ("add", "list", "show")), *(f"collections {name}" for name in ("list", "show", "build", "search")),
+    "batch", *(f"encoders {name}" for name in ("add", "list", "show")),
+    *(f"collections {name}" for name in ("list", "show", "build", "search")),
     "collections evaluate", *(f"answers {name}" for name in ("ask", "evaluate", "list", "replay", "watch")),
     *(f"answers {name}" for name in ("agreement", "judge", "promote", "rate", "rollback", "versions")),
 }  # fmt: skip

@@ -105,11 +105,8 @@ def show(call: Call, *, encoder: str) -> None:
 def _source(encoder: EncoderReport) -> str:
     if encoder.service:
         return f"{encoder.model} at {encoder.service}"
-    return (
-        encoder.model
-        if encoder.version is None
-        else f"{encoder.model.replace('@', ':').partition(':')[0]}:{encoder.version}"
-    )
+    name = encoder.model.replace("@", ":").partition(":")[0]
+    return encoder.model if encoder.version is None else f"{name}:{encoder.version}"
 
 
 for _each in (add, list_, show):

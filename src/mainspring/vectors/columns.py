@@ -147,4 +147,4 @@ def similarities(metric: Metric, rows: Floats, query: Floats) -> Doubles:
 
 
 def _inner(left: Doubles, right: Doubles) -> Doubles:
-    return np.asarray(np.einsum("...d,...d->...", left, right))
+    return np.asarray(np.vecdot(left, right))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ _ROUNDING = 2.0**-23
 def unit(vectors: Floats) -> Floats:
     """Return vectors of length 1 in the same directions; none may be zero."""
     wide = vectors.astype(np.float64)
-    wide /= np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
+    lengths = np.vecdot(wide, wide)
+    wide /= math.sqrt(lengths.item()) if len(wide) == 1 else np.sqrt(lengths)[:, None]  # quickly, of one query
     return wide.astype(np.float32)
 
 

@@ -21,14 +21,15 @@ from mainspring.vectors.model import Floats, Hit, IndexSpec
 from mainspring.vectors.nearest import Places, nearest, squares, unit
 
 if TYPE_CHECKING:
-    from mainspring.vectors.adapters.graph import Graph
+    from mainspring.vectors.adapters.graph import Graph, Selection
 
 _KEPT_FILTERS = 32
 _VISITS = 64  # of a search in the graph, at least
-_SPARE = 2.5  # deviations of the number that pass, of so many as the graph is asked for, between its mean and `k`
-# Cost of a visit in the graph, in rows of an exact search; what several queries save by sharing the reading of rows.
-_VISIT_COST, _SHARED = 16, 2
-_MORE = 4  # times as many of the nearest are asked for where too few pass
+_SPARE = 3  # deviations of the number that pass, of so many as the graph is asked for, between its mean and `k`
+# Cost of a visit in the graph, in rows of an exact search for one query; the part of a row's cost that each more query has.
+_VISIT_COST, _NEXT_QUERY = 16, 0.1
+_MORE = 4  # times as many of the nearest are asked for where too few pass,
+_WIDER = 2  # with so many visits for each: the farther are missed more often
 _RANKED_AT_ONCE, _LOADED_AT_ONCE = 20_000, 10_000
 _ALL, _UNKNOWN = b"", b"?"
 
@@ -59,25 +60,43 @@ class Passing:
     """Places that a filter passes.
 
     Attributes:
+        graph: The graph, if there is one.
         in_graph: Number of those that the graph has.
         indexed: Those that the graph has.
         rest: The others, counted from the end of the graph.
     """
 
     mask: Mask
-    graph: int
+    graph: Graph | None
 
     @cached_property
     def in_graph(self) -> int:
-        return int(np.count_nonzero(self.mask[: self.graph]))
+        return int(np.count_nonzero(self.mask[: self._end]))
 
     @cached_property
     def indexed(self) -> Places:
-        return np.flatnonzero(self.mask[: self.graph])
+        return np.flatnonzero(self.mask[: self._end])
 
     @cached_property
     def rest(self) -> Places:
-        return np.flatnonzero(self.mask[self.graph :])
+        return np.flatnonzero(self.mask[self._end :])
+
+    @property
+    def _end(self) -> int:
+        return 0 if self.graph is None else len(self.graph.vectors)
+
+    @cached_property
+    def sample(self) -> tuple[Selection | None, float]:
+        """Places that a search in the graph finds, `None` for all, and the share of them that pass.
+
+        They are those that pass and, drawn by chance, about as many of the others: as these are found too, a search
+        knows how far around a query it came.
+        """
+        others = self._end - self.in_graph
+        if self.graph is None or self.in_graph >= others:
+            return None, self.in_graph / max(1, self._end)
+        found = self.mask[: self._end] | (self.graph.chances < self.in_graph / others)
+        return self.graph.selection(found), self.in_graph / int(np.count_nonzero(found))
 
 
 @dataclass(frozen=True)
@@ -128,7 +147,7 @@ class State:
             mask = self.live if where is None else self.live & passing(where, self.columns, self.spec, len(self.live))
             if len(self.filters) >= _KEPT_FILTERS:
                 self.filters.clear()
-            found = self.filters[key] = Passing(mask, self.indexed)
+            found = self.filters[key] = Passing(mask, self.graph)
         return found
 
     def search(self, queries: Floats, k: int, where: Node | None, effort: float) -> list[list[Hit]]:
@@ -163,24 +182,25 @@ class State:
         """Return the nearest of the graph's places that pass.
 
         Of the nearest of all, those that pass are the nearest that pass, if there are `k` of them. Around a query where
-        fewer do, more of the nearest are asked for, until a comparison of all that pass costs less. A filter inside of
-        the graph would find as many as wanted there, but not the nearest.
+        fewer do, more of the nearest are asked for, until a comparison of all that pass costs less. Where few of all
+        pass, a sample stands for the others. A search for those alone that pass would find as many as wanted there,
+        but not the nearest.
 
         Args:
             times: Factor on how many of the nearest are asked for.
         """
         passing, everything = chosen.in_graph, self.indexed
-        spare = _SPARE * math.sqrt(k * (1 - passing / everything))
-        count = math.ceil(times * (k + spare) * everything / passing)
-        visits = max(k, math.ceil(max(_VISITS, count) * effort))
-        if passing <= _VISIT_COST * min(len(queries), _SHARED) * max(count, visits):
+        usual = max(_VISITS, times * _enough(k, passing / everything) * (1 if times == 1 else _WIDER))
+        visits = max(k, math.ceil(usual * effort))
+        if passing * (_NEXT_QUERY + (1 - _NEXT_QUERY) / len(queries)) <= _VISIT_COST * max(usual, visits):
             return self._exactly(graph, queries, k, chosen)
-        found = graph.search(queries, count, visits)
-        last = found[0, -1] if len(found) == 1 else found[:, -1].min()
-        if passing == everything and last >= 0:
+        selection, share = chosen.sample
+        found = graph.search(queries, math.ceil(times * _enough(k, share)), visits, selection)
+        whole = (found[0, -1] if len(found) == 1 else found[:, -1].min()) >= 0
+        if passing == everything and whole:
             return [places[:k] for places in found]
         passes = chosen.mask.take(found)
-        if last < 0:
+        if not whole:
             passes &= found >= 0
         near = [places[good][:k] for places, good in zip(found, passes, strict=True)]
         short = [place for place, places in enumerate(near) if len(places) < k]
@@ -196,8 +216,12 @@ class State:
     def _hits(self, queries: Floats, near: Sequence[Places], k: int) -> list[list[Hit]]:
         """Return hits with similarities in float64, which are the same whichever way an entry was found."""
         metric = "dot" if self.spec.metric == "cosine" else self.spec.metric
+        ids = self.ids
+        if len(near) == 1:
+            scores = similarities(metric, self.vectors(near[0]), queries[0]).tolist()
+            return [_ranked([ids[place] for place in near[0].tolist()], scores)[:k]]
         counts = [len(each) for each in near]
-        places = near[0] if len(near) == 1 else np.concatenate(near)
+        places = np.concatenate(near)
         rows = self.vectors(places)
         if min(counts) == max(counts):
             scored = similarities(
@@ -205,10 +229,7 @@ class State:
             ).ravel()
         else:
             scored = similarities(metric, rows, np.repeat(queries, counts, axis=0))
-        scores, ids = scored.tolist(), self.ids
-        names = [ids[place] for place in places.tolist()]
-        if len(near) == 1:
-            return [_ranked(names, scores)[:k]]
+        scores, names = scored.tolist(), [ids[place] for place in places.tolist()]
         ends = list(accumulate(counts))
         return [
             _ranked(names[end - count : end], scores[end - count : end])[:k]
@@ -230,6 +251,11 @@ class State:
         rows[inside] = self.graph.vectors[places[inside]]
         rows[~inside] = self.tail[places[~inside] - self.indexed]
         return rows
+
+
+def _enough(k: int, share: float) -> float:
+    """Return how many hold `k` that pass very likely, where a share passes."""
+    return (k + _SPARE * math.sqrt(k * (1 - share))) / share
 
 
 def _ranked(names: list[str], scores: list[float]) -> list[Hit]:

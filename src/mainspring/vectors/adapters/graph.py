@@ -6,7 +6,7 @@ import hashlib
 import mmap
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,20 +43,46 @@ class Graph:
         )
         self.vectors: Floats = _vectors(self._index, dimension)
 
-    def search(self, queries: Floats, count: int, visits: int) -> Places:
+    def search(self, queries: Floats, count: int, visits: int, among: Selection | None = None) -> Places:
         """Return the places of nearest vectors of each query, the nearest first, shape (len(queries), count); -1 at the
         end where fewer were found.
 
         Args:
             visits: Vectors whose neighbours are looked at; of those beyond so many nearest some are missed.
+            among: Places that may be found. All are passed by.
         """
         found = np.empty((len(queries), count), np.int64)
         distances = np.empty((len(queries), count), np.float32)
         self._index.search_c(
             len(queries), faiss.swig_ptr(queries), count, faiss.swig_ptr(distances), faiss.swig_ptr(found),
-            _parameters(visits),
+            _parameters(visits) if among is None else among.parameters(visits),
         )  # fmt: skip
         return found
+
+    @cached_property
+    def chances(self) -> Floats:
+        """A number between 0 and 1 of each place, the same in all processes, from which samples are drawn."""
+        return np.random.default_rng(0).random(len(self.vectors), dtype=np.float32)
+
+    def selection(self, mask: Mask) -> Selection:
+        """Return the places of a mask for searches."""
+        return Selection(mask)
+
+
+class Selection:
+    """Some places of a graph.
+
+    Args:
+        mask: Which they are.
+    """
+
+    def __init__(self, mask: Mask) -> None:
+        self._bits = np.packbits(mask, bitorder="little")
+        self._selector = faiss.IDSelectorBitmap(self._bits)
+        self.parameters = lru_cache(maxsize=16)(self._parameters)
+
+    def _parameters(self, visits: int) -> Any:
+        return faiss.SearchParametersHNSW(efSearch=visits, sel=self._selector)
 
 
 @lru_cache(maxsize=256)

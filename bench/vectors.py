@@ -4,7 +4,8 @@ Clustered vectors of length 1 with a whole number each, asked for the ten neares
 time and 100 at once, and of those whose number is below a bound (0.1 % to 50 % of them). Each side tries several
 efforts; compared is the cheapest with a recall of at least 0.95, or else the best. The fastest of some passes counts.
 Times are of the processor, a server's included; ours is the port's `search` with its checks, ids and similarities in
-float64.
+float64. Memory is that of a process that opens the index and searches, ours and FAISS's; of a peer, of the one that
+made it too.
 
 The floor is FAISS alone with a graph of the same parameters, and with a filter that is ready as a bitmap of places; its
 filtered recall is in the notes. Peers run in environments of their own: `python bench/peers.py usearch lancedb qdrant
@@ -34,7 +35,7 @@ from mainspring.core.schema import DType
 from mainspring.vectors.adapters.embedded import APPROXIMATE_ABOVE, EmbeddedVectorStore
 from mainspring.vectors.model import Entries, IndexSpec
 from report import Case, report
-from vectors_side import MANY, K, Store, measured, resident_mb
+from vectors_side import MANY, K, Store, measured
 
 sys.path.insert(0, str(ROOT / "tests"))  # where servers are started
 from kit.servers import PostgresServer, running
@@ -43,6 +44,26 @@ SIDE = Path(__file__).with_name("vectors_side.py")
 DIMENSION, CLUSTERS, INNER, PARTS = 384, 500, 48, 1_000
 BOUNDS = (1, 10, 100, 500)
 WANTED = 0.95
+OPENED = {
+    "ours": """
+import sys, faiss, numpy as np
+from pathlib import Path
+from mainspring.vectors.adapters.embedded import EmbeddedVectorStore
+from vectors_side import resident_mb
+before = resident_mb()
+index = EmbeddedVectorStore(Path(sys.argv[1])).open("i")
+index.search(np.ones((1, index.spec.dimension), np.float32), 10)
+print(resident_mb() - before)
+""",
+    "faiss": """
+import sys, faiss, numpy as np
+from vectors_side import resident_mb
+before = resident_mb()
+index = faiss.read_index(sys.argv[1] + "/i.faiss")
+index.search(np.ones((1, index.d), np.float32), 10)
+print(resident_mb() - before)
+""",
+}
 OTHERS = ("usearch", "lancedb", "qdrant", "milvus-lite", "pgvector")
 
 
@@ -80,7 +101,7 @@ def ours(vectors: Any, queries: Any, parts: Any, folder: Path) -> dict[str, Any]
     import faiss
 
     faiss.omp_set_num_threads(1)
-    before, begun = resident_mb(), time.process_time()
+    begun = time.process_time()
     store = EmbeddedVectorStore(folder, approximate_above=min(APPROXIMATE_ABOVE, len(vectors) // 2))
     index = store.create("i", IndexSpec(dimension=vectors.shape[1], fields={"part": DType.Int64}))
     index._above, above = None, index._above  # one graph at the end, as the others
@@ -93,8 +114,6 @@ def ours(vectors: Any, queries: Any, parts: Any, folder: Path) -> dict[str, Any]
     index.compact()
     answer: dict[str, Any] = {"build_s": time.process_time() - begun, "stored_mb": index.size_bytes() / 1e6}
     index.close()
-    index.search(queries[:1], K)
-    answer["memory_mb"] = resident_mb() - before
     wheres = {None: None, **{bound: col("part") < bound for bound in BOUNDS}}
     answer |= measured(
         Store(
@@ -108,6 +127,18 @@ def ours(vectors: Any, queries: Any, parts: Any, folder: Path) -> dict[str, Any]
     )
     index.close()
     return answer
+
+
+def opened_mb(kind: str, folder: Path) -> float:
+    """Return the memory that a process takes which opens an index, ours or FAISS's, and searches."""
+    done = subprocess.run(
+        [sys.executable, "-c", OPENED[kind], str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join((str(SIDE.parent), *sys.path))},
+    )
+    return float(done.stdout)
 
 
 def side(kind: str, data: Path, folder: Path) -> dict[str, Any] | str:
@@ -196,6 +227,8 @@ def main() -> None:
         answers: dict[str, Any] = {"ours": ours(vectors, queries, parts, folder / "ours")}
         for kind in ("faiss", *arguments.peers):
             answers[kind] = side(kind, data, folder / kind)
+        for kind in OPENED:
+            answers[kind]["memory_mb"] = opened_mb(kind, folder / kind)
     report("vectors", cases(answers, truth, len(vectors), arguments.recall))
 
 

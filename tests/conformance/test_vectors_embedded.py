@@ -74,6 +74,26 @@ def test_its_files_are_private(index: EmbeddedVectorIndex, tmp_path: Path) -> No
     assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
 
 
+@pytest.mark.parametrize(("dimension", "most"), [(64, 1.25), (384, 1.15), (512, 1.25), (768, 1.15), (1024, 1.25)])
+def test_vectors_fill_the_pages_of_the_database(store: EmbeddedVectorStore, dimension: int, most: float) -> None:
+    count = 2_000_000 // dimension // 4
+    index = store.create("i", IndexSpec(dimension=dimension))
+    index.upsert(Entries([str(number) for number in range(count)], made_vectors(count, dimension)))
+    index.close()
+    assert index._file.path.stat().st_size < 4 * count * dimension * most + 200_000
+
+
+def test_a_write_changes_what_a_filter_passes_in_the_graph(index: EmbeddedVectorIndex) -> None:
+    queries, where = _queries(), col("part") < COUNT * 3 // 10
+    for effort in (1.0, 2.0):
+        hits = index.search(queries[:1], 5, where=where, effort=effort)[0]
+        index.delete([hits[0].id])
+        index.upsert(Entries([hits[1].id], index.get([hits[1].id]).vectors, {"part": [COUNT]}))
+        left = index.search(queries[:1], 5, where=where, effort=effort)[0]
+        assert left[:3] == hits[2:]
+        assert index._state().graph is not None
+
+
 @pytest.mark.parametrize("damage", ["torn", "flipped", "missing", "empty", "foreign"])
 def test_a_graph_that_is_not_as_written_is_not_used_and_is_made_anew(
     index: EmbeddedVectorIndex, store: EmbeddedVectorStore, damage: str, caplog: pytest.LogCaptureFixture

@@ -54,7 +54,7 @@ class SqliteFile:
             connection = sqlite3.connect(self.path, timeout=10.0, isolation_level=None, check_same_thread=False)
             with self._lock:
                 self._open.append(connection)
-            for pragma in ("journal_mode=WAL", *self._pragmas):
+            for pragma in (*self._pragmas, "journal_mode=WAL"):  # a size of pages is chosen before it
                 connection.execute(f"PRAGMA {pragma}")
             self._local.connection = connection
             self._local.process = os.getpid()

@@ -29,7 +29,7 @@ from mainspring.core.files import make_folder, sync_folder
 from mainspring.core.ids import check_id
 from mainspring.core.locks import FileLocks
 from mainspring.core.sqlite_file import SqliteFile
-from mainspring.vectors.adapters.embedded_format import SCHEMA, bring_up
+from mainspring.vectors.adapters.embedded_format import SCHEMA, bring_up, page_bytes
 from mainspring.vectors.adapters.embedded_reading import Reader, graphs
 from mainspring.vectors.adapters.embedded_state import State, packed, unpacked
 from mainspring.vectors.adapters.mark import Mark
@@ -300,7 +300,7 @@ class EmbeddedVectorStore:
         """Create an index beside its place, so that it is there whole or not at all."""
         make_folder(self._folder)
         beside = self._folder / f".{path.name}.{os.urandom(8).hex()}.partial"
-        made = _database(beside)
+        made = _database(beside, f"page_size={page_bytes(spec.dimension)}")
         made.create(SCHEMA)
         with made.transaction() as connection:
             connection.execute("INSERT INTO spec VALUES (1, ?)", (msgspec.json.encode(spec),))
@@ -341,12 +341,12 @@ class EmbeddedVectorStore:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _database(folder: Path) -> SqliteFile:
+def _database(folder: Path, *pragmas: str) -> SqliteFile:
     return SqliteFile(
         folder / _FILE,
         what="vector index",
         damaged=f"stop Mainspring, delete {folder} and build the index anew, or restore it from a backup.",
-        pragmas=("synchronous=FULL", "mmap_size=268435456", "journal_size_limit=67108864"),
+        pragmas=("synchronous=FULL", "mmap_size=268435456", "journal_size_limit=67108864", *pragmas),
     )
 
 

@@ -22,7 +22,14 @@ CREATE TABLE IF NOT EXISTS graph (
 INSERT INTO version VALUES (1, 0, 0, 0) ON CONFLICT DO NOTHING;
 """
 _TABLES = frozenset({"spec", "version", "entry", "vector", "removed", "graph"})
+_USUAL, _LARGE, _FEW_BYTES, _CELL = 4_096, 16_384, 1_024, 16  # bytes; a vector has a cell with its number
 _BEFORE = (_TABLES - {"vector"}, {"number", "id", "vector", "fields"})  # its tables, and columns of its entries
+
+
+def page_bytes(dimension: int) -> int:
+    """Return the size of the pages of a database, which few vectors would fill badly: two of 384 numbers fill three
+    quarters of a usual page. One that fills more than a usual page has pages of its own in any case."""
+    return _LARGE if _FEW_BYTES < 4 * dimension + _CELL <= _USUAL else _USUAL
 
 
 def bring_up(file: SqliteFile) -> None:

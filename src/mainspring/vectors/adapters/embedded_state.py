@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _KEPT_FILTERS = 32
 _VISITS = 64  # of a search in the graph, at least
 _SPARE = 3  # deviations of the number that pass, of so many as the graph is asked for, between its mean and `k`
-# Cost of a visit in the graph, in rows of an exact search for one query; the part of a row's cost that each more query has.
+# Cost of a visit in the graph, in rows of an exact search for one query; cost of a row for each query after the first.
 _VISIT_COST, _NEXT_QUERY = 16, 0.1
 _MORE = 4  # times as many of the nearest are asked for where too few pass,
 _WIDER = 2  # with so many visits for each: the farther are missed more often
@@ -190,9 +190,9 @@ class State:
             times: Factor on how many of the nearest are asked for.
         """
         passing, everything = chosen.in_graph, self.indexed
-        usual = max(_VISITS, times * _enough(k, passing / everything) * (1 if times == 1 else _WIDER))
-        visits = max(k, math.ceil(usual * effort))
-        if passing * (_NEXT_QUERY + (1 - _NEXT_QUERY) / len(queries)) <= _VISIT_COST * max(usual, visits):
+        reach = times * _enough(k, passing / everything) * (1 if times == 1 else _WIDER)
+        visits = max(k, math.ceil(max(_VISITS, reach) * effort))
+        if passing * (_NEXT_QUERY + (1 - _NEXT_QUERY) / len(queries)) <= _VISIT_COST * max(reach, visits):
             return self._exactly(graph, queries, k, chosen)
         selection, share = chosen.sample
         found = graph.search(queries, math.ceil(times * _enough(k, share)), visits, selection)

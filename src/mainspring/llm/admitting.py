@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 
@@ -14,6 +16,8 @@ from mainspring.llm.ports import Answering
 from mainspring.llm.queueing import Admission, Job
 from mainspring.security.model import Principal
 from mainspring.serving.plane.metering import named
+
+Reply = TypeVar("Reply", ChatReply, EmbeddingsReply)
 
 
 class Admitted:
@@ -32,20 +36,17 @@ class Admitted:
         self._now = now
 
     async def chat(self, request: ChatRequest, call: Call) -> ChatReply:
-        job, call = await self._enter(self._tokens(request), call)
-        used: Usage | None = None
-        try:
-            reply = await self._inner.chat(request, call)
-            used = reply.usage
-            return reply
-        finally:
-            self._leave(job, used)
+        return await self._whole(partial(self._inner.chat, request), self._tokens(request), call)
 
     async def embed(self, request: EmbeddingsRequest, call: Call) -> EmbeddingsReply:
-        job, call = await self._enter(embedded_tokens(request, self._model.bytes_a_token), call)
+        tokens = embedded_tokens(request, self._model.bytes_a_token)
+        return await self._whole(partial(self._inner.embed, request), tokens, call)
+
+    async def _whole(self, ask: Callable[[Call], Awaitable[Reply]], tokens: int, call: Call) -> Reply:
+        job, call = await self._enter(tokens, call)
         used: Usage | None = None
         try:
-            reply = await self._inner.embed(request, call)
+            reply = await ask(call)
             used = reply.usage
             return reply
         finally:

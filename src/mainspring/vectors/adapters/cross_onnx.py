@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from mainspring.core.errors import Corrupt, Unavailable
-from mainspring.vectors.adapters.encoder_onnx import open_session, open_tokenizer
+from mainspring.vectors.adapters.encoder_onnx import open_session
+from mainspring.vectors.tokenizing import open_tokenizer
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from tokenizers import Tokenizer
 
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.vectors.model import Floats
+from mainspring.vectors.tokenizing import open_tokenizer
 
 _NOWHERE = os.devnull  # of weights beside the file, which it may not have
 _ALONE = 8  # texts up to which no threads are used
@@ -99,18 +99,3 @@ def open_session(model: bytes, owner: str) -> Any:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own errors share no other base
         raise Corrupt(f"The model of {owner} does not load: {str(error).splitlines()[0]}") from error
-
-
-def open_tokenizer(content: bytes, owner: str) -> Any:
-    """Return a tokeniser without limits.
-
-    Raises:
-        Corrupt: It does not load.
-    """
-    try:
-        found = Tokenizer.from_str(content.decode())
-    except Exception as error:  # the library raises Exception itself
-        raise Corrupt(f"The tokeniser of {owner} does not load: {error}.") from error
-    found.no_padding()
-    found.no_truncation()
-    return found

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from mainspring.core.definition_registry import expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.time import parse_duration
-from mainspring.features.model import FeatureColumn, FeatureView
+from mainspring.features.model import FeatureColumn
 from mainspring.stats.metrics import ECE, Metric
 from mainspring.training.gate_kinds import (
     EQUAL_ERROR,
@@ -24,6 +23,16 @@ from mainspring.training.gate_kinds import (
     RobustGate,
     Value,
 )
+from mainspring.training.gate_options import (
+    bytes_of,
+    check_block,
+    check_calls,
+    check_chance,
+    check_number,
+    check_share,
+    check_slices,
+    checked_values,
+)
 
 __all__ = [
     "approved", "at_least", "at_most", "beats", "calibration_error", "canaries", "canary", "class_share", "compatible",
@@ -33,7 +42,6 @@ __all__ = [
 
 SliceBy = str | FeatureColumn
 _MEASURES = ("demographic parity", "equal opportunity", "equalised odds", EQUAL_ERROR)
-_SIZES = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
 def beats(
@@ -158,11 +166,11 @@ def fair(
     if (at_most is None) == (at_least is None):
         raise Invalid(f"In {gate}, give either at_most or at_least.", fix="at_most=0.1, or for a ratio at_least=0.8.")
     limit = at_most if at_least is None else at_least
-    check = _check_number if measure == EQUAL_ERROR and at_least is None else _check_share
+    check = check_number if measure == EQUAL_ERROR and at_least is None else check_share
     check(limit, f"The limit of {gate}", "give a number.")
-    _check_chance(gate, "sure", sure)
+    check_chance(gate, "sure", sure)
     if threshold is not None:
-        _check_number(threshold, f"The threshold of {gate}", "give a number.")
+        check_number(threshold, f"The threshold of {gate}", "give a number.")
     (slices, views), length = check_slices(gate, group, least_rows, insufficient), check_block(gate, block)
     return FairnessGate(
         "fairness", measure, limit or 0.0, sure, None, slices, least_rows, insufficient, 0.0, length, views,
@@ -172,7 +180,7 @@ def fair(
 
 def nulls(at_most: float, *, columns: str | Sequence[str] = ()) -> Gate:
     """Require the share of nulls of each feature (or of those in `columns`) in the training rows to be at most this."""
-    _check_share(at_most, "The largest share of nulls", "give a share such as 0.1.")
+    check_share(at_most, "The largest share of nulls", "give a share such as 0.1.")
     names, _ = check_slices("the gate on nulls", columns, 1, "fail")
     return DataGate("nulls", "nulls", at_most, columns=names)
 
@@ -190,8 +198,8 @@ def values_within(feature: str, low: float | None = None, high: float | None = N
     """
     gate = f"the gate on the values of {feature}"
     for each in (low, high):
-        _check_number(0 if each is None else each, f"A bound of {gate}", "give a number.")
-    _check_share(but_for, f"The share of {gate}", "give a share such as 0.001.")
+        check_number(0 if each is None else each, f"A bound of {gate}", "give a number.")
+    check_share(but_for, f"The share of {gate}", "give a share such as 0.001.")
     if (low is None and high is None) or (low is not None and high is not None and low > high):
         raise Invalid(f"In {gate}, the bounds {low} and {high} are not a range.", fix="give low, high, or both.")
     expect(feature, str, "The feature of a gate", fix="give its full name.")
@@ -223,7 +231,7 @@ def compatible(*, full: bool = False) -> Gate:
 
 def size(at_most: str | int) -> Gate:
     """Require the bundle's files to take at most this: a number of bytes, or a text such as "50MB" or "1GiB"."""
-    return EngineGate("size", "bytes", float(_bytes(at_most)))
+    return EngineGate("size", "bytes", float(bytes_of(at_most)))
 
 
 def memory(at_most: str | int, *, rows: int = MEMORY_ROWS) -> Gate:
@@ -235,8 +243,8 @@ def memory(at_most: str | int, *, rows: int = MEMORY_ROWS) -> Gate:
         at_most: A number of bytes, or a text such as "500MB".
         rows: Number of rows of the batch.
     """
-    _check_calls("memory", 0.5, rows)
-    return EngineGate("memory", "bytes", float(_bytes(at_most)), rows=rows)
+    check_calls("memory", 0.5, rows)
+    return EngineGate("memory", "bytes", float(bytes_of(at_most)), rows=rows)
 
 
 def latency(at_most: str, *, quantile: float = 0.99, rows: int = 1) -> Gate:
@@ -249,7 +257,7 @@ def latency(at_most: str, *, quantile: float = 0.99, rows: int = 1) -> Gate:
         rows: Number of rows of a call.
     """
     limit = parse_duration(at_most)
-    _check_calls("latency", quantile, rows)
+    check_calls("latency", quantile, rows)
     return EngineGate("latency", "ms", limit / 1000, rows=rows, quantile=quantile)
 
 
@@ -260,9 +268,9 @@ def slower_at_most(times: float, *, quantile: float = 0.5, rows: int = 1, sure: 
     Both run on the serving engine by turns, so that the machine's load slows both. The other arguments are those of
     `latency`.
     """
-    _check_number(times, "How many times slower a version may be", "give a number such as 1.2.")
-    _check_calls("slower_at_most", quantile, rows)
-    _check_chance("the gate slower_at_most", "sure", sure)
+    check_number(times, "How many times slower a version may be", "give a number such as 1.2.")
+    check_calls("slower_at_most", quantile, rows)
+    check_chance("the gate slower_at_most", "sure", sure)
     return EngineGate("slower", "times", times, sure, rows=rows, quantile=quantile)
 
 
@@ -275,7 +283,7 @@ def robust_to_noise(
         noise: Standard deviation of the noise, in those of each feature in the training data.
         sure: See `beats`.
     """
-    _check_number(noise, "The noise of a gate", "give a number of standard deviations.")
+    check_number(noise, "The noise of a gate", "give a number of standard deviations.")
     if not noise > 0:
         raise Invalid(f"A gate adds the noise {noise}.", fix="give a positive number of standard deviations.")
     return _robust("noise", metric, worse_by, noise, sure, block)
@@ -290,7 +298,7 @@ def robust_to_missing(
         share: Instead, this share of all values is null, drawn at random.
         sure: See `beats`.
     """
-    _check_share(share or 0.0, "The share of missing values", "give a share such as 0.1.")
+    check_share(share or 0.0, "The share of missing values", "give a share such as 0.1.")
     return _robust("missing", metric, worse_by, 0.0, sure, block, share=share or 0.0)
 
 
@@ -312,7 +320,7 @@ def robust_to_trigger(
     """
     if not trigger:
         raise Invalid("A trigger has no values.", fix='name inputs with their values: {"Order.kind": "gift"}.')
-    return _robust("trigger", metric, worse_by, 0.0, sure, block, trigger=_values(trigger, "a trigger"))
+    return _robust("trigger", metric, worse_by, 0.0, sure, block, trigger=checked_values(trigger, "a trigger"))
 
 
 def canary(
@@ -329,14 +337,14 @@ def canary(
         Invalid: There is no feature, no bound, or they are in the wrong order.
     """
     for each in (at_least, at_most):
-        _check_number(0 if each is None else each, "A bound of a canary", "give a number.")
+        check_number(0 if each is None else each, "A bound of a canary", "give a number.")
     low, high = (-math.inf if at_least is None else at_least), (math.inf if at_most is None else at_most)
     if not features or low > high or (at_least is None and at_most is None):
         raise Invalid(
             f"A canary has the bounds {at_least} and {at_most}, and {len(features)} features.",
             fix="give features, and at_least, at_most, or both.",
         )
-    return Canary(features=_values(features, "a canary"), low=at_least, high=at_most, output=output)
+    return Canary(features=checked_values(features, "a canary"), low=at_least, high=at_most, output=output)
 
 
 def canaries(rows: Sequence[Canary]) -> Gate:
@@ -349,14 +357,6 @@ def canaries(rows: Sequence[Canary]) -> Gate:
     if not rows:
         raise Invalid("A gate has no canaries.", fix="give at least one ms.gates.canary(...).")
     return CanaryGate("canary", "predictions out of bounds", 0.0, canaries=tuple(rows))
-
-
-def _values(given: Mapping[str, Value], owner: str) -> tuple[tuple[str, Value], ...]:
-    for name, value in given.items():
-        expect(name, str, f"A feature of {owner}", fix="give its full name.")
-        if value is not None:
-            expect(value, (float, int, bool, str), f"The value of {name} in {owner}", fix="give a number or a text.")
-    return tuple(given.items())
 
 
 def _robust(
@@ -376,24 +376,6 @@ def _robust(
     )  # fmt: skip
 
 
-def _check_calls(gate: str, quantile: float, rows: int) -> None:
-    expect(quantile, (int, float), f"The quantile of {gate}", fix="give a number such as 0.99.")
-    expect(rows, int, f"The rows of a call of {gate}", fix="give a number of rows.")
-    if not 0 < quantile < 1 or rows < 1:
-        raise Invalid(f"The gate {gate} has quantile={quantile} and rows={rows}.", fix="write quantile=0.99, rows=1.")
-
-
-def _bytes(given: Any) -> int:
-    if isinstance(given, int) and not isinstance(given, bool) and given > 0:
-        return given
-    if isinstance(given, str):
-        for unit, factor in _SIZES.items():
-            number = given.removesuffix(unit).strip()
-            if number != given.strip() and number.replace(".", "", 1).isdigit() and number.isascii():
-                return int(float(number) * factor)
-    raise Invalid(f"{given!r} is not a size.", fix='give a number of bytes, or a text such as "50MB".')
-
-
 def _on(
     kind: str,
     metric: str | Metric,
@@ -409,10 +391,10 @@ def _on(
     name = metric.name if isinstance(metric, Metric) else metric
     expect(name, str, "The metric of a gate", fix='name a metric, such as "auc", or give one made by @ms.metric.')
     gate = f"the gate on {name}"
-    _check_number(value, f"The threshold of {gate}", "give a number.")
-    _check_number(margin, f"The margin of {gate}", "give a number.")
+    check_number(value, f"The threshold of {gate}", "give a number.")
+    check_number(margin, f"The margin of {gate}", "give a number.")
     for what, chance in (("sure", sure), ("harm", harm)):
-        _check_chance(gate, what, chance)
+        check_chance(gate, what, chance)
     if sure is not None and harm is not None:
         raise Invalid(f"In {gate}, sure={sure} and harm={harm} exclude each other.", fix="give one of them.")
     if margin < 0:
@@ -420,61 +402,6 @@ def _on(
     slices, views = check_slices(gate, by_slice, least_rows, insufficient)
     length = check_block(gate, block)
     return Gate(kind, name, value, sure, harm, slices, least_rows, insufficient, margin, length, views)
-
-
-def _check_number(given: Any, what: str, fix: str) -> None:
-    """Raise if a limit is not a finite number: a comparison with another one has the same result for every version."""
-    expect(given, (int, float), what, fix=fix)
-    if not math.isfinite(given):
-        raise Invalid(f"{what} is {given}, which is not finite.", fix=fix)
-
-
-def _check_share(given: Any, what: str, fix: str) -> None:
-    _check_number(given, what, fix)
-    if not 0 <= given <= 1:
-        raise Invalid(f"{what} is {given}, which is not a share in [0, 1].", fix=fix)
-
-
-def _check_chance(gate: str, what: str, chance: Any) -> None:
-    if chance is None:
-        return
-    expect(chance, (int, float), f"`{what}` of {gate}", fix="give a probability such as 0.95.")
-    if not 0.5 < chance < 1:
-        raise Invalid(f"In {gate}, {what}={chance} is not a probability in (0.5, 1).", fix="write 0.95.")
-
-
-def check_slices(
-    gate: str, by_slice: Any, least_rows: Any, insufficient: Any
-) -> tuple[tuple[str, ...], tuple[FeatureView, ...]]:
-    """Return the columns of slices, and the views of those that were given as a view's feature.
-
-    Raises:
-        Invalid: They are neither names nor features, or `least_rows` or `insufficient` is out of its range.
-    """
-    given = (by_slice,) if isinstance(by_slice, (str, FeatureColumn)) else by_slice
-    expect(given, (list, tuple), f"The slices of {gate}", fix='name a column, or several: by_slice=["carrier"].')
-    for each in given:
-        expect(each, (str, FeatureColumn), f"A slice of {gate}", fix="name a feature or a column of the observations.")
-    expect(least_rows, int, f"`least_rows` of {gate}", fix="give a number of rows.")
-    if least_rows < 1:
-        raise Invalid(f"In {gate}, least_rows={least_rows} is not a number of rows.", fix="write 200.")
-    if insufficient not in ("fail", "pass"):
-        raise Invalid(f"In {gate}, insufficient={insufficient!r} is unknown.", fix='write "fail" or "pass".')
-    names = dict.fromkeys(each if isinstance(each, str) else each.name for each in given)
-    views = {id(each.view): each.view for each in given if not isinstance(each, str)}
-    return tuple(names), tuple(views.values())
-
-
-def check_block(gate: str, block: str) -> int:
-    """Return the duration of a gate's blocks of time, in microseconds.
-
-    Raises:
-        Invalid: It is not a duration, or zero.
-    """
-    length = parse_duration(block)
-    if not length:
-        raise Invalid(f"In {gate}, block={block!r} is empty.", fix='write a duration, such as "1d".')
-    return length
 
 
 def approved(by: int = 1) -> Gate:

@@ -23,7 +23,7 @@ from mainspring.core.expr.tree import Node, col
 from mainspring.core.schema import DType
 from mainspring.vectors.adapters import embedded, embedded_reading, embedded_state
 from mainspring.vectors.adapters.embedded import EmbeddedVectorIndex, EmbeddedVectorStore
-from mainspring.vectors.conformance import made_vectors
+from mainspring.vectors.conformance_oracle import made_vectors
 from mainspring.vectors.model import Entries, Floats, IndexSpec
 
 SPEC = IndexSpec(dimension=8, fields={"part": DType.Int64})

@@ -20,7 +20,8 @@ from mainspring.core.expr.tree import Node
 from mainspring.core.schema import DType
 from mainspring.core.settings import Url
 from mainspring.vectors.adapters.milvus import MOST_FIELDS, MilvusVectorIndex, MilvusVectorStore
-from mainspring.vectors.conformance import VectorIndexConformance, VectorStoreConformance, made_vectors
+from mainspring.vectors.conformance import VectorIndexConformance, VectorStoreConformance
+from mainspring.vectors.conformance_oracle import made_vectors
 from mainspring.vectors.conformance_store import FIELDS, await_that, check_absent
 from mainspring.vectors.model import METRICS, Entries, IndexSpec
 

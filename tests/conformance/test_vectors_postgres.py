@@ -17,7 +17,8 @@ from mainspring.core.expr.tree import Node, col
 from mainspring.core.schema import DType
 from mainspring.core.settings import Url
 from mainspring.vectors.adapters.pgvector import PgVectorIndex, PgVectorStore
-from mainspring.vectors.conformance import VectorIndexConformance, VectorStoreConformance, made_vectors, recall
+from mainspring.vectors.conformance import VectorIndexConformance, VectorStoreConformance
+from mainspring.vectors.conformance_oracle import made_vectors, recall
 from mainspring.vectors.conformance_store import FIELDS
 from mainspring.vectors.model import Entries, IndexSpec
 

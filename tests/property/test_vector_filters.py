@@ -12,7 +12,7 @@ from kit.depth import examples
 from mainspring.core.expr.tree import Node, col
 from mainspring.core.schema import DType
 from mainspring.vectors.adapters.embedded import EmbeddedVectorIndex, EmbeddedVectorStore
-from mainspring.vectors.conformance import made_vectors, recall
+from mainspring.vectors.conformance_oracle import made_vectors, recall
 from mainspring.vectors.model import Entries, Floats, IndexSpec
 from mainspring.vectors.nearest import Places
 

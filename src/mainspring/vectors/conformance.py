@@ -1,12 +1,11 @@
 """Conformance suites of vector indexes and their stores.
 
-Derive a test class from each, with a fixture `store`: an empty store. The oracle computes every similarity in float64
-and every filter in Python.
+Derive a test class from each, with a fixture `store`: an empty store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
@@ -18,6 +17,16 @@ from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.expr.tree import Node, col
 from mainspring.core.schema import DType
 from mainspring.vectors.conditions import condition
+from mainspring.vectors.conformance_oracle import (
+    CLOSE,
+    FILTERS,
+    check_order,
+    made,
+    made_rows,
+    made_vectors,
+    oracle,
+    recall,
+)
 from mainspring.vectors.conformance_store import (
     FIELDS,
     Stored,
@@ -27,11 +36,9 @@ from mainspring.vectors.conformance_store import (
     repeated,
     run_at_once,
 )
-from mainspring.vectors.model import METRICS, Entries, Floats, Hit, IndexSpec, Metric
+from mainspring.vectors.model import METRICS, Entries, IndexSpec, Metric
 from mainspring.vectors.ports import VectorIndex, VectorStore
 
-_DAY = 86_400_000_000
-_CLOSE = 1e-4
 _SELECTIVITIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.6, 0.9, 1.0)
 _HOSTILE = (
     "'; DROP TABLE entry; --",
@@ -47,97 +54,6 @@ _HOSTILE = (
     "\U0001f980",
     "x" * 512,
 )
-Row = dict[str, Any]
-
-# Conditions, and the same in Python; null is a row that does not pass.
-_FILTERS: tuple[tuple[Node, Callable[[Row], bool]], ...] = (
-    (col("part") < 300, lambda row: row["part"] is not None and row["part"] < 300),
-    (col("kind") == "a", lambda row: row["kind"] == "a"),
-    (~(col("kind") == "a"), lambda row: row["kind"] is not None and row["kind"] != "a"),
-    (col("kind").is_null(), lambda row: row["kind"] is None),
-    (~col("kind").is_null(), lambda row: row["kind"] is not None),
-    (col("kind").one_of(["a", "it's"]), lambda row: row["kind"] in ("a", "it's")),
-    (col("kind") == "", lambda row: row["kind"] == ""),
-    (col("public"), lambda row: row["public"] is True),
-    (~col("public"), lambda row: row["public"] is False),
-    (
-        col("public") | (col("year") >= 2020),
-        lambda row: row["public"] is True or (row["year"] is not None and row["year"] >= 2020),
-    ),
-    (
-        col("public") & (col("price") > 0.5),
-        lambda row: row["public"] is True and row["price"] is not None and row["price"] > 0.5,
-    ),
-    (
-        (col("seen").day() >= 3) & (col("seen").day() < 9),
-        lambda row: row["seen"] is not None and 2 * _DAY <= row["seen"] < 8 * _DAY,
-    ),
-    (col("year") != 2020, lambda row: row["year"] is not None and row["year"] != 2020),
-    (col("part") == -1, lambda _: False),
-)
-
-
-def made_vectors(count: int, dimension: int, *, clusters: int = 20, seed: int = 0) -> Floats:
-    """Return vectors around random centres, row `n` in cluster `n % clusters`."""
-    chance = np.random.default_rng(seed)
-    centres = chance.normal(size=(clusters, dimension))
-    noise = chance.normal(size=(count, dimension))
-    return np.asarray(centres[np.arange(count) % clusters] + 0.4 * noise, dtype=np.float32)
-
-
-def made_rows(count: int, *, clusters: int = 20, seed: int = 0) -> list[Row]:
-    """Return fields for `made_vectors`: nulls in all of them but `part`, which is uniform below 1000."""
-    chance = np.random.default_rng(seed)
-    kinds = ["a", "b", "it's", "", "ünï", None]
-    rows = []
-    for place in range(count):
-        row: Row = {
-            "kind": kinds[place % clusters % len(kinds)],
-            "year": int(chance.integers(2000, 2030)),
-            "price": float(chance.random()),
-            "rough": float(np.float32(chance.random())),
-            "public": bool(chance.integers(2)),
-            "seen": int(chance.integers(0, 30)) * _DAY,
-        }
-        row |= {name: None for name in row if chance.random() < 0.1}
-        rows.append(row | {"part": int(chance.integers(1000))})
-    return rows
-
-
-def made(ids: Sequence[str], vectors: Floats, rows: Sequence[Row] | None = None) -> Entries:
-    """Return entries of rows."""
-    names = {name for row in rows or () for name in row}
-    return Entries(ids, vectors, {name: [row[name] for row in rows or ()] for name in names})
-
-
-def oracle(metric: Metric, vectors: Floats, query: Floats) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the similarity of each vector to a query, in float64."""
-    wide, asked = vectors.astype(np.float64), query.astype(np.float64)
-    if metric == "euclidean":
-        return np.asarray(-np.linalg.norm(wide - asked, axis=1))
-    if metric == "cosine":
-        wide, asked = wide / np.linalg.norm(wide, axis=1, keepdims=True), asked / np.linalg.norm(asked)
-    return np.asarray(wide @ asked)
-
-
-def recall(metric: Metric, vectors: Floats, ids: Sequence[str], query: Floats, hits: Sequence[Hit], k: int) -> float:
-    """Return the share of the `k` nearest that hits have found; as good as the last of them is as good as it."""
-    scores = oracle(metric, vectors, query)
-    wanted = min(k, len(ids))
-    if not wanted:
-        return 1.0
-    bound = np.sort(scores)[-wanted]
-    by_id = dict(zip(ids, scores, strict=True))
-    near = _CLOSE * max(1.0, abs(bound))
-    return sum(bool(by_id.get(hit.id, -np.inf) >= bound - near) for hit in hits[:wanted]) / wanted
-
-
-def check_order(hits: Sequence[Hit]) -> None:
-    """Raise if hits are not the nearest first, or one stands twice."""
-    if [hit.id for hit in sorted(hits, key=lambda hit: (-hit.score, hit.id))] != [hit.id for hit in hits]:
-        raise AssertionError(f"not in order: {hits}")
-    if len({hit.id for hit in hits}) != len(hits):
-        raise AssertionError(f"an id stands twice: {hits}")
 
 
 class VectorIndexConformance(Stored):
@@ -185,11 +101,9 @@ class VectorIndexConformance(Stored):
             assert len(hits) == 10
             assert {type(hit.id) for hit in hits} == {str}
             assert {type(hit.score) for hit in hits} == {float}
-            np.testing.assert_allclose(
-                [hit.score for hit in hits], np.sort(scores)[::-1][:10], rtol=_CLOSE, atol=_CLOSE
-            )
+            np.testing.assert_allclose([hit.score for hit in hits], np.sort(scores)[::-1][:10], rtol=CLOSE, atol=CLOSE)
             for hit in hits:
-                assert hit.score == pytest.approx(scores[ids.index(hit.id)], rel=_CLOSE, abs=_CLOSE)
+                assert hit.score == pytest.approx(scores[ids.index(hit.id)], rel=CLOSE, abs=CLOSE)
 
     def test_many_queries_are_answered_as_one_by_one(self, index: VectorIndex) -> None:
         index.upsert(made([f"e{number}" for number in range(200)], made_vectors(200, 4)))
@@ -226,7 +140,7 @@ class VectorIndexConformance(Stored):
         vectors, rows, ids = made_vectors(count, 4), made_rows(count), [f"e{number:03}" for number in range(count)]
         index.upsert(made(ids, vectors, rows))
         query = made_vectors(1, 4, seed=5)
-        for where, passes in _FILTERS:
+        for where, passes in FILTERS:
             if self.compares_only and not _compares(where):
                 with pytest.raises(Invalid, match="cannot filter by"):
                     index.count(where)
@@ -313,10 +227,10 @@ class VectorIndexConformance(Stored):
         assert index.ids(where=col("kind") == "x") == []
         assert index.ids(where=col("part") == 1) == []
         (hits,) = index.search(axes[:1], 3)
-        assert [hit.score for hit in hits] == [pytest.approx(0.0, abs=_CLOSE)] * 3
+        assert [hit.score for hit in hits] == [pytest.approx(0.0, abs=CLOSE)] * 3
         (hits,) = index.search(axes[3:], 1)
         assert hits[0].id == "a"
-        assert hits[0].score == pytest.approx(1.0, abs=_CLOSE)
+        assert hits[0].score == pytest.approx(1.0, abs=CLOSE)
 
     def test_what_was_deleted_is_nowhere(self, index: VectorIndex) -> None:
         ids, vectors = [f"e{number}" for number in range(50)], made_vectors(50, 4)
@@ -342,7 +256,7 @@ class VectorIndexConformance(Stored):
             assert list(held.fields[name]) == [rows[place][name] for place in asked]
         wanted = vectors[asked] / np.linalg.norm(vectors[asked], axis=1, keepdims=True)
         np.testing.assert_allclose(
-            held.vectors / np.linalg.norm(held.vectors, axis=1, keepdims=True), wanted, atol=_CLOSE
+            held.vectors / np.linalg.norm(held.vectors, axis=1, keepdims=True), wanted, atol=CLOSE
         )
         assert held.vectors.dtype == np.float32
         assert index.get([]).vectors.shape == (0, 4)

@@ -129,6 +129,7 @@ def test_models_and_ports_know_no_service(graph: grimp.ImportGraph) -> None:
         "mainspring.serving.outputs",
         "mainspring.security.quota",
         "mainspring.training.gate_kinds",
+        "mainspring.training.gate_options",
         "mainspring.training.gates",
         "mainspring.training.label",
         "mainspring.training.mutable",

@@ -4,8 +4,10 @@ of it after `kill -9`, and while the catalog is away.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,6 +29,7 @@ from kit.servers import PostgresServer, running
 from kit.waiting import wait_until
 from mainspring.core.time import DAY, to_datetime
 from mainspring.ledger.model import Selection
+from mainspring.llm.answers.recording import recorded_answer
 from mainspring.operations.access import add_account, grant_role, parse_grant
 from mainspring.operations.keys import create_key
 from mainspring.operations.promote import promote
@@ -51,10 +54,14 @@ docs = ms.Collection(
     "docs", source=pages, text="body", key="path", chunk=ms.chunks.sentences(tokens=12), encoder=ms.Encoder("small"),
     tenant="team", words=True,
 )
-assistant = ms.LanguageModel("assistant", upstreams=[ms.UpstreamModel("local", "tiny")])
+assistant = ms.LanguageModel(
+    "assistant", upstreams=[ms.UpstreamModel("local", "tiny")],
+    quotas=[ms.Quota("words", per="month", tokens=1_000_000, by="all")],
+)
 retriever = ms.Retriever("nearest", collection=docs, k=2)
 ms.Answers("help", retriever=retriever, model=assistant, log=ms.Log(sync=True))
 ms.Answers("quoted", retriever=retriever, log=ms.Log(sync=True))
+ms.Answers("told", retriever=retriever, model=assistant, quotas=[ms.Quota("asked", per="month", requests=1000)])
 '''
 CAT, DOG = "The cat sat on a mat.", "Dogs ran far away."
 
@@ -77,7 +84,7 @@ class Library:
 
     def ready(self) -> bool:
         answer = ask(self.depot.gateway, "GET", "/v1/models", key=self.key)
-        return answer.status == 200 and len(answer.body["data"]) == 2
+        return answer.status == 200 and len(answer.body["data"]) == 3
 
     @contextmanager
     def gateway(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -142,7 +149,7 @@ def made(
     depot.json("collections", "build", "docs")
     project = opened(depot)
     account = add_account(project, Kind.SERVICE, "catteries")
-    for resource in ("endpoint/help", "endpoint/quoted", "collection/docs", "tenant/cats"):
+    for resource in ("endpoint/help", "endpoint/quoted", "endpoint/told", "collection/docs", "tenant/cats"):
         grant_role(project, parse_grant(project, "analyst", "service:catteries", resource))
     key = create_key(project, "site", [KeyScope.PREDICT], DAY, owner=account.id)
     project.close()
@@ -160,7 +167,7 @@ def test_a_newcomer_asks_with_the_openai_client(library: Library) -> None:
             http_client=openai.DefaultHttpxClient(trust_env=False),
         )  # fmt: skip
         with client:
-            assert [each.id for each in client.models.list()] == ["help", "quoted"]
+            assert [each.id for each in client.models.list()] == ["help", "quoted", "told"]
             said = client.chat.completions.create(model="help", messages=[{"role": "user", "content": CAT}])
             message: Any = said.choices[0].message
             assert message.content == "On a mat [1]."
@@ -170,7 +177,7 @@ def test_a_newcomer_asks_with_the_openai_client(library: Library) -> None:
         assert library.ask("help", DOG, tenant="dogs").status == 403
         document = ask(depot.gateway, "GET", "/v2/openapi.json", key=library.key).body
         parameter = document["paths"]["/v1/answers/{model}"]["post"]["parameters"][0]
-        assert parameter["schema"]["examples"] == ["help", "quoted"]
+        assert parameter["schema"]["examples"] == ["help", "quoted", "told"]
     replayed = depot.run("answers", "replay", said.id, "--json", environment=library.environment).document
     assert {replayed[part] for part in ("retrieved", "prompt", "reply")} == {"identical"}
 
@@ -189,6 +196,56 @@ def test_each_answer_that_was_given_is_in_the_log_once_also_after_a_kill(library
     kept = [each.id for part in project.predictions.scan(Selection(endpoint="quoted")) for each in part]
     project.close()
     assert sorted(kept) == sorted({*kept, *given})
+
+
+def test_who_hangs_up_in_an_answer_stops_the_model_pays_what_it_wrote_and_the_log_has_what_was_sent(
+    library: Library,
+) -> None:
+    words = tuple(f"word{number} " for number in range(400))
+    library.upstream.then(Script(words=("The cat ", "sat [1]. ", *words), between_s=0.02))
+    body = json.dumps({"question": CAT, "stream": True}).encode()
+    head = (
+        f"POST /v1/answers/told HTTP/1.1\r\nhost: 127.0.0.1:{library.depot.gateway}\r\n"
+        f"authorization: Bearer {library.key}\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
+    with library.gateway() as process:
+        before = spent(library)
+        with socket.create_connection(("127.0.0.1", library.depot.gateway)) as connection:
+            connection.sendall(head.encode() + body)
+            got = b""
+            while b'word9"' not in got:
+                part = connection.recv(65536)
+                assert part, got
+                got += part
+            assert library.upstream.heard[-1].json["stream"] is True
+            assert b"event: answer" not in got
+        assert library.upstream.heard[-1].left.wait(20)  # long before its 400 words
+        wait_until(lambda: spent(library)["words"] > before.get("words", 0), "the charge")
+        process.terminate()  # which writes what waits
+        process.wait(20)
+    told = spent(library)
+    assert 10 < told["words"] - before.get("words", 0) < 300  # of its prompt and some of its words
+    assert told["asked"] == before.get("asked", 0) + 1
+    project = opened(library.depot)
+    project.predictions.compact()
+    (kept,) = [
+        recorded_answer(project.predictions.revealed(each)).answer
+        for part in project.predictions.scan(Selection(endpoint="told"))
+        for each in part
+    ]
+    project.close()
+    sent = "".join(
+        json.loads(line[6:])["text"] for line in got.decode().splitlines() if line.startswith('data: {"text')
+    )
+    assert kept.text.startswith(sent)
+    assert len(kept.text) < 3000
+    assert (kept.finish, kept.found, kept.citations[0].document) == ("cut", True, "cat")
+    assert f'"id":"{kept.id}"' in got.decode()
+
+
+def spent(library: Library) -> dict[str, float]:
+    return {each["quota"]: each["spent"] for each in library.depot.json("quotas")}
 
 
 def test_a_gateway_without_its_catalog_answers_from_its_copy(library: Library) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -14,9 +15,10 @@ import msgspec
 from mainspring.core.errors import DeadlineExceeded, Denied, MainspringError, NotFound
 from mainspring.core.time import SECOND
 from mainspring.llm.answer_metrics import AnswerMetrics
-from mainspring.llm.answers.chain import Noted
-from mainspring.llm.answers.model import CitedAnswer, Question, Retrieved
+from mainspring.llm.answers.following import Steps, followed
+from mainspring.llm.answers.model import CitedAnswer, Question
 from mainspring.llm.answers.served import ServedChain
+from mainspring.llm.answers.speaking import Noted, Step
 from mainspring.llm.budgets import Budgets, counted
 from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, EmbeddingsRequest, Events
 from mainspring.llm.protocol.answers import (
@@ -26,7 +28,6 @@ from mainspring.llm.protocol.answers import (
     chat_reply,
     read_chat,
     read_question,
-    retrieved_event,
 )
 from mainspring.llm.protocol.errors import NoCollection, Told, error_body, told
 from mainspring.llm.protocol.events import framed
@@ -46,7 +47,6 @@ from mainspring.vectors.served import Opened, ServedCollection
 
 EVENTS = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
 _SEARCH_S = 30.0
-_ALIVE_S = 10.0  # without an event, after which a stream says that it is there
 _ALIVE = b": waiting\n\n"
 
 _log = logging.getLogger(__name__)
@@ -90,9 +90,16 @@ class ChainModel:
         return chat_reply(answer, answer_document(answer, self.chain.declared))
 
     async def stream(self, request: ChatRequest, call: Call) -> AsyncGenerator[Events, None]:
-        answer = await self._answered(request, call)
-        for batch in chat_events(answer, answer_document(answer, self.chain.declared)):
-            yield batch
+        read = read_chat(request)
+        question = replace(read.question, tenant=self.tenant(read.tenant))
+        following = followed(partial(self.answer, question, read.filter, call))
+        at = 0
+        async with aclosing(following):
+            async for steps in following:
+                if not at and isinstance(steps[0], Step):
+                    at = steps[0].at
+                if events := tuple(chat_events(steps, self.chain.declared, at)):
+                    yield events
 
     async def embed(self, request: EmbeddingsRequest, _call: Call) -> EmbeddingsReply:
         raise InvalidField(f"model: {request.model!r} makes messages, no vectors.", "model")
@@ -142,7 +149,8 @@ class AnswerHandlers:
         self._check_personal(call.caller, chain)
         question = replace(read.question, tenant=self._tenant(call.caller, chain.collection.declared, read.tenant))
         if read.events:
-            return await self._streamed(chain, partial(self._answer, chain, request, question, read.filter, call), call)
+            asked = partial(self._answer, chain, request, question, read.filter, call)
+            return await self._streamed(chain, followed(asked), call)
         answer = await self._answer(chain, request, question, read.filter, call)
         document = answer_document(answer, chain.declared)
         return Reply(200, msgspec.json.encode(document), JSON_ONLY + call.outcome.fields)
@@ -204,6 +212,7 @@ class AnswerHandlers:
         declared, outcome, fault = chain.declared, LEFT, LEFT
         try:
             async with counted(self._budgets, declared.quotas, call.caller, declared.name) as fields:
+                call.outcome.fields = fields
                 answer = await chain.answer(question, call, filter=filter, noted=noted)
             call.outcome.fields = fields + call.outcome.fields
             outcome, fault = answer.reason or "found", ""
@@ -237,39 +246,25 @@ class AnswerHandlers:
             raise InvalidField(f"tenant: collection {collection.name!r} has no tenants.", "tenant")
         return None
 
-    async def _streamed(self, chain: ServedChain, asked: Callable[..., Awaitable[CitedAnswer]], call: Call) -> Streamed:
-        """Return an answer in events once the search is over: until then an error has a status. Its text follows when
-        it is checked and recorded; what a model says before that is no answer yet."""
-        noted: asyncio.Queue[bytes] = asyncio.Queue()
-
-        def note(query: str, found: Retrieved) -> None:
-            noted.put_nowait(retrieved_event(query, found, chain.declared))
-
-        answering = asyncio.ensure_future(asked(noted=note))
-        begun = asyncio.ensure_future(noted.get())
+    async def _streamed(self, chain: ServedChain, following: AsyncGenerator[Steps, None], call: Call) -> Streamed:
+        """Return an answer in events once the search is over: until then an error has a status."""
         try:
-            await asyncio.wait((answering, begun), return_when=asyncio.FIRST_COMPLETED)
-            if not begun.done():
-                await answering  # raises: it has found nothing yet
-            first = await begun
+            first = await anext(following)
         except BaseException:
-            begun.cancel()
-            answering.cancel()
+            await following.aclose()
             raise
-        return Streamed(self._parts(first, answering, chain, call), EVENTS)
+        return Streamed(self._parts(first, following, chain, call), EVENTS + call.outcome.fields)
 
     async def _parts(
-        self, first: bytes, answering: asyncio.Future[CitedAnswer], chain: ServedChain, call: Call
+        self, steps: Steps, following: AsyncGenerator[Steps, None], chain: ServedChain, call: Call
     ) -> AsyncGenerator[bytes, None]:
         task = asyncio.current_task()
         if task is not None:
             self.streams.add(task)
         try:
-            yield first
-            while not (await asyncio.wait((answering,), timeout=_ALIVE_S))[0]:
-                yield _ALIVE
-            for event in answer_events(answer_document(answering.result(), chain.declared)):
-                yield event
+            yield b"".join(answer_events(steps, chain.declared))
+            async for steps in following:  # noqa: PLR1704
+                yield b"".join(answer_events(steps, chain.declared)) or _ALIVE
         except asyncio.CancelledError:
             if not self.cutting or task is None:
                 raise
@@ -281,7 +276,7 @@ class AnswerHandlers:
         finally:
             if task is not None:
                 self.streams.discard(task)
-            answering.cancel()
+            await following.aclose()
 
 
 def caller_of(request: Request) -> Principal:

@@ -39,7 +39,7 @@ _SAYS: Mapping[str, str] = {
     "/v1/embeddings": "OpenAI's embeddings of texts or lists of tokens.",
     "/v1/models": "The language models and chains of answers that the caller may see.",
     "/v1/models/{model}": "One of them.",
-    "/v1/answers/{model}": "An answer with citations, or that nothing was found, once it is recorded.",
+    "/v1/answers/{model}": "An answer with citations, or that nothing was found; in events as it is written.",
     "/v1/collections/{collection}/search": "The nearest chunks of each query.",
 }
 _FIELDS: Mapping[str, Sequence[str]] = {
@@ -110,7 +110,10 @@ _SCHEMAS: Mapping[str, Schema] = {
             "tenant": _TENANT,
             "keys": {"type": "object", "description": "Entity keys by which the record is erased."},
             "session": {**_TEXT, "description": "Name of the conversation, which a rollout keeps in one version."},
-            "stream": {"type": "boolean", "description": "Answer in events: retrieved, text, answer, or error."},
+            "stream": {
+                "type": "boolean",
+                "description": "Answer in events: rewritten, retrieved, reranked, text, answer, or error.",
+            },
         },
     },
     "Answer": {

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
+from contextlib import aclosing
 from functools import partial
 
 from msgspec.structs import replace
@@ -15,19 +18,21 @@ from mainspring.core.ids import new_id
 from mainspring.core.time import Clock
 from mainspring.ledger.model import Assigned
 from mainspring.llm.answers.citing import cited, uncited
-from mainspring.llm.answers.declaring import NOT_FOUND, Answers
+from mainspring.llm.answers.declaring import Answers
 from mainspring.llm.answers.model import Citation, CitedAnswer, Passage, Question, Reason, Retrieved
 from mainspring.llm.answers.ports import Reranker, Retrieving
 from mainspring.llm.answers.prompting import fitting, question_request, rewrite_request
 from mainspring.llm.answers.recording import AnswerLog, RecordedAnswer
-from mainspring.llm.model import Call, ChatReply, ChatRequest, Outcome, Usage
+from mainspring.llm.answers.speaking import Noted, Reranked, Rewritten, Said, Searched, Speaking, Step, declines
+from mainspring.llm.model import Call, ChatReply, ChatRequest, Choice, Event, Message, Outcome, Text, Usage
 from mainspring.llm.ports import Answering
 from mainspring.serving.plane.lane import monotonic_us
 
 LONGEST_QUESTION = 20_000  # characters
 LONGEST_CONVERSATION = 100  # messages
-_DECLINED = NOT_FOUND.casefold()
-Noted = Callable[[str, Retrieved], None]
+_NOTHING = Retrieved(passages=(), version="")
+_log = logging.getLogger(__name__)
+CUT = "cut"  # why an answer ended that broke off
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,6 +40,31 @@ class _Spent:
     usage: Usage
     micros: int
     unheard_micros: int  # of answers that nobody waited for
+
+
+@dataclasses.dataclass(slots=True)
+class _Course:
+    """The way of one question to its answer."""
+
+    question: Question
+    call: Call
+    at: int
+    noted: Noted | None
+    id: str = dataclasses.field(default_factory=new_id)
+    started: int = dataclasses.field(default_factory=monotonic_us)
+    loop: asyncio.AbstractEventLoop = dataclasses.field(default_factory=asyncio.get_running_loop)
+    spent: list[_Spent] = dataclasses.field(default_factory=list)
+    query: str = ""
+    found: Retrieved = _NOTHING
+    passages: tuple[Passage, ...] = ()
+    request: ChatRequest | None = None
+    asked: int = 0
+    searched: int = 0
+
+    def tell(self, kind: Callable[..., Step], *what: object) -> None:
+        """Note that a step is done, for those who follow the answer."""
+        if self.noted is not None:
+            self.noted(kind(self.id, self.at, *what))
 
 
 async def _in_a_thread(search: Callable[[], Retrieved], _caller: str) -> Retrieved:
@@ -79,7 +109,9 @@ class AnswerChain:
 
         Args:
             assigned: Assignment to an arm of a rollout.
-            noted: Called with the query and what it found, before the model is asked.
+            noted: Called with each step that is done; what was said together is the text of the answer. It says the
+                text while the model writes it, but of a chain with a synchronous log once the answer is recorded. If
+                the model then breaks off, or the caller leaves, what was said is recorded as an answer that was cut.
 
         Raises:
             Invalid: The question is empty or too long, or the search refuses it.
@@ -90,73 +122,110 @@ class AnswerChain:
         _check(question)
         if self._log is not None:
             self._log.check_keys(question.keys)
-        started, spent = monotonic_us(), list[_Spent]()
-        query = await self._query(question, call, spent)
-        asked = monotonic_us()
-        found = await self._threads(partial(self.retrieved, query, question.where, question.tenant), call.caller.id)
-        searched = monotonic_us()
-        if noted is not None:
-            noted(query, found)
-        passages = fitting(found.passages, self.declared.most_characters)
-        request, reply = None, None
-        if passages:
-            request = question_request(self.declared, question.text, passages)
-            reply = await self._asked(request, call, spent)
+        course = _Course(question, call, self._clock.now(), noted)
+        course.query = await self._query(course)
+        course.asked = monotonic_us()
+        if course.query != question.text:
+            course.tell(Rewritten, course.query)
+        course.found = await self._threads(partial(self._searched, course), call.caller.id)
+        course.searched = monotonic_us()
+        course.passages = fitting(course.found.passages, self.declared.most_characters)
+        said = ""
+        reply: ChatReply | None = None
+        if course.passages:
+            course.request = question_request(self.declared, question.text, course.passages)
+            if noted is None or self.declared.log.sync:
+                reply = await self._asked(course.request, course)
+            else:
+                reply, said = await self._spoken(course.request, course)
+        answer = self._answer(course, reply, said)
+        if self._log is not None:
+            waited = self._record(self._log, course, answer, assigned)
+            await asyncio.gather(*map(asyncio.wrap_future, waited))
+        if len(answer.text) > len(said):
+            course.tell(Said, answer.text[len(said) :])
+        return answer
+
+    def _answer(self, course: _Course, reply: ChatReply | None, said: str) -> CitedAnswer:
+        """Return an answer of which a part was said, now that the model's reply is known."""
+        text, reason, citations, unknown = self._judged(reply, course.passages, said)
         replied = monotonic_us()
-        text, reason, citations, unknown = self._judged(reply, passages)
-        answer = CitedAnswer(
-            id=new_id(),
+        return CitedAnswer(
+            id=course.id,
             answers=self.declared.name,
             version=self.version,
-            question=question.text,
+            question=course.question.text,
             text=text,
             found=not reason,
             reason=reason,
             citations=citations,
             unknown_citations=unknown,
-            query=query,
-            passages=passages,
-            left_out=len(found.passages) - len(passages),
-            rerank_failure=found.rerank_failure,
-            index=found.version,
+            query=course.query,
+            passages=course.passages,
+            left_out=len(course.found.passages) - len(course.passages),
+            rerank_failure=course.found.rerank_failure,
+            index=course.found.version,
             model=self.declared.model_name if reply is None else reply.model,
             prompt=self.declared.prompt.digest,
             reply=_text(reply),
             finish=reply.choices[0].finish if reply is not None and reply.choices else "",
-            usage=_sum([each.usage for each in spent]),
-            cost_micros=sum(each.micros + each.unheard_micros for each in spent),
+            usage=_sum([each.usage for each in course.spent]),
+            cost_micros=sum(each.micros + each.unheard_micros for each in course.spent),
             at=self._clock.now(),
-            latency_us=monotonic_us() - started,
-            query_us=asked - started,
-            search_us=searched - asked,
-            reply_us=replied - searched,
+            latency_us=replied - course.started,
+            query_us=course.asked - course.started,
+            search_us=course.searched - course.asked,
+            reply_us=replied - course.searched,
         )
-        if self._log is not None:
-            asked_for = question if self.declared.rewrite else dataclasses.replace(question, before=())
-            recorded = RecordedAnswer(answer=answer, digest=self.declared.digest, request=request, question=asked_for)
-            waited = self._log.record(recorded, principal=call.caller.id, request_id=call.id, assigned=assigned)
-            await asyncio.gather(*map(asyncio.wrap_future, waited))
-        return answer
 
-    def retrieved(self, query: str, where: Node | None, tenant: str | None) -> Retrieved:
-        """Return the passages that count for a query, the best first. It may be called in any thread."""
+    def _record(
+        self, log: AnswerLog, course: _Course, answer: CitedAnswer, assigned: Assigned | None
+    ) -> list[Future[None]]:
+        question = course.question if self.declared.rewrite else dataclasses.replace(course.question, before=())
+        recorded = RecordedAnswer(answer=answer, digest=self.declared.digest, request=course.request, question=question)
+        called = course.call
+        return log.record(recorded, principal=called.caller.id, request_id=called.id, assigned=assigned)
+
+    def _searched(self, course: _Course) -> Retrieved:
+        def tell(kind: Callable[..., Step], *what: object) -> None:
+            course.loop.call_soon_threadsafe(course.tell, kind, *what)
+
+        question = course.question
+        return self.retrieved(course.query, question.where, question.tenant, tell)
+
+    def retrieved(
+        self, query: str, where: Node | None, tenant: str | None, tell: Callable[..., object] | None = None
+    ) -> Retrieved:
+        """Return the passages that count for a query, the best first. It may be called in any thread.
+
+        Args:
+            tell: Called with the kind of each step that is done, and what it has.
+        """
         retriever = self.declared.retriever
         found = self._retrieving.retrieve(query, retriever.searched, where=where, tenant=tenant)
         least = retriever.min_score
         passages = [each for each in found.passages if least is None or each.nearness >= least]
+        kept = Retrieved(passages=tuple(passages[: retriever.k]), version=found.version)
+        if tell is not None:
+            tell(Searched, query, kept)
         if self._reranker is None:
-            return Retrieved(passages=tuple(passages[: retriever.k]), version=found.version)
+            return kept
+        found = self._reranked(self._reranker, query, passages, kept)
+        if tell is not None:
+            tell(Reranked, found)
+        return found
+
+    def _reranked(self, reranker: Reranker, query: str, passages: list[Passage], kept: Retrieved) -> Retrieved:
         if passages:
             try:
-                scores = self._reranker.score(query, passages)
+                scores = reranker.score(query, passages)
             except MainspringError as error:
-                kept = tuple(passages[: retriever.k])
-                return Retrieved(passages=kept, version=found.version, rerank_failure=error.what)
+                return replace(kept, rerank_failure=error.what)
             scored = zip(passages, scores, strict=True)
             passages = [replace(each, score=float(score)) for each, score in scored]
             passages.sort(key=lambda each: -each.score)  # equal ones as they were found
-        version = f"{found.version}+{self._reranker.digest[:12]}"
-        return Retrieved(passages=tuple(passages[: retriever.k]), version=version)
+        version = f"{kept.version}+{reranker.digest[:12]}"
+        return Retrieved(passages=tuple(passages[: self.declared.retriever.k]), version=version)
 
     async def ask(self, request: ChatRequest, call: Call) -> ChatReply:
         """Return the model's reply to a request of this chain.
@@ -166,45 +235,87 @@ class AnswerChain:
         """
         return await self._model.chat(request, call)
 
-    async def _asked(self, request: ChatRequest, call: Call, spent: list[_Spent]) -> ChatReply:
-        """Ask, and note what that cost: as the accounts of the model have it, where it has some."""
-        own, model = Outcome(), self.declared.model
-        reply = await self.ask(request, replace(call, outcome=own, alike=False))
-        usage = own.usage or (Usage() if own.cached else reply.usage or Usage())
+    async def _asked(self, request: ChatRequest, course: _Course) -> ChatReply:
+        """Ask, and note what that cost."""
+        own = Outcome()
+        reply = await self.ask(request, replace(course.call, outcome=own, alike=False))
+        self._note(course, own, reply.usage)
+        return reply
+
+    async def _spoken(self, request: ChatRequest, course: _Course) -> tuple[ChatReply, str]:
+        """Ask, and say the text while it comes. Return the reply, and what was said of it. If it breaks off, what was
+        said is recorded."""
+        own, last = Outcome(), Event()
+        usage: Usage | None = None
+        finish, speaking = "", Speaking(course.passages, partial(course.tell, Said))
+        call = replace(course.call, outcome=own, alike=False)
+        events = self._model.stream(replace(request, stream=True), call)
+        try:
+            async with aclosing(events):
+                async for batch in events:
+                    for last in batch:
+                        usage, finish = last.usage or usage, last.finish or finish
+                        if last.text:
+                            speaking.hear(last.text)
+        except BaseException:
+            self._note(course, own, usage)
+            if self._log is not None and speaking.said:
+                self._record_cut(self._log, course, _reply(last, speaking.said, CUT, usage))
+            raise
+        self._note(course, own, usage)
+        return _reply(last, speaking.heard, finish, usage), speaking.said
+
+    def _record_cut(self, log: AnswerLog, course: _Course, reply: ChatReply) -> None:
+        try:
+            self._record(log, course, self._answer(course, reply, _text(reply)), None)
+        except MainspringError as error:  # the reason why it was cut is told
+            _log.error("An answer of %s that was cut is not in the log: %s", self.declared.name, error)
+
+    def _note(self, course: _Course, own: Outcome, told: Usage | None) -> None:
+        """Note what an answer of the model cost: as its accounts have it, where it has some."""
+        model = self.declared.model
+        usage = own.usage or (Usage() if own.cached else told or Usage())
         micros = own.micros
         if own.usage is None and model is not None:
             prices = {(each.upstream, each.model): each.price for each in model.upstreams}
             micros = prices.get((own.upstream, own.model), model.upstreams[0].price).micros(usage)
+        spent, noted = course.spent, course.call.outcome
         spent.append(_Spent(usage, micros, sum(each.micros for each in own.unheard)))
-        noted = call.outcome
         for name in ("upstream", "model", "cached", "fields"):
             setattr(noted, name, getattr(own, name))
         noted.unheard += own.unheard
         noted.attempts, noted.queued_us = noted.attempts + own.attempts, noted.queued_us + own.queued_us
         noted.usage, noted.micros = _sum([each.usage for each in spent]), sum(each.micros for each in spent)
-        return reply
 
-    async def _query(self, question: Question, call: Call, spent: list[_Spent]) -> str:
-        prompt = self.declared.rewriting
+    async def _query(self, course: _Course) -> str:
+        prompt, question = self.declared.rewriting, course.question
         if prompt is None or not question.before:
             return question.text
         request = rewrite_request(self.declared, prompt, question.text, question.before)
-        reply = await self._asked(request, call, spent)
+        reply = await self._asked(request, course)
         return _text(reply).strip()[:LONGEST_QUESTION] or question.text
 
     def _judged(
-        self, reply: ChatReply | None, passages: Sequence[Passage]
+        self, reply: ChatReply | None, passages: Sequence[Passage], said: str
     ) -> tuple[str, Reason, tuple[Citation, ...], int]:
         """Return the text of an answer, why it is none, its citations, and the number of unknown ones."""
         if reply is None:
             return self.declared.not_found, "nothing retrieved", (), 0
         text, citations, unknown = cited(_text(reply).strip(), passages)
         bare = uncited(text).strip()
-        if bare.strip(" .!*\"'").casefold() == _DECLINED:
+        if said:  # an answer it is, as far as its reader has it
+            return text, "", citations, unknown
+        if declines(bare):
             return self.declared.not_found, "declined", (), unknown
         if not citations or not bare:
             return self.declared.not_found, "nothing cited", (), unknown
         return text, "", citations, unknown
+
+
+def _reply(event: Event, text: str, finish: str, usage: Usage | None) -> ChatReply:
+    """Return the reply whose last event that was."""
+    message = Message(role="assistant", content=(Text(text),))
+    return ChatReply(id=event.id, model=event.model, choices=(Choice(message=message, finish=finish),), usage=usage)
 
 
 def _text(reply: ChatReply | None) -> str:

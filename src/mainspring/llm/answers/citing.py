@@ -11,6 +11,8 @@ _NUMBERS = r"\d{1,4}(?:\s*[-–,;]\s*\d{1,4})*"
 _MARK = re.compile(rf"[ \t]*\[\s*(?:[Ss]ources?\s*)?({_NUMBERS})\s*\]")
 _RANGE = re.compile(r"(\d+)\s*[-–]\s*(\d+)|(\d+)")
 
+_IN_MARK = re.compile(r"[Sources\d\s,;–-]*")
+
 
 def cited(reply: str, passages: Sequence[Passage]) -> tuple[str, tuple[Citation, ...], int]:
     """Return a reply with marks of known passages alone, each as "[1]"; their citations; and how many marks were of
@@ -50,6 +52,13 @@ def cited(reply: str, passages: Sequence[Passage]) -> tuple[str, tuple[Citation,
         for number, at in sorted(places.items())
     )
     return "".join(parts), citations, unknown
+
+
+def begun_mark(text: str) -> int:
+    """Return the place in a text from which on it is blank, or may be the beginning of a mark."""
+    place = text.rfind("[")
+    end = place if place >= 0 and _IN_MARK.fullmatch(text, place + 1) else len(text)
+    return len(text[:end].rstrip())
 
 
 def uncited(text: str) -> str:

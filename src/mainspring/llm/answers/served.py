@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mainspring.core.expr.tree import Node
-from mainspring.llm.answers.chain import Noted
 from mainspring.llm.answers.declaring import Answers
 from mainspring.llm.answers.model import CitedAnswer, Question, Retrieved
 from mainspring.llm.answers.retrieving import CollectionRetrieving
 from mainspring.llm.answers.serving import OpenAnswers
+from mainspring.llm.answers.speaking import Noted
 from mainspring.llm.model import Call, Deadlines
 from mainspring.vectors.filtering import filter_node
 from mainspring.vectors.model import Mode
@@ -46,7 +46,7 @@ class ServedChain:
 
         Args:
             filter: The question's `where` as a caller sends it: it names those fields alone that a caller may see.
-            noted: Called with the query and what it found, before the model is asked.
+            noted: As of `AnswerChain.answer`.
 
         Raises:
             DeadlineExceeded: There is none within the chain's deadline.

@@ -15,9 +15,10 @@ from mainspring.core.time import SECOND, Clock
 from mainspring.ledger.model import Assigned
 from mainspring.ledger.ports import PredictionLog
 from mainspring.ledger.recording import Recorder
-from mainspring.llm.answers.chain import AnswerChain, Noted
+from mainspring.llm.answers.chain import AnswerChain
 from mainspring.llm.answers.declaring import Answers
 from mainspring.llm.answers.model import CitedAnswer, Question
+from mainspring.llm.answers.speaking import Noted
 from mainspring.llm.model import Call
 from mainspring.serving.model import Route
 from mainspring.serving.plane.arms import FailureBuffer

@@ -11,7 +11,9 @@ import msgspec
 
 from mainspring.core.time import SECOND
 from mainspring.llm.answers.declaring import Answers
+from mainspring.llm.answers.following import Steps
 from mainspring.llm.answers.model import Citation, CitedAnswer, Passage, Question, Retrieved
+from mainspring.llm.answers.speaking import Reranked, Rewritten, Said, Searched, Step
 from mainspring.llm.model import ChatReply, ChatRequest, Choice, Event, Message, Text
 from mainspring.llm.protocol import openai
 from mainspring.llm.protocol.events import framed
@@ -186,21 +188,34 @@ def chat_reply(answer: CitedAnswer, document: Mapping[str, Any]) -> ChatReply:
     return msgspec.structs.replace(reply, raw=msgspec.json.encode({**body, "mainspring": document}))
 
 
-def chat_events(answer: CitedAnswer, document: Mapping[str, Any]) -> Iterator[tuple[Event, ...]]:
-    """Yield an answer as events of a chat completion."""
-    about: dict[str, Any] = {"id": answer.id, "model": answer.answers, "created": answer.at // SECOND}
-    for text in pieces(answer.text):
-        yield (Event(text=text, **about),)
-    delta = {"annotations": _annotations(document)} if answer.found else {}
-    chunk = {
-        "id": answer.id,
-        "object": "chat.completion.chunk",
-        "created": about["created"],
-        "model": answer.answers,
-        "choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}],
-        "mainspring": document,
-    }
-    yield (Event(finish="stop", raw=framed(msgspec.json.encode(chunk)), **about), Event(usage=answer.usage, **about))
+def chat_events(steps: Steps, declared: Answers, at: int) -> Iterator[Event]:
+    """Yield steps of an answer as events of a chat completion. Those before the text have the field `mainspring` in the
+    place of one.
+
+    Args:
+        at: Time of the question, UTC epoch microseconds.
+    """
+    for step in steps:
+        id = step.id if isinstance(step, CitedAnswer) else step.answer
+        about: dict[str, Any] = {"id": id, "model": declared.name, "created": at // SECOND}
+        if isinstance(step, CitedAnswer):
+            document = answer_document(step, declared)
+            delta = {"annotations": _annotations(document)} if step.found else {}
+            yield Event(finish="stop", raw=_chunk(about, delta, "stop", document), **about)
+            yield Event(usage=step.usage, **about)
+        elif isinstance(step, Said):
+            for text in pieces(step.text):
+                yield Event(text=text, **about)
+        else:
+            name, told = _told(step, declared)
+            begun: Fields = {"role": "assistant", "content": ""}
+            yield Event(raw=_chunk(about, begun, None, {"step": name, **told}), **about)
+
+
+def _chunk(about: Mapping[str, Any], delta: Fields, finish: str | None, beside: Mapping[str, Any]) -> bytes:
+    choices = [{"index": 0, "delta": delta, "finish_reason": finish}]
+    chunk = {**about, "object": "chat.completion.chunk", "choices": choices, "mainspring": beside}
+    return framed(msgspec.json.encode(chunk))
 
 
 def pieces(text: str) -> Iterator[str]:
@@ -214,15 +229,33 @@ def pieces(text: str) -> Iterator[str]:
         at = end
 
 
-def retrieved_event(query: str, found: Retrieved, declared: Answers) -> bytes:
-    """Return the event that says what a question's query found."""
+def answer_events(steps: Steps, declared: Answers) -> Iterator[bytes]:
+    """Yield steps of an answer as events of its own route; of the answer itself all of it."""
+    for step in steps:
+        if isinstance(step, CitedAnswer):
+            yield framed(msgspec.json.encode(answer_document(step, declared)), "answer")
+        elif isinstance(step, Said):
+            for text in pieces(step.text):
+                yield framed(msgspec.json.encode({"text": text}), "text")
+        else:
+            name, told = _told(step, declared)
+            yield framed(msgspec.json.encode(told), name)
+
+
+def _told(step: Step, declared: Answers) -> tuple[str, Fields]:
+    """Return the name of a step before the text, and what a caller sees of it."""
+    match step:
+        case Rewritten():
+            return "rewritten", {"id": step.answer, "query": step.query}
+        case Searched():
+            return "retrieved", {"id": step.answer, "query": step.query, **_passages(step.found, declared)}
+        case Reranked():
+            failed = bool(step.found.rerank_failure)
+            return "reranked", {"id": step.answer, **_passages(step.found, declared), "failed": failed}
+    raise TypeError(f"{step} is no step before the text.")
+
+
+def _passages(found: Retrieved, declared: Answers) -> Fields:
     hidden = {name: value for name, value in _hidden(declared).items() if name in ("chunk", "source")}
     told = [{"chunk": each.id, "source": each.document, "score": each.score, **hidden} for each in found.passages]
-    return framed(msgspec.json.encode({"query": query, "passages": told, "index": found.version}), "retrieved")
-
-
-def answer_events(document: Mapping[str, Any]) -> Iterator[bytes]:
-    """Yield the events of an answer on its own route: its text in pieces, then all of it."""
-    for text in pieces(str(document["text"])):
-        yield framed(msgspec.json.encode({"text": text}), "text")
-    yield framed(msgspec.json.encode(document), "answer")
+    return {"passages": told, "index": found.version}

@@ -12,7 +12,7 @@ from kit.waiting import wait_until
 from mainspring.core.environment import for_child
 
 ROOT = Path(__file__).parents[1]
-KILLED_AFTER = 5_000  # requests
+KILLED_AFTER = 500  # requests: a busy machine may give the others most of its time
 
 
 def test_all_processes_together_spend_the_quota_and_no_more(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_all_processes_together_spend_the_quota_and_no_more(tmp_path: Path) -> N
             assert each.stdin is not None
             each.stdin.write("\n")
             each.stdin.flush()
-        wait_until(lambda: first.stat().st_size > KILLED_AFTER, "a third of the quota", within_s=60)
+        wait_until(lambda: first.stat().st_size > KILLED_AFTER, "some of the quota", within_s=60)
         running[0].kill()
         running[0].wait()
         running.append(spender(3))  # in the column of the dead

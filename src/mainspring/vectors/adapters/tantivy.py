@@ -172,6 +172,8 @@ class TantivyTextIndex:
             index = opened.index
             writer = index.writer(_HEAP, _WRITER_THREADS)
             try:
+                # A write that was killed or that found the disk full left files, of names that this one may give again.
+                writer.garbage_collect_files()
                 yield index, writer
                 writer.commit()
                 sync_folder(self._folder / opened.mark[0])  # of the names, tantivy does not

@@ -8,9 +8,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import nbclient
-import nbformat
-
 DOCS = Path(__file__).parent
 LONGEST_S = 60  # of a cell
 _KINDS = ("text/plain", "text/html")
@@ -18,6 +15,8 @@ _KINDS = ("text/plain", "text/html")
 
 def execute(notebook: Any, folder: Path) -> None:
     """Run every cell, in a kernel whose folder is `folder`."""
+    import nbclient
+
     metadata = {"metadata": {"path": str(folder)}}
     nbclient.NotebookClient(notebook, timeout=LONGEST_S, kernel_name="python3", resources=metadata).execute()
 
@@ -50,6 +49,8 @@ def shown(notebook: Any) -> list[list[str]]:
 
 
 def main() -> None:
+    import nbformat
+
     for page in sorted(DOCS.rglob("*.ipynb")):
         notebook = nbformat.read(page, as_version=4)
         with tempfile.TemporaryDirectory() as folder:

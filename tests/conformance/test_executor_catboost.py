@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kit.later import later
 from kit.models import sealed
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.core.schema import DType
@@ -18,7 +19,7 @@ from mainspring.registry.model import Bundle, Input
 from mainspring.serving.conformance.executors import ExecutorConformance, Inputs
 from mainspring.serving.ports import Executor
 
-catboost = pytest.importorskip("catboost")
+catboost = later("catboost")
 
 ROWS = 12
 RNG = np.random.default_rng(3)

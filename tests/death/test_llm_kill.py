@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import openai
 import pytest
 import redis
 
 from kit.language_process import PROJECT, QUOTA, LanguageProcess, started
+from kit.later import later
 from kit.scripted_upstream import Script, scripted
 from kit.servers import RedisServer
+
+openai = later("openai")
 
 ASKED: list[Any] = [{"role": "user", "content": "When does it leave?"}]
 CHARGED = 11 + 5  # tokens of a whole answer

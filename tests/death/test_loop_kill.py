@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from kit.depth import deep, examples
+from kit.later import later
 
-pytest.importorskip("torch")
+later("torch")
 
 ROUNDS = examples(gate=1, deep=3)
 KILLS = int(os.environ.get("MAINSPRING_KILLS", str(examples(gate=2, deep=15))))

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from kit.depth import deep
+from kit.later import later
 
-pytest.importorskip("torch")
-pytest.importorskip("peft")
+later("torch")
+later("peft")
 
 VICTIM = Path(__file__).with_name("lora_victim.py")
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kit.depth import deep
+from kit.later import later
 from kit.pages import DOCS, name_of, script
 
-if "CI" in os.environ:
-    import nbformat
-else:
-    nbformat = pytest.importorskip("nbformat")
-    pytest.importorskip("nbclient")
-    pytest.importorskip("ipykernel")
+NEEDED = ("nbformat", "nbclient", "ipykernel")
+assert "CI" not in os.environ or all(map(find_spec, NEEDED))
+nbformat, *_ = map(later, NEEDED)
 
 outputs = script("notebook_outputs")
 NOTEBOOKS = sorted(DOCS.rglob("*.ipynb"))

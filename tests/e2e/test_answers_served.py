@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import openai
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -24,6 +23,7 @@ import pytest
 from kit.depot import Answer, Depot, ask, opened
 from kit.depth import DEEP
 from kit.encoders import write_encoder
+from kit.later import later
 from kit.scripted_upstream import Script, Upstream, scripted
 from kit.servers import PostgresServer, running
 from kit.waiting import wait_until
@@ -36,6 +36,8 @@ from mainspring.operations.promote import promote
 from mainspring.operations.rollout import interventions
 from mainspring.operations.rollout.carrying_out import controller
 from mainspring.security.model import KeyScope, Kind
+
+openai = later("openai")
 
 TOML = """\
 name = "library"

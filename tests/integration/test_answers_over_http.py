@@ -14,11 +14,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import openai
 import pytest
 
 from kit.answer_gateway import BODIES, PAGES, Asked, Library, answer_gateway, sources
 from kit.encoders import WordEncoder
+from kit.later import later
 from kit.rerank_server import rerank_server, score
 from kit.scripted_upstream import Script, Upstream, scripted
 from kit.waiting import free_port, wait_until_async
@@ -40,6 +40,8 @@ from mainspring.vectors.adapters.embedded import EmbeddedVectorStore
 from mainspring.vectors.adapters.encoder_service import ServiceEncoder
 from mainspring.vectors.adapters.tantivy import TantivyTextStore
 from mainspring.vectors.declaring import Reranker
+
+openai = later("openai")
 
 REFUNDS = "Refunds are paid within two weeks to the card."
 CITED = Script(words=("Within ", "two weeks ", "[1]."), usage=(200, 0, 5, 0))

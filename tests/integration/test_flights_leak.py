@@ -17,6 +17,7 @@ import pytest
 
 import mainspring as ms
 from kit.depth import deep
+from kit.later import later
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, ManualClock, parse_instant
 from mainspring.data.adapters.memory import MemoryLake
@@ -32,7 +33,7 @@ from mainspring.training.sets.assemble import labelled_observations, training_se
 from mainspring.training.sets.leakage import find_leaks
 from mainspring.training.sets.training_set import TrainingSet
 
-pytest.importorskip("sklearn")
+later("sklearn")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flights"
 SINCE, UNTIL = parse_instant("2013-01-08T05:00:00Z"), parse_instant("2013-02-05T05:00:00Z")
 LIMIT = 0.85

@@ -9,10 +9,11 @@ import pytest
 
 import mainspring as ms
 from kit.bakery import Bakery, Order, Traffic, late_model, order, orders, outcomes, shop
+from kit.later import later
 from mainspring.core.errors import Invalid
 from mainspring.training.sets.leakage import Leakage
 
-pytest.importorskip("sklearn")
+later("sklearn")
 
 
 @pytest.fixture(scope="module")

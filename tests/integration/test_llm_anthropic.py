@@ -8,15 +8,17 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 
 from kit.language_gateway import LanguageGateway, language_gateway
+from kit.later import later
 from kit.scripted_upstream import WORDS, Script, Upstream, scripted
 from kit.waiting import wait_until_async
 from mainspring.core.settings import UpstreamServer
 from mainspring.security.model import KeyScope
+
+anthropic = later("anthropic")
+openai = later("openai")
 
 ASKED: list[Any] = [{"role": "user", "content": "When does it leave?"}]
 TOOLS: list[Any] = [{"name": "timetable", "description": "Times", "input_schema": {"type": "object"}}]
@@ -148,17 +150,15 @@ def test_a_conversation_with_tools_goes_there_whole(upstream: Upstream, protocol
 @pytest.mark.parametrize(
     ("script", "raised"),
     [
-        (Script(status=400, error="Too long."), anthropic.BadRequestError),
-        (Script(status=429, headers={"retry-after": "7"}), anthropic.RateLimitError),
-        (Script(status=529), anthropic.RateLimitError),
-        (Script(status=500), anthropic.InternalServerError),
-        (Script(body=b"{}"), anthropic.InternalServerError),
+        (Script(status=400, error="Too long."), "BadRequestError"),
+        (Script(status=429, headers={"retry-after": "7"}), "RateLimitError"),
+        (Script(status=529), "RateLimitError"),
+        (Script(status=500), "InternalServerError"),
+        (Script(body=b"{}"), "InternalServerError"),
     ],
 )
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_errors_are_those_of_the_client(
-    upstream: Upstream, script: Script, raised: type[anthropic.APIStatusError], protocol: str
-) -> None:
+def test_errors_are_those_of_the_client(upstream: Upstream, script: Script, raised: str, protocol: str) -> None:
     async def body() -> None:
         async with asking(upstream, protocol) as (client, gateway):
             for stream in (False, True):
@@ -166,7 +166,7 @@ def test_errors_are_those_of_the_client(
                 with pytest.raises(anthropic.APIStatusError) as caught:
                     await client.messages.create(model="assistant", max_tokens=9, messages=ASKED, stream=stream)
                 if script.body is None or not stream:
-                    assert type(caught.value) is raised
+                    assert type(caught.value).__name__ == raised
                 assert "up-key" not in str(caught.value)
             for key, kind in (
                 ("msp_no", anthropic.AuthenticationError),

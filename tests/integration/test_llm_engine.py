@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import openai
-
 from kit.depth import deep
 from kit.language_gateway import language_gateway
+from kit.later import later
 from mainspring.core.settings import UpstreamServer
+
+openai = later("openai")
 
 QUESTIONS = ("When does it leave?", "Where to?", "Zürich?", "")
 

@@ -9,13 +9,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import anthropic
 import httpx
 import msgspec
-import openai
 import pytest
 
 from kit.language_gateway import language_gateway, language_model
+from kit.later import later
 from kit.scripted_upstream import Script, Upstream, scripted
 from mainspring.core.settings import UpstreamServer
 from mainspring.llm.answering import assemble
@@ -30,6 +29,9 @@ from mainspring.project.guards import guarded
 from mainspring.project.settings import load_settings
 from mainspring.security.model import KeyScope, Principal
 from mainspring.security.tool_calls import ToolCallPolicies
+
+anthropic = later("anthropic")
+openai = later("openai")
 
 KEY = b"k" * 32
 SYSTEM = {"role": "system", "content": "You are a clerk."}

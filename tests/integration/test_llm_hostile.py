@@ -13,13 +13,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-import openai
 import pytest
 
 from kit.depth import examples
 from kit.language_process import LanguageProcess, started
+from kit.later import later
 from kit.scripted_upstream import Script, Upstream, scripted
 from kit.waiting import wait_until
+
+openai = later("openai")
 
 MIB = 1 << 20
 ASKED: list[Any] = [{"role": "user", "content": "When does it leave?"}]

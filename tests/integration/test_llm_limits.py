@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 
 import httpx
-import openai
 import pytest
 
 from kit.language_gateway import language_gateway, language_model
+from kit.later import later
 from kit.scripted_upstream import Script, scripted
 from mainspring.core.settings import UpstreamServer
 from mainspring.llm.limits import AnswerCache
 from mainspring.security.model import KeyScope
 from mainspring.security.quota import Quota
+
+openai = later("openai")
 
 
 def test_a_budget_is_charged_refused_and_shown() -> None:

@@ -11,15 +11,17 @@ from functools import wraps
 from typing import Any
 
 import httpx
-import openai
 import pytest
 
 from kit.language_gateway import LanguageGateway, language_gateway, language_model
+from kit.later import later
 from kit.scripted_upstream import WORDS, Script, Upstream, scripted
 from kit.serving import Kit
 from kit.waiting import free_port, wait_until_async
 from mainspring.core.settings import Limits, UpstreamServer
 from mainspring.security.model import KeyScope
+
+openai = later("openai")
 
 ASKED: list[Any] = [{"role": "user", "content": "When does it leave?"}]
 TOOL: Any = {
@@ -187,22 +189,22 @@ async def test_vectors_of_texts_in_both_encodings(upstream: Upstream) -> None:
 @pytest.mark.parametrize(
     ("script", "raised", "names"),
     [
-        (Script(status=400, error="Too long."), openai.BadRequestError, "Too long."),
-        (Script(status=422, error="No."), openai.UnprocessableEntityError, "No."),
-        (Script(status=401, error="Bad key up-key."), openai.InternalServerError, "status 401"),
-        (Script(status=404), openai.InternalServerError, "status 404"),
-        (Script(status=429, headers={"retry-after": "7"}), openai.RateLimitError, "status 429"),
-        (Script(status=500, error="Secret host x."), openai.InternalServerError, "status 500"),
-        (Script(body=b"{no json"), openai.InternalServerError, "no valid answer"),
-        (Script(body=b"[]"), openai.InternalServerError, "no valid answer"),
-        (Script(body=b'{"choices": 3}'), openai.InternalServerError, "no valid answer"),
-        (Script(body=b'{"error": {"message": "CUDA", "code": 500}}'), openai.InternalServerError, "status 500"),
-        (Script(breaks_after=9), openai.InternalServerError, "closed the connection"),
+        (Script(status=400, error="Too long."), "BadRequestError", "Too long."),
+        (Script(status=422, error="No."), "UnprocessableEntityError", "No."),
+        (Script(status=401, error="Bad key up-key."), "InternalServerError", "status 401"),
+        (Script(status=404), "InternalServerError", "status 404"),
+        (Script(status=429, headers={"retry-after": "7"}), "RateLimitError", "status 429"),
+        (Script(status=500, error="Secret host x."), "InternalServerError", "status 500"),
+        (Script(body=b"{no json"), "InternalServerError", "no valid answer"),
+        (Script(body=b"[]"), "InternalServerError", "no valid answer"),
+        (Script(body=b'{"choices": 3}'), "InternalServerError", "no valid answer"),
+        (Script(body=b'{"error": {"message": "CUDA", "code": 500}}'), "InternalServerError", "status 500"),
+        (Script(breaks_after=9), "InternalServerError", "closed the connection"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_errors_of_an_upstream_are_those_of_the_client(
-    upstream: Upstream, script: Script, raised: type[openai.APIStatusError], names: str, stream: bool
+    upstream: Upstream, script: Script, raised: str, names: str, stream: bool
 ) -> None:
     if stream and script.breaks_after:
         script = Script(before_s=0.0, body=b"", done=False)  # a stream without an event
@@ -214,14 +216,14 @@ def test_errors_of_an_upstream_are_those_of_the_client(
         upstream.then(script)
         async with asking(upstream) as (client, _):
             error = await error_of(client.chat.completions.create(model="assistant", messages=ASKED, stream=stream))
-            assert type(error) is raised
+            assert type(error).__name__ == raised
             assert names in error.message
             for secret in ("up-key", "Secret", "CUDA"):
                 assert secret not in str(error.response.content)
             if script.status == 429:
                 assert error.response.headers["retry-after"] == "7"
                 again = await error_of(client.chat.completions.create(model="assistant", messages=ASKED))
-                assert type(again) is raised  # without a look at the upstream, which wants to be left alone
+                assert type(again).__name__ == raised  # without a look at the upstream, which wants to be left alone
                 assert len(upstream.heard) == 1
                 return
             if script.status == 400:

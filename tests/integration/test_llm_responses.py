@@ -8,15 +8,17 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import openai
 import pytest
 
 from kit.language_gateway import language_gateway, language_model
+from kit.later import later
 from kit.scripted_upstream import WORDS, Script, Upstream, scripted
 from mainspring.core.settings import UpstreamServer
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.protocol.reading import InvalidField
 from mainspring.llm.schemas import validator_of
+
+openai = later("openai")
 
 TOOL: Any = {"type": "function", "name": "timetable", "parameters": {"type": "object"}, "strict": True}
 SHAPE = {"type": "object", "properties": {"at": {"type": "integer"}}, "required": ["at"], "additionalProperties": False}

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 import mainspring as ms
+from kit.later import later
 from kit.tiny_language_model import LAYERS, SHOUTED, byte_rows, tiny_base
 from mainspring.core.errors import Conflict, Corrupt, Invalid, NotConvertible
 from mainspring.operations.models import lora as versions
@@ -20,12 +21,12 @@ from mainspring.operations.models.curating import find, show
 from mainspring.operations.opened import OpenedProject
 from mainspring.project.executors import executors
 from mainspring.registry.lora_file import ADAPTER, check_lora
+from mainspring.training.loop import lora
+from mainspring.training.loop.checkpoints import Checkpoints
+from mainspring.training.loop.signals import Interrupted
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("peft")
-from mainspring.training.loop import lora  # noqa: E402 - after the skip
-from mainspring.training.loop.checkpoints import Checkpoints  # noqa: E402 - after the skip
-from mainspring.training.loop.signals import Interrupted  # noqa: E402 - after the skip
+torch = later("torch")
+later("peft")
 
 pytestmark = pytest.mark.slow
 ROWS = byte_rows(SHOUTED)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.depth import examples
+from kit.later import later
 from kit.models import sealed
 from mainspring.core.schema import DType
 from mainspring.deploy.edge.converting import tree_model
@@ -23,9 +23,9 @@ from mainspring.training.flavours import fresh
 from mainspring.training.flavours.scoring import open_session
 from mainspring_edge.model import Model
 
-lightgbm = pytest.importorskip("lightgbm")
-xgboost = pytest.importorskip("xgboost")
-catboost = pytest.importorskip("catboost")
+lightgbm = later("lightgbm")
+xgboost = later("xgboost")
+catboost = later("catboost")
 
 FEATURES, CODES = 5, 9  # the last feature holds codes of categories
 NAMES = [f"V.f{place}" for place in range(FEATURES)]

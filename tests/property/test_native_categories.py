@@ -8,23 +8,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.depth import examples
+from kit.later import later
 from kit.models import sealed
 from mainspring.core.schema import DType
 from mainspring.deploy.edge.converting import tree_model
 from mainspring.registry.model import Bundle, Input
-from mainspring.serving.adapters.lightgbm import LightgbmExecutor
-from mainspring.serving.adapters.xgboost import XgboostExecutor
 from mainspring.training.flavours import Artefact, convert_estimator, estimator_scores
 from mainspring.training.flavours.scoring import artefact_scores
 from mainspring.training.sets.training_set import Split, TrainingSet
 
-lightgbm = pytest.importorskip("lightgbm")
-xgboost = pytest.importorskip("xgboost")
+lightgbm = later("lightgbm")
+xgboost = later("xgboost")
 
 ROWS = 700
 NAMES = ["V.x", "V.kind", "V.flag", "V.town"]
@@ -134,6 +132,9 @@ def test_a_gateway_answers_as_the_library_does(
     frame = data.holdout.X
     expected = own_answers(estimator, data, frame)
     bundle = bundle_of(estimator, data)
+    from mainspring.serving.adapters.lightgbm import LightgbmExecutor
+    from mainspring.serving.adapters.xgboost import XgboostExecutor
+
     executor = (XgboostExecutor if chosen[0] == "xgboost" else LightgbmExecutor)(bundle)
     columns = {name: [None if pd.isna(value) else value for value in frame[name].tolist()] for name in NAMES}
     served = np.column_stack([executor.predict(columns, len(frame))[name] for name in bundle.manifest.outputs])

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hera.workflows import models
 
 import mainspring as ms
 from kit.argo import Interpreter
 from kit.exported import RAN, lay_out, ran
+from kit.later import later
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.deploy.exports import ENGINES, export, file_name
 from mainspring.deploy.exports.argo import manifest
@@ -29,6 +29,8 @@ from mainspring.operations.pipelines.outside import (
     run_wrapped,
 )
 from mainspring.project import Project
+
+hera = later("hera.workflows")
 
 HERE = Place(image="shop:1", command=("python", "-m", "mainspring"))
 
@@ -181,7 +183,7 @@ def test_resources_are_asked_for_where_an_engine_gives_them_out() -> None:
         "requests": {"cpu": "1500m", "memory": "3072Mi", "nvidia.com/gpu": "2"},
         "limits": {"memory": "3072Mi", "nvidia.com/gpu": "2"},
     }
-    again = models.Workflow.model_validate(written).model_dump_json(by_alias=True, exclude_none=True)
+    again = hera.models.Workflow.model_validate(written).model_dump_json(by_alias=True, exclude_none=True)
     assert json.loads(again) == written
     text = export(graph, "kubeflow", HERE)
     compile(text, "kubeflow", "exec")
@@ -218,7 +220,7 @@ def test_a_schedule_as_cron(every: str, expected: str) -> None:
 
 def test_argo_keeps_every_field_of_the_manifest(project: Project) -> None:
     """The models of the `hera` package are made from Argo's schema; a field that they do not know would be dropped."""
-    for name, kind in (("nightly", models.CronWorkflow), ("asked", models.Workflow)):
+    for name, kind in (("nightly", hera.models.CronWorkflow), ("asked", hera.models.Workflow)):
         written = manifest(project.definitions.pipeline(name), HERE)
         again = json.loads(kind.model_validate(written).model_dump_json(by_alias=True, exclude_none=True))
         assert again == written

@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 
 from mainspring.core.errors import NotFound
 from mainspring.core.schema import DType
@@ -28,6 +26,9 @@ PACKAGES = [
 
 
 def check(document: dict[str, Any]) -> None:
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(document)) is None
     references = {each["bom-ref"] for each in [document["metadata"]["component"], *document["components"]]}
     assert len(references) == len(document["components"]) + 1

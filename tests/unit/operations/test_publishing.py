@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import mainspring as ms
 from kit import documents
 from kit.depth import examples
+from kit.later import later
 from mainspring.core.errors import Conflict, Invalid, Unavailable
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
@@ -34,7 +35,7 @@ from mainspring.project.settings import load_settings
 from mainspring.security.adapters.privacy_budgets import CatalogPrivacyBudgets
 from mainspring.stats.private_noise import noisy
 
-pytest.importorskip("opendp")
+later("opendp")
 
 ORDERS = """\
 import mainspring as ms

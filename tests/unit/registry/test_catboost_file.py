@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.depth import examples
+from kit.later import later
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.registry.catboost_file import Ensemble, check_catboost
 from mainspring.registry.model_file import read_model
 
-catboost = pytest.importorskip("catboost")
+catboost = later("catboost")
 
 RNG = np.random.default_rng(0)
 ROWS = pd.DataFrame({"a": RNG.normal(size=200), "kind": RNG.choice(["x", "y"], 200), "b": RNG.normal(size=200)})

@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.depth import examples
+from kit.later import later
 from kit.models import FEATURES, lightgbm_file, xgboost_file
 from mainspring.core.errors import Corrupt
 from mainspring.registry.lightgbm_file import check_lightgbm
 from mainspring.registry.xgboost_file import check_xgboost
 
-pytest.importorskip("xgboost")
-pytest.importorskip("lightgbm")
+later("xgboost")
+later("lightgbm")
 
 
 @pytest.mark.parametrize("suffix", ["ubj", "json"])

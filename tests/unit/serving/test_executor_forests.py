@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.depth import examples
+from kit.later import later
 from kit.models import COLUMNS, FEATURES, lightgbm_bundle, lightgbm_file, xgboost_bundle, xgboost_file
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.serving.adapters.lightgbm import LightgbmExecutor
 from mainspring.serving.adapters.xgboost import XgboostExecutor
 
-lightgbm = pytest.importorskip("lightgbm")
-xgboost = pytest.importorskip("xgboost")
+lightgbm = later("lightgbm")
+xgboost = later("xgboost")
 
 ROWS = 10_000
 XGBOOST = ["binary", "multiclass", "regression", "early", "dart"]

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.depth import deep
+from kit.later import later
 from kit.training_sets import toy
 from mainspring.core.errors import Corrupt, Invalid, InvalidData
 from mainspring.project.executors import executors
@@ -29,7 +30,7 @@ from mainspring.training.stages import Fitted
 
 pytestmark = pytest.mark.slow
 
-pytest.importorskip("skl2onnx")
+later("skl2onnx")
 
 
 def fitted(estimator: Any, data: Any) -> Fitted:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from kit.full_disk import room
+from kit.later import later
 from mainspring.core.errors import Conflict, StorageFull
 from mainspring.training.loop.checkpoints import Checkpoint, Checkpoints
 
-torch = pytest.importorskip("torch")
+torch = later("torch")
 
 
 def made(step: int, score: float | None = None) -> Checkpoint:

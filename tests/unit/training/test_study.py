@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 import mainspring as ms
+from kit.later import later
 from mainspring.training.search.study import MOST_DEATHS, Study
 from mainspring.training.search.trials import COMPLETE, FAILED, PRUNED, Ended, ended_of
 from mainspring.training.space import Search
 
-pytest.importorskip("optuna")
+later("optuna")
 SEARCH = Search("log_loss", space=ms.space(depth=ms.integer(1, 9), rate=ms.log_uniform(0.001, 1)))
 
 

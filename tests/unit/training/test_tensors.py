@@ -13,19 +13,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kit.depth import examples
+from kit.later import later
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.training.loop.tensors import pieces, places, put_together, read_tensors, take_apart, write_tensors
 from mainspring.training.loop.writing import Image
 
-torch = pytest.importorskip("torch")
-KINDS = [
-    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
-    torch.uint8, torch.bool,
-]  # fmt: skip
+torch = later("torch")
+KINDS = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+
+
+def random(shape: list[int], seed: int) -> Any:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
 
 leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5))
 some_tensors = st.builds(
-    lambda kind, shape, seed: torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(kind),
+    lambda kind, *drawn: random(*drawn).to(getattr(torch, kind)),
     st.sampled_from(KINDS), st.lists(st.integers(0, 4), max_size=3), st.integers(0, 99),
 )  # fmt: skip
 keys = st.one_of(st.integers(), st.text(max_size=6), st.sampled_from(["$tensor", "$tuple", "a/b"]))
@@ -75,7 +78,7 @@ def test_what_comes_back_is_what_went_in(tree: Any, copied: bool, tmp_path: Path
 
 @pytest.mark.parametrize("copied", [True, False])
 def test_every_type_and_a_tensor_that_is_a_view(copied: bool, tmp_path: Path) -> None:
-    tensors = {str(kind): torch.arange(12).reshape(3, 4).to(kind).T for kind in KINDS}
+    tensors = {kind: torch.arange(12).reshape(3, 4).to(getattr(torch, kind)).T for kind in KINDS}
     tensors["scalar"] = torch.tensor(3.5)
     written(tmp_path / "t", tensors, copied=copied)
     found, _ = read_tensors(tmp_path / "t")

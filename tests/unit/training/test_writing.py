@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from kit.full_disk import room
+from kit.later import later
 from kit.waiting import wait_until
 from mainspring.core.errors import StorageFull
 from mainspring.training.loop.checkpoints import Apart, Checkpoint, Checkpoints
 from mainspring.training.loop.tensors import Place, places
 from mainspring.training.loop.writing import Keeping, Writer, free_bytes, image_of
 
-torch = pytest.importorskip("torch")
+torch = later("torch")
 
 
 class Held(Checkpoints):

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from rich.console import Console
 
 import mainspring as ms
+from kit.answered import chain, help_project
 from kit.console.flights import NOW, Project, declared
 from mainspring.cli.commands.status import show_answers, show_model
 from mainspring.core.time import DAY
 from mainspring.llm.usage import FOLDER
 from mainspring.llm.usage_table import UsageRow, UsageTable, Used
+from mainspring.operations import answering_status
 from mainspring.operations.answering_status import answers_statuses, model_statuses
 
 ASKED = ms.Source("asked", schema={"q": ms.String, "doc": ms.String}, event_time="at")
@@ -62,3 +65,25 @@ def test_a_chain_is_shown_with_what_answers_and_why_nothing_does() -> None:
     assert "`mainspring answers promote held`" in told[1]
     assert told[2] == "answers   help from docs by local: as declared"
     assert told[3] == "answers   help from docs by local: version 2 (90%), version 3 (10%)"
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_chain_is_shown_with_its_answers_of_today(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, in_memory: bool
+) -> None:
+    with help_project(tmp_path) as library:
+        if not in_memory:
+            del library.parts["prediction_log"], library.parts["predictions"]
+        project = library.declare(chain())
+        assert "today" not in shown(show_answers, *answers_statuses(project))[0]
+        library.ask(project)
+        library.clock.advance(DAY)
+        for system in ("Answer well.", "Answer badly.", "Answer well."):
+            project = library.declare(chain(system))
+            library.ask(project)
+        (told,) = shown(show_answers, *answers_statuses(project))
+        assert told.endswith("; 3 answers today, 1 of them not found")
+        project.predictions.compact()
+        monkeypatch.setattr(answering_status, "_FEW", 1)
+        (found,) = answers_statuses(project)
+        assert (found.answers_today, found.not_found_today) == (3, 1)

@@ -96,7 +96,10 @@ def show_answers(console: Console, chain: AnswersStatus) -> None:
     )
     by = f" by {chain.model}" if chain.model else ""
     state = versions or ("[yellow]nothing yet[/]" if chain.problem else "as declared")
-    console.print(f"  answers   {chain.answers} from {chain.collection}{by}: {state}", soft_wrap=True)
+    today = ""
+    if chain.answers_today:
+        today = f"; {chain.answers_today:,} answers today, {chain.not_found_today:,} of them not found"
+    console.print(f"  answers   {chain.answers} from {chain.collection}{by}: {state}{today}", soft_wrap=True)
     if chain.problem:
         console.print(f"            [yellow]{escape(chain.problem)}[/]", soft_wrap=True)
 

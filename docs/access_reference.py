@@ -11,8 +11,9 @@ from pathlib import Path
 import click
 
 from mainspring.cli.main import COMMANDS, cli
+from mainspring.jobs.pipelines.graph import APPROVAL, STEP
 from mainspring.operations.jobs.handlers import WORK
-from mainspring.operations.pipelines.names import APPROVAL, RUN, STEP
+from mainspring.operations.pipelines.names import RUN
 from mainspring.security.model import PROJECT, Action, Binding, KeyScope, Kind, Principal, Role
 from mainspring.security.policy import CedarAuthoriser
 

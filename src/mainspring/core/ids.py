@@ -11,6 +11,7 @@ from mainspring.core.errors import Invalid
 
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
 _ID = re.compile(ID_PATTERN)
+LONGEST = 128
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]  # of ten bits each
 _COUNT = 1 << 30
@@ -19,21 +20,24 @@ REQUEST_ID = "x-request-id"  # the header, and gRPC's metadatum
 _LONGEST_REQUEST_ID = 128
 
 
-def check_id(text: str, what: str) -> str:
+def check_id(text: str, what: str, *, longest: int = LONGEST) -> str:
     """Return `text` if it is a valid name or id.
 
     Args:
         what: Kind of the named thing, for the message: `"model"`, `"prediction"`.
+        longest: Characters that it may have; fewer where longer names are made of it.
 
     Raises:
-        Invalid: It has other characters than letters, digits, `_`, `.`, `-`, is empty, or is over 128 long.
+        Invalid: It has other characters than letters, digits, `_`, `.`, `-`, is empty, or is too long.
     """
     given: object = text  # what a project declares may be anything
+    if isinstance(given, str) and len(given) > longest:
+        raise Invalid(f"The {what} {given[:40]!r} ... has {len(given)} characters.", fix=f"use at most {longest}.")
     if not isinstance(given, str) or not _ID.fullmatch(given) or ".." in given:
         shown = repr(given[:140]) if isinstance(given, str) else f"{given!r}, of type {type(given).__name__},"
         raise Invalid(
             f"{shown} cannot name a {what}.",
-            fix="use 1 to 128 letters, digits, '_', '-' and single '.', beginning with a letter or digit.",
+            fix=f"use 1 to {longest} letters, digits, '_', '-' and single '.', beginning with a letter or digit.",
         )
     return text
 

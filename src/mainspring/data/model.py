@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.core.definition_registry import declare, expect, expect_each
 from mainspring.core.errors import Invalid
-from mainspring.core.ids import check_id
+from mainspring.core.ids import LONGEST, check_id
 from mainspring.core.schema import DType, Schema, check_schema
 from mainspring.core.time import DAY, parse_duration
 from mainspring.data.checks import (
@@ -218,7 +218,7 @@ class Source:
     signed_by: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        check_id(self.name + QUARANTINE_SUFFIX, "source")
+        check_id(self.name, "source", longest=LONGEST - len(QUARANTINE_SUFFIX))
         if self.name.endswith(_BESIDE):
             raise Invalid(
                 f"Source {self.name!r} would share a table with the quarantine or the dead letters of another source.",

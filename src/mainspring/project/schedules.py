@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from mainspring.core.errors import Invalid, MainspringError
@@ -29,22 +30,29 @@ def read_schedules(written: Any, *, own: bool = False) -> tuple[ScheduleSetting,
     """
     if not isinstance(written, dict):
         raise Invalid(f"schedules is {written!r}.", fix="write a table: [profiles.local.schedules].")
-    return tuple(
-        _read(check_id(name, "schedule"), value, own) for name, value in {**BUILT_IN, **written}.items() if value != OFF
-    )
+    whole = {check_id(name, "schedule"): value for name, value in {**BUILT_IN, **written}.items()}
+    return tuple(_read(name, value, own) for name, value in whole.items() if value != OFF)
 
 
-def check_scheduled(settings: Settings, own: Collection[str]) -> None:
+def check_scheduled(settings: Settings, own: Collection[str], pipelines: Collection[str] = ()) -> None:
     """Raise if a schedule names a job that is neither Mainspring's nor the project's.
+
+    Args:
+        own: Names of the project's jobs.
+        pipelines: Names of its pipelines, which have schedules of their own.
 
     Raises:
         Invalid: One does.
     """
     for schedule in settings.schedules:
         if schedule.job not in built_in_jobs.BUILT_IN and schedule.job not in own:
+            fix = f"use one of {sorted({*built_in_jobs.BUILT_IN, *own})}."
+            if near := get_close_matches(schedule.job, [*built_in_jobs.BUILT_IN, *own], 1):
+                fix = f"did you mean {near[0]!r}? {fix}"
+            if schedule.job in pipelines:
+                fix = 'it is a pipeline, which has a schedule of its own: @ms.pipeline(every="1d").'
             raise Invalid(
-                f"The setting schedules.{schedule.name} is not valid: there is no job named {schedule.job!r}.",
-                fix=f"use one of {sorted({*built_in_jobs.BUILT_IN, *own})}.",
+                f"The setting schedules.{schedule.name} is not valid: there is no job named {schedule.job!r}.", fix=fix
             )
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from mainspring.core.definition_registry import declare, expect, expect_each, stored_fields
 from mainspring.core.errors import Invalid
-from mainspring.core.ids import check_id
+from mainspring.core.ids import LONGEST, check_id
 from mainspring.core.schema import DType, Schema
 from mainspring.core.time import MINUTE, SECOND, parse_duration
 from mainspring.data.model import Source
@@ -193,7 +193,7 @@ class Collection:
     quotas: Sequence[Quota] = ()
 
     def __post_init__(self) -> None:
-        check_id(f"{self.name}-{'0' * _DIGITS}", "collection")
+        check_id(self.name, "collection", longest=LONGEST - len("-") - _DIGITS)
         what = f"collection {self.name!r}"
         object.__setattr__(self, "quotas", check_requests(self.quotas, what))
         expect(self.source, Source, f"The source of {what}", fix="give an ms.Source.")

@@ -124,6 +124,18 @@ def test_what_cannot_be_a_job_is_refused_where_it_is_declared(root: Path) -> Non
         ms.job("refresh-rates")  # type: ignore[call-overload]
     with pytest.raises(MainspringError):
         ms.job(name="no name")(lambda run, project: None)
-    (root / "own_jobs.py").write_text(JOBS.replace("@ms.job", '@ms.job(name="tidy")'))
-    with pytest.raises(InvalidDefinition, match="'tidy' has the name of a built-in job"):
-        _ = open_project(load_settings(root, environment={})).definitions
+    for name in ("tidy", "pipeline-step", "pipeline-approval"):
+        (root / "own_jobs.py").write_text(JOBS.replace("@ms.job", f'@ms.job(name="{name}")'))
+        with pytest.raises(InvalidDefinition, match=f"'{name}' has the name of a built-in job"):
+            _ = open_project(load_settings(root, environment={})).definitions
+
+
+def test_a_schedule_of_no_job_says_which_was_meant(root: Path) -> None:
+    piped = "@ms.step\ndef look() -> int:\n    return 1\n\n\n@ms.pipeline(name='nightly')\ndef nightly():\n    look()\n"
+    (root / "own_jobs.py").write_text(f"{JOBS}\n\n{piped}")
+    for line, meant in (("refresh-rate", "did you mean 'refresh-rates'"), ("nightly", r"pipeline\(every=")):
+        (root / "mainspring.toml").write_text(
+            f'name = "own"\nmodules = ["own_jobs"]\n[profiles.local.schedules]\n{line} = "1d"\n'
+        )
+        with pytest.raises(Invalid, match=meant):
+            _ = open_project(load_settings(root, environment={})).definitions

@@ -54,6 +54,8 @@ def test_a_job_can_be_due_at_several_times_with_several_arguments(tmp_path: Path
         ('tidy = { when = "1d", argument = [1] }', "tidy"),
         ('nightly = { job = "collect-garbage", when = "1d", argument = { grace = 2013-01-01 } }', "grace"),
         ('"../x" = "1d"', r"\.\./x"),
+        ('"../x" = "off"', r"\.\./x"),
+        (f'{"s" * 129} = "1d"', "has 129 characters"),
         ('tidy = { when = "61 * * * *" }', "schedules.tidy"),
         ('tidy = { when = "1d", priority = "high" }', "priority is 'high'"),
     ],

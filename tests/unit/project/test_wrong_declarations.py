@@ -39,6 +39,13 @@ def served(**changed: Any) -> Any:
     return ms.Endpoint("late", **{"model": "late@champion", **changed})
 
 
+def documents(name: Any) -> Any:
+    return ms.Collection(
+        name, source=comments, text="text", key="shop", chunk=ms.chunks.tokens(64), encoder=ms.Encoder("small")
+    )
+
+
+comments = ms.Source("comments", schema={"shop": ms.String, "text": ms.String}, event_time="at")
 returned = ms.Source("returned", schema={"order": ms.Int64, "minutes": ms.Int32, "paid": ms.Float64}, event_time="at")
 complaints = ms.Source("complaints", schema={"shop": ms.String, "number": ms.Int64}, event_time="at")
 named_like = ms.metric(name="rmse.paid", higher_is_better=True)(lambda y, score: 0.0)
@@ -55,6 +62,13 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "entity: list": (lambda: any_.Entity("card", keys=["id"]), r"has the columns \['id'\], of type list"),
     "entity: type": (lambda: any_.Entity("card", keys={"id": str}), "'id' with the type <class 'str'>"),
     "entity: number": (lambda: any_.Entity("card", keys={3: ms.Int64}), "a column 3"),
+    "source: type of name": (lambda: any_.Source(3, schema={}, event_time="at"), "3, of type int, cannot name"),
+    "source: long": (lambda: ms.Source("s" * 118, schema={}, event_time="at"), "has 118 characters"),
+    "collection: name": (lambda: documents(3), "3, of type int, cannot name"),
+    "collection: long": (lambda: documents("c" * 116), "has 116 characters"),
+    "endpoint: long": (lambda: ms.Endpoint("e" * 129, model="m@champion"), "has 129 characters"),
+    "job: characters": (lambda: ms.job(name="a/b")(lambda run, project: None), "'a/b' cannot name a job"),
+    "job: long": (lambda: ms.job(name="j" * 129)(lambda run, project: None), "has 129 characters"),
     "source: schema": (lambda: any_.Source("pay", schema="x", event_time="at"), "has the columns 'x'"),
     "source: time": (lambda: any_.Source("pay", schema={}, event_time=3), "a column 3"),
     "source: lag": (lambda: any_.Source("pay", schema={}, event_time="at", lag=1.5), "1.5 is not a duration"),

@@ -15,6 +15,7 @@ Kind = Literal["step", "approval"]
 TRIGGERS = ("landed", "drifted", "incident", "webhook")
 MOST_ITEMS = 1_000  # default bound of a mapped step
 RESOURCES = ("cpu", "memory", "gpu")
+STEP, APPROVAL = "pipeline-step", "pipeline-approval"  # names under which parts of runs are jobs
 JOB = "job:"  # begins the `function` of a node that runs one of the built-in jobs, such as "job:train"
 
 

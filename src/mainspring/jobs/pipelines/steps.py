@@ -96,9 +96,7 @@ def check_name(text: str, what: str) -> str:
     Raises:
         Invalid: It is not an id, or longer than 100 characters.
     """
-    if len(check_id(text, what)) > _LONGEST:
-        raise Invalid(f"The {what} {text[:40]!r} ... has {len(text)} characters.", fix=f"use at most {_LONGEST}.")
-    return text
+    return check_id(text, what, longest=_LONGEST)
 
 
 def injected(engine: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.time import parse_duration, parse_instant
 from mainspring.jobs.model import Status
+from mainspring.jobs.pipelines.graph import APPROVAL, STEP
 from mainspring.jobs.plain import Plain
 from mainspring.jobs.runner import JobRun
 from mainspring.project.built_in_jobs import options
@@ -83,9 +84,9 @@ class _Handlers(Mapping[str, "Handler"]):
     def __getitem__(self, name: str) -> Handler:
         from mainspring.operations.pipelines import names, running
 
-        if name == names.STEP:
+        if name == STEP:
             return partial(running.run_step, self._project, self._steps)
-        if name == names.APPROVAL:
+        if name == APPROVAL:
             return partial(running.run_approval, self._project)
         if name.startswith(names.RUN):
             return partial(running.run_pipeline, self._project, name.removeprefix(names.RUN))
@@ -101,7 +102,7 @@ class _Handlers(Mapping[str, "Handler"]):
         if own.pipelines:
             from mainspring.operations.pipelines import names
 
-            yield from (names.STEP, names.APPROVAL, *(f"{names.RUN}{name}" for name in own.pipelines))
+            yield from (STEP, APPROVAL, *(f"{names.RUN}{name}" for name in own.pipelines))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

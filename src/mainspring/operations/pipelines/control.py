@@ -14,7 +14,7 @@ from mainspring.core.errors import Conflict, Invalid, MainspringError, NotFound
 from mainspring.core.nearest import meant
 from mainspring.delivery.approving import check_apart
 from mainspring.jobs.model import ENDED, Job, Status, Step
-from mainspring.jobs.pipelines.graph import Graph, Node, graph_of
+from mainspring.jobs.pipelines.graph import APPROVAL, Graph, Node, graph_of
 from mainspring.jobs.pipelines.values import computed, outputs, shown
 from mainspring.jobs.plain import Plain, encoded
 from mainspring.jobs.runner import Runner
@@ -23,7 +23,7 @@ from mainspring.operations.jobs.children import find_logs
 from mainspring.operations.jobs.queue import job
 from mainspring.operations.models.curating import actor, decider, people
 from mainspring.operations.pipelines.calling import call_step
-from mainspring.operations.pipelines.names import APPROVAL, APPROVED, CACHE, PLAN, RUN, of_run, step_log
+from mainspring.operations.pipelines.names import APPROVED, CACHE, PLAN, RUN, of_run, step_log
 from mainspring.operations.pipelines.running import check_resources, scope_of
 from mainspring.project import Project
 from mainspring.security.model import Action

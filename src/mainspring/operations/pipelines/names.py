@@ -7,13 +7,11 @@ from typing import Any
 
 from mainspring.core.ids import new_id
 from mainspring.jobs.model import NewJob
-from mainspring.jobs.pipelines.graph import Graph, Node
+from mainspring.jobs.pipelines.graph import APPROVAL, STEP, Graph, Node
 from mainspring.jobs.pipelines.values import parameters
 from mainspring.jobs.plain import Plain
 
 RUN = "pipeline:"  # followed by the pipeline's name: the handler of a run
-STEP = "pipeline-step"
-APPROVAL = "pipeline-approval"
 PLAN, ITEMS, CACHE = "pipeline: plan", "pipeline: items", "pipeline: cache"  # steps that the runner itself records
 APPROVED = "approved by "
 

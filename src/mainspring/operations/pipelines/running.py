@@ -16,7 +16,7 @@ from typing import Any
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import new_id
 from mainspring.jobs.model import JobSkipped, NewJob, Status
-from mainspring.jobs.pipelines.graph import Graph, Node, graph_of, node_of
+from mainspring.jobs.pipelines.graph import STEP, Graph, Node, graph_of, node_of
 from mainspring.jobs.pipelines.ports import StepCall, StepRunner
 from mainspring.jobs.pipelines.steps import SPARK
 from mainspring.jobs.pipelines.values import Scope, computed, outputs, shown
@@ -31,7 +31,6 @@ from mainspring.operations.pipelines.names import (
     CACHE,
     ITEMS,
     PLAN,
-    STEP,
     limits,
     of_node,
     plan_of,

@@ -16,7 +16,7 @@ from mainspring.features.functions.model import DerivedSource
 from mainspring.features.model import FeatureGroup, FeatureView, RequestFeatures
 from mainspring.jobs.declaring import OwnJob
 from mainspring.jobs.pipelines.declaring import Pipeline
-from mainspring.jobs.pipelines.graph import JOB
+from mainspring.jobs.pipelines.graph import APPROVAL, JOB, STEP
 from mainspring.jobs.pipelines.values import Constant, Several
 from mainspring.llm.answers.declaring import Answers
 from mainspring.llm.declaring import LanguageModel
@@ -83,7 +83,7 @@ def problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tuple
         except MainspringError as error:
             yield line(model, error.what, error.fix or "check the label's source.")
     for job in declared.of(OwnJob):
-        if job.name in BUILT_IN_JOBS:
+        if job.name in (*BUILT_IN_JOBS, STEP, APPROVAL):
             yield line(job, f"The job {job.name!r} has the name of a built-in job", "give it another name.")
     names = {model.name for model in models}
     for endpoint in declared.of(Endpoint):

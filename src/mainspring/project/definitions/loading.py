@@ -14,6 +14,7 @@ from mainspring.core.module_files import sources
 from mainspring.core.settings import Settings
 from mainspring.features.model import Observations
 from mainspring.jobs.declaring import OwnJob
+from mainspring.jobs.pipelines.declaring import Pipeline
 from mainspring.project.definitions.checks import problems
 from mainspring.project.definitions.importing import importing, outdated, turn
 from mainspring.project.definitions.model import KINDS, Definitions
@@ -42,10 +43,11 @@ def load_definitions(settings: Settings, known: Callable[[str], bool] = lambda _
     found = sorted(set(problems(declared, known)))
     if found:
         raise InvalidDefinition([line for _, _, line in found])
-    check_scheduled(settings, {str(getattr(item, "name", "")) for item in declared.of(OwnJob)})
 
     def named(kind: type[Any]) -> dict[str, Any]:
         return {item.name: item for item in declared.of(kind)}
+
+    check_scheduled(settings, named(OwnJob), named(Pipeline))
 
     observations = tuple(declared.of(Observations))
     return Definitions(observations=observations, **{field: named(kind) for field, kind, _ in KINDS})

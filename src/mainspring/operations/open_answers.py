@@ -6,14 +6,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from functools import cache, partial
+from functools import cached_property, partial
 from typing import TypeVar
 
 from msgspec.structs import replace
 
 from mainspring.core.errors import MainspringError
 from mainspring.core.ids import new_id
-from mainspring.llm.answering import assemble
+from mainspring.llm.answering import assemble, local_budgets
 from mainspring.llm.answers.chain import AnswerChain
 from mainspring.llm.answers.declaring import Answers
 from mainspring.llm.answers.recording import AnswerLog
@@ -114,35 +114,58 @@ def run(project: Project, act: Callable[[Models], Awaitable[T]], asked: Answers 
 
     async def running() -> T:
         async with AsyncExitStack() as stack:
-            upstreams = OpenUpstreams(project.settings.upstreams)
-            stack.push_async_callback(upstreams.close)
-            usages = Usages(project.settings.state / USAGE, project.wall)
-            stack.push_async_callback(_written, usages)
-            budgets = cache(lambda: _budgets(project, stack))
-            put_together = cache(lambda: guarded(project, partial(assemble, shared=shared_parts(project, budgets()))))
-
-            def opened_for(quotas: Sequence[Quota]) -> Budgets:
-                if quotas and isinstance(machine := budgets(), MachineBudgets):
-                    machine.open()
-                return budgets()
-
-            def answering(model: LanguageModel) -> Answering:
-                opened_for(model.quotas)
-                return Watched(put_together()(model, upstreams.of(model)), model.name, usages, monotonic_us)
-
+            models = _LocalModels(project, stack)
             if asked is not None and asked.quotas:
-                caller, name = local_caller(), asked.name
-                await stack.enter_async_context(counted(opened_for(asked.quotas), asked.quotas, caller, name))
-            return await act(answering)
+                budgets = models.budgets_of(asked.quotas)
+                await stack.enter_async_context(counted(budgets, asked.quotas, local_caller(), asked.name))
+            return await act(models.answering)
 
     return asyncio.run(running())
 
 
-def _budgets(project: Project, stack: AsyncExitStack) -> Budgets:
-    """Return the budgets that the gateways of this machine count in."""
-    budgets = shared_budgets(project) or MachineBudgets.within(folder(project.settings.state), project.wall)
-    stack.push_async_callback(budgets.close)
-    return budgets
+class _LocalModels:
+    """The language models of one act, each with what it needs, which is opened with the first.
+
+    Args:
+        stack: Closes what was opened.
+    """
+
+    def __init__(self, project: Project, stack: AsyncExitStack) -> None:
+        self._project, self._stack = project, stack
+
+    def answering(self, model: LanguageModel) -> Answering:
+        """Return what answers for a model."""
+        shared = shared_parts(self._project, self.budgets_of(model.quotas))
+        put_together = guarded(self._project, partial(assemble, shared=shared))
+        return Watched(put_together(model, self._upstreams.of(model)), model.name, self._usages, monotonic_us)
+
+    def budgets_of(self, quotas: Sequence[Quota]) -> Budgets:
+        """Return the budgets, which can count these quotas now."""
+        if not quotas:
+            return local_budgets()
+        if isinstance(self._budgets, MachineBudgets):
+            self._budgets.open()
+        return self._budgets
+
+    @cached_property
+    def _budgets(self) -> Budgets:
+        """Those that the gateways of this machine count in."""
+        project = self._project
+        budgets = shared_budgets(project) or MachineBudgets.within(folder(project.settings.state), project.wall)
+        self._stack.push_async_callback(budgets.close)
+        return budgets
+
+    @cached_property
+    def _upstreams(self) -> OpenUpstreams:
+        upstreams = OpenUpstreams(self._project.settings.upstreams)
+        self._stack.push_async_callback(upstreams.close)
+        return upstreams
+
+    @cached_property
+    def _usages(self) -> Usages:
+        usages = Usages(self._project.settings.state / USAGE, self._project.wall)
+        self._stack.push_async_callback(_written, usages)
+        return usages
 
 
 async def _written(usages: Usages) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -97,11 +96,13 @@ def test_a_question_searches_the_documents_of_its_tenant() -> None:
         ask(made, "help", Question(question))
 
 
-def test_a_server_of_a_language_model_answers() -> None:
+def test_a_server_of_a_language_model_answers(tmp_path: Path) -> None:
+    (tmp_path / "mainspring.toml").write_text('name = "shop"\n')
     with scripted() as upstream:
         upstream.usual = Script(words=("Within ", "two ", "weeks ", "[1], ", "or never [9]."), usage=(100, 0, 9, 0))
         made = shop(MODEL)
-        made.settings = SimpleNamespace(approvals=0, upstreams={"HERE": UpstreamServer("here", upstream.url)})
+        servers = {"HERE": UpstreamServer("here", upstream.url)}
+        made.settings = replace(load_settings(tmp_path, environment={}), upstreams=servers)
         found = ask(made, "help", Question("When are refunds paid to the card?"))
         assert found.text == "Within two weeks [1], or never."
         assert (found.unknown_citations, found.cost_micros) == (1, 100 * 2 + 9 * 10)

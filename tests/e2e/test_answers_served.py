@@ -64,6 +64,7 @@ retriever = ms.Retriever("nearest", collection=docs, k=2)
 ms.Answers("help", retriever=retriever, model=assistant, log=ms.Log(sync=True))
 ms.Answers("quoted", retriever=retriever, log=ms.Log(sync=True))
 ms.Answers("told", retriever=retriever, model=assistant, quotas=[ms.Quota("asked", per="month", requests=1000)])
+ms.Monitor(collection="docs")
 '''
 CAT, DOG = "The cat sat on a mat.", "Dogs ran far away."
 
@@ -180,6 +181,12 @@ def test_a_newcomer_asks_with_the_openai_client(library: Library) -> None:
         document = ask(depot.gateway, "GET", "/v2/openapi.json", key=library.key).body
         parameter = document["paths"]["/v1/answers/{model}"]["post"]["parameters"][0]
         assert parameter["schema"]["examples"] == ["help", "quoted", "told"]
+    project = opened(depot)
+    project.predictions.compact()
+    searched = [each for part in project.predictions.scan(Selection(endpoint="docs")) for each in part]
+    project.close()
+    assert [(each.outputs["found"], each.outputs["hits"], each.share) for each in searched] == [(True, 1, 1.0)] * 2
+    assert not any(word in repr(each) for each in searched for word in (CAT, DOG))
     replayed = depot.run("answers", "replay", said.id, "--json", environment=library.environment).document
     assert {replayed[part] for part in ("retrieved", "prompt", "reply")} == {"identical"}
 

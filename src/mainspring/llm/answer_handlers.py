@@ -14,6 +14,7 @@ import msgspec
 
 from mainspring.core.errors import DeadlineExceeded, Denied, MainspringError, NotFound
 from mainspring.core.time import SECOND
+from mainspring.ledger.model import Asked
 from mainspring.llm.answer_metrics import AnswerMetrics
 from mainspring.llm.answers.following import Steps, followed
 from mainspring.llm.answers.model import CitedAnswer, Question
@@ -33,6 +34,7 @@ from mainspring.llm.protocol.errors import NoCollection, Told, error_body, told
 from mainspring.llm.protocol.events import framed
 from mainspring.llm.protocol.reading import InvalidField
 from mainspring.llm.protocol.searches import read_search, search_document
+from mainspring.llm.search_log import SearchLog
 from mainspring.llm.usage import FAILED, LEFT, described
 from mainspring.security.model import Action, Principal
 from mainspring.security.ports import Authoriser
@@ -42,7 +44,8 @@ from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.protocol.asked import Outside
 from mainspring.vectors.declaring import Collection
 from mainspring.vectors.filtering import filter_node
-from mainspring.vectors.searching import search
+from mainspring.vectors.model import Build
+from mainspring.vectors.searching import Found, search
 from mainspring.vectors.served import Opened, ServedCollection
 
 EVENTS = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
@@ -115,6 +118,7 @@ class AnswerHandlers:
     Args:
         call: Returns the circumstances of a request.
         budgets: Count the requests of callers with quotas.
+        searched: Records searches in collections that have a monitor; `None` records none.
 
     Attributes:
         streams: Tasks of the answers in events that are under way.
@@ -127,9 +131,11 @@ class AnswerHandlers:
         authoriser: Authoriser,
         call: Callable[[Request, ServedChain], Call],
         budgets: Budgets,
+        searched: SearchLog | None = None,
     ) -> None:
         self._source, self._authoriser = source, authoriser
         self._call, self._budgets = call, budgets
+        self._searched = searched
         self.metrics = AnswerMetrics()
         self.streams: set[asyncio.Task[Any]] = set()
         self.cutting = False
@@ -170,13 +176,14 @@ class AnswerHandlers:
         tenant = self._tenant(caller, declared, asked.tenant)
         where = None if asked.filter is None else filter_node(asked.filter, served.filterable)
 
-        def found(opened: Opened) -> bytes:
+        def found(opened: Opened) -> tuple[bytes, Build, list[list[Found]]]:
             words = None if mode == "vectors" else opened.words()
             hits = search(
                 declared, opened.build, opened.index, opened.encoder, asked.queries, asked.k,
                 where=where, tenant=tenant, words=words, mode=mode,
             )  # fmt: skip
-            return msgspec.json.encode(search_document(declared, opened.build, hits, served.personal))
+            document = search_document(declared, opened.build, hits, served.personal)
+            return msgspec.json.encode(document), opened.build, hits
 
         left = _SEARCH_S - (monotonic_us() - request.read) / SECOND
         outcome = LEFT
@@ -185,8 +192,11 @@ class AnswerHandlers:
                 counted(self._budgets, declared.quotas, caller, declared.name) as fields,
                 asyncio.timeout(max(0.0, left)),
             ):
-                content = await served.threads.run(lambda: served.searched(found), caller.id)
+                content, build, hits = await served.threads.run(lambda: served.searched(found), caller.id)
             outcome = "answered"
+            if self._searched is not None and served.watched:
+                asked_by = Asked(caller.id, monotonic_us() - request.read, len(hits), request.id)
+                self._searched.record(declared, build, hits, mode, asked=asked_by)
             return Reply(200, content, JSON_ONLY + fields)
         except TimeoutError:
             outcome = FAILED

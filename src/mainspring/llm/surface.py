@@ -28,6 +28,7 @@ from mainspring.llm.protocol import anthropic, openai, responses
 from mainspring.llm.protocol.errors import Told, error_body, told
 from mainspring.llm.protocol.reading import InvalidField
 from mainspring.llm.routes import LLM_ROUTES
+from mainspring.llm.search_log import SearchLog
 from mainspring.llm.upstream_states import UpstreamStates
 from mainspring.llm.usage import Usages, Watched
 from mainspring.security.model import Action
@@ -83,6 +84,7 @@ class LanguageSurface:
     Args:
         budgets: Count requests of chains of answers and of collections; by default this process's alone.
         traced: Whether requests tell of their calls, for spans.
+        searched: As of `AnswerHandlers`.
     """
 
     routes = LLM_ROUTES
@@ -96,13 +98,14 @@ class LanguageSurface:
         *,
         budgets: Budgets | None = None,
         traced: bool = True,
+        searched: SearchLog | None = None,
     ) -> None:
         self._traced = traced
         self._states = states
         self._models = models
         self._authoriser = authoriser
         self._usages = usages or Usages(None, SystemClock())
-        self._answers = AnswerHandlers(models, authoriser, self._call, budgets or local_budgets())
+        self._answers = AnswerHandlers(models, authoriser, self._call, budgets or local_budgets(), searched)
         self._writing: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._unwritten = False

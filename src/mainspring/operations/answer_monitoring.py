@@ -13,41 +13,60 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from mainspring.core.errors import MainspringError, NotFound
-from mainspring.core.time import DAY, MINUTE, from_datetime
+from mainspring.core.time import DAY, from_datetime
 from mainspring.data import duck
 from mainspring.data.model import SEQUENCE, VISIBLE_AT, SourceColumn
 from mainspring.ledger.model import Prediction, Selection
 from mainspring.llm.answers.feedback import ANSWER
 from mainspring.llm.answers.recording import QUERY
-from mainspring.monitoring.channels.answers import ASKED, judge_days
 from mainspring.monitoring.channels.budget import SEGMENTS
+from mainspring.monitoring.channels.logged_days import Words, judge_days
 from mainspring.monitoring.declaring import ALARMS_PER_WEEK
 from mainspring.monitoring.incidents.model import Judged
 from mainspring.monitoring.signals import JOINT, SURPRISE, Signal
 from mainspring.operations.auditing import audit
 from mainspring.operations.collections import opened
+from mainspring.operations.logged_days import (
+    HISTORY_US,
+    JUDGED_US,
+    Heard,
+    KeptDays,
+    complete,
+    days_to_read,
+    number,
+    rows_of,
+    together,
+)
 from mainspring.operations.prediction import REVEAL
 from mainspring.project import Project
-from mainspring.stats.cells import k_means, nearest
-from mainspring.vectors.drift import MOST_CELLS, VECTORS_A_CELL
+from mainspring.stats.cells import nearest
+from mainspring.vectors.drift import Cells, cells_of
 
-_GRACE_US = 10 * MINUTE  # after a day, until its answers are in the store
-_HISTORY_US, _JUDGED_US = 112 * DAY, 8 * DAY
-_ROWS, _QUERIES = 1_000, 150  # of a day: answers that are sketched, and queries whose kind is looked at
-_HELD = 5_000  # vectors of the collection, of which the kinds are made
+_QUERIES = 150  # of a day, whose kind is looked at
 _EXAMPLES = 3
 _RATED_US = 7 * DAY  # after which nobody rates an answer
 _NUMBERS = ("found", "best_score", "passages", "citations", "unknown_citations", "cost_micros")
-
-Cells = npt.NDArray[np.float64]
-Heard = tuple[Sequence[tuple[int, int]], Sequence[Signal]]  # confirmed incidents, dismissed signals
+ASKED = "asked"  # column with the kind of a query
+WORDS = Words(
+    "answers",
+    {
+        "found": "The share of questions with an answer",
+        "best_score": "The similarity of the nearest passage",
+        "passages": "The number of passages",
+        "citations": "The number of citations",
+        "unknown_citations": "The number of citations of nothing",
+        "cost_micros": "The cost of an answer, in millionths,",
+        "tokens": "The number of tokens of an answer",
+        "latency_ms": "The time to an answer, ms,",
+    },
+    {ASKED: "Questions are"},
+)
 
 
 @dataclass(slots=True)
-class KeptAnswers:
+class KeptAnswers(KeptDays):
     """Days of a chain, kept between passes.
 
     Attributes:
@@ -56,15 +75,10 @@ class KeptAnswers:
         said: Column of feedback -> start of the day on which it was said -> its values.
     """
 
-    until: int = 0
     index: str = ""
     cells: Cells | None = None
-    days: dict[int, dict[str, list[Any]]] = field(default_factory=dict)
-    counts: dict[int, int] = field(default_factory=dict)
     examples: dict[int, dict[str, list[str]]] = field(default_factory=dict)
     said: dict[str, dict[int, dict[str, list[Any]]]] = field(default_factory=dict)
-    heard: Heard = ((), ())
-    judged: list[Judged] = field(default_factory=list)
 
 
 def answers_judged(project: Project, name: str, kept: KeptAnswers, now: int, verdicts: Heard) -> list[Judged]:
@@ -74,7 +88,7 @@ def answers_judged(project: Project, name: str, kept: KeptAnswers, now: int, ver
         kept: Of the same chain, updated.
         verdicts: Times of confirmed incidents, and signals that people called false or expected.
     """
-    until = (now - _GRACE_US) // DAY * DAY
+    until = complete(now)
     if kept.until == until and kept.heard == verdicts:
         return kept.judged
     _load(project, name, kept, until)
@@ -83,9 +97,10 @@ def answers_judged(project: Project, name: str, kept: KeptAnswers, now: int, ver
     judging = partial(
         judge_days,
         name,
-        since=until - _JUDGED_US,
+        since=until - JUDGED_US,
         until=until,
         alarms_per_week=budget,
+        words=WORDS,
         incidents=verdicts[0],
         dismissed=verdicts[1],
     )
@@ -94,16 +109,9 @@ def answers_judged(project: Project, name: str, kept: KeptAnswers, now: int, ver
     for column, said in kept.said.items():
         counts = {day: len(values[column]) for day, values in said.items()}
         found += judging(said, counts, part=SEGMENTS / len(kept.said))
-    kept.judged = [_together(name, scope, kept, found) for scope in (SURPRISE, JOINT)]
+    kept.judged = [together(name, scope, found, partial(_exemplified, kept)) for scope in (SURPRISE, JOINT)]
     kept.until, kept.heard = until, verdicts
     return kept.judged
-
-
-def _together(name: str, scope: str, kept: KeptAnswers, found: Sequence[Judged]) -> Judged:
-    """Return one judgement of a scope: of answers, and of what was said of them."""
-    mine = [each for each in found if each.scope == scope]
-    windows = sorted({window for each in mine for window in each.windows})
-    return Judged(name, scope, tuple(windows), tuple(_exemplified(kept, one) for each in mine for one in each.signals))
 
 
 def _exemplified(kept: KeptAnswers, signal: Signal) -> Signal:
@@ -119,35 +127,30 @@ def _exemplified(kept: KeptAnswers, signal: Signal) -> Signal:
 def _load(project: Project, name: str, kept: KeptAnswers, until: int) -> None:
     """Bring the kept days up to the last complete one."""
     cells = _cells(project, name, kept)
-    for day in [each for each in kept.days if each < until - _HISTORY_US]:
-        for held in (kept.days, kept.counts, kept.examples):
-            held.pop(day, None)
-    first = max(until - _HISTORY_US, kept.until - DAY if kept.until else 0)  # the last one again: answers may be late
     revealed = False
-    for day in range(first, until, DAY):
-        chosen = Selection(endpoint=name, since=day, until=day + DAY)
-        ids = project.predictions.sample(chosen, _ROWS)
-        if not ids:
+    for day in days_to_read(kept, until):
+        rows, count = rows_of(project, name, day)
+        if not rows:
             continue
-        rows = [each for part in project.predictions.scan(chosen, ids) for each in part]
-        rows.sort(key=lambda each: each.id)
-        kept.counts[day] = len(ids) if len(ids) < _ROWS else _counted(project, chosen)
+        kept.counts[day] = count
         kept.days[day] = {**_numbers(rows), ASKED: [None] * len(rows)}
         if cells is not None:
             if not revealed:
                 audit(project, REVEAL, f"endpoint/{name}", QUERY, who="monitor")
                 revealed = True
             _ask(project, name, kept, day, rows, cells)
+    for day in kept.examples.keys() - kept.days.keys():
+        del kept.examples[day]
 
 
 def _listen(project: Project, name: str, kept: KeptAnswers, until: int) -> None:
     """Bring what people and judges said of the chain's answers up to the last complete day."""
-    first = max(until - _HISTORY_US, kept.until - DAY if kept.until else 0)
+    first = max(until - HISTORY_US, kept.until - DAY if kept.until else 0)
     for column in project.definitions.answer_chain(name).watched_labels:
         if project.lake.version(column.source.name) is None:
             continue
         days = kept.said.setdefault(column.column, {})
-        for day in [each for each in days if each < until - _HISTORY_US]:
+        for day in [each for each in days if each < until - HISTORY_US]:
             del days[day]
         rows = _rows_said(project, column, first, until)
         for day in range(first, until, DAY):
@@ -169,21 +172,12 @@ def _rows_said(project: Project, column: SourceColumn, since: int, until: int) -
     return [(from_datetime(row[VISIBLE_AT]), row[ANSWER], row[column.column]) for row in rows]
 
 
-def _counted(project: Project, chosen: Selection) -> int:
-    found = project.predictions.arrivals(chosen.endpoint or "", chosen.since or 0, chosen.until, columns=["id"])
-    return sum(batch.num_rows for batch in found.batches) if found is not None else 0
-
-
 def _numbers(rows: Sequence[Prediction]) -> dict[str, list[Any]]:
-    values: dict[str, list[Any]] = {name: [_number(each.outputs.get(name)) for each in rows] for name in _NUMBERS}
+    values: dict[str, list[Any]] = {name: [number(each.outputs.get(name)) for each in rows] for name in _NUMBERS}
     parts = ("prompt_tokens", "completion_tokens")
-    values["tokens"] = [sum(_number(each.outputs.get(part)) or 0.0 for part in parts) for each in rows]
+    values["tokens"] = [sum(number(each.outputs.get(part)) or 0.0 for part in parts) for each in rows]
     values["latency_ms"] = [each.latency_us / 1_000 for each in rows]
     return values
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, bool | int | float) else None
 
 
 def _cells(project: Project, name: str, kept: KeptAnswers) -> Cells | None:
@@ -195,9 +189,7 @@ def _cells(project: Project, name: str, kept: KeptAnswers) -> Cells | None:
         return None
     if kept.index == build.index:
         return kept.cells
-    held = index.get(index.ids(count=_HELD)).vectors
-    many = min(MOST_CELLS, len(held) // VECTORS_A_CELL)
-    kept.index, kept.cells, kept.until = build.index, k_means(held, many) if many >= 2 else None, 0
+    kept.index, kept.cells, kept.until = build.index, cells_of(index), 0
     return kept.cells
 
 

@@ -16,6 +16,7 @@ from mainspring.monitoring.served import served
 from mainspring.monitoring.signals import CONTRACT, JOINT, SURPRISE, Signal
 from mainspring.operations.answer_monitoring import KeptAnswers
 from mainspring.operations.attributions import KeptAttributions
+from mainspring.operations.collection_monitoring import KeptCollection
 from mainspring.operations.separating import KeptSeparations
 from mainspring.project import Project
 
@@ -46,6 +47,7 @@ class Kept:
     attributions: KeptAttributions = field(default_factory=KeptAttributions)
     separations: KeptSeparations = field(default_factory=KeptSeparations)
     answers: KeptAnswers = field(default_factory=KeptAnswers)
+    collection: KeptCollection = field(default_factory=KeptCollection)
 
 
 def judged(project: Project, endpoint: str, kept: Kept, *, now: int, verdicts: Heard = NO_VERDICTS) -> list[Judged]:

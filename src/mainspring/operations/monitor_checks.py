@@ -57,7 +57,9 @@ def _quiet(project: Project) -> dict[str, int]:
 
 
 def _names(project: Project) -> list[str]:
-    return [*project.definitions.endpoints, *project.definitions.answers]
+    monitors = project.definitions.monitors.values()
+    collections = [each.collection for each in monitors if each.collection]
+    return [*project.definitions.endpoints, *project.definitions.answers, *collections]
 
 
 def _has_traffic(project: Project, endpoint: str, within_us: int) -> bool:

@@ -41,7 +41,7 @@ def effect(project: Project, incident: Incident) -> float | None:
 def _of_endpoint(project: Project, incident: Incident, endpoint: str) -> float | None:
     affected = {each.column for each in incident.symptoms if each.endpoint == endpoint and each.column}
     selection = Selection(endpoint=endpoint, since=incident.started, until=incident.last)
-    if not affected or endpoint in project.definitions.answers:
+    if not affected or endpoint not in project.definitions.endpoints:
         return None
     ids = project.predictions.sample(selection, ROWS)
     rows = [each for part in project.predictions.scan(selection, ids) for each in part] if ids else []

@@ -34,6 +34,12 @@ from mainspring.operations.answer_monitoring import answers_judged
 from mainspring.operations.attributions import attributions_judged
 from mainspring.operations.auditing import audit
 from mainspring.operations.callers import judged as callers_judged
+from mainspring.operations.collection_monitoring import (
+    freshness_judged,
+    recall_judged,
+    searches_judged,
+    watched_collections,
+)
 from mainspring.operations.distributions import Kept, judged, traffic
 from mainspring.operations.edge.watching import judged as fleet_judged
 from mainspring.operations.notifying import outgoing
@@ -80,16 +86,23 @@ def _silence(watch: Watch) -> list[Judged]:
     windows = watch.project.monitors.windows(watch.endpoint, watch.now - 2 * OLDEST_US, watch.now)
     length = watch.project.settings.monitor_window_us
     windows = [each for each in windows if each.end - each.start == length]
-    hours = traffic(watch.project, watch.endpoint, watch.kept.setdefault(watch.endpoint, Kept()), now=watch.now)
-    # A log from before there were sketches, or one that began lately, has windows alone.
-    whole = [Traffic(each.start, each.end, each.predictions) for each in windows if _is_complete(each, watch.now)]
-    counted = hours if hours and (not whole or hours[0].start <= watch.now - 8 * DAY) else whole
+    found = [missing_predictions(watch.endpoint, _traffic(watch, windows))]
     model = watch.project.definitions.models.get(watch.project.definitions.served(watch.endpoint).model_name)
-    found = [missing_predictions(watch.endpoint, counted)]
     if model is not None:
         matures_us = max((each.matures_us or 0 for each in model.labels), default=0)
         found.append(missing_labels(watch.endpoint, windows, watch.now, matures_us))
     return found
+
+
+def _silence_of_searches(watch: Watch) -> list[Judged]:
+    return [missing_predictions(watch.endpoint, _traffic(watch))]
+
+
+def _traffic(watch: Watch, windows: Sequence[Window] = ()) -> list[Traffic]:
+    hours = traffic(watch.project, watch.endpoint, watch.kept.setdefault(watch.endpoint, Kept()), now=watch.now)
+    # A log from before there were sketches, or one that began lately, has windows alone.
+    whole = [Traffic(each.start, each.end, each.predictions) for each in windows if _is_complete(each, watch.now)]
+    return hours if hours and (not whole or hours[0].start <= watch.now - 8 * DAY) else whole
 
 
 def _is_complete(window: Window, now: int) -> bool:
@@ -139,6 +152,18 @@ def _answers(watch: Watch) -> list[Judged]:
     return answers_judged(watch.project, watch.endpoint, kept.answers, watch.now, heard)
 
 
+def _searches(watch: Watch) -> list[Judged]:
+    kept = watch.kept.setdefault(watch.endpoint, Kept())
+    incidents = watch.project.incidents.find(endpoint=watch.endpoint, limit=_HISTORY)
+    heard = confirmed(incidents, watch.endpoint), dismissed(incidents, watch.endpoint)
+    return searches_judged(watch.project, watch.endpoint, kept.collection, watch.now, heard)
+
+
+def _freshness(watch: Watch) -> list[Judged]:
+    kept = watch.kept.setdefault(watch.endpoint, Kept())
+    return freshness_judged(watch.project, watch.endpoint, kept.collection, watch.now)
+
+
 CHANNELS: Mapping[str, Channel] = {  # by name of the part; a new channel adds one line
     "harm": _harm,
     "silence": _silence,
@@ -150,6 +175,12 @@ CHANNELS: Mapping[str, Channel] = {  # by name of the part; a new channel adds o
     "callers": _callers,
 }
 OF_ANSWERS: Mapping[str, Channel] = {"silence": _silence, "answers": _answers}  # likewise, of chains of answers
+OF_COLLECTIONS: Mapping[str, Channel] = {  # likewise, of collections that have a monitor
+    "silence": _silence_of_searches,
+    "searches": _searches,
+    "recall": lambda watch: recall_judged(watch.project, watch.endpoint, watch.now),
+    "freshness": _freshness,
+}
 
 
 def watch(
@@ -160,7 +191,7 @@ def watch(
     channels: Mapping[str, Channel] = CHANNELS,
     kept: dict[str, Kept] | None = None,
 ) -> list[Change]:
-    """Look at endpoints and chains of answers once; return the incidents that changed.
+    """Look at endpoints, chains of answers and collections once; return the incidents that changed.
 
     Args:
         endpoints: Their names; by default all of the project's.
@@ -174,11 +205,11 @@ def watch(
     parts = _Parts(project, before)
     found: list[Judged] = []
     for endpoint in names:
-        chain = endpoint in project.definitions.answers
-        if windows and not chain:
+        theirs = channels_of(project, endpoint)
+        if windows and theirs is CHANNELS:
             with parts.part(endpoint, WINDOWS):
                 project.monitor.run(endpoint)
-        for name, channel in (OF_ANSWERS if chain else channels).items():
+        for name, channel in (channels if theirs is CHANNELS else theirs).items():
             with parts.part(endpoint, name):
                 found += channel(Watch(project, endpoint, now, now - OLDEST_US, {} if kept is None else kept))
     if streams(project):
@@ -203,8 +234,15 @@ def watch(
 
 
 def watched_names(project: Project) -> list[str]:
-    """Return the names of the endpoints and chains of answers that are watched."""
-    return [*project.definitions.endpoints, *project.definitions.answers]
+    """Return the names of the endpoints, chains of answers and collections that are watched."""
+    return [*project.definitions.endpoints, *project.definitions.answers, *watched_collections(project)]
+
+
+def channels_of(project: Project, name: str) -> Mapping[str, Channel]:
+    """Return the channels that look at an endpoint, a chain of answers or a collection."""
+    if name in project.definitions.answers:
+        return OF_ANSWERS
+    return OF_COLLECTIONS if name in watched_collections(project) else CHANNELS
 
 
 class _Parts:
@@ -286,7 +324,19 @@ def _watched(project: Project, judged: Sequence[Judged]) -> Collection[Pair]:
     scopes = {each for each in CHANNEL_NAMES if each != SILENCE}
     own = {
         scope(SILENCE, MONITOR, part)
-        for part in ("", WINDOWS, STREAMS, FLEET, ANCHORS, INCIDENTS, RANKING, ACTIONS, *CHANNELS, *OF_ANSWERS)
+        for part in (
+            "",
+            WINDOWS,
+            STREAMS,
+            FLEET,
+            ANCHORS,
+            INCIDENTS,
+            RANKING,
+            ACTIONS,
+            *CHANNELS,
+            *OF_ANSWERS,
+            *OF_COLLECTIONS,
+        )
     }
     silences = {scope(SILENCE, each, "") for each in (PREDICTIONS, LABELS)}
     found = {(name, each) for name in names for each in scopes | silences | own}
@@ -304,7 +354,7 @@ def policy(project: Project, endpoint: str) -> Policy:
 def lineage_of(project: Project) -> Lineage:
     """Return where the columns and labels of the project's endpoints come from."""
     definitions = project.definitions
-    columns: dict[str, dict[str, Origin]] = {name: {} for name in definitions.answers}
+    columns: dict[str, dict[str, Origin]] = {name: {} for name in (*definitions.answers, *watched_collections(project))}
     labels: dict[str, str] = {}
     for name, endpoint in definitions.endpoints.items():
         model = definitions.models.get(endpoint.model_name)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from mainspring.llm.answering import assemble, local_budgets
 from mainspring.llm.budgets import Budgets
 from mainspring.llm.machine_budgets import MachineBudgets
+from mainspring.llm.search_log import SearchLog
 from mainspring.llm.surface import LanguageSurface
 from mainspring.llm.usage import FOLDER as USAGE
 from mainspring.llm.usage import Usages
@@ -89,6 +90,7 @@ def build_gateway(
             shared.states,
             budgets=budgets,
             traced=tracing is not None,
+            searched=SearchLog(project.prediction_log, project.clock),
         ),
     )
 

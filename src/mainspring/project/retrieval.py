@@ -86,7 +86,7 @@ class Retrieval:
         collections, chains = {}, {}
         for name, content in told.of(COLLECTION).items():
             try:
-                collections[name] = self._collection(stored_collection(content))
+                collections[name] = self._collection(stored_collection(content), name in told.watched)
             except MainspringError as error:
                 _log.error("The collection %r is not served: %s", name, error)
         for name, content in told.of(ANSWERS).items():
@@ -112,9 +112,9 @@ class Retrieval:
         for chain in self.chains.values():
             chain.open.flush()
 
-    def _collection(self, declared: Collection) -> ServedCollection:
+    def _collection(self, declared: Collection, watched: bool) -> ServedCollection:
         threads = self._threads.setdefault(declared.name, SearchThreads(declared.name))
-        return ServedCollection(declared, lambda: self._builds, self._refreshed, self._open, threads)
+        return ServedCollection(declared, lambda: self._builds, self._refreshed, self._open, threads, watched)
 
     def _chain(
         self,

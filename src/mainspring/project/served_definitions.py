@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mainspring.project.composition import Project
     from mainspring.project.definitions.applied import Applied
 
-MODEL, COLLECTION, ANSWERS = "language model", "collection", "answers"
+MODEL, COLLECTION, ANSWERS, MONITOR = "language model", "collection", "answers", "monitor"
 _log = logging.getLogger(__name__)
 _KINDS = (MODEL, COLLECTION, ANSWERS)
 Contents = dict[str, dict[str, str]]  # kind -> name -> content, see `Definitions.contents`
@@ -49,11 +49,13 @@ class ChainVersions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServedDefinitions(msgspec.Struct, frozen=True, kw_only=True):
-    """Definitions, the newest build of each collection, and the versions of each chain."""
+    """Definitions, the newest build of each collection, the versions of each chain, and the collections that have a
+    monitor."""
 
     contents: Contents = {}
     builds: dict[str, Build] = {}
     versions: dict[str, ChainVersions] = {}
+    watched: tuple[str, ...] = ()
 
     def of(self, kind: str) -> dict[str, str]:
         """Return the definitions of a kind, by name."""
@@ -80,6 +82,7 @@ class CatalogDefinitions:
         self._project = project
         self._mark = ""
         self._contents: Contents = {}
+        self._watched: tuple[str, ...] = ()
         self._builds: dict[str, Build] = {}
         self._recipes: dict[str, AnswersFile] = {}  # by digest of their bundles
 
@@ -92,10 +95,13 @@ class CatalogDefinitions:
         mark = self._project.applied.mark()
         if mark != self._mark:
             found: Contents = {}
+            watched = list[str]()
             for (kind, name), content in sorted(self._project.applied.current().items()):
                 if kind in _KINDS:
                     found.setdefault(kind, {})[name] = content
-            self._contents, self._mark = found, mark
+                elif kind == MONITOR and msgspec.json.decode(content).get("collection"):
+                    watched.append(name)
+            self._contents, self._watched, self._mark = found, tuple(watched), mark
         try:
             known = self._contents.get(COLLECTION, {})
             builds = self._project.builds.all() if known else ()
@@ -105,7 +111,7 @@ class CatalogDefinitions:
         chains = self._contents.get(ANSWERS, {})
         rollouts = self._project.rollouts.live() if chains else ()
         versions = {name: self._versions(name, content, rollouts) for name, content in chains.items()}
-        told = ServedDefinitions(contents=self._contents, builds=self._builds, versions=versions)
+        told = ServedDefinitions(contents=self._contents, builds=self._builds, versions=versions, watched=self._watched)
         return msgspec.json.encode(told).decode()
 
     def _versions(self, name: str, content: str, rollouts: Sequence[RolloutState]) -> ChainVersions:

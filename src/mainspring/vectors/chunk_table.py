@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.core.ids import new_id
+from mainspring.core.time import DAY, to_datetime
 from mainspring.data import duck
 from mainspring.data.arrow import arrow_schema, no_rows
 from mainspring.data.model import SEQUENCE, SUPERSEDED_AT, VISIBLE_AT, chunks_table
@@ -30,6 +31,7 @@ from mainspring.vectors.model import Entries, Floats
 if TYPE_CHECKING:
     import duckdb
 
+MADE_AT = "_made_at"
 _COLUMNS: Mapping[str, pa.DataType] = {
     SEQUENCE: pa.int64(),
     "_id": pa.string(),
@@ -47,6 +49,7 @@ _COLUMNS: Mapping[str, pa.DataType] = {
     "_tokens": pa.int32(),
     "_vector": pa.list_(pa.float32()),
     "_gone": pa.bool_(),
+    MADE_AT: pa.timestamp("us", "UTC"),  # null of chunks that were made before it was recorded
 }
 _LIVE = "_gone IS NOT TRUE"
 _LEAST_GONE = 10_000  # rows, below which a table is not written anew
@@ -112,7 +115,7 @@ class ChunkTable:
     def __init__(
         self, con: duckdb.DuckDBPyConnection, lake: LakeTables, collection: Collection, source_version: int, now: int
     ) -> None:
-        self._con, self._lake, self._collection = con, lake, collection
+        self._con, self._lake, self._collection, self._now = con, lake, collection, now
         self.name = chunks_table(collection.name)
         self._schema = _schema_of(collection)
         scan = lake.scan(collection.source.name, source_version)
@@ -214,6 +217,7 @@ class ChunkTable:
                     "_tokens": chunk.tokens,
                     "_vector": vector,
                     "_gone": False,
+                    MADE_AT: to_datetime(self._now),
                     **document.fields,
                 }
                 for name, value in values.items():
@@ -271,6 +275,21 @@ class StoredChunks:
                     waiting = waiting.slice(whole)
             if waiting is not None and len(waiting):
                 yield _entries(waiting)
+
+    def made_on(self, day: int, encoder: str, most: int) -> tuple[Floats, int]:
+        """Return the vectors of chunks that were made on a day, of more than `most` a sample, and their number.
+
+        Args:
+            day: Its start, UTC epoch microseconds.
+        """
+        made = f"epoch_us({MADE_AT}) >= {int(day)} AND epoch_us({MADE_AT}) < {int(day + DAY)}"
+        theirs = f"FROM chunks WHERE {made} AND _encoder = {quote_text(encoder)}"
+        with duck.session() as con:
+            self._register(con)
+            count = int(duck.one_row(con, f"SELECT count(*) {theirs}")[0])
+            # An id is a digest, so that those which come first are a sample.
+            found = con.execute(f"SELECT _vector {theirs} ORDER BY _id LIMIT {int(most)}").fetchall()
+        return np.array([vector for (vector,) in found], dtype=np.float32), count
 
     def wasted(self) -> bool:
         """Return whether most rows are gone, and the table is better written anew."""

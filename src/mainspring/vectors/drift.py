@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from mainspring.stats.cells import cell_reference, k_means
 from mainspring.stats.drift import Verdict, judge
 from mainspring.stats.reference import ColumnReference, Reference
 from mainspring.stats.sketches import Ruler
 from mainspring.vectors.model import Floats
+from mainspring.vectors.ports import VectorIndex
 
 MOST_CELLS, VECTORS_A_CELL = 48, 40
 FEWEST = 200  # vectors of a reference
 _MADE_OF = 20_000  # vectors
 _COLUMN = "vector"
+_HELD = 5_000  # vectors of a collection, of which cells of queries are made
+
+Cells = npt.NDArray[np.float64]  # centres, shape (cells, dimension)
 
 
 class CellShift(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +46,13 @@ class VectorDrift(msgspec.Struct, frozen=True, kw_only=True):
     vectors: int
     beyond: float
     shifts: tuple[CellShift, ...]
+
+
+def cells_of(index: VectorIndex) -> Cells | None:
+    """Return cells of an index's vectors; `None` of one that is too small for any."""
+    held = index.get(index.ids(count=_HELD)).vectors
+    many = min(MOST_CELLS, len(held) // VECTORS_A_CELL)
+    return k_means(held, many) if many >= 2 else None
 
 
 def vector_reference(held: Floats, asked: Floats | None = None) -> ColumnReference | None:

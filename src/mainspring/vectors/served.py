@@ -97,6 +97,7 @@ class ServedCollection:
         builds: Returns the newest known build of each collection.
         look: Brings `builds` up to date with the catalog; returns whether that responded.
         open: Opens a build; called in a search's thread.
+        watched: Whether it has a monitor.
     """
 
     declared: Collection
@@ -104,6 +105,7 @@ class ServedCollection:
     look: Callable[[], bool]
     open: Open
     threads: SearchThreads = field(repr=False)
+    watched: bool = False
 
     @property
     def filterable(self) -> Schema:

@@ -13,6 +13,8 @@ from kit.encoders import WordEncoder
 from mainspring.console.app import create_app
 from mainspring.core.time import DAY, to_datetime
 from mainspring.llm.answers.model import Question
+from mainspring.monitoring.incidents.model import Judged
+from mainspring.monitoring.signals import Signal
 from mainspring.operations.access import add_account, grant_role, parse_grant
 from mainspring.operations.answers import ask
 from mainspring.operations.apply import apply
@@ -20,6 +22,7 @@ from mainspring.operations.collection_evaluation import evaluate_collection
 from mainspring.operations.collections import build_collection
 from mainspring.operations.ingest import land
 from mainspring.operations.keys import create_key
+from mainspring.operations.watching import settle
 from mainspring.security.model import KeyScope, Kind
 from mainspring.vectors.declaring import Encoder
 
@@ -61,6 +64,7 @@ def project() -> Project:
         evaluation_sets={"questions": QUESTIONS},
         encoders={"words": WORDS},
         answers={"help": HELP, "judged": JUDGED},
+        monitors={"docs": ms.Monitor(collection="docs")},
     )
     made = _Project(definitions=definitions)
     apply(made)
@@ -84,6 +88,24 @@ def project() -> Project:
 @pytest.fixture(scope="module")
 def client(project: Project) -> Client:
     return Client(create_app(project), project.key())
+
+
+def test_a_watched_collection_shows_its_incidents_and_incidents_link_it(project: Project) -> None:
+    end = project.clock.now()
+    signal = Signal(
+        channel="surprise", endpoint="docs", statistic="mean", column="found", start=end - DAY, end=end, severity=3.0,
+        detail="The share of searches with an answer is 0.2.",
+    )  # fmt: skip
+    client = Client(create_app(project), project.key())
+    assert "Nothing is unusual" in client.page("/collections/docs").text
+    assert "Nobody watches it" in client.page("/collections/never").text
+    (change,) = settle(project, [Judged("docs", "surprise", ((end - DAY, end),), (signal,))], end)
+    shown = client.page("/collections/docs").text
+    assert "share of searches with an answer is 0.2" in shown
+    assert f"/incidents/{change.incident.id}" in shown
+    assert "share of searches with an answer is 0.2" in client.page("/incidents?endpoint=docs").text
+    assert "found of docs" in client.page(f"/incidents/{change.incident.id}").text
+    assert client.get("/endpoints/docs").headers["location"] == "/collections/docs"
 
 
 def test_the_list_has_counts_recall_and_state(client: Client) -> None:

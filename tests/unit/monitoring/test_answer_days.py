@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from mainspring.core.time import DAY
-from mainspring.monitoring.channels.answers import judge_days
+from mainspring.monitoring.channels.logged_days import judge_days
 from mainspring.monitoring.incidents.model import Judged
+from mainspring.operations.answer_monitoring import WORDS
 
 ROWS, LENGTH = 200, 70
 
@@ -37,7 +38,7 @@ def days(seed: int, last: dict[str, Any] | None = None, length: int = LENGTH) ->
 def judged(given: dict[int, dict[str, list[Any]]], since: int = 0, **more: Any) -> list[Judged]:
     length = len(given)
     counts = dict.fromkeys(given, ROWS)
-    return judge_days("help", given, counts, since=since, until=length * DAY, alarms_per_week=1.0, **more)
+    return judge_days("help", given, counts, since=since, until=length * DAY, alarms_per_week=1.0, words=WORDS, **more)
 
 
 def test_alike_days_alarm_within_the_budget() -> None:

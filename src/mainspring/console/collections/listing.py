@@ -15,6 +15,7 @@ from mainspring.console.collections.charts import evaluation_charts
 from mainspring.core.errors import Invalid
 from mainspring.data.model import EVALUATIONS_PREFIX
 from mainspring.operations.collection_measures import StoredEvaluation, evaluations
+from mainspring.operations.collection_monitoring import watched_collections
 from mainspring.operations.collections import (
     CollectionReport,
     collection_report,
@@ -23,6 +24,7 @@ from mainspring.operations.collections import (
 )
 from mainspring.operations.ingest import WITHHELD
 from mainspring.operations.revealing import revealed
+from mainspring.operations.status import OpenIncident, open_incidents
 from mainspring.project import Project
 from mainspring.security.model import Action, Principal
 from mainspring.vectors.declaring import Collection
@@ -55,6 +57,8 @@ class CollectionPage:
         evaluations: By its own set, the newest first; `None` while they are not read yet.
         lost: Queries of the newest one of which nothing relevant was found; `None` while they are not read yet.
         charts: Measures over the evaluations.
+        watched: Whether it has a monitor.
+        incidents: Its open ones.
     """
 
     collection: CollectionReport
@@ -67,6 +71,8 @@ class CollectionPage:
     evaluations: Sequence[StoredEvaluation] | None
     lost: Sequence[LostQuery] | None = ()
     charts: tuple[Chart, ...] = ()
+    watched: bool = False
+    incidents: tuple[OpenIncident, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +120,14 @@ def collection_rows(project: Project, looking: Looking) -> list[CollectionRow]:
     return rows
 
 
-def collection_page(project: Project, looking: Looking, name: str, *, queries: bool = False) -> CollectionPage:
+def collection_page(
+    project: Project, looking: Looking, name: str, *, queries: bool = False, incidents: bool = False
+) -> CollectionPage:
     """Return the page of a collection.
 
     Args:
         queries: Whether queries of its evaluation set are shown, which are rows of a source.
+        incidents: Whether its open incidents are shown.
 
     Raises:
         NotFound: It is not declared.
@@ -131,7 +140,7 @@ def collection_page(project: Project, looking: Looking, name: str, *, queries: b
     charts = evaluation_charts(measured or ())
     return CollectionPage(
         report, declared.text, tuple(declared.fields), declared.tenant, modes, declared.mode, personal, measured, lost,
-        charts,
+        charts, name in watched_collections(project), tuple(open_incidents(project, name) if incidents else ()),
     )  # fmt: skip
 
 

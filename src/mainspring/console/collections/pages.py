@@ -35,7 +35,8 @@ def add_collection_pages(router: APIRouter, project: Project, looking: Looking, 
     def viewed(request: Request, name: str) -> CollectionPage:
         chosen = project.definitions.collection(check_id(name, "collection")).evaluation
         rows = chosen is not None and may(request, project, Action.TABLE_ROWS, f"table/{chosen.source.name}")
-        return collection_page(project, looking, name, queries=rows)
+        incidents = may(request, project, Action.INCIDENT_READ, f"endpoint/{name}")
+        return collection_page(project, looking, name, queries=rows, incidents=incidents)
 
     @router.get("/collections")
     def show_collections(request: Request) -> Response:

@@ -24,6 +24,7 @@ from mainspring.console.permissions import may, seen, seen_endpoints
 from mainspring.console.render import page
 from mainspring.console.rollouts.listing import STATES, rollout_list
 from mainspring.core.ids import check_id
+from mainspring.operations.collection_monitoring import watched_collections
 from mainspring.operations.endpoint_health import endpoints, health
 from mainspring.operations.service.skew import skew
 from mainspring.project import Project
@@ -97,6 +98,8 @@ def add_endpoint_pages(router: APIRouter, project: Project, looking: Looking, fr
     def show_endpoint(request: Request, endpoint: str, period: Asked) -> Response:
         if endpoint in project.definitions.answers:  # as a rollout or an incident of a chain links it
             return RedirectResponse(f"/answers/{endpoint}", status_code=303)
+        if endpoint in watched_collections(project):
+            return RedirectResponse(f"/collections/{endpoint}", status_code=303)
         return one(request, endpoint, period)
 
     @router.get("/endpoints/{endpoint}/performance")

@@ -10,6 +10,7 @@ from mainspring.console.charts import Chart, Line, Table
 from mainspring.console.endpoints.period import Period, windows_in
 from mainspring.console.features.values import rows_address
 from mainspring.console.formats import fixed, share, span, whole
+from mainspring.core.errors import NotFound
 from mainspring.core.time import format_instant
 from mainspring.delivery.promote import previous_version
 from mainspring.delivery.routing import CHAMPION
@@ -18,6 +19,7 @@ from mainspring.monitoring.model import ColumnDrift, Window
 from mainspring.monitoring.signals import STREAM
 from mainspring.operations.defending import live
 from mainspring.operations.incidents import find, importance
+from mainspring.operations.watching import watched_names
 from mainspring.project import Project
 
 STATES = {"open": ("Open", "alert"), "silenced": ("Silenced", "drifted"), "closed": ("Closed", "plain")}
@@ -73,13 +75,14 @@ class IncidentPage:
 def incident_list(
     project: Project, endpoint: str = "", *, before: tuple[int, str] | None = None, limit: int = PAGE
 ) -> IncidentList:
-    """Return the incidents of an endpoint, by default of all.
+    """Return the incidents of an endpoint, a chain of answers or a collection, by default of all.
 
     Raises:
-        NotFound: There is no such endpoint.
+        NotFound: There is none of this name that is watched.
     """
-    if endpoint:
-        project.definitions.endpoint(endpoint)
+    watched = watched_names(project)
+    if endpoint and endpoint not in watched:
+        raise NotFound(f"There is no {endpoint!r} that is watched.", fix=f"choose one of {sorted(watched)}.")
     now = project.clock.now()
     live = [each for each in project.incidents.open() if not endpoint or endpoint in each.endpoints]
     closed: list[Incident] = []
@@ -93,7 +96,7 @@ def incident_list(
     last = (shown[-1].opened_at, shown[-1].id) if len(closed) > limit else None
     return IncidentList(
         endpoint=endpoint,
-        endpoints=tuple(sorted(project.definitions.endpoints)),
+        endpoints=tuple(sorted(watched)),
         open=() if before else tuple(_row(each, now) for each in sorted(live, key=importance)),
         closed=tuple(_row(each, now) for each in shown),
         next=last,

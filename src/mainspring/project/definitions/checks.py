@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 
 from mainspring.core.definition_registry import Declared
 from mainspring.core.errors import MainspringError
@@ -20,9 +20,8 @@ from mainspring.jobs.pipelines.graph import APPROVAL, JOB, STEP
 from mainspring.jobs.pipelines.values import Constant, Several
 from mainspring.llm.answers.declaring import Answers
 from mainspring.llm.declaring import LanguageModel
-from mainspring.monitoring.declaring import Monitor
-from mainspring.monitoring.notify.declaring import Target
 from mainspring.project.built_in_jobs import BUILT_IN as BUILT_IN_JOBS
+from mainspring.project.definitions.checking_monitors import check_monitors
 from mainspring.project.definitions.model import KINDS
 from mainspring.security.quota import LABELS, Quota
 from mainspring.serving.model import Endpoint
@@ -101,7 +100,7 @@ def problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tuple
     yield from (line(*problem) for problem in _streams(declared))
     yield from (line(*problem) for problem in _language_models(declared))
     yield from (line(*problem) for problem in _rollouts(declared, models))
-    yield from (line(*problem) for problem in _monitors(declared, models))
+    yield from (line(*problem) for problem in check_monitors(declared, models))
 
 
 def _built(declared: Declared) -> Iterable[tuple[object, str, str]]:
@@ -216,81 +215,6 @@ def _rollouts(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[obj
         )
         if wrong is not None:
             yield rollout, f"The rollout of {rollout.endpoint!r} {wrong[0]}", wrong[1]
-
-
-def _monitors(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[object, str, str]]:
-    chains = {item.name for item in declared.of(Answers)}
-    endpoints = {item.name: item for item in declared.of(Endpoint)}
-    named = {model.name: model for model in models}
-    receivers: dict[str, Target] = {}
-    pipelines = {item.name for item in declared.of(Pipeline)}
-    for monitor in declared.of(Monitor):
-        yield from _reactions(monitor, receivers, pipelines)
-        endpoint = endpoints.get(monitor.endpoint)
-        if monitor.endpoint in chains:
-            if unfitting := monitor.for_endpoints:
-                yield (
-                    monitor,
-                    f"The monitor of {monitor.endpoint!r} has {unfitting[0]}, which a chain of answers has not",
-                    "leave it out; what holds is alarms_per_week, notify, actions, clean_windows and cool_down.",
-                )
-            continue
-        if endpoint is None:
-            yield (
-                monitor,
-                f"The monitor is of the endpoint {monitor.endpoint!r}, which is not declared",
-                f"the project's endpoints and chains of answers are {sorted({*endpoints, *chains})}.",
-            )
-            continue
-        model = named.get(endpoint.model_name)
-        named_columns = {"ranking": monitor.ranking and monitor.ranking.group}
-        if monitor.forecast is not None:
-            named_columns |= {"horizon": monitor.forecast.horizon, "naive forecast": monitor.forecast.naive}
-        for what, column in named_columns.items():
-            if model is not None and column and column not in {*model.columns, *model.keys}:
-                yield (
-                    monitor,
-                    f"The monitor of {monitor.endpoint!r} has the {what} {column!r}, which is no key or input of its "
-                    "model",
-                    f"use one of {sorted({*model.columns, *model.keys})}.",
-                )
-        for segment in () if model is None else monitor.segments:
-            if model is not None and segment not in model.columns:
-                yield (
-                    monitor,
-                    f"The monitor of {monitor.endpoint!r} has the segment {segment!r}, which is no input of its model",
-                    f"use one of {sorted(model.columns)}.",
-                )
-        views = sorted(view.name for view in declared.of(FeatureView))
-        for objective in monitor.objectives:
-            if objective.view and objective.view not in views:
-                yield (
-                    monitor,
-                    f"The monitor of {monitor.endpoint!r} promises the freshness of {objective.view!r}, which is no "
-                    "feature view",
-                    f"use one of {views}.",
-                )
-
-
-def _reactions(
-    monitor: Monitor, receivers: dict[str, Target], pipelines: Collection[str]
-) -> Iterable[tuple[object, str, str]]:
-    """Yield problems of a monitor's receivers and actions; `receivers` are those of the monitors before."""
-    for action in monitor.actions:
-        if action.name and action.name not in pipelines:
-            yield (
-                monitor,
-                f"The monitor of {monitor.endpoint!r} starts the pipeline {action.name!r}, which is not declared",
-                f"the project's pipelines are {sorted(pipelines)}.",
-            )
-    for target in monitor.notify:
-        known = receivers.setdefault(target.name, target)
-        if known.kind != target.kind:
-            yield (
-                monitor,
-                f"The receiver {target.name!r} is declared as {target.kind} and as {known.kind}",
-                "give them different names.",
-            )
 
 
 def _gates(model: Model) -> Iterable[tuple[str, str]]:

@@ -17,6 +17,7 @@ from mainspring.jobs.declaring import OwnJob
 from mainspring.jobs.pipelines.declaring import Pipeline
 from mainspring.llm.answers.declaring import Answers, Retriever
 from mainspring.llm.prompts import Prompt
+from mainspring.monitoring.declaring import Monitor
 from mainspring.security.quota import Price
 from mainspring.serving.model import REFUSE, Endpoint
 from mainspring.serving.streaming.declaring import StreamEndpoint
@@ -73,9 +74,16 @@ def content(item: Any) -> str:
         body |= {"parent": item.parent.name, "function": _function(item.function)}
     if isinstance(item, Source):
         body = _without_empty(body, "id", "retracted", "retention", "privacy", "signed_by")
-    if isinstance(item, Endpoint):
-        body = _endpoint(item, body)
+    if isinstance(item, (Endpoint, Monitor)):
+        body = _endpoint(item, body) if isinstance(item, Endpoint) else _monitor(item, body)
     return _pretty(body)
+
+
+def _monitor(item: Monitor, body: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what only collections have, so that other monitors keep their content."""
+    if item.least_similarity is None:
+        body = {name: value for name, value in body.items() if name != "least_similarity"}
+    return _without_empty(body, "collection", "recall", "freshness")
 
 
 def _endpoint(item: Endpoint, body: dict[str, Any]) -> dict[str, Any]:

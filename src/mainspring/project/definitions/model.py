@@ -70,7 +70,7 @@ class Definitions:
     jobs: Mapping[str, OwnJob]
     pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
     rollouts: Mapping[str, Rollout] = field(default_factory=dict)  # by endpoint
-    monitors: Mapping[str, Monitor] = field(default_factory=dict)  # by endpoint
+    monitors: Mapping[str, Monitor] = field(default_factory=dict)  # by endpoint or collection
     stream_endpoints: Mapping[str, StreamEndpoint] = field(default_factory=dict)
     streams: Mapping[str, Stream] = field(default_factory=dict)  # by source
     encoders: Mapping[str, Encoder] = field(default_factory=dict)

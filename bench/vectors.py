@@ -9,7 +9,8 @@ made it too.
 
 The floor is FAISS alone with a graph of the same parameters, and with a filter that is ready as a bitmap of places; its
 filtered recall is in the notes. Peers run in environments of their own: `python bench/peers.py usearch lancedb qdrant
-milvus-lite pgvector`; for pgvector a server is started, unless PGVECTOR names one, such as "dbname=bench".
+milvus-lite pgvector`; for pgvector a server is started, unless PGVECTOR names one, such as "dbname=bench", and
+for milvus that of the package `milvus`, which has a graph where milvus-lite compares every vector.
 
 python bench/vectors.py --count 100000 --data FILE.npy   vectors of yours, the last of them as queries
 """
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from report import Case, report
 from vectors_side import MANY, K, Store, measured
 
 sys.path.insert(0, str(ROOT / "tests"))  # where servers are started
+from kit.milvus_server import MilvusServer
 from kit.servers import PostgresServer, running
 
 SIDE = Path(__file__).with_name("vectors_side.py")
@@ -64,7 +67,8 @@ index.search(np.ones((1, index.d), np.float32), 10)
 print(resident_mb() - before)
 """,
 }
-OTHERS = ("usearch", "lancedb", "qdrant", "milvus-lite", "pgvector")
+OF_PROJECT = ("faiss", "milvus")  # whose clients are in the project's own environment
+OTHERS = ("usearch", "lancedb", "qdrant", "milvus-lite", "milvus", "pgvector")
 
 
 def made(count: int, queries: int) -> tuple[Any, Any]:
@@ -150,11 +154,16 @@ def side(kind: str, data: Path, folder: Path) -> dict[str, Any] | str:
             server.options = ("-c", "shared_buffers=1GB")
             server.start()
             return _run(kind, data, folder, {"PGVECTOR": server.url.text})
+    if kind == "milvus":
+        if find_spec("milvus") is None:
+            return "not installed: the package milvus, which has the server"
+        with running(MilvusServer) as server:
+            return _run(kind, data, folder, {"MILVUS": server.url.text, "MILVUS_FOLDER": str(server.folder)})
     return _run(kind, data, folder, {})
 
 
 def _run(kind: str, data: Path, folder: Path, environment: dict[str, str]) -> dict[str, Any] | str:
-    python = Path(sys.executable) if kind == "faiss" else PEERS / kind / "bin" / "python"
+    python = Path(sys.executable) if kind in OF_PROJECT else PEERS / kind / "bin" / "python"
     if not python.exists():
         return f"not installed: python bench/peers.py {kind}"
     done = subprocess.run(

@@ -164,6 +164,58 @@ def milvus_lite(vectors: Any, parts: Any, folder: Path) -> Store:
     return Store(search, lambda found: [int(hit["id"]) for hit in found], lambda: size_of(folder), many, exact=True)
 
 
+def milvus(vectors: Any, parts: Any, _: Path) -> Store:
+    from urllib.parse import parse_qsl, urlsplit
+
+    from pymilvus import DataType, MilvusClient
+
+    at = urlsplit(os.environ["MILVUS"])
+    given, folder = dict(parse_qsl(at.query)), Path(os.environ["MILVUS_FOLDER"])
+    client = MilvusClient(
+        uri=f"https://{at.hostname}:{at.port}", user=at.username, password=at.password, secure=True,
+        ca_pem_path=given["ca"], client_pem_path=given["cert"], client_key_path=given["key"],
+    )  # fmt: skip
+    layout = client.create_schema(auto_id=False, enable_dynamic_field=False)
+    layout.add_field("id", DataType.INT64, is_primary=True)
+    layout.add_field("vector", DataType.FLOAT_VECTOR, dim=vectors.shape[1])
+    layout.add_field("part", DataType.INT64)
+    graph = client.prepare_index_params()
+    options = {"M": LINKS, "efConstruction": BUILD_EFFORT}
+    graph.add_index("vector", index_type="HNSW", metric_type="COSINE", params=options)
+    client.create_collection("i", schema=layout, num_shards=1)
+    for start in range(0, len(vectors), 5_000):
+        rows = zip(range(start, start + 5_000), vectors[start : start + 5_000], parts.tolist()[start:], strict=False)
+        client.insert("i", [{"id": place, "vector": row, "part": part} for place, row, part in rows])
+    client.flush("i")
+    client.create_index("i", graph)  # waits for it
+    client.load_collection("i")
+
+    def search(query: Any, visits: int, bound: int | None) -> Any:
+        where = "" if bound is None else f"part < {bound}"
+        return client.search("i", [query], filter=where, limit=K, search_params={"params": {"ef": visits}})[0]
+
+    def many(queries: Any, visits: int) -> Sequence[Any]:
+        found: Sequence[Any] = client.search("i", list(queries), limit=K, search_params={"params": {"ef": visits}})
+        return found
+
+    return Store(
+        search, lambda found: [int(hit["id"]) for hit in found], lambda: size_of(folder / "data"), many,
+        server=_process_in(folder),
+    )  # fmt: skip
+
+
+def _process_in(folder: Path) -> int:
+    """Return the server's process, whose working folder it is."""
+    for each in Path("/proc").iterdir():
+        if each.name.isdecimal():
+            try:
+                if (each / "cwd").readlink() == folder and b"standalone" in (each / "cmdline").read_bytes():
+                    return int(each.name)
+            except OSError:  # it has ended, or is another's
+                continue
+    raise SystemExit(f"no server runs in {folder}")
+
+
 def pgvector(vectors: Any, parts: Any, _: Path) -> Store:
     import psycopg
 
@@ -205,7 +257,7 @@ def _text(vector: Any) -> str:
 
 KINDS: dict[str, Callable[[Any, Any, Path], Store]] = {
     "faiss": faiss_raw, "usearch": usearch, "lancedb": lancedb, "qdrant": qdrant, "milvus-lite": milvus_lite,
-    "pgvector": pgvector,
+    "milvus": milvus, "pgvector": pgvector,
 }  # fmt: skip
 
 

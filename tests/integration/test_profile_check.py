@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
+import numpy as np
 import psycopg
+import pytest
 
 from kit import prefork
 from kit.certificates import Authority
+from kit.document_shop import Shop
+from kit.milvus_server import PASSWORD as MILVUS_PASSWORD
 from kit.milvus_server import MilvusServer
 from kit.servers import PASSWORD, QUOTED, KafkaBroker, PostgresServer, RedisServer, running
+from mainspring.core.errors import Unavailable
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
+from mainspring.operations.collection_checks import check_collections
 from mainspring.operations.profile import Check, check_profile
+from mainspring.operations.tenants import plan
 from mainspring.project import Project, open_project, server_checks
 from mainspring.project.catalog import open_catalog, schema_of
 from mainspring.project.place_checks import Backend
 from mainspring.project.settings import load_settings
 from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
+from mainspring.vectors.adapters.milvus import MilvusVectorStore
+from mainspring.vectors.model import Entries, IndexSpec
+from mainspring.vectors.open_indexes import OpenIndexes
 
 PARTS = ("catalog", "lake", "online", "tracking", "blobs", "ledger", "streams", "vectors")
 
@@ -110,6 +123,65 @@ def test_indexes_on_milvus(tmp_path: Path, milvus_server: MilvusServer) -> None:
     assert [(check.check, check.fix) for check in wrong(refused)] == [
         ("reachable", "correct the user or the password in the address.")
     ]
+
+
+def test_doctor_compares_an_index_on_milvus_with_its_build(tmp_path: Path, milvus_server: MilvusServer) -> None:
+    made: Any = Shop()
+    made.versions = SimpleNamespace(all=lambda _: [SimpleNamespace(digest=made.now.digest)])
+    made.vectors = MilvusVectorStore(milvus_server.url, schema="doctor")
+    made.open_indexes = OpenIndexes(lambda: made.lake, made.vectors, lambda: made.locks, lambda: made.texts)
+    build = made.build()
+    (well,) = check_collections(made)
+    assert (well.ok, well.detail) == (True, "collections that can be searched: 1")
+    index = made.vectors.open(build.index)
+    index.delete(index.ids(count=1))
+    (found,) = check_collections(made)
+    assert f"has {build.chunks - 1} of {build.chunks} chunks" in found.detail
+    made.vectors.drop(build.index)
+    made.vectors.create(build.index, IndexSpec(dimension=8))
+    assert "has another specification than its build" in next(iter(check_collections(made))).detail
+    made.vectors.close()
+
+
+def test_a_tenant_has_its_own_database_on_milvus(tmp_path: Path, milvus_server: MilvusServer) -> None:
+    found = {}
+    for name in ("acme", "beta"):
+        (folder := tmp_path / name).mkdir()
+        settings = project(folder, vectors=milvus_server.url.text, tenant=name).settings
+        planned = plan(settings, passwords=True)
+        (grant,) = [each for each in planned.grants if each.server == "milvus"]
+        assert (grant.parts, grant.language) == (["vectors"], "python")
+        client = next(line for line in grant.statements.splitlines() if line.startswith("client = "))
+        given: dict[str, Any] = dict(parse_qsl(urlsplit(milvus_server.url.text).query))
+        options = {"ca_pem_path": given["ca"], "client_pem_path": given["cert"], "client_key_path": given["key"]}
+        whole = client.replace("PASSWORD_OF_ROOT", MILVUS_PASSWORD)[:-1] + f", secure=True, **{options!r})"
+        statements = grant.statements.replace(client, whole)
+        subprocess.run([sys.executable, "-c", statements], check=True)
+        found[name] = Url(planned.environment["MAINSPRING_VECTORS"])
+    assert found["acme"].text.split("/")[-1] != found["beta"].text.split("/")[-1]
+    stores = {name: MilvusVectorStore(url, schema="own") for name, url in found.items()}
+    index = stores["acme"].create("docs", IndexSpec(dimension=2))
+    index.upsert(Entries(["one"], np.ones((1, 2), np.float32)))
+    assert index.search(np.ones((1, 2), np.float32), 1)[0][0].id == "one"
+    assert index.count() == 1
+    index.compact()
+    assert (stores["acme"].names(), stores["beta"].names()) == (["docs"], [])
+    theirs = found["beta"].text.split("@")[0] + "@" + found["acme"].text.split("@")[1]
+    intruder = MilvusVectorStore(Url(theirs), schema="own")
+    acts: list[Callable[[], object]] = [
+        lambda: intruder.open("docs").ids(),
+        lambda: intruder.open("docs").search(np.ones((1, 2), np.float32), 1),
+        lambda: intruder.open("docs").delete(["one"]),
+        lambda: intruder.drop("docs"),
+        lambda: intruder.create("more", index.spec),
+    ]
+    for act in acts:
+        with pytest.raises(Unavailable):
+            act()
+    index.delete(["one"])
+    stores["acme"].drop("docs")
+    for store in (*stores.values(), intruder):
+        store.close()
 
 
 def test_a_log_that_answers(tmp_path: Path, kafka_broker: KafkaBroker) -> None:

@@ -94,10 +94,14 @@ def _of(project: Project, declared: Collection) -> Iterator[Finding]:
     yield from _encoder(project, declared, build)
     try:
         with closing(project.vectors.open(build.index)) as index:
-            there = index.count()
+            there, spec = index.count(), index.spec
+        if spec != build.spec:
+            yield _wrong(
+                f"the index {build.index} of collection {name} has another specification than its build", again
+            )
     except NotFound:
         there = 0
-    if there < build.chunks:
+    if there != build.chunks and not (there > build.chunks and _builds(project, name)):
         yield _wrong(
             f"the index {build.index} of collection {name} has {there:,} of {build.chunks:,} chunks",
             f"{again}; the next search makes it again from the table of chunks, too, and waits for it",

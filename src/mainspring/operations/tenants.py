@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -13,10 +15,11 @@ import msgspec
 from mainspring.core.errors import Invalid
 from mainspring.core.settings import Settings, Url
 from mainspring.project.catalog import schema_of
-from mainspring.project.tenancy import BUCKETS, POSTGRES, objects_prefix, schema_name, topics_prefix
+from mainspring.project.tenancy import BUCKETS, POSTGRES, objects_prefix, schema_name, topics_prefix, vectors_schema
 
 PLACEHOLDER = "PASSWORD"
-PARTS = ("catalog", "tracking", "online", "lake", "blobs", "ledger", "streams", "fleet", "encryption")
+PARTS = ("catalog", "tracking", "online", "lake", "blobs", "ledger", "streams", "vectors", "fleet", "encryption")
+_MILVUS = ("milvus", "milvuss")
 _REDIS = ("redis", "rediss", "valkey", "valkeys")
 # All that the online store and budgets send, also inside scripts. No SCAN, KEYS or RANDOMKEY: those show every key.
 _REDIS_COMMANDS = (
@@ -27,6 +30,8 @@ _REDIS_COMMANDS = (
 _OBJECTS = ("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload")
 # All that anchoring sends; `audit verify` reads every version.
 _LOCKED = ("s3:PutObject", "s3:PutObjectRetention", "s3:GetObjectVersion", "s3:GetObjectRetention")
+# All that the store sends beside what is on a collection.
+_MILVUS_RIGHTS = ("CreateCollection", "DropCollection", "DescribeCollection", "ShowCollections")
 _STREAMS = ("CreateStream", "DescribeStreamSummary", "GetRecords", "GetShardIterator", "ListShards", "PutRecords",
             "UpdateShardCount")  # fmt: skip
 
@@ -38,7 +43,7 @@ class ServerGrant(msgspec.Struct, frozen=True, kw_only=True):
         server: Its kind.
         at: Its address without a password.
         parts: The settings of the profile that name it.
-        language: That of `statements`: sql, redis, json, nats, shell, mosquitto, hcl, text.
+        language: That of `statements`: sql, redis, json, nats, python, shell, mosquitto, hcl, text.
         open: What the server does not keep apart even so; empty: nothing that is known.
     """
 
@@ -82,7 +87,8 @@ def plan(settings: Settings, *, passwords: bool = False) -> TenantPlan:
     for (kind, _), parts in servers.items():
         password = secrets.token_urlsafe(24) if passwords else PLACEHOLDER
         first: Url = getattr(settings, parts[0])
-        for statements, language, still in _GRANTS[kind](settings, parts, user, password):
+        login = milvus_name(settings) if kind == "milvus" else user
+        for statements, language, still in _GRANTS[kind](settings, parts, login, password):
             grants.append(
                 ServerGrant(
                     server=kind, at=first.shown, parts=parts, language=language, statements=statements, open=still
@@ -91,7 +97,7 @@ def plan(settings: Settings, *, passwords: bool = False) -> TenantPlan:
         if kind in _LOGINS:
             for part in parts:
                 at = getattr(settings, part)
-                environment[f"MAINSPRING_{part.upper()}"] = _as_user(_given(part, at), user, password)
+                environment[f"MAINSPRING_{part.upper()}"] = _as_user(_given(settings, part, at), login, password)
     for at in settings.audit_anchors:
         if at.scheme == "s3":
             grants.append(
@@ -119,6 +125,8 @@ def _server(part: str, at: Url) -> tuple[str, str]:
         return "redis", host
     if scheme in BUCKETS:
         return scheme, host
+    if scheme in _MILVUS:
+        return "milvus", host
     if scheme in ("nats", "tls"):
         return "nats", host
     if scheme in ("mqtt", "mqtts"):
@@ -130,13 +138,22 @@ def _server(part: str, at: Url) -> tuple[str, str]:
     return ("files", "") if scheme in ("file", "sqlite", "lmdb", "memory") else ("other", f"{part} {scheme}")
 
 
-def _given(part: str, at: Url) -> str:
+def _given(settings: Settings, part: str, at: Url) -> str:
     """Return an address as the profile has it: the tenant's own part of it follows from the setting `tenant`."""
     parts = urlsplit(at.text)
     if part == "tracking" and at.scheme in POSTGRES:
         kept = [each for each in parts.query.split("&") if each and not each.startswith("options=")]
         return parts._replace(query="&".join(kept)).geturl()
+    if at.scheme in _MILVUS:
+        return parts._replace(path=f"/{milvus_name(settings)}").geturl()
     return at.text
+
+
+def milvus_name(settings: Settings) -> str:
+    """Return the name of a tenant's user, role and database on Milvus, where rights end at a database and not at a
+    beginning of names: letters, digits and `_`, and no more than 32 of them."""
+    plain = re.sub("[^a-z0-9]", "_", settings.scope.lower())
+    return f"{plain[:19]}_{sha256(settings.scope.encode()).hexdigest()[:12]}"
 
 
 def _as_user(address: str, user: str, password: str) -> str:
@@ -155,7 +172,7 @@ def _postgres(settings: Settings, parts: Sequence[str], user: str, password: str
         for schema in (
             (schema_name("mlflow", settings.scope), schema_name("optuna", settings.scope))
             if part == "tracking"
-            else (schema_of(settings.scope),)
+            else (vectors_schema(settings) if part == "vectors" else schema_of(settings.scope),)
         )
     )
     role, base = _identifier(user), _identifier(database)
@@ -163,6 +180,7 @@ def _postgres(settings: Settings, parts: Sequence[str], user: str, password: str
         f"CREATE ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS NOREPLICATION NOINHERIT "
         f"PASSWORD '{password}';",
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
+        *(["CREATE EXTENSION IF NOT EXISTS vector SCHEMA public;"] if "vectors" in parts else []),
         f"GRANT CONNECT ON DATABASE {base} TO {role};",
         *(f"CREATE SCHEMA {_identifier(schema)} AUTHORIZATION {role};" for schema in schemas),
         f"ALTER ROLE {role} IN DATABASE {base} SET search_path TO {_identifier(next(iter(schemas)))};",
@@ -224,6 +242,25 @@ def _other_bucket(settings: Settings, parts: Sequence[str], _user: str, _passwor
             "text",
             f"Rights below a container are not planned here: {objects_prefix(settings)} is a name, not a border.",
         )
+
+
+def _milvus(settings: Settings, parts: Sequence[str], name: str, password: str) -> _Texts:
+    at: Url = getattr(settings, parts[0])
+    host = urlsplit(at.text).netloc.rpartition("@")[2]
+    scheme = "https" if at.scheme == "milvuss" else "http"
+    lines = [
+        "from pymilvus import MilvusClient",
+        "",
+        f'client = MilvusClient("{scheme}://{host}", "root", "{PLACEHOLDER}_OF_ROOT")',
+        f'client.create_database("{name}")',
+        f'client.create_user("{name}", "{password}")',
+        f'client.create_role("{name}")',
+        f'client.grant_privilege("{name}", "Collection", "*", "*", db_name="{name}")',
+        *(f'client.grant_privilege("{name}", "Global", "{right}", "*", db_name="{name}")' for right in _MILVUS_RIGHTS),
+        f'client.grant_role("{name}", "{name}")',
+    ]
+    still = "Tenants share the server's memory and its time, and see the names of each other's indexes."
+    yield "\n".join(lines), "python", still
 
 
 def _nats(settings: Settings, _parts: Sequence[str], user: str, password: str) -> _Texts:
@@ -298,7 +335,7 @@ def _unknown(_settings: Settings, parts: Sequence[str], _user: str, _password: s
     yield "", "text", f"The adapter of {', '.join(parts)} is not part of Mainspring: ask its author."
 
 
-_LOGINS = ("postgres", "redis", "nats", "kafka", "mqtt")
+_LOGINS = ("postgres", "redis", "nats", "kafka", "mqtt", "milvus")
 _GRANTS: Mapping[str, Callable[[Settings, Sequence[str], str, str], _Texts]] = {
     "postgres": _postgres,
     "redis": _redis,
@@ -306,6 +343,7 @@ _GRANTS: Mapping[str, Callable[[Settings, Sequence[str], str, str], _Texts]] = {
     "gs": _other_bucket,
     "az": _other_bucket,
     "nats": _nats,
+    "milvus": _milvus,
     "kafka": _kafka,
     "kinesis": _kinesis,
     "mqtt": _mqtt,

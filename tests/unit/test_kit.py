@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import re
+import socket
+import sys
 from pathlib import Path
+
+import pytest
+
+from kit.later import later
 
 KIT = Path(__file__).parents[1] / "kit"
 
@@ -27,3 +33,19 @@ def test_no_helper_lies_beside_the_page() -> None:
     loose = {path.name for path in KIT.parent.rglob("*.py") if KIT not in path.parents and "typing" not in path.parts}
     allowed = re.compile(r"(test_\w+|conftest|\w+_victim)\.py")
     assert [name for name in sorted(loose) if not allowed.fullmatch(name)] == []
+
+
+def test_a_library_for_later_is_imported_by_who_uses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow_library.py").write_text("ANSWER = 42\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    library = later("slow_library")
+    assert not hasattr(library, "_mock_name")  # as pytest asks of all that a file holds
+    assert "slow_library" not in sys.modules
+    assert library.ANSWER == 42
+    with pytest.raises(pytest.skip.Exception, match="no_such_library"):
+        later("no_such_library")
+
+
+def test_a_worker_waits_for_no_acknowledgement(pytestconfig: pytest.Config) -> None:
+    if hasattr(pytestconfig, "workerinput"):  # elsewhere there is no such socket
+        assert pytestconfig.failures_db.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -51,8 +51,34 @@ def path_of(text: str) -> tuple[str, ...]:
     return tuple(text.split(_SEPARATOR)) if text else ()
 
 
+class _TextModel:
+    """A model of texts: registered, or behind a service that the profile names."""
+
+    name: str
+    model: str
+    service: str
+    timeout: str | int
+    description: str
+
+    @property
+    def reference(self) -> str:
+        """Model that it names."""
+        return self.model or self.name
+
+    @property
+    def within_s(self) -> float:
+        """Its timeout in seconds."""
+        return parse_duration(self.timeout) / SECOND
+
+    def _check(self, kind: str) -> None:
+        check_id(self.name, kind)
+        _check_timeout(f"{kind.capitalize()} {self.name!r}", self.timeout)
+        for value in (self.model, self.service, self.description):
+            expect(value, str, f"A text of {kind} {self.name!r}", fix="write texts.")
+
+
 @dataclass(frozen=True, eq=False)
-class Encoder:
+class Encoder(_TextModel):
     """An encoder of texts: a registered model, or a service that the profile names.
 
     Args:
@@ -79,10 +105,7 @@ class Encoder:
     description: str = ""
 
     def __post_init__(self) -> None:
-        check_id(self.name, "encoder")
-        _check_timeout(f"Encoder {self.name!r}", self.timeout)
-        for value in (self.model, self.service, self.description):
-            expect(value, str, f"A text of encoder {self.name!r}", fix="write texts.")
+        self._check("encoder")
         for number in (self.dimension, self.most_tokens):
             expect(number, (int, type(None)), f"A number of encoder {self.name!r}", fix="write whole numbers.")
         if self.service and self.dimension is None:
@@ -91,23 +114,13 @@ class Encoder:
             raise Invalid(f"Encoder {self.name!r} has {self.dimension} dimensions.", fix=f"1 to {MOST_DIMENSIONS}.")
         declare(self)
 
-    @property
-    def reference(self) -> str:
-        """Model that it names."""
-        return self.model or self.name
-
-    @property
-    def within_s(self) -> float:
-        """Its timeout in seconds."""
-        return parse_duration(self.timeout) / SECOND
-
     def stored(self) -> dict[str, Any]:
         """Return the declaration as a collection stores it."""
         return {name: value for name, value in stored_fields(self).items() if (name, value) != ("timeout", _TIMEOUT)}
 
 
 @dataclass(frozen=True, eq=False)
-class Reranker:
+class Reranker(_TextModel):
     """A cross-encoder, which reads a query and a text together: a registered model, or a service of the profile.
 
     Args:
@@ -129,21 +142,8 @@ class Reranker:
     description: str = ""
 
     def __post_init__(self) -> None:
-        check_id(self.name, "reranker")
-        for value in (self.model, self.service, self.description):
-            expect(value, str, f"A text of reranker {self.name!r}", fix="write texts.")
-        _check_timeout(f"Reranker {self.name!r}", self.timeout)
+        self._check("reranker")
         declare(self)
-
-    @property
-    def reference(self) -> str:
-        """Model that it names."""
-        return self.model or self.name
-
-    @property
-    def within_s(self) -> float:
-        """Its timeout in seconds."""
-        return parse_duration(self.timeout) / SECOND
 
     def document(self) -> dict[str, str | int]:
         """Return the declaration as it is stored and compared: enough to declare it again."""

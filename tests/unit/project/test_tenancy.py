@@ -143,7 +143,7 @@ def test_topics_of_tenants_are_apart_in_one_log() -> None:
 def test_a_plan_shows_no_password_of_the_profile_and_new_ones_on_demand_alone(tmp_path: Path) -> None:
     settings = _settings(tmp_path, "acme", **SERVERS)
     found = plan(settings)
-    assert {part for grant in found.grants for part in grant.parts} == {*SERVERS, "ledger"}
+    assert {part for grant in found.grants for part in grant.parts} == {*SERVERS, "ledger", "vectors"}
     assert "geheim" not in repr(found)
     assert found.environment["MAINSPRING_CATALOG"].startswith(f"postgresql://{found.user}:{PLACEHOLDER}@db.example.org")
     assert "options" not in found.environment["MAINSPRING_TRACKING"]

@@ -12,12 +12,13 @@ from typing import Any, Protocol
 
 import msgspec
 
-from mainspring.core.errors import DeadlineExceeded, Denied, MainspringError, NotFound
+from mainspring.core.errors import DeadlineExceeded, Denied, MainspringError, NotFound, Unavailable
 from mainspring.core.time import SECOND
 from mainspring.ledger.model import Asked
 from mainspring.llm.answer_metrics import AnswerMetrics
 from mainspring.llm.answers.following import Steps, followed
 from mainspring.llm.answers.model import CitedAnswer, Question
+from mainspring.llm.answers.rating import KeptRatings, Rating
 from mainspring.llm.answers.served import ServedChain
 from mainspring.llm.answers.speaking import Noted, Step
 from mainspring.llm.budgets import Budgets, counted
@@ -29,6 +30,7 @@ from mainspring.llm.protocol.answers import (
     chat_reply,
     read_chat,
     read_question,
+    read_rating,
 )
 from mainspring.llm.protocol.errors import NoCollection, Told, error_body, told
 from mainspring.llm.protocol.events import framed
@@ -119,6 +121,7 @@ class AnswerHandlers:
         call: Returns the circumstances of a request.
         budgets: Count the requests of callers with quotas.
         searched: Records searches in collections that have a monitor; `None` records none.
+        ratings: Keeps what callers say of answers; `None`: nothing does.
 
     Attributes:
         streams: Tasks of the answers in events that are under way.
@@ -132,7 +135,9 @@ class AnswerHandlers:
         call: Callable[[Request, ServedChain], Call],
         budgets: Budgets,
         searched: SearchLog | None = None,
+        ratings: KeptRatings | None = None,
     ) -> None:
+        self._ratings = ratings
         self._source, self._authoriser = source, authoriser
         self._call, self._budgets = call, budgets
         self._searched = searched
@@ -147,9 +152,7 @@ class AnswerHandlers:
         return ChainModel(chain, partial(self._answer, chain, request), tenant)
 
     async def ask(self, request: Request, body: bytes | memoryview) -> Reply | Streamed:
-        chain = self._source.chains().get(request.model)
-        if chain is None:
-            raise NotFound(f"There is no chain of answers {request.model[:128]!r}.", fix="GET /v1/models lists them.")
+        chain = self._chain(request.model)
         read = read_question(body)
         call = self._call(request, chain)
         self._check_personal(call.caller, chain)
@@ -160,6 +163,19 @@ class AnswerHandlers:
         answer = await self._answer(chain, request, question, read.filter, call)
         document = answer_document(answer, chain.declared)
         return Reply(200, msgspec.json.encode(document), JSON_ONLY + call.outcome.fields)
+
+    async def rate(self, request: Request, body: bytes | memoryview) -> Reply:
+        chain, caller = self._chain(request.model), caller_of(request)
+        rated, column = read_rating(body, chain.feedback)
+        value, name = column.value(rated.rating), chain.declared.name
+        if self._ratings is None:
+            raise Unavailable("This server keeps no ratings.")
+        rating = Rating(
+            answers=name, answer=rated.answer, column=column.column, value=value, reason=rated.reason, by=caller.id
+        )
+        sees_all = self._authoriser.allows(caller, Action.PREDICTION_READ, f"endpoint/{name}")
+        await self._ratings.keep(rating, all_=sees_all)
+        return Reply(202, msgspec.json.encode({"answer": rated.answer, "column": column.column, "rating": value}))
 
     async def search(self, request: Request, body: bytes | memoryview) -> Reply:
         served = self._source.collections().get(request.model)
@@ -208,6 +224,12 @@ class AnswerHandlers:
             raise
         finally:
             self.metrics.searched(declared.name, outcome, monotonic_us() - request.read)
+
+    def _chain(self, name: str) -> ServedChain:
+        chain = self._source.chains().get(name)
+        if chain is None:
+            raise NotFound(f"There is no chain of answers {name[:128]!r}.", fix="GET /v1/models lists them.")
+        return chain
 
     async def _answer(
         self,

@@ -40,6 +40,7 @@ _SAYS: Mapping[str, str] = {
     "/v1/models": "The language models and chains of answers that the caller may see.",
     "/v1/models/{model}": "One of them.",
     "/v1/answers/{model}": "An answer with citations, or that nothing was found; in events as it is written.",
+    "/v1/answers/{model}/ratings": "Keeps what a caller says of an answer that it got; the last rating counts.",
     "/v1/collections/{collection}/search": "The nearest chunks of each query.",
 }
 _FIELDS: Mapping[str, Sequence[str]] = {
@@ -135,6 +136,25 @@ _SCHEMAS: Mapping[str, Schema] = {
             "cost": {**_NUMBER, "description": "In the project's currency."},
         },
     },
+    "Rating": {
+        "type": "object",
+        "required": ["answer", "rating"],
+        "additionalProperties": False,
+        "properties": {
+            "answer": {**_TEXT, "description": "Id of the answer."},
+            "rating": {
+                "description": "A number, or for a column of Booleans up or down.",
+                "oneOf": [{"type": "boolean"}, _NUMBER, {"enum": ["up", "down"]}],
+            },
+            "column": {**_TEXT, "description": "Of the chain's feedback; needed where there are several."},
+            "reason": {**_TEXT, "maxLength": 2_000, "description": "Where the source has a column of that name."},
+        },
+    },
+    "Rated": {
+        "type": "object",
+        "required": ["answer", "column", "rating"],
+        "properties": {"answer": _TEXT, "column": _TEXT, "rating": {"type": ["boolean", "number"]}},
+    },
     "Search": {
         "type": "object",
         "additionalProperties": False,
@@ -170,8 +190,13 @@ _SCHEMAS: Mapping[str, Schema] = {
         },
     },
 }
-_UNSTREAMED = ("/v1/embeddings", "/v1/messages/count_tokens", "/v1/collections/{collection}/search")
-_BODIES = {"/v1/answers/{model}": ("Question", "Answer"), "/v1/collections/{collection}/search": ("Search", "Found")}
+_RATINGS = "/v1/answers/{model}/ratings"
+_UNSTREAMED = ("/v1/embeddings", "/v1/messages/count_tokens", "/v1/collections/{collection}/search", _RATINGS)
+_BODIES = {
+    "/v1/answers/{model}": ("Question", "Answer"),
+    _RATINGS: ("Rating", "Rated"),
+    "/v1/collections/{collection}/search": ("Search", "Found"),
+}
 
 
 def described(asked: Iterable[str], searched: Iterable[str]) -> tuple[Schema, Schema]:
@@ -201,7 +226,7 @@ def _operation(method: str, path: str, names: Mapping[str, Sequence[str]]) -> Sc
         "summary": _SAYS[path],
         "security": [{"key": []}],
         "responses": {
-            "200": {
+            "202" if path == _RATINGS else "200": {
                 "description": "Server-sent events where they were asked for." if streams else "",
                 "content": answered,
             },

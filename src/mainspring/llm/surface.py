@@ -19,6 +19,7 @@ from mainspring.core.errors import MainspringError, NotFound, QuotaExceeded, Una
 from mainspring.core.time import SystemClock
 from mainspring.llm.answer_handlers import EVENTS, AnswerHandlers, AnswersSource, caller_of
 from mainspring.llm.answering import Served, local_budgets
+from mainspring.llm.answers.rating import KeptRatings
 from mainspring.llm.budgets import Budgets
 from mainspring.llm.counting import prompt_tokens
 from mainspring.llm.model import Call, ChatRequest, Deadlines, Dialect, Event, Events, UpstreamError
@@ -83,6 +84,7 @@ class LanguageSurface:
 
     Args:
         budgets: Count requests of chains of answers and of collections; by default this process's alone.
+        ratings: Keeps what callers say of answers; `None`: nothing does.
         traced: Whether requests tell of their calls, for spans.
         searched: As of `AnswerHandlers`.
     """
@@ -97,6 +99,7 @@ class LanguageSurface:
         states: UpstreamStates | None = None,
         *,
         budgets: Budgets | None = None,
+        ratings: KeptRatings | None = None,
         traced: bool = True,
         searched: SearchLog | None = None,
     ) -> None:
@@ -105,7 +108,8 @@ class LanguageSurface:
         self._models = models
         self._authoriser = authoriser
         self._usages = usages or Usages(None, SystemClock())
-        self._answers = AnswerHandlers(models, authoriser, self._call, budgets or local_budgets(), searched)
+        self._answers = AnswerHandlers(models, authoriser, self._call, budgets or local_budgets(), searched, ratings)
+        self._ratings = ratings
         self._writing: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._unwritten = False
@@ -147,6 +151,8 @@ class LanguageSurface:
 
     async def stop(self) -> None:
         await self._models.stop()
+        if self._ratings is not None:
+            self._ratings.close()
         self._stopping.set()
         if self._writing is not None:
             await asyncio.wait([self._writing])  # not cancelled: what it writes would be lost

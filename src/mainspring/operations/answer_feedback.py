@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from mainspring.core.errors import Conflict, Invalid
+from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.expr.sql import quote_name, quote_text
+from mainspring.core.schema import DType
 from mainspring.core.time import to_datetime
 from mainspring.data import duck
 from mainspring.data.model import SEQUENCE, VISIBLE_AT, Source
-from mainspring.llm.answers.feedback import ANSWER, feedback_value
+from mainspring.llm.answers.feedback import ANSWER, REASON, feedback_value
+from mainspring.llm.answers.rating import FOLDER, refuse, waiting
 from mainspring.operations.ingest import land
 from mainspring.project import Project
 
+_log = logging.getLogger(__name__)
 _AFTER = 1  # µs: a label is known after its prediction
 
 
@@ -28,12 +32,13 @@ class Rating(msgspec.Struct, frozen=True, kw_only=True):
     said: Mapping[str, bool | int | float]
 
 
-def rate(project: Project, answer: str, said: Sequence[str]) -> Rating:
+def rate(project: Project, answer: str, said: Sequence[str], reason: str = "") -> Rating:
     """Record what a person says of an answer; a later rating of the same column counts instead.
 
     Args:
         answer: Id of the answer.
         said: `COLUMN=VALUE` each, of columns of one source.
+        reason: Text for the column "reason" of the source; empty for none.
 
     Raises:
         NotFound: The answer was never logged, or its chain is not declared any more.
@@ -57,8 +62,18 @@ def rate(project: Project, answer: str, said: Sequence[str]) -> Rating:
         raise Invalid(f"The columns are of several sources: {', '.join(sorted(sources))}.", fix="rate one by one.")
     (source,) = sources.values()
     now = to_datetime(max(project.clock.now(), logged.at + _AFTER))
+    if reason and source.schema.get(REASON) is not DType.String:
+        raise Invalid(f"Source {source.name!r} has no column {REASON!r} of text.", fix="leave the reason out.")
+    why = {REASON: reason} if reason else {}
     before = _said_before(project, source, answer)  # a row without a column would take back what was said there
-    row = {**dict.fromkeys(source.schema), **before, ANSWER: answer, **values, **dict.fromkeys(source.times, now)}
+    row = {
+        **dict.fromkeys(source.schema),
+        **before,
+        ANSWER: answer,
+        **values,
+        **why,
+        **dict.fromkeys(source.times, now),
+    }
     report = land(project, source.name, [row])
     if report.quarantined:
         raise Conflict(
@@ -66,6 +81,26 @@ def rate(project: Project, answer: str, said: Sequence[str]) -> Rating:
             fix=f"see `mainspring data quarantine {source.name}`.",
         )
     return Rating(answers=declared.name, answer=answer, source=source.name, said=values)
+
+
+def ingest_ratings(project: Project) -> int:
+    """Ingest the ratings that gateways of this machine kept, and return how many. One that cannot be is put away, and
+    said in the log.
+
+    Raises:
+        Unavailable: The catalog or the lake does not respond; the rest is ingested by the next call.
+        StorageFull: Likewise.
+    """
+    done = 0
+    for taken, given in waiting(project.settings.state / FOLDER):
+        try:
+            rate(project, given.answer, [f"{given.column}={given.value}"], given.reason)
+        except (Conflict, Invalid, NotFound) as error:
+            _log.error("The rating %s is not ingested: %s", refuse(taken), error)
+        else:
+            taken.unlink()
+            done += 1
+    return done
 
 
 def _said_before(project: Project, source: Source, answer: str) -> dict[str, Any]:

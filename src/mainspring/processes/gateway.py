@@ -14,7 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mainspring.ledger.model import Prediction
 from mainspring.llm.answering import assemble, local_budgets
+from mainspring.llm.answers.rating import FOLDER as RATINGS
+from mainspring.llm.answers.rating import KeptRatings
 from mainspring.llm.budgets import Budgets
 from mainspring.llm.machine_budgets import MachineBudgets
 from mainspring.llm.search_log import SearchLog
@@ -60,6 +63,10 @@ def build_gateway(
     usages = Usages(project.settings.state / USAGE, project.wall)
     erasures = ErasureMark(lambda: project.erasures)
     shared = shared_parts(project, budgets, workers, erasures)
+
+    def find(id: str) -> Prediction:  # opened by the first rating
+        return project.predictions.find(id)
+
     return Gateway(
         routes=catalog,
         bundles=project.bundles,
@@ -89,6 +96,7 @@ def build_gateway(
             usages,
             shared.states,
             budgets=budgets,
+            ratings=KeptRatings(project.settings.state / RATINGS, find),
             traced=tracing is not None,
             searched=SearchLog(project.prediction_log, project.clock),
         ),

@@ -66,6 +66,7 @@ class Duty:
 
 def duties(project: Project) -> list[Duty]:
     """Return the duties of a project's worker."""
+    from mainspring.operations.answer_feedback import ingest_ratings
     from mainspring.operations.distributions import Kept
     from mainspring.operations.notifying import Delivery
     from mainspring.operations.promote import publish_routes
@@ -80,6 +81,9 @@ def duties(project: Project) -> list[Duty]:
 
     def compact() -> None:
         project.predictions.compact()
+
+    def rate() -> None:
+        ingest_ratings(project)
 
     views = ViewsInUse(project)
 
@@ -145,6 +149,7 @@ def duties(project: Project) -> list[Duty]:
         Duty("starting pipelines", start_pipelines, 5.0),
         Duty("materialising features", materialise, 1.0, lane="features"),
         Duty("compacting predictions", compact, 2.0),
+        Duty("ingesting ratings", rate, 2.0),
         Duty("carrying out rollouts", roll_out, 1.0),
         Duty("keeping the processes of shadows", shadows.keep, 1.0),
         Duty("keeping the processes of stream endpoints", streams.keep, 1.0, end=streams.end),

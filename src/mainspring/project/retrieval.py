@@ -18,7 +18,7 @@ from mainspring.llm.answers.recording import AnswerLog
 from mainspring.llm.answers.reranking import ModelReranker, WordReranker
 from mainspring.llm.answers.served import ServedChain, ServedRetrieving
 from mainspring.llm.answers.serving import OpenAnswers
-from mainspring.llm.answers.stored import stored_chain, stored_collection
+from mainspring.llm.answers.stored import feedback_of, stored_chain, stored_collection
 from mainspring.llm.answers.versions import restored
 from mainspring.llm.ports import Answering, Upstream
 from mainspring.llm.usage import Usages, Watched
@@ -143,7 +143,7 @@ class Retrieval:
             return self._version(chosen, number, collections, models)
 
         opened = OpenAnswers(declared, route, version, self._project.prediction_log, self._project.clock)
-        return ServedChain(opened, collections[declared.retriever.collection.name])
+        return ServedChain(opened, collections[declared.retriever.collection.name], feedback_of(content))
 
     def _version(
         self,

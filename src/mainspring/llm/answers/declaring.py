@@ -16,7 +16,7 @@ from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.data.model import SourceColumn
 from mainspring.ledger.model import Log
-from mainspring.llm.answers.feedback import checked_feedback
+from mainspring.llm.answers.feedback import checked_feedback, stored_feedback
 from mainspring.llm.answers.judges import RULES, Judge
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.guarding.provenance import TAINTED
@@ -335,7 +335,8 @@ class Answers:
             model=self.model and self.model.name,
             prompt=_stored_prompt(self.prompt),
             rewrite=_stored_prompt(self.rewrite) if isinstance(self.rewrite, Prompt) else self.rewrite,
-            **{name: value for name, value in self._evidence().items() if name != "keys"},
+            **{name: value for name, value in self._evidence().items() if name not in ("keys", "feedback")},
+            feedback=msgspec.to_builtins(stored_feedback(cast("Sequence[SourceColumn]", self.feedback))),
         )
         return stored if self.quotas else {name: value for name, value in stored.items() if name != "quotas"}
 

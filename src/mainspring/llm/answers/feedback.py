@@ -6,7 +6,10 @@ So it is a label like any other: versioned, corrected and erased as data, and jo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
+
+import msgspec
 
 from mainspring.core.definition_registry import expect
 from mainspring.core.errors import Invalid
@@ -14,7 +17,60 @@ from mainspring.core.schema import DType
 from mainspring.data.model import SourceColumn
 
 ANSWER = "answer"  # column with the id of an answer
+REASON = "reason"  # column with what its giver writes
+_VOTES = {"up": True, "down": False}
 _FIX = f'give a column of a source that has "{ANSWER}": ms.String in its schema, such as ratings.helpful.'
+
+
+class FeedbackColumn(msgspec.Struct, frozen=True, kw_only=True):
+    """A column of feedback as `apply` stores it for gateways.
+
+    Attributes:
+        reason: Whether its source has a column of text named "reason".
+    """
+
+    column: str
+    type: DType
+    reason: bool = False
+
+    def value(self, given: bool | float | str) -> bool | int | float:
+        """Return a value of the column: "up" and "down" are those of a Boolean one.
+
+        Raises:
+            Invalid: It is none.
+        """
+        if self.type is DType.Boolean:
+            found = _VOTES.get(given) if isinstance(given, str) else given
+            if isinstance(found, bool):
+                return found
+            raise Invalid(f"The rating {_shown(given)} is no value of {self.column!r}.", fix="write up or down.")
+        whole = self.type in (DType.Int32, DType.Int64)
+        most = 2**31 if self.type is DType.Int32 else 2**53
+        if (
+            isinstance(given, (bool, str))
+            or not isfinite(given)
+            or (whole and given != int(given))
+            or abs(given) >= most
+        ):
+            kind = "a whole number" if whole else "a number"
+            raise Invalid(f"The rating {_shown(given)} is no value of {self.column!r}.", fix=f"write {kind}.")
+        return int(given) if whole else float(given)
+
+
+def _shown(given: object) -> str:
+    return repr(given)[:40]
+
+
+def stored_feedback(columns: Sequence[SourceColumn]) -> list[FeedbackColumn]:
+    """Return columns of feedback as `apply` stores them."""
+    return [
+        FeedbackColumn(
+            column=each.column,
+            type=each.source.schema[each.column],
+            reason=each.source.schema.get(REASON) is DType.String,
+        )
+        for each in columns
+    ]
 
 
 def checked_feedback(given: SourceColumn | Sequence[SourceColumn], owner: str) -> tuple[SourceColumn, ...]:

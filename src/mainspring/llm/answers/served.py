@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from mainspring.core.expr.tree import Node
 from mainspring.llm.answers.declaring import Answers
+from mainspring.llm.answers.feedback import FeedbackColumn
 from mainspring.llm.answers.model import CitedAnswer, Question, Retrieved
 from mainspring.llm.answers.retrieving import CollectionRetrieving
 from mainspring.llm.answers.serving import OpenAnswers
@@ -25,10 +26,12 @@ class ServedChain:
     Attributes:
         open: It in all its versions.
         collection: That which it is declared with.
+        feedback: Columns by which its answers are rated.
     """
 
     open: OpenAnswers
     collection: ServedCollection
+    feedback: tuple[FeedbackColumn, ...] = ()
 
     @property
     def declared(self) -> Answers:

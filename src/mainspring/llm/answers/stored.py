@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,6 +14,7 @@ from mainspring.core.schema import DType, Schema
 from mainspring.data.model import Source
 from mainspring.ledger.model import Log
 from mainspring.llm.answers.declaring import Answers, Retriever, reranker_of
+from mainspring.llm.answers.feedback import FeedbackColumn
 from mainspring.llm.declaring import LanguageModel
 from mainspring.llm.prompts import Prompt, Template, Variable
 from mainspring.security.quota import Quota
@@ -89,6 +91,13 @@ def stored_chain(
                 "quotas": _converted(fields.get("quotas", ()), tuple[Quota, ...]),
             },
         )
+
+
+def feedback_of(content: str | bytes) -> tuple[FeedbackColumn, ...]:
+    """Return the columns of feedback of a stored chain; none of one that another version of the package stored."""
+    with suppress(Invalid):
+        return _converted(_read(content).get("feedback", ()), tuple[FeedbackColumn, ...])
+    return ()
 
 
 def _prompt(given: Any) -> Prompt:

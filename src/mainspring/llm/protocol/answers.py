@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -11,6 +11,7 @@ import msgspec
 
 from mainspring.core.time import SECOND
 from mainspring.llm.answers.declaring import Answers
+from mainspring.llm.answers.feedback import FeedbackColumn
 from mainspring.llm.answers.following import Steps
 from mainspring.llm.answers.model import Citation, CitedAnswer, Passage, Question, Retrieved
 from mainspring.llm.answers.speaking import Reranked, Rewritten, Said, Searched, Step
@@ -23,6 +24,7 @@ from mainspring.security.quota import MILLIONTHS
 
 Keys = dict[str, str | int | float | bool]
 _PIECE = 160  # characters of an answer in one event of a stream
+_LONGEST_REASON = 2_000  # characters
 _WEB = ("http", "https")
 
 
@@ -39,6 +41,19 @@ class _Asked(msgspec.Struct):
     keys: Keys = {}
     session: str = ""
     stream: bool = False
+
+
+class Rated(msgspec.Struct, forbid_unknown_fields=True):
+    """A rating as a caller gives it.
+
+    Attributes:
+        column: Of the chain's feedback; it may be left out where there is one.
+    """
+
+    answer: str
+    rating: bool | float | str
+    column: str = ""
+    reason: str = ""
 
 
 class _Beside(msgspec.Struct, forbid_unknown_fields=True):
@@ -80,6 +95,25 @@ def read_question(body: bytes | memoryview) -> ReadQuestion:
     before = tuple(Message(role=each.role, content=(Text(each.content),)) for each in asked.conversation)
     question = Question(asked.question, before, keys=asked.keys, session=asked.session)
     return ReadQuestion(question, asked.filter, asked.tenant, asked.stream)
+
+
+def read_rating(body: bytes | memoryview, columns: Sequence[FeedbackColumn]) -> tuple[Rated, FeedbackColumn]:
+    """Return a rating, and its column.
+
+    Raises:
+        InvalidField: It is none of these columns.
+    """
+    rated, _ = split(read_bounded(body), Rated)
+    known = {each.column: each for each in columns}
+    column = known.get(rated.column) if rated.column or len(known) != 1 else columns[0]
+    if column is None:
+        names = ", ".join(known) or "none: the chain declares no feedback"
+        raise InvalidField(f"column: {rated.column[:80]!r} is no feedback of the chain; there is {names}.", "column")
+    if len(rated.reason) > _LONGEST_REASON:
+        raise InvalidField(f"reason: it has more than {_LONGEST_REASON:,} characters.", "reason")
+    if rated.reason and not column.reason:
+        raise InvalidField("reason: the chain takes none.", "reason")
+    return rated, column
 
 
 def read_chat(request: ChatRequest) -> ReadQuestion:

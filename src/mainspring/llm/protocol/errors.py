@@ -13,6 +13,7 @@ import msgspec
 
 from mainspring.core.error_codes import codes_of
 from mainspring.core.errors import MainspringError, NotFound, QuotaExceeded
+from mainspring.llm.answers.rating import NoAnswer
 from mainspring.llm.model import Dialect, UpstreamError
 from mainspring.llm.protocol.reading import InvalidField
 from mainspring.serving.plane.status import public_text, retry_after_s
@@ -79,6 +80,8 @@ def told(error: Exception) -> Told:
         return Told(400, public_text(error), param=error.param)
     if isinstance(error, NoCollection):
         return Told(404, public_text(error), "collection_not_found")
+    if isinstance(error, NoAnswer):
+        return Told(404, public_text(error), "answer_not_found")
     if isinstance(error, QuotaExceeded):
         spent = "insufficient_quota"
         return Told(429, public_text(error), spent, spent, retry_after_s=retry_after_s(error))

@@ -83,6 +83,8 @@ def _split(path: str) -> tuple[str, str, str]:
             pass
         case ["v1", "models" | "answers", model]:
             parts[3:] = ["{model}"]
+        case ["v1", "answers", model, "ratings"]:
+            parts[3] = "{model}"
         case ["v1", "collections", model, "search"]:
             parts[3] = "{collection}"
         case ["v2", "models", model, "versions", version, *rest]:

@@ -189,8 +189,10 @@ def _score(path: Path) -> float:
         return math.inf
 
 
-def seed_generators(seed: int) -> None:
-    """Seed all generators."""
+def seed_generators(seed: int, rank: int = 0) -> None:
+    """Seed all generators, on each rank of a training otherwise, so that no two drop the same units."""
+    if rank:
+        seed = int(np.random.default_rng([seed % 2**63, rank]).integers(2**62))
     random.seed(seed)
     np.random.seed(seed % 2**32)
     import_torch().manual_seed(seed)

@@ -89,6 +89,22 @@ def put_together(tree: Any, tensors: dict[str, Any]) -> Any:
     return {key: put_together(element, tensors) for key, element in tree.items()}
 
 
+def packed(tree: Any) -> bytes:
+    """Return a tree as `take_apart` takes it, in bytes."""
+    from safetensors.torch import save
+
+    text, tensors = take_apart(tree)
+    return bytes(save({name: each.contiguous() for name, each in tensors.items()}, {_TEXT: json.dumps(text)}))
+
+
+def unpacked(content: bytes) -> Any:
+    """Restore a tree that `packed` stored."""
+    from safetensors.torch import load
+
+    head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return put_together(json.loads(head["__metadata__"][_TEXT]), load(content))
+
+
 def weights_digest(weights: Mapping[str, Any]) -> str:
     """Return the SHA-256 of tensors: names, types, shapes and bytes, in the order of the names."""
     torch = import_torch()

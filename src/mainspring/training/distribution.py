@@ -1,0 +1,84 @@
+"""Declaration of a training in several processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from mainspring.core.errors import Invalid
+
+_COUNTS = ("processes", "machines", "shard", "tensor", "pipeline", "at_least")
+
+
+@dataclass(frozen=True, slots=True)
+class Distributed:
+    """Training of a network in several processes, each with one device.
+
+    All processes train one module: `processes * machines` of them, as a mesh of copies, shards, tensor and pipeline
+    parts. What is left of their number beside `shard`, `tensor` and `pipeline` is copies, each with other rows.
+
+    Args:
+        processes: Processes of each machine.
+        machines: Machines.
+        shard: Processes over which weights, gradients and optimiser states are spread (FSDP), each with other rows.
+        tensor: Processes over which each layer's matrices are spread, with the same rows.
+        pipeline: Groups of processes that each have consecutive layers.
+        checkpoint_activations: Compute activations again in the backward pass, instead of keeping them.
+        offload: Keep shards in the main memory while they are not used.
+        at_least: Processes with which training goes on when others are lost; by default all are needed.
+        restarts: Times that lost processes are replaced.
+        silence_s: Seconds without a step of a rank after which it counts as hanging.
+
+    Raises:
+        Invalid: A number is impossible, or the parts do not divide the processes.
+    """
+
+    processes: int = 1
+    machines: int = 1
+    shard: int = 1
+    tensor: int = 1
+    pipeline: int = 1
+    checkpoint_activations: bool = False
+    offload: bool = False
+    at_least: int = 1
+    restarts: int = 3
+    silence_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise Invalid(f"Distributed has {name}={value!r}.", fix="give a whole number, at least 1.")
+        if type(self.restarts) is not int or self.restarts < 0 or not self.silence_s > 0:
+            raise Invalid(f"Distributed has restarts={self.restarts!r} and silence_s={self.silence_s!r}.")
+        if self.size > 1:
+            self.check(self.size)
+        if self.at_least > self.size:
+            raise Invalid(f"Distributed has at_least={self.at_least} of {self.size} processes.")
+
+    @property
+    def size(self) -> int:
+        """Processes on all machines."""
+        return self.processes * self.machines
+
+    @property
+    def copies(self) -> int:
+        """Copies of the module, each with other rows."""
+        return max(1, self.size // (self.shard * self.tensor * self.pipeline))
+
+    def check(self, size: int) -> None:
+        """Raise unless `size` processes can train so.
+
+        Raises:
+            Invalid: The parts do not divide them.
+        """
+        parts = self.shard * self.tensor * self.pipeline
+        if size % parts:
+            said = f"shard={self.shard} x tensor={self.tensor} x pipeline={self.pipeline}"
+            raise Invalid(f"{size} processes cannot be {said}.", fix=f"use a multiple of {parts} processes.")
+
+    def shown(self) -> str:
+        """Return what differs from the usual, as `processes=4, shard=2`."""
+        given = {
+            each.name: getattr(self, each.name) for each in fields(self) if each.default != getattr(self, each.name)
+        }
+        return ", ".join(f"{name}={value}" for name, value in given.items())

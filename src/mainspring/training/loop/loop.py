@@ -1,0 +1,324 @@
+"""A training and its position: its steps, its validation, its checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable
+from contextlib import nullcontext
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+from mainspring.core.errors import MainspringError
+from mainspring.training.loop.batches import Rows
+from mainspring.training.loop.checkpoints import (
+    Checkpoint,
+    generator_states,
+    restore_generators,
+    seed_generators,
+)
+from mainspring.training.loop.parallel import Alone, Parallel
+from mainspring.training.loop.signals import Interrupted
+from mainspring.training.loop.stopping import EarlyStopping
+from mainspring.training.loop.tensors import import_torch, packed, take_apart, unpacked, weights_digest
+from mainspring.training.loop.writing import Keeping
+
+if TYPE_CHECKING:
+    from mainspring.training.runs.run import Run
+
+_LOOK_EVERY = 32  # steps between two checks of the loss, where a check waits for the accelerator
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # address of a function in a module's text
+
+
+class Loop:
+    """A training and its position."""
+
+    validation: Rows | None = None
+    metric: Callable[[Any, Any], Any] | None = None
+    stopping: EarlyStopping | None = None
+    schedule: Any = None
+    schedule_per = "step"
+    clip_norm: float | None = None
+    amp = False
+    accumulate = 1
+    seed = 0
+    run: Run | None = None
+    log_every = 50
+    progress: Callable[[str, float], None] | None = None
+    keeping: Keeping | None = None
+
+    def __init__(self, module: Any, rows: Rows, loss: Any, optimiser: Any, epochs: int, batch_size: int) -> None:
+        self.torch = import_torch()
+        self.module, self.rows, self.loss, self.optimiser = module, rows, loss, optimiser
+        self.epochs, self.batch_size = epochs, batch_size
+        self.parameters = [each for group in optimiser.param_groups for each in group["params"]]
+        self.device = next((each.device for each in module.parameters()), self.torch.device("cpu"))
+        named = dict(module.named_parameters(remove_duplicate=False))
+        self.frozen = {name: weights for name, weights in named.items() if not weights.requires_grad}
+        self.batches = math.ceil(len(rows) / batch_size)
+        self.parallel: Parallel = Alone()
+        self.noted: list[int] = []
+        self.step = self.epoch = self.batch = 0  # completed; `batch` counts within the current epoch
+        self.finished = False
+        self.score: float | None = None
+        self.best: dict[str, Any] | None = None
+        self._losses: list[Any] = []  # not yet checked
+
+    def fingerprint(self) -> str:
+        """Return a digest that identifies this training: module, rows, settings and frozen weights, but not those
+        that are trained, nor the number of epochs.
+
+        Raises:
+            Invalid: The optimiser or the schedule has state that a checkpoint cannot store.
+        """
+        shapes = [
+            (name, str(parameter.dtype), list(parameter.shape)) for name, parameter in self.module.named_parameters()
+        ]
+        loss = getattr(self.loss, "__qualname__", type(self.loss).__qualname__)
+        states = [None if stateful is None else (type(stateful).__qualname__, take_apart(stateful.state_dict())[0])
+                for stateful in (self.optimiser, self.schedule)]  # fmt: skip
+        stopping = self.stopping and (self.stopping.patience, self.stopping.min_delta, self.stopping.mode)
+        settings = (self.schedule_per, self.clip_norm, self.amp, self.seed, self.batch_size, stopping,
+                    *((self.accumulate,) if self.accumulate > 1 else ()))  # fmt: skip
+        rows = (self.rows.digest(), self.validation.digest() if self.validation else None)
+        frozen = (weights_digest(self.frozen),) if self.frozen else ()
+        text = "\0".join(map(repr, (self.module, shapes, loss, *states, *settings, *rows, *frozen)))
+        return hashlib.sha256(_ADDRESS.sub("", text).encode()).hexdigest()
+
+    def begin(self) -> None:
+        """Resume from the newest checkpoint of an unfinished training, or seed the generators."""
+        checkpoint = self._resumed()
+        if checkpoint is None:
+            seed_generators(self.seed, self.parallel.world.rank)
+            return
+        state = checkpoint.state
+        self._restore(state["module"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        if self.stopping is not None:
+            self.stopping.restore(state["stopping"])
+        self.step, self.epoch, self.batch = checkpoint.step, state["epoch"], state["batch"]
+        self.best, self.score = state["best"], checkpoint.score
+        rank, before = self.parallel.world.rank, [state["generators"], *state.get("other_ranks", ())]
+        if rank < len(before):
+            restore_generators(before[rank])
+        else:  # a process more than before
+            seed_generators(self.seed + checkpoint.step, rank)
+        if self.keeping is not None:
+            self.keeping.found(checkpoint.step)
+        self._tell(f"resumes from step {checkpoint.step}")
+
+    def _resumed(self) -> Checkpoint | None:
+        """Return the checkpoint to continue from, the same on every rank: the first one chooses."""
+        if self.keeping is None:
+            return None
+        world, checkpoints = self.parallel.world, self.keeping.checkpoints
+        found = checkpoints.newest() if world.first else None
+        if found is not None and found.state["finished"]:
+            checkpoints.clear()
+            found = None
+        step = world.gather(None if found is None else found.step)[0]
+        return found if world.first or step is None else checkpoints.read(step)
+
+    def go(self) -> None:
+        """Train until the last epoch, or until early stopping."""
+        stop = self.stopping is not None and self.stopping.rounds - self.stopping.best_round >= self.stopping.patience
+        while self.epoch < self.epochs and not stop:
+            self.module.train()
+            order = self.rows.order(self.seed, self.epoch).split(self.batch_size)
+            for numbers in order[self.batch :]:
+                self._train(numbers)
+                self.batch += 1
+                if self.batch < self.batches:
+                    self._after_step()
+            self._look()
+            stop = self._validate()
+            self.epoch, self.batch = self.epoch + 1, 0
+            if self.schedule is not None and self.schedule_per == "epoch":
+                needs_score = type(self.schedule).__name__ == "ReduceLROnPlateau"
+                self.schedule.step(*([self.score] if needs_score else []))
+            if self.epoch < self.epochs and not stop:
+                self._after_step()
+        signal = self.parallel.settle(self._signal)
+        if signal:
+            self._interrupted(signal)
+        self.finished = True
+        if self.stopping is not None and self.best is not None:
+            self._restore(self.best)
+        if self.keeping is not None:
+            self._checkpoint(self.keeping, wait=True)
+
+    def _train(self, numbers: Any) -> None:
+        self.step += 1
+        try:
+            self.optimiser.zero_grad(set_to_none=True)  # frees memory before the batch is loaded
+            loss = self._gradients(numbers)
+            if self.clip_norm is not None:
+                self.torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+            self.optimiser.step()
+        except (RuntimeError, MemoryError) as error:
+            raise self._explained(error) from error
+        if self.schedule is not None and self.schedule_per == "step":
+            self.schedule.step()
+        if self.step % self.log_every == 0 and (self.run is not None or self.parallel.world.size > 1):
+            self._look()
+            value = float(self.parallel.total(loss))
+            self._log({"loss": value, "lr": self.optimiser.param_groups[0]["lr"]})
+
+    def _gradients(self, numbers: Any) -> Any:
+        """Set the gradients to those of a batch; return this rank's share of its loss."""
+        own = self.parallel.share(numbers)
+        parts = own.tensor_split(self.accumulate) if self.accumulate > 1 else (own,)
+        whole: Any = 0.0
+        for place, part in enumerate(parts, start=1):
+            weight = len(part) / len(numbers)
+            inputs, targets = self.rows.batch(part if weight else numbers[:1], self.device)
+            loss = self.parallel.compute(inputs, targets, self._loss, weight=weight, last=place == len(parts))
+            whole = whole + loss * weight
+        return whole
+
+    def _loss(self, outputs: Any, targets: Any) -> Any:
+        value = self.loss(outputs, targets)
+        self._note(value)  # before the step, while the weights are still finite
+        return value
+
+    def _log(self, values: dict[str, float]) -> None:
+        if self.run is not None and self.parallel.world.first:
+            self.run.log_metrics(values, self.step)
+
+    def _explained(self, error: Exception) -> Exception:
+        """Return the error to raise: a `MainspringError` if memory ran out, else the error itself."""
+        if not _out_of_memory(error):
+            return error
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return MainspringError(
+            f"Out of memory at step {self.step} with {self.batch_size} rows a batch: {said}.{self._kept()}",
+            fix=f"use batch_size={max(1, self.batch_size // 2)}, or a smaller module.",
+        )
+
+    def autocast(self) -> Any:
+        """Return the context of a forward pass: mixed precision, or nothing."""
+        if not self.amp:
+            return nullcontext()
+        return self.torch.autocast(self.device.type, dtype=self.torch.bfloat16)
+
+    def _note(self, loss: Any) -> None:
+        if self.device.type == "cpu":
+            self._check(loss.item(), self.step)
+            return
+        self._losses.append(loss.detach())
+        if len(self._losses) >= _LOOK_EVERY:
+            self._look()
+
+    def _look(self) -> None:
+        """Raise if a loss since the last check is not finite."""
+        if self._losses:
+            values = self.torch.stack(self._losses).tolist()
+            self._losses = []
+            for number, value in enumerate(values, start=self.step - len(values) + 1):
+                self._check(value, number)
+
+    def _check(self, loss: float, step: int) -> None:
+        if not math.isfinite(loss):
+            raise self._diverged(f"The loss is {loss} at step {step} (epoch {self.epoch + 1})")
+
+    def _validate(self) -> bool:
+        if self.validation is None:
+            return False
+        self.module.eval()
+        outputs, targets = [], []
+        try:
+            with self.torch.no_grad(), self.autocast():
+                own = self.parallel.share(self.torch.arange(len(self.validation)))
+                for numbers in own.split(self.batch_size):
+                    inputs, wanted = self.validation.batch(numbers, self.device)
+                    outputs.append(self.module(*inputs))
+                    targets.append(wanted)
+                every = self.parallel.gathered(self.torch.cat(outputs)), self.parallel.gathered(self.torch.cat(targets))
+                found = (self.metric or self.loss)(*every)
+        except (RuntimeError, MemoryError) as error:
+            raise self._explained(error) from error
+        value = float(found)
+        if not math.isfinite(value):
+            raise self._diverged(f"The validation is {value} after step {self.step} (epoch {self.epoch + 1})")
+        self._log({"validation": value})
+        self._tell(f"epoch {self.epoch + 1} of {self.epochs}, validation {value:.6g}")
+        self.score = -value if self.stopping is not None and self.stopping.mode == "max" else value
+        if self.stopping is None:
+            return False
+        if self.stopping.is_better(value):
+            self.best = deepcopy(self._trained())
+        return self.stopping.update(value)
+
+    @property
+    def _signal(self) -> int:
+        return self.noted[0] if self.noted else 0
+
+    def _after_step(self) -> None:
+        wanted = self.keeping is not None and self.parallel.world.first and self.keeping.due(self.step)
+        signal, due = self.parallel.vote(self._signal, wanted)
+        if signal:
+            self._interrupted(signal)
+        if due and self.keeping is not None:
+            self._checkpoint(self.keeping)
+
+    def _interrupted(self, signal: int) -> None:
+        self._look()
+        said = "no checkpoints were asked for"
+        if self.keeping is not None:
+            said = "the checkpoint of this step was not written"
+            kept = self.parallel.world.gather(self.keeping.has(self.step))[0]
+            if kept or self._checkpoint(self.keeping, wait=True):
+                said = f"the checkpoint {self.keeping.checkpoints.path(self.step)} is written"
+        if self.run is not None:
+            self.run.flush()
+        raise Interrupted(signal, f"Training was stopped by a signal after step {self.step}; {said}.")
+
+    def _checkpoint(self, keeping: Keeping, *, wait: bool = False) -> bool:
+        self._look()
+        finite = [self.torch.isfinite(each).all().to(self.device) for each in self.parameters]
+        if finite and not bool(self.torch.stack(finite).all()):
+            raise self._diverged(f"The weights are no longer finite after step {self.step} (epoch {self.epoch + 1})")
+        generators = [unpacked(each) for each in self.parallel.world.gather_bytes(packed(generator_states()))]
+        state = {
+            "module": self._trained(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "stopping": None if self.stopping is None else self.stopping.state(),
+            "best": self.best,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "finished": self.finished,
+            "generators": generators[0],
+            "other_ranks": generators[1:],
+        }
+        if not self.parallel.world.first:
+            return True
+        return keeping.keep(Checkpoint(self.step, state, self.score), wait=wait)
+
+    def _trained(self) -> dict[str, Any]:
+        """Return the module's state without the frozen weights, which stay as they are."""
+        return {name: value for name, value in self.module.state_dict().items() if name not in self.frozen}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.module.load_state_dict({**self.module.state_dict(), **state})
+
+    def _diverged(self, what: str) -> MainspringError:
+        return MainspringError(
+            f"{what}.{self._kept()}",
+            fix="use a lower learning rate or clip_norm=1.0, scale the inputs, and look for nulls among them.",
+        )
+
+    def _kept(self) -> str:
+        return self.keeping.said() if self.keeping is not None else ""
+
+    def _tell(self, what: str) -> None:
+        if self.progress is not None:
+            self.progress(what, min(1.0, (self.epoch + self.batch / self.batches) / self.epochs))
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

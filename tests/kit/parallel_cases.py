@@ -1,0 +1,133 @@
+"""Trainings that several processes do as one: run by test_parallel.py in each rank, not a test itself.
+
+`python parallel_cases.py RANKS FOLDER CASE...` trains each case and stores its weights and metrics in FOLDER. The last
+rank of `stopped` gets SIGTERM after a few steps, and `resumed` goes on from its checkpoint; that of `other` has other
+settings.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kit import ranks
+from mainspring.core.time import ManualClock
+from mainspring.registry.adapters.memory import MemoryTracking
+from mainspring.training.loop.fit import fit_torch
+from mainspring.training.loop.signals import Interrupted
+from mainspring.training.loop.stopping import EarlyStopping
+from mainspring.training.loop.world import World, launched
+from mainspring.training.runs.run import Run
+
+# In float64, so that what is left between two orders of a sum is far below any fault.
+DRAWN = torch.Generator().manual_seed(0)
+ROWS, IMAGES = (torch.randn(shape, generator=DRAWN).double() for shape in ((70, 6), (45, 1, 8, 8)))
+WORDS = torch.randint(0, 20, (50, 7), generator=DRAWN)
+TARGETS = (ROWS.sum(1, keepdim=True) > 0).double()
+
+
+def perceptron() -> Any:
+    return torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1), torch.nn.Sigmoid())
+
+
+def convolutional() -> Any:
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 3),
+        torch.nn.BatchNorm1d(3, momentum=None),
+    )  # fmt: skip
+
+
+class Transformer(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = torch.nn.Embedding(20, 16)
+        layer = torch.nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+        self.layers = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.last = torch.nn.Linear(16, 20)
+
+    def forward(self, words: Any) -> Any:
+        return self.last(self.layers(self.tokens(words))).transpose(1, 2)
+
+
+CASES: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
+    "perceptron": (perceptron, (ROWS, TARGETS), torch.nn.functional.binary_cross_entropy,
+                   {"clip_norm": 0.5, "validation": (ROWS[:33], TARGETS[:33]), "stopping": EarlyStopping(patience=5)}),
+    "convolutional": (convolutional, (IMAGES, torch.arange(45) % 3), torch.nn.functional.cross_entropy,
+                      {"batch_size": 14}),  # the last batch has three rows, fewer than four processes
+    "transformer": (Transformer, (WORDS, WORDS.roll(1, 1)), torch.nn.functional.cross_entropy, {}),
+    "accumulated": (perceptron, (ROWS, TARGETS), torch.nn.functional.binary_cross_entropy, {"accumulate": 3}),
+}  # fmt: skip
+
+
+def train(case: str, **settings: Any) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Return the weights of a trained case, and what its run holds."""
+    make, rows, loss, own = CASES[case]
+    torch.manual_seed(3)
+    module, tracking, clock = make().double(), MemoryTracking(), ManualClock(0)
+    run = Run(tracking, tracking.start(case, {}, 0), clock, seed=5)
+    # Some gradients are rounding alone, as of a bias before a normalisation: eps keeps Adam from scaling them up.
+    adam = torch.optim.Adam(module.parameters(), lr=0.05, eps=1e-2)
+    given = {"epochs": 3, "batch_size": 16, "log_every": 2, **own, **settings}
+    with run:
+        fit_torch(module, rows, loss, optimiser=adam, run=run, **given)
+    found = {name: [value for value, *_ in tracking.history(run.id, name)] for name in ("loss", "validation")}
+    return module.state_dict(), found
+
+
+class Stopping(torch.nn.Module):
+    """A network that stops its process at a forward pass, as an operator would, and drops units at random."""
+
+    def __init__(self, at: int | None) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Dropout(0.3), torch.nn.Linear(16, 1))
+        self.at = at
+
+    def forward(self, rows: Any) -> Any:
+        if self.at is not None and self.training:
+            self.at -= 1
+            if self.at == 0:
+                signal.raise_signal(signal.SIGTERM)
+        return self.layers(rows).sigmoid()
+
+    def __repr__(self) -> str:
+        return "Stopping()"
+
+
+def train_stopping(folder: Path, at: int | None, checkpoints: str = "checkpoints") -> tuple[dict[str, Any], int]:
+    """Return the weights, and the signal by which the training ended, or 0."""
+    torch.manual_seed(3)
+    module = Stopping(at).double()
+    adam = torch.optim.Adam(module.parameters(), lr=0.05)
+    ended = 0
+    try:
+        fit_torch(module, (ROWS, TARGETS), torch.nn.functional.binary_cross_entropy, optimiser=adam, epochs=6,
+                  batch_size=16, seed=5, checkpoints=folder / checkpoints, checkpoint_every_steps=100)  # fmt: skip
+    except Interrupted as stopped:
+        ended = stopped.number
+    return module.state_dict(), ended
+
+
+def one(folder: Path, case: str, world: World) -> Any:
+    last = world.rank == world.size - 1
+    if case == "stopped":
+        return train_stopping(folder, 9 if last else None)
+    if case in ("resumed", "undisturbed"):
+        return train_stopping(folder, None, "checkpoints" if case == "resumed" else "others")
+    if case == "other":
+        return train("perceptron", batch_size=16 if last else 8)
+    return train(case)
+
+
+def main(folder: Path, names: list[str]) -> None:
+    for case in names:
+        world = launched()
+        torch.save(one(folder, case, world), folder / f"{case}-{world.rank}.pt")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    ranks.fork(int(sys.argv[1]), Path(sys.argv[2]), lambda: main(Path(sys.argv[2]), sys.argv[3:]))

@@ -11,6 +11,7 @@ from mainspring.console.answers import Answer, answers
 from mainspring.console.chains.figures import AnswerFigures
 from mainspring.console.chains.listing import SHOWN, chain_page, chain_rows, cost_of
 from mainspring.console.features.pages import Frame
+from mainspring.console.paging import Begin, paged
 from mainspring.console.permissions import seen
 from mainspring.console.render import page
 from mainspring.core.ids import check_id
@@ -26,9 +27,10 @@ def add_chain_pages(router: APIRouter, project: Project, frame: Frame) -> None:
         return {**frame(request), "section": "language models", "cost_of": cost_of, **content}
 
     @router.get("/answers")
-    def show_chains(request: Request) -> Response:
+    def show_chains(request: Request, begin: Begin = 0) -> Response:
         known = seen(request, project, Action.PREDICTION_READ, "endpoint", project.definitions.answers)
-        return page("chains.html", framed(request, rows=chain_rows(project, known)))
+        of = paged(sorted(known), begin)
+        return page("chains.html", framed(request, of=of, rows=chain_rows(project, of.rows)))
 
     @router.get("/answers/{name}")
     def show_chain(request: Request, name: str) -> Response:

@@ -19,7 +19,6 @@ from mainspring.operations.collection_monitoring import watched_collections
 from mainspring.operations.collections import (
     CollectionReport,
     collection_report,
-    collections,
     search_collection,
 )
 from mainspring.operations.ingest import WITHHELD
@@ -110,14 +109,11 @@ class Hits:
     problem: str = ""
 
 
-def collection_rows(project: Project, looking: Looking) -> list[CollectionRow]:
-    """Return all collections, by name."""
-    rows = []
-    for each in collections(project):
-        measured = _evaluations(project, looking, each.name) or ()
-        metric, recall = measured[0].evaluation.recall if measured else ("", None)
-        rows.append(CollectionRow(each, None if recall is None else (metric, recall)))
-    return rows
+def collection_row(project: Project, looking: Looking, name: str) -> CollectionRow:
+    """Return a collection as it is in the list."""
+    measured = _evaluations(project, looking, name) or ()
+    metric, recall = measured[0].evaluation.recall if measured else ("", None)
+    return CollectionRow(collection_report(project, name), None if recall is None else (metric, recall))
 
 
 def collection_page(

@@ -9,9 +9,10 @@ from fastapi.responses import Response
 
 from mainspring.console.answers import Answer, answers
 from mainspring.console.background_cache import Looking
-from mainspring.console.collections.listing import CollectionPage, Hits, collection_page, collection_rows, hits_of
+from mainspring.console.collections.listing import CollectionPage, Hits, collection_page, collection_row, hits_of
 from mainspring.console.features.pages import Frame
 from mainspring.console.guard import caller
+from mainspring.console.paging import Begin, paged
 from mainspring.console.permissions import may, seen
 from mainspring.console.render import page
 from mainspring.core.errors import Denied, MainspringError
@@ -39,10 +40,11 @@ def add_collection_pages(router: APIRouter, project: Project, looking: Looking, 
         return collection_page(project, looking, name, queries=rows, incidents=incidents)
 
     @router.get("/collections")
-    def show_collections(request: Request) -> Response:
-        rows = collection_rows(project, looking)
-        known = seen(request, project, Action.TABLE_READ, "table", rows, lambda each: each.collection.source)
-        return page("collections.html", framed(request, rows=known))
+    def show_collections(request: Request, begin: Begin = 0) -> Response:
+        declared = [each for _, each in sorted(project.definitions.collections.items())]
+        known = seen(request, project, Action.TABLE_READ, "table", declared, lambda each: each.source.name)
+        of = paged([*known], begin).made(lambda each: collection_row(project, looking, each.name))
+        return page("collections.html", framed(request, of=of))
 
     @router.get("/collections/{name}")
     def show_collection(request: Request, name: str) -> Response:

@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from mainspring.console.answers import Answer, Body, answers
 from mainspring.console.features.pages import Frame
 from mainspring.console.guard import caller, confirmed
+from mainspring.console.paging import Begin, paged
 from mainspring.console.render import page
 from mainspring.core.errors import NotFound
 from mainspring.core.ids import check_id
@@ -35,9 +36,9 @@ def add_held_call_pages(router: APIRouter, project: Project, frame: Frame) -> No
     """Add the routes under `/held-calls`."""
 
     @router.get("/held-calls")
-    def show_calls(request: Request) -> Response:
+    def show_calls(request: Request, begin: Begin = 0) -> Response:
         who = caller(request).principal
-        waiting = held_calls(project, principal=who)
+        waiting = paged(held_calls(project, principal=who), begin)
         decided = [each for each in held_calls(project, all_=True, principal=who) if each.status != "waiting"]
         content: dict[str, object] = {"waiting": waiting, "decided": decided[::-1][:_SHOWN], "states": STATES}
         content["arguments"] = arguments_of

@@ -10,6 +10,7 @@ import msgspec
 from markupsafe import Markup
 
 from mainspring.console.chains.figures import NEWEST, PROMPT, AnswerFigures, figures, grouped, is_answer
+from mainspring.console.paging import Paged, paged
 from mainspring.console.prompts.word_changes import changes, marked
 from mainspring.ledger.model import Prediction
 from mainspring.llm.answers.declaring import Answers
@@ -79,32 +80,40 @@ class PromptComparison:
 
 @dataclass(frozen=True, slots=True)
 class PromptPage:
-    """One prompt. `shown` is the newest version, with its messages; `comparison` of two, unless it has one alone."""
+    """One prompt. `shown` is the newest version, with its messages; `comparison` of two, unless it has one alone;
+    `numbers` are those of all versions."""
 
     name: str
     aliases: tuple[PromptAlias, ...]
-    versions: tuple[VersionRow, ...]
+    versions: Paged[VersionRow]
+    numbers: tuple[int, ...]
     shown: PromptVersion
     comparison: PromptComparison | None
 
 
-def prompt_rows(project: Project) -> list[PromptRow]:
-    """Return all prompts, by name."""
+def prompt_rows(project: Project, begin: int = 0) -> Paged[PromptRow]:
+    """Return a page of the prompts, by name."""
     chains = project.definitions.answers.values()
-    return [
-        PromptRow(each, tuple(project.prompts.aliases(each.name)), tuple(_of_prompt(chains, each.name)))
-        for each in sorted(project.prompts.newest(), key=lambda each: each.name)
-    ]
+    newest = sorted(project.prompts.newest(), key=lambda each: each.name)
+    return paged(newest, begin).made(
+        lambda each: PromptRow(each, tuple(project.prompts.aliases(each.name)), tuple(_of_prompt(chains, each.name)))
+    )
 
 
 def prompt_page(
-    project: Project, name: str, before: int | None = None, after: int | None = None, chains: Iterable[str] = ()
+    project: Project,
+    name: str,
+    before: int | None = None,
+    after: int | None = None,
+    chains: Iterable[str] = (),
+    begin: int = 0,
 ) -> PromptPage:
     """Return the page of a prompt.
 
     Args:
         before, after: The versions that are compared; by default the last two.
         chains: Chains of answers whose answers are counted.
+        begin: Place of the first version in the table.
 
     Raises:
         NotFound: There is no such prompt, or no such version.
@@ -113,15 +122,14 @@ def prompt_page(
     versions, aliases = project.prompts.all(name), project.prompts.aliases(name)
     made = [each for chain in chains for each in _answers(project, chain)]
     by_digest = grouped(made, lambda each: str(each.features.get(PROMPT, "")))
-    rows = tuple(
-        VersionRow(
+    rows = paged(versions, begin).made(
+        lambda each: VersionRow(
             each,
             tuple(alias for alias in aliases if alias.version == each.version),
             tuple(alias for alias in aliases if alias.canary == each.version),
             tuple(_of_digest(project.definitions.answers.values(), each)),
             figures(by_digest.get(each.digest, ())),
         )
-        for each in versions
     )
     comparison = None
     if len(versions) > 1 or before is not None or after is not None:
@@ -129,7 +137,7 @@ def prompt_page(
             prompt_version(project, f"{name}:{shown.version - 1 if before is None else before}"),
             shown if after is None else prompt_version(project, f"{name}:{after}"),
         )
-    return PromptPage(name, tuple(aliases), rows, shown, comparison)
+    return PromptPage(name, tuple(aliases), rows, tuple(each.version for each in versions), shown, comparison)
 
 
 def compared(before: PromptVersion, after: PromptVersion) -> PromptComparison:

@@ -9,6 +9,7 @@ from fastapi.responses import Response
 
 from mainspring.console.answers import Answer, answers
 from mainspring.console.features.pages import Frame
+from mainspring.console.paging import Begin
 from mainspring.console.permissions import seen
 from mainspring.console.prompts.listing import prompt_page, prompt_rows
 from mainspring.console.render import page
@@ -28,14 +29,16 @@ def add_prompt_pages(router: APIRouter, project: Project, frame: Frame) -> None:
         return {**frame(request), "section": "language models", **content}
 
     @router.get("/prompts")
-    def show_prompts(request: Request) -> Response:
-        return page("prompts.html", framed(request, rows=prompt_rows(project)))
+    def show_prompts(request: Request, begin: Begin = 0) -> Response:
+        return page("prompts.html", framed(request, of=prompt_rows(project, begin)))
 
     @router.get("/prompts/{name}")
-    def show_prompt(request: Request, name: str, before: Number = None, after: Number = None) -> Response:
+    def show_prompt(
+        request: Request, name: str, before: Number = None, after: Number = None, begin: Begin = 0
+    ) -> Response:
         chains = seen(request, project, Action.PREDICTION_READ, "endpoint", project.definitions.answers)
-        view = prompt_page(project, check_id(name, "prompt"), before, after, chains)
-        return page("prompt.html", framed(request, view=view))
+        view = prompt_page(project, check_id(name, "prompt"), before, after, chains, begin)
+        return page("prompt.html", framed(request, view=view, before=before, after=after))
 
 
 def add_prompt_api(router: APIRouter, project: Project) -> None:

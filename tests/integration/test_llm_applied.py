@@ -150,6 +150,9 @@ def test_a_key_that_is_mended_on_disk_is_used_without_a_restart(tmp_path: Path) 
                 if place:
                     write(wrong, anew=anew)
                 assert "status 401" in await asked(), wrong
+                for _ in range(6):  # until its circuit is open
+                    said = await asked()
+                assert "No upstream of the model takes requests now" in said, wrong
                 write("right", anew=not anew)
                 assert (await asked()).startswith("The train"), wrong
             write("")  # as in the middle of a change

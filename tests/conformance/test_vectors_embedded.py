@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import math
 import shutil
@@ -11,6 +12,7 @@ import stat
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +83,20 @@ def test_vectors_fill_the_pages_of_the_database(store: EmbeddedVectorStore, dime
     index.upsert(Entries([str(number) for number in range(count)], made_vectors(count, dimension)))
     index.close()
     assert index._file.path.stat().st_size < 4 * count * dimension * most + 200_000
+
+
+def test_places_that_a_filter_selected_are_freed_with_the_state_that_has_them(index: EmbeddedVectorIndex) -> None:
+    index.search(_queries()[:1], 5, where=col("part") < COUNT * 3 // 10)
+    (kept,) = [each.sample[0] for each in index._state().filters.values()]
+    selection = weakref.ref(kept)
+    gc.disable()  # which comes seldom in a process with many entries
+    try:
+        del kept
+        index.delete(["e1"])
+        index.count()
+        assert selection() is None
+    finally:
+        gc.enable()
 
 
 def test_a_write_changes_what_a_filter_passes_in_the_graph(index: EmbeddedVectorIndex) -> None:

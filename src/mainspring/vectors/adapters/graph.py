@@ -6,7 +6,7 @@ import hashlib
 import mmap
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -79,10 +79,12 @@ class Selection:
     def __init__(self, mask: Mask) -> None:
         self._bits = np.packbits(mask, bitorder="little")
         self._selector = faiss.IDSelectorBitmap(self._bits)
-        self.parameters = lru_cache(maxsize=16)(self._parameters)
+        # Of no method of its own: a selection is freed with the state that has it, and waits for no collector.
+        self.parameters = lru_cache(maxsize=16)(partial(_parameters_of, self._selector))
 
-    def _parameters(self, visits: int) -> Any:
-        return faiss.SearchParametersHNSW(efSearch=visits, sel=self._selector)
+
+def _parameters_of(selector: Any, visits: int) -> Any:
+    return faiss.SearchParametersHNSW(efSearch=visits, sel=selector)
 
 
 @lru_cache(maxsize=256)

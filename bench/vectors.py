@@ -1,11 +1,11 @@
 """How fast is search in an embedded index of vectors, at which recall, beside FAISS alone and other stores?
 
 Clustered vectors of length 1 with a whole number each, asked for the ten nearest by cosine: of all, one query at a
-time and 100 at once, and of those whose number is below a bound (0.1 % to 50 % of them). Each side tries several
-efforts; compared is the cheapest with a recall of at least 0.95, or else the best. The fastest of some passes counts.
-Times are of the processor, a server's included; ours is the port's `search` with its checks, ids and similarities in
-float64. Memory is that of a process that opens the index and searches, ours and FAISS's; of a peer, of the one that
-made it too.
+time and 100 at once, and of those whose number is below a bound (0.1 % to 50 % of them; 10 % also 100 at once). Each
+side tries several efforts; compared is the least with a recall of at least 0.95, or else the best run. The fastest of
+some passes counts. Times are of the processor, a server's included; ours is the port's `search` with its checks, ids
+and similarities in float64. Memory is that of a process that opens the index and searches, ours and FAISS's; of a peer,
+of the one that made it too.
 
 The floor is FAISS alone with a graph of the same parameters, and with a filter that is ready as a bitmap of places; its
 filtered recall is in the notes. Peers run in environments of their own: `python bench/peers.py usearch lancedb qdrant
@@ -37,7 +37,7 @@ from mainspring.core.schema import DType
 from mainspring.vectors.adapters.embedded import APPROXIMATE_ABOVE, EmbeddedVectorStore
 from mainspring.vectors.model import Entries, IndexSpec
 from report import Case, report
-from vectors_side import MANY, K, Store, measured
+from vectors_side import MANY, MANY_BOUND, MANY_PASSING, K, Store, measured
 
 sys.path.insert(0, str(ROOT / "tests"))  # where servers are started
 from kit.milvus_server import MilvusServer
@@ -97,7 +97,7 @@ def truths(vectors: Any, queries: Any, parts: Any) -> dict[str, list[Any]]:
         rows = np.arange(len(vectors)) if bound is None else np.flatnonzero(parts < bound)
         scores = queries @ vectors[rows].T
         found[str(bound)] = [rows[np.argsort(-each)[:K]] for each in scores]
-    return {"None": found["None"], MANY: found["None"], **found}
+    return {"None": found["None"], MANY: found["None"], **found, MANY_PASSING: found[str(MANY_BOUND)]}
 
 
 def ours(vectors: Any, queries: Any, parts: Any, folder: Path) -> dict[str, Any]:
@@ -117,14 +117,15 @@ def ours(vectors: Any, queries: Any, parts: Any, folder: Path) -> dict[str, Any]
     index._above = above
     index.compact()
     answer: dict[str, Any] = {"build_s": time.process_time() - begun, "stored_mb": index.size_bytes() / 1e6}
-    index.close()
+    index.search(queries[:1], K)
     wheres = {None: None, **{bound: col("part") < bound for bound in BOUNDS}}
     answer |= measured(
         Store(
             lambda query, visits, bound: index.search(query[None], K, where=wheres[bound], effort=visits / 64)[0],
             lambda hits: [int(hit.id) for hit in hits],
             index.size_bytes,
-            lambda some, visits: index.search(some, K, effort=visits / 64),
+            lambda some, visits, bound: index.search(some, K, where=wheres[bound], effort=visits / 64),
+            many_filters=True,
         ),
         queries,
         BOUNDS,
@@ -180,12 +181,12 @@ def _run(kind: str, data: Path, folder: Path, environment: dict[str, str]) -> di
 
 
 def best(answer: Any, bound: str, truth: Sequence[Any], least: float) -> tuple[float, float] | None:
-    """Return recall and queries a second of the cheapest run with at least a recall, else of that with the best."""
+    """Return recall and queries a second of the least effort that has a recall, else of the run with the best."""
     if isinstance(answer, str) or bound not in answer:
         return None
     runs = [(recall(run["found"], truth[: len(run["found"])]), run["per_s"]) for run in answer[bound]]
     good = [run for run in runs if run[0] >= least]
-    return max(good, key=lambda run: run[1]) if good else max(runs)
+    return good[0] if good else max(runs)
 
 
 def cases(answers: dict[str, Any], truth: dict[str, list[Any]], count: int, least: float) -> list[Case]:
@@ -193,7 +194,9 @@ def cases(answers: dict[str, Any], truth: dict[str, list[Any]], count: int, leas
     peers = [kind for kind in answers if kind not in ("ours", "faiss")]
     found = []
     for bound, wanted in truth.items():
-        names = {"None": "all", MANY: "all, 100 at once"}
+        names = {
+            "None": "all", MANY: "all, 100 at once", MANY_PASSING: f"{MANY_BOUND / PARTS:.1%} pass, 100 at once",
+        }  # fmt: skip
         name = names.get(bound) or f"{int(bound) / PARTS:.1%} pass"
         reached = {kind: best(answer, bound, wanted, least) for kind, answer in answers.items()}
         notes = {

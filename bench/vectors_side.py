@@ -19,7 +19,8 @@ import numpy as np
 
 LINKS, BUILD_EFFORT, K = 16, 80, 10
 VISITS = (16, 24, 32, 48, 64, 96, 128, 192, 256)  # of a graph
-MANY, AT_ONCE = "many", 100
+MANY, MANY_PASSING, AT_ONCE = "many", "many passing", 100
+MANY_BOUND = 100  # of their filter
 PASSES, ENOUGH_S = 5, 1.0  # the fastest pass counts; no other begins after so many seconds
 FEW, SLOW_S = 20, 0.002  # queries of a system where one takes so long
 
@@ -32,7 +33,8 @@ class Store:
         search: Query, visits in the graph, bound of `part` or `None` -> what was found.
         places: What a search found -> places of the vectors.
         size: Return the bytes on the disk.
-        many: Queries, visits -> what was found for each; `None` if it takes one query at a time.
+        many: Queries, visits, bound -> what was found for each; `None` if it takes one query at a time.
+        many_filters: False if many queries take no bound.
         filters: False if it takes no bound.
         exact: True if it compares every vector, so that visits make no difference.
         server: Process that works for it.
@@ -41,7 +43,8 @@ class Store:
     search: Callable[[Any, int, int | None], Any]
     places: Callable[[Any], list[int]]
     size: Callable[[], int]
-    many: Callable[[Any, int], Sequence[Any]] | None = None
+    many: Callable[[Any, int, int | None], Sequence[Any]] | None = None
+    many_filters: bool = False
     filters: bool = True
     exact: bool = False
     server: int | None = None
@@ -66,17 +69,17 @@ def faiss_raw(vectors: Any, parts: Any, folder: Path) -> Store:
     faiss.write_index(index, str(folder / "i.faiss"))
     bits = {bound: np.packbits(parts < bound, bitorder="little") for bound in (1, 10, 100, 500)}
 
-    def search(query: Any, visits: int, bound: int | None) -> Any:
+    def many(queries: Any, visits: int, bound: int | None) -> Sequence[Any]:
         parameters = faiss.SearchParametersHNSW(efSearch=visits)
         if bound is not None:
             parameters.sel = faiss.IDSelectorBitmap(bits[bound])
-        return index.search(query[None], K, params=parameters)[1]
-
-    def many(queries: Any, visits: int) -> Sequence[Any]:
-        found: Sequence[Any] = index.search(queries, K, params=faiss.SearchParametersHNSW(efSearch=visits))[1]
+        found: Sequence[Any] = index.search(queries, K, params=parameters)[1]
         return found
 
-    return Store(search, listed, lambda: size_of(folder), many)
+    return Store(
+        lambda query, visits, bound: many(query[None], visits, bound), listed, lambda: size_of(folder), many,
+        many_filters=True,
+    )  # fmt: skip
 
 
 def usearch(vectors: Any, _: Any, folder: Path) -> Store:
@@ -90,7 +93,7 @@ def usearch(vectors: Any, _: Any, folder: Path) -> Store:
         index.expansion_search = visits
         return index.search(query, K, threads=1).keys
 
-    def many(queries: Any, visits: int) -> Sequence[Any]:
+    def many(queries: Any, visits: int, _: int | None) -> Sequence[Any]:
         index.expansion_search = visits
         found: Sequence[Any] = index.search(queries, K, threads=1).keys
         return found
@@ -135,7 +138,7 @@ def qdrant(vectors: Any, parts: Any, folder: Path) -> Store:
         where = None if bound is None else words.Filter(must=[condition])
         return client.query_points("i", query=query.tolist(), limit=K, query_filter=where).points
 
-    def many(queries: Any, _: int) -> Sequence[Any]:
+    def many(queries: Any, _: int, __: int | None) -> Sequence[Any]:
         asked = [words.QueryRequest(query=query, limit=K) for query in queries.tolist()]
         return [each.points for each in client.query_batch_points("i", asked)]
 
@@ -157,7 +160,7 @@ def milvus_lite(vectors: Any, parts: Any, folder: Path) -> Store:
         where = "" if bound is None else f"part < {bound}"
         return client.search("i", [query], filter=where, limit=K, search_params={"params": {"ef": visits}})[0]
 
-    def many(queries: Any, visits: int) -> Sequence[Any]:
+    def many(queries: Any, visits: int, _: int | None) -> Sequence[Any]:
         found: Sequence[Any] = client.search("i", list(queries), limit=K, search_params={"params": {"ef": visits}})
         return found
 
@@ -308,7 +311,10 @@ def measured(store: Store, queries: Any, bounds: Sequence[int]) -> dict[str, Any
         answer[str(bound)] = runs(lambda visits, bound=bound: [store.search(each, visits, bound) for each in queries])
     if (many := store.many) is not None:
         some = [queries[start : start + AT_ONCE] for start in range(0, len(queries), AT_ONCE)]
-        answer[MANY] = runs(lambda visits: [found for each in some for found in many(each, visits)])
+        for name, bound in ((MANY, None), *(((MANY_PASSING, MANY_BOUND),) if store.many_filters else ())):
+            answer[name] = runs(
+                lambda visits, bound=bound: [hits for each in some for hits in many(each, visits, bound)]
+            )
     return answer
 
 

@@ -222,6 +222,8 @@ def cases(answers: dict[str, Any], truth: dict[str, list[Any]], count: int, leas
 
 
 def main() -> None:
+    if os.environ.get("OMP_NUM_THREADS") != "1":  # which NumPy reads when it is imported: each side has one thread
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OMP_NUM_THREADS": "1"})
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--queries", type=int, default=200)

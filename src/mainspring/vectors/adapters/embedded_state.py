@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 _KEPT_FILTERS = 32
 _VISITS = 64  # of a search in the graph, at least
 _SPARE = 3  # deviations of the number that pass, of so many as the graph is asked for, between its mean and `k`
-# Cost of a visit in the graph, in rows of an exact search for one query; cost of a row for each query after the first.
-_VISIT_COST, _NEXT_QUERY = 16, 0.1
+# Cost of a visit in the graph, in rows of an exact search; what several queries save by sharing the reading of rows:
+# more where the processor is idle, nothing where threads of the matrix product wait for each other on one that is busy.
+_VISIT_COST, _SHARED = 16, 2
 _MORE = 4  # times as many of the nearest are asked for where too few pass,
 _WIDER = 2  # with so many visits for each: the farther are missed more often
 _RANKED_AT_ONCE, _LOADED_AT_ONCE = 20_000, 10_000
@@ -192,7 +193,7 @@ class State:
         passing, everything = chosen.in_graph, self.indexed
         reach = times * _enough(k, passing / everything) * (1 if times == 1 else _WIDER)
         visits = max(k, math.ceil(max(_VISITS, reach) * effort))
-        if passing * (_NEXT_QUERY + (1 - _NEXT_QUERY) / len(queries)) <= _VISIT_COST * max(reach, visits):
+        if passing <= _VISIT_COST * min(len(queries), _SHARED) * max(reach, visits):
             return self._exactly(graph, queries, k, chosen)
         selection, share = chosen.sample
         found = graph.search(queries, math.ceil(times * _enough(k, share)), visits, selection)

@@ -14,7 +14,7 @@ import numpy as np
 from mainspring.core.errors import NotFound
 from mainspring.core.time import DAY, HOUR, format_duration
 from mainspring.data import duck
-from mainspring.data.model import VISIBLE_AT
+from mainspring.data.model import EVALUATIONS_PREFIX, VISIBLE_AT
 from mainspring.ledger.model import Prediction
 from mainspring.llm.search_log import NEAREST
 from mainspring.monitoring.channels.logged_days import Words, judge_days
@@ -69,6 +69,7 @@ class KeptCollection:
         searches, added: Days of searches, and of the chunks that were made on them.
         behind: Version of the source that the collection was built from, and the instant since when it has been seen
             to be behind; `None` while it is not.
+        recall: What its judgement is of, and the judgement.
     """
 
     index: str = ""
@@ -76,6 +77,7 @@ class KeptCollection:
     searches: KeptDays = field(default_factory=KeptDays)
     added: KeptDays = field(default_factory=KeptDays)
     behind: tuple[int, int] | None = None
+    recall: tuple[object, list[Judged]] | None = None
 
 
 def watched_collections(project: Project) -> dict[str, Monitor]:
@@ -169,7 +171,7 @@ def _read_added(project: Project, declared: Collection, build: Build, kept: Kept
             kept.added.days[day] = {ADDED: [str(cell + 1) for cell in found.tolist()]}
 
 
-def recall_judged(project: Project, name: str, now: int) -> list[Judged]:
+def recall_judged(project: Project, name: str, kept: KeptCollection, now: int) -> list[Judged]:
     """Return the judgement of recall on the complete days of the last eight: of a day, by the newest evaluation until
     its end, beside the oldest of the four weeks before that, of the queries that both answered.
 
@@ -179,20 +181,23 @@ def recall_judged(project: Project, name: str, now: int) -> list[Judged]:
     build = project.builds.get(name)
     if declared.evaluation is None or build is None:
         return []
+    version, table, until = version_of(build, declared.mode), f"{EVALUATIONS_PREFIX}{name}", now // DAY * DAY
+    if kept.recall is not None and kept.recall[0] == (until, version, project.lake.version(table), monitor.recall):
+        return kept.recall[1]
     stored = evaluations(project, name, declared.evaluation.name)
-    version = version_of(build, declared.mode)
     measured = [each for each in stored if each.evaluation.recall[0]]
-    if not measured or (measured[0].version != version and measured[0].measured_at <= now - DAY):
+    if not measured or (measured[0].version != version and measured[0].measured_at < until):
         evaluate_collection(project, name)
         stored = evaluations(project, name, declared.evaluation.name)
-    until = now // DAY * DAY
     windows, signals = list[tuple[int, int]](), list[Signal]()
     for day in range(until - JUDGED_US, until, DAY):
         found = _loss(name, stored, day, monitor.recall)
         if found is not None:
             windows.append((day, day + DAY))
             signals += found
-    return [Judged(name, HARM, tuple(windows), tuple(signals))]
+    judged = [Judged(name, HARM, tuple(windows), tuple(signals))]
+    kept.recall = (until, version, project.lake.version(table), monitor.recall), judged
+    return judged
 
 
 def _loss(name: str, stored: Sequence[StoredEvaluation], day: int, tolerance: float) -> list[Signal] | None:

@@ -159,6 +159,11 @@ def _searches(watch: Watch) -> list[Judged]:
     return searches_judged(watch.project, watch.endpoint, kept.collection, watch.now, heard)
 
 
+def _recall(watch: Watch) -> list[Judged]:
+    kept = watch.kept.setdefault(watch.endpoint, Kept())
+    return recall_judged(watch.project, watch.endpoint, kept.collection, watch.now)
+
+
 def _freshness(watch: Watch) -> list[Judged]:
     kept = watch.kept.setdefault(watch.endpoint, Kept())
     return freshness_judged(watch.project, watch.endpoint, kept.collection, watch.now)
@@ -178,7 +183,7 @@ OF_ANSWERS: Mapping[str, Channel] = {"silence": _silence, "answers": _answers}  
 OF_COLLECTIONS: Mapping[str, Channel] = {  # likewise, of collections that have a monitor
     "silence": _silence_of_searches,
     "searches": _searches,
-    "recall": lambda watch: recall_judged(watch.project, watch.endpoint, watch.now),
+    "recall": _recall,
     "freshness": _freshness,
 }
 

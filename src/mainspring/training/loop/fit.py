@@ -116,8 +116,8 @@ def fit_torch(
             if world.first:
                 stack.enter_context(loop.keeping.open())
         loop.noted = stack.enter_context(signals_noted())
+        loop.train(stack.enter_context(loop.parallel.training(module, optimiser, loop.autocast)))
         loop.begin()
-        stack.enter_context(loop.parallel.training(module, loop.autocast))
         loop.go()
     if loop.noted:
         raise Interrupted(loop.noted[0], f"Training was stopped by a signal after its last step, {loop.step}.")

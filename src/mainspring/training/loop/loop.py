@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from mainspring.training.loop.checkpoints import (
     restore_generators,
     seed_generators,
 )
-from mainspring.training.loop.parallel import Alone, Parallel
+from mainspring.training.loop.parallel import Alone, Parallel, Part
 from mainspring.training.loop.signals import Interrupted
 from mainspring.training.loop.stopping import EarlyStopping
 from mainspring.training.loop.tensors import import_torch, packed, take_apart, unpacked, weights_digest
@@ -86,15 +86,19 @@ class Loop:
         text = "\0".join(map(repr, (self.module, shapes, loss, *states, *settings, *rows, *frozen)))
         return hashlib.sha256(_ADDRESS.sub("", text).encode()).hexdigest()
 
+    def train(self, module: Any) -> None:
+        """Train this module, as the processes share it, in place of the one given; the optimiser has its parameters."""
+        self.module = module
+        self.parameters = [each for group in self.optimiser.param_groups for each in group["params"]]
+
     def begin(self) -> None:
         """Resume from the newest checkpoint of an unfinished training, or seed the generators."""
         checkpoint = self._resumed()
         if checkpoint is None:
-            seed_generators(self.seed, self.parallel.world.rank)
+            seed_generators(self.seed, self.parallel.stream)
             return
         state = checkpoint.state
-        self._restore(state["module"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.parallel.restore(self.module, self.optimiser, state)
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
         if self.stopping is not None:
@@ -105,7 +109,7 @@ class Loop:
         if rank < len(before):
             restore_generators(before[rank])
         else:  # a process more than before
-            seed_generators(self.seed + checkpoint.step, rank)
+            seed_generators(self.seed + checkpoint.step, self.parallel.stream)
         if self.keeping is not None:
             self.keeping.found(checkpoint.step)
         self._tell(f"resumes from step {checkpoint.step}")
@@ -146,7 +150,7 @@ class Loop:
             self._interrupted(signal)
         self.finished = True
         if self.stopping is not None and self.best is not None:
-            self._restore(self.best)
+            self.parallel.load(self.module, self.best)
         if self.keeping is not None:
             self._checkpoint(self.keeping, wait=True)
 
@@ -156,7 +160,7 @@ class Loop:
             self.optimiser.zero_grad(set_to_none=True)  # frees memory before the batch is loaded
             loss = self._gradients(numbers)
             if self.clip_norm is not None:
-                self.torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+                self.parallel.clip(self.parameters, self.clip_norm)
             self.optimiser.step()
         except (RuntimeError, MemoryError) as error:
             raise self._explained(error) from error
@@ -171,13 +175,13 @@ class Loop:
         """Set the gradients to those of a batch; return this rank's share of its loss."""
         own = self.parallel.share(numbers)
         parts = own.tensor_split(self.accumulate) if self.accumulate > 1 else (own,)
-        whole: Any = 0.0
-        for place, part in enumerate(parts, start=1):
-            weight = len(part) / len(numbers)
-            inputs, targets = self.rows.batch(part if weight else numbers[:1], self.device)
-            loss = self.parallel.compute(inputs, targets, self._loss, weight=weight, last=place == len(parts))
-            whole = whole + loss * weight
-        return whole
+        return self.parallel.gradients(self._parts(parts, numbers), len(parts), self._loss)
+
+    def _parts(self, parts: Iterable[Any], numbers: Any) -> Iterator[Part]:
+        """Load the parts of a batch, one after the other; one without rows has a row that does not count."""
+        for part in parts:
+            rows = self.rows.batch(part if len(part) else numbers[:1], self.device)
+            yield Part(*rows, weight=len(part) / len(numbers))
 
     def _loss(self, outputs: Any, targets: Any) -> Any:
         value = self.loss(outputs, targets)
@@ -231,13 +235,13 @@ class Loop:
         outputs, targets = [], []
         try:
             with self.torch.no_grad(), self.autocast():
-                own = self.parallel.share(self.torch.arange(len(self.validation)))
-                for numbers in own.split(self.batch_size):
-                    inputs, wanted = self.validation.batch(numbers, self.device)
-                    outputs.append(self.module(*inputs))
-                    targets.append(wanted)
-                every = self.parallel.gathered(self.torch.cat(outputs)), self.parallel.gathered(self.torch.cat(targets))
-                found = (self.metric or self.loss)(*every)
+                numbers = self.torch.arange(len(self.validation))
+                for batch in numbers.split(self.batch_size * self.parallel.world.size):
+                    own = self.parallel.share(batch)
+                    inputs, wanted = self.validation.batch(own if len(own) else batch[:1], self.device)
+                    outputs.append(self.parallel.gathered(self.parallel.outputs(inputs)[: len(own)]))
+                    targets.append(self.parallel.gathered(wanted[: len(own)]))
+                found = (self.metric or self.loss)(self.torch.cat(outputs), self.torch.cat(targets))
         except (RuntimeError, MemoryError) as error:
             raise self._explained(error) from error
         value = float(found)
@@ -283,11 +287,10 @@ class Loop:
             raise self._diverged(f"The weights are no longer finite after step {self.step} (epoch {self.epoch + 1})")
         generators = [unpacked(each) for each in self.parallel.world.gather_bytes(packed(generator_states()))]
         state = {
-            "module": self._trained(),
-            "optimiser": self.optimiser.state_dict(),
+            **self.parallel.state(self._trained(), self.optimiser),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "stopping": None if self.stopping is None else self.stopping.state(),
-            "best": self.best,
+            "best": None if self.best is None else self.parallel.whole(self.best),
             "epoch": self.epoch,
             "batch": self.batch,
             "finished": self.finished,
@@ -299,11 +302,8 @@ class Loop:
         return keeping.keep(Checkpoint(self.step, state, self.score), wait=wait)
 
     def _trained(self) -> dict[str, Any]:
-        """Return the module's state without the frozen weights, which stay as they are."""
-        return {name: value for name, value in self.module.state_dict().items() if name not in self.frozen}
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        self.module.load_state_dict({**self.module.state_dict(), **state})
+        """Return this rank's part of the module's state without the frozen weights, which stay as they are."""
+        return {name: each for name, each in self.parallel.weights(self.module).items() if name not in self.frozen}
 
     def _diverged(self, what: str) -> MainspringError:
         return MainspringError(

@@ -6,8 +6,9 @@ same sum in another order: weights are equal within rounding, and a training res
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mainspring.training.distribution import Distributed
@@ -17,6 +18,16 @@ from mainspring.training.loop.world import World
 
 Loss = Callable[[Any, Any], Any]
 Forward = Callable[[], AbstractContextManager[Any]]
+Weights = dict[str, Any]  # a module's state by name, as its `state_dict` has it
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of a batch that are computed at once."""
+
+    inputs: tuple[Any, ...]
+    targets: Any
+    weight: float  # share of the rows in those of the batch, over all ranks; 0 for a row that does not count
 
 
 class Parallel(Protocol):
@@ -24,8 +35,15 @@ class Parallel(Protocol):
 
     world: World
 
-    def training(self, module: Any, forward: Forward) -> Any:
-        """Return a context in which the module is trained: distributed inside, as it was after it.
+    @property
+    def stream(self) -> int:
+        """Number of this rank's random generators; ranks that compute the same have the same."""
+        ...
+
+    def training(self, module: Any, optimiser: Any, forward: Forward) -> AbstractContextManager[Any]:
+        """Return a context that yields the module to train: distributed inside; after it `module` has the weights.
+
+        The optimiser's parameters are those of the yielded module inside.
 
         Args:
             forward: Makes the context of a forward pass, such as mixed precision.
@@ -36,13 +54,46 @@ class Parallel(Protocol):
         """Return those rows of a batch, int64 of shape (rows,), that this rank computes; on some ranks none."""
         ...
 
-    def compute(self, inputs: tuple[Any, ...], targets: Any, loss: Loss, *, weight: float, last: bool) -> Any:
-        """Add the gradient of `weight * loss` to the parameters' gradients, and return the loss, shape ().
+    def gradients(self, parts: Iterable[Part], count: int, loss: Loss) -> Any:
+        """Add the gradient of a batch to the parameters' gradients, over all ranks.
 
         Args:
-            weight: Share of the rows in those of the batch, over all ranks; 0 for a row that does not count.
-            last: True for the last part of a batch: afterwards the gradients are those of all ranks.
+            parts: This rank's rows, in `count` parts, as many on every rank.
+
+        Returns:
+            This rank's share of the batch's loss, shape ().
         """
+        ...
+
+    def outputs(self, inputs: tuple[Any, ...]) -> Any:
+        """Return the module's outputs without gradients. Every rank calls it equally often."""
+        ...
+
+    def clip(self, parameters: list[Any], norm: float) -> None:
+        """Scale the gradients down to this norm (2-norm over all parameters of all ranks)."""
+        ...
+
+    def weights(self, module: Any) -> Weights:
+        """Return this rank's part of the weights and buffers, not copied."""
+        ...
+
+    def state(self, weights: Weights, optimiser: Any) -> dict[str, Any]:
+        """Return weights and optimiser state as one process has them, `{"module": ..., "optimiser": ...}`.
+
+        Every rank calls it; what it returns on another than the first may be incomplete.
+        """
+        ...
+
+    def whole(self, weights: Weights) -> Weights:
+        """Return weights that `weights` returned as one process has them. Every rank calls it."""
+        ...
+
+    def load(self, module: Any, weights: Weights) -> None:
+        """Set weights that `weights` or `whole` returned; those that are not named stay."""
+        ...
+
+    def restore(self, module: Any, optimiser: Any, state: dict[str, Any]) -> None:
+        """Set weights and optimiser state to a `state`, which may be that of another number of ranks."""
         ...
 
     def total(self, value: Any) -> Any:
@@ -65,7 +116,30 @@ class Parallel(Protocol):
         ...
 
 
-class Alone:
+class Whole:
+    """State of a process that has the whole module."""
+
+    def weights(self, module: Any) -> Weights:
+        return dict(module.state_dict())
+
+    def state(self, weights: Weights, optimiser: Any) -> dict[str, Any]:
+        return {"module": weights, "optimiser": optimiser.state_dict()}
+
+    def whole(self, weights: Weights) -> Weights:
+        return weights
+
+    def load(self, module: Any, weights: Weights) -> None:
+        module.load_state_dict({**module.state_dict(), **weights})
+
+    def restore(self, module: Any, optimiser: Any, state: dict[str, Any]) -> None:
+        self.load(module, state["module"])
+        optimiser.load_state_dict(state["optimiser"])
+
+    def clip(self, parameters: list[Any], norm: float) -> None:
+        import_torch().nn.utils.clip_grad_norm_(parameters, norm)
+
+
+class Alone(Whole):
     """One process."""
 
     def __init__(self) -> None:
@@ -73,19 +147,30 @@ class Alone:
         self._module: Any = None
         self._forward: Forward = nullcontext
 
+    @property
+    def stream(self) -> int:
+        return 0
+
     @contextmanager
-    def training(self, module: Any, forward: Forward) -> Iterator[None]:
+    def training(self, module: Any, optimiser: Any, forward: Forward) -> Iterator[Any]:  # noqa: ARG002
         self._module, self._forward = module, forward
-        yield
+        yield module
 
     def share(self, numbers: Any) -> Any:
         return numbers
 
-    def compute(self, inputs: tuple[Any, ...], targets: Any, loss: Loss, *, weight: float, last: bool) -> Any:  # noqa: ARG002
+    def gradients(self, parts: Iterable[Part], count: int, loss: Loss) -> Any:  # noqa: ARG002
+        whole: Any = 0.0
+        for part in parts:
+            with self._forward():
+                value = loss(self._module(*part.inputs), part.targets)
+            (value if part.weight == 1.0 else value * part.weight).backward()
+            whole = whole + value.detach() * part.weight
+        return whole
+
+    def outputs(self, inputs: tuple[Any, ...]) -> Any:
         with self._forward():
-            value = loss(self._module(*inputs), targets)
-        (value if weight == 1.0 else value * weight).backward()
-        return value.detach()
+            return self._module(*inputs)
 
     def total(self, value: Any) -> Any:
         return value
@@ -100,50 +185,13 @@ class Alone:
         return signal
 
 
-class Replicated:
-    """A copy of the module in each process, whose gradients are averaged (PyTorch's DistributedDataParallel).
-
-    Statistics of batch normalisation are those of the whole batch.
-    """
+class Voting:
+    """Votes between the ranks of a world."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self._torch = import_torch()
-        self._module: Any = None
-        self._forward: Forward = nullcontext
-        self._counting = Counting()
         self._votes: tuple[Any, Any] | None = None
-
-    @contextmanager
-    def training(self, module: Any, forward: Forward) -> Iterator[None]:
-        self._forward = forward
-        on = [self.world.local_rank] if self.world.device.type == "cuda" else None
-        wrapped = self._torch.nn.parallel.DistributedDataParallel
-        with ExitStack() as stack:
-            stack.enter_context(synchronised(module, self._counting))
-            if any(each.requires_grad for each in module.parameters()):
-                self._module = wrapped(module, on, broadcast_buffers=False, gradient_as_bucket_view=True)
-            yield
-        self._module = None
-
-    def share(self, numbers: Any) -> Any:
-        return self._torch.tensor_split(numbers, self.world.size)[self.world.rank]
-
-    def compute(self, inputs: tuple[Any, ...], targets: Any, loss: Loss, *, weight: float, last: bool) -> Any:
-        self._counting.rows = weight > 0
-        with nullcontext() if last else self._module.no_sync():
-            with self._forward():
-                value = loss(self._module(*inputs), targets)
-            (value * (weight * self.world.size)).backward()  # the average over ranks is then the sum of their shares
-        return value.detach()
-
-    def total(self, value: Any) -> Any:
-        summed = value.to(self.world.device, copy=True)
-        self._torch.distributed.all_reduce(summed)
-        return summed
-
-    def gathered(self, outputs: Any) -> Any:
-        return self._torch.cat(self.world.gather_tensors(outputs))
 
     def vote(self, signal: int, due: bool) -> tuple[int, bool]:
         before, self._votes = self._votes, self._cast(signal, due)
@@ -164,6 +212,63 @@ class Replicated:
         work.wait()
         signal, due = counts.tolist()
         return signal, bool(due)
+
+
+class Replicated(Whole, Voting):
+    """A copy of the module in each process, whose gradients are averaged (PyTorch's DistributedDataParallel).
+
+    Statistics of batch normalisation are those of the whole batch.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._module: Any = None
+        self._reducing: Any = None
+        self._forward: Forward = nullcontext
+        self._counting = Counting()
+
+    @property
+    def stream(self) -> int:
+        return self.world.rank
+
+    @contextmanager
+    def training(self, module: Any, optimiser: Any, forward: Forward) -> Iterator[Any]:  # noqa: ARG002
+        self._module, self._forward = module, forward
+        on = [self.world.local_rank] if self.world.device.type == "cuda" else None
+        wrapped = self._torch.nn.parallel.DistributedDataParallel
+        with ExitStack() as stack:
+            stack.enter_context(synchronised(module, self._counting))
+            if any(each.requires_grad for each in module.parameters()):
+                self._reducing = wrapped(module, on, broadcast_buffers=False, gradient_as_bucket_view=True)
+            yield module
+        self._module = self._reducing = None
+
+    def share(self, numbers: Any) -> Any:
+        return self._torch.tensor_split(numbers, self.world.size)[self.world.rank]
+
+    def gradients(self, parts: Iterable[Part], count: int, loss: Loss) -> Any:
+        whole: Any = 0.0
+        for place, part in enumerate(parts, start=1):
+            self._counting.rows = part.weight > 0
+            with nullcontext() if place == count else self._reducing.no_sync():
+                with self._forward():
+                    value = loss(self._reducing(*part.inputs), part.targets)
+                # The average over ranks is then the sum of their shares.
+                (value * (part.weight * self.world.size)).backward()
+            whole = whole + value.detach() * part.weight
+        return whole
+
+    def outputs(self, inputs: tuple[Any, ...]) -> Any:
+        with self._forward():
+            return self._module(*inputs)
+
+    def total(self, value: Any) -> Any:
+        summed = value.to(self.world.device, copy=True)
+        self._torch.distributed.all_reduce(summed)
+        return summed
+
+    def gathered(self, outputs: Any) -> Any:
+        return self._torch.cat(self.world.gather_tensors(outputs))
 
 
 def parallel_of(world: World, distributed: Distributed | None = None) -> Parallel:

@@ -112,9 +112,9 @@ def fit_torch(
         _check_alike(world, fingerprint)
         if checkpoints is not None:
             folder = Path(checkpoints) / fingerprint[:16]
-            loop.keeping = Keeping(Checkpoints(folder, keep=keep), checkpoint_every_s, checkpoint_every_steps)
-            if world.first:
-                stack.enter_context(loop.keeping.open())
+            loop.keeping = Keeping(Checkpoints(folder, keep=keep, world=world.aside()), checkpoint_every_s,
+                                   checkpoint_every_steps)  # fmt: skip
+            stack.enter_context(loop.keeping.open())
         loop.noted = stack.enter_context(signals_noted())
         loop.train(stack.enter_context(loop.parallel.training(module, optimiser, loop.autocast)))
         loop.begin()

@@ -12,12 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import MainspringError
 from mainspring.training.loop.batches import Rows
-from mainspring.training.loop.checkpoints import (
-    Checkpoint,
-    generator_states,
-    restore_generators,
-    seed_generators,
-)
+from mainspring.training.loop.checkpoints import Checkpoint
+from mainspring.training.loop.generators import generator_states, restore_generators, seed_generators
 from mainspring.training.loop.parallel import Alone, Parallel, Part
 from mainspring.training.loop.signals import Interrupted
 from mainspring.training.loop.stopping import EarlyStopping
@@ -115,16 +111,22 @@ class Loop:
         self._tell(f"resumes from step {checkpoint.step}")
 
     def _resumed(self) -> Checkpoint | None:
-        """Return the checkpoint to continue from, the same on every rank: the first one chooses."""
+        """Return the checkpoint to continue from, the same on every rank."""
         if self.keeping is None:
             return None
-        world, checkpoints = self.parallel.world, self.keeping.checkpoints
-        found = checkpoints.newest() if world.first else None
+        found = self.keeping.checkpoints.newest(self._sharded)
         if found is not None and found.state["finished"]:
-            checkpoints.clear()
-            found = None
-        step = world.gather(None if found is None else found.step)[0]
-        return found if world.first or step is None else checkpoints.read(step)
+            self.keeping.checkpoints.clear()
+            return None
+        return found
+
+    def _sharded(self) -> dict[str, Any]:
+        """Return this rank's tensors by their paths in a checkpoint's state."""
+        tensors = take_apart(self.parallel.state(self._trained(), self.optimiser))[1]
+        of_module = {
+            name.removeprefix("/module"): each for name, each in tensors.items() if name.startswith("/module/")
+        }
+        return {**tensors, **{f"/best{name}": each for name, each in of_module.items()}}
 
     def go(self) -> None:
         """Train until the last epoch, or until early stopping."""
@@ -273,8 +275,7 @@ class Loop:
         said = "no checkpoints were asked for"
         if self.keeping is not None:
             said = "the checkpoint of this step was not written"
-            kept = self.parallel.world.gather(self.keeping.has(self.step))[0]
-            if kept or self._checkpoint(self.keeping, wait=True):
+            if self.keeping.has(self.step) or self._checkpoint(self.keeping, wait=True):
                 said = f"the checkpoint {self.keeping.checkpoints.path(self.step)} is written"
         if self.run is not None:
             self.run.flush()
@@ -297,8 +298,6 @@ class Loop:
             "generators": generators[0],
             "other_ranks": generators[1:],
         }
-        if not self.parallel.world.first:
-            return True
         return keeping.keep(Checkpoint(self.step, state, self.score), wait=wait)
 
     def _trained(self) -> dict[str, Any]:

@@ -78,9 +78,10 @@ class Parallel(Protocol):
         ...
 
     def state(self, weights: Weights, optimiser: Any) -> dict[str, Any]:
-        """Return weights and optimiser state as one process has them, `{"module": ..., "optimiser": ...}`.
+        """Return weights and optimiser state, `{"module": ..., "optimiser": ...}`, for a checkpoint.
 
-        Every rank calls it; what it returns on another than the first may be incomplete.
+        Their names are those of one process; tensors are whole, or DTensors with this rank's shards. A rank may lack
+        what others have. Every rank calls it.
         """
         ...
 
@@ -93,7 +94,10 @@ class Parallel(Protocol):
         ...
 
     def restore(self, module: Any, optimiser: Any, state: dict[str, Any]) -> None:
-        """Set weights and optimiser state to a `state`, which may be that of another number of ranks."""
+        """Set weights and optimiser state to a `state`, of any number of ranks.
+
+        Tensors are whole, or sharded as those of this rank's `state` with the same names are.
+        """
         ...
 
     def total(self, value: Any) -> Any:

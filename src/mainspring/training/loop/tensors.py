@@ -155,8 +155,8 @@ def pieces(tensors: Mapping[str, Any], found: Mapping[str, Place]) -> Iterable[A
             yield tensors[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
-def write_tensors(path: Path, layout: Mapping[str, Place], content: Iterable[Any], text: str) -> None:
-    """Write a new file and sync it.
+def write_tensors(path: Path, layout: Mapping[str, Place], content: Iterable[Any], text: str) -> str:
+    """Write a new file, sync it, and return the SHA-256 that is its end.
 
     Args:
         content: The bytes of the tensors, in the order of their places.
@@ -173,8 +173,10 @@ def write_tensors(path: Path, layout: Mapping[str, Place], content: Iterable[Any
     with path.open("xb", buffering=0) as file:
         for part in (len(head).to_bytes(8, "little") + head, *content):
             _put(file.write, part, digest)
-        _put(file.write, digest.digest(), digest)
+        found = digest.digest()
+        _put(file.write, found, digest)
         os.fsync(file.fileno())
+    return found.hex()
 
 
 def _put(write: Callable[[Any], int | None], content: Any, digest: Any) -> None:
@@ -184,6 +186,25 @@ def _put(write: Callable[[Any], int | None], content: Any, digest: Any) -> None:
         digest.update(piece)
         while len(piece):  # an unbuffered write may be partial
             piece = piece[write(piece) or 0 :]
+
+
+def check_digest(path: Path, size: int, wanted: str) -> None:
+    """Raise unless a file is of this size and ends with this SHA-256 of what is before.
+
+    Raises:
+        Corrupt: It is another, is damaged, or is missing.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size != size:
+                raise Corrupt(f"{path} is not as long as it was written, {size} bytes.")
+            for begin in range(0, size - 32, _PIECE):
+                digest.update(file.read(min(_PIECE, size - 32 - begin)))
+            if not digest.hexdigest() == file.read().hex() == wanted:
+                raise Corrupt(f"{path} differs from the written content.")
+    except OSError as error:
+        raise Corrupt(f"{path} is damaged: {type(error).__name__}: {error}.") from error
 
 
 def read_text(path: Path) -> str:

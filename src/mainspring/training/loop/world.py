@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -22,11 +22,15 @@ _TIMEOUT_S = 1800.0  # of one message between ranks; a rank that hangs is found 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Rank of this process, from 0, among `size` of them; `local_rank` counts those on this machine."""
+    """Rank of this process, from 0, among `size` of them; `local_rank` counts those on this machine.
+
+    `group` is PyTorch's process group of their messages, by default that of the training.
+    """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    group: Any = field(default=None, compare=False, repr=False)
 
     @property
     def first(self) -> bool:
@@ -55,24 +59,34 @@ class World:
             return [tensor]
         torch = import_torch()
         lengths = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.size)]
-        torch.distributed.all_gather(lengths, torch.tensor([len(tensor)], device=self.device))
+        torch.distributed.all_gather(lengths, torch.tensor([len(tensor)], device=self.device), self.group)
         counts = [int(each) for each in lengths]
         padded = torch.zeros((max(counts), *tensor.shape[1:]), dtype=tensor.dtype, device=self.device)
         padded[: len(tensor)] = tensor
         parts = [torch.empty_like(padded) for _ in range(self.size)]
-        torch.distributed.all_gather(parts, padded)
+        torch.distributed.all_gather(parts, padded, self.group)
         return [part[:count].to(tensor.device) for part, count in zip(parts, counts, strict=True)]
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
         if self.size > 1:
-            import_torch().distributed.barrier()
+            import_torch().distributed.barrier(self.group)
+
+    def aside(self) -> World:
+        """Return the same ranks with messages of their own, over gloo, for a thread beside the training.
+
+        Every rank calls it.
+        """
+        if self.size == 1:
+            return self
+        group = import_torch().distributed.new_group(backend="gloo", timeout=timedelta(seconds=_TIMEOUT_S))
+        return replace(self, group=group)
 
     @property
     def device(self) -> Any:
         """The device of messages between ranks."""
         torch = import_torch()
-        on_gpu = torch.distributed.get_backend() == "nccl"
+        on_gpu = torch.distributed.get_backend(self.group) == "nccl"
         return torch.device("cuda", self.local_rank) if on_gpu else torch.device("cpu")
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mainspring.core.errors import StorageFull
-from mainspring.training.loop.checkpoints import Checkpoint, Checkpoints, apart
-from mainspring.training.loop.tensors import Place, import_torch
+from mainspring.training.loop.checkpoints import Checkpoint, Checkpoints
+from mainspring.training.loop.tensors import Place, import_torch, pieces
 
 _COST_SHARE = 50  # minimum interval, in multiples of the last checkpoint's cost: they cost at most 2 %
 _MACHINE = Path("/proc/meminfo")
@@ -167,7 +167,7 @@ class Writer:
     def __init__(self, checkpoints: Checkpoints, copy: Callable[..., Image | None] = image_of) -> None:
         self._checkpoints = checkpoints
         self._copy = copy
-        self._image: Image | None = None
+        self._images: list[Image | None] = [None, None]  # of the checkpoint, and of this rank's part of it
         self._going_on: Future[float] | None = None
         self._pool = ThreadPoolExecutor(1, "checkpoints")
         self.cost_s = 0.0
@@ -206,15 +206,18 @@ class Writer:
         """
         begun = time.monotonic()
         self.cost_s = 0.0
-        whole = apart(checkpoint)
-        self._image = image = self._copy(whole.tensors, whole.places, self._image)
-        if image is None:
-            self._checkpoints.write(checkpoint)
+        whole = self._checkpoints.apart(checkpoint)
+        files = ((whole.tensors, whole.places), (whole.part, whole.part_places))
+        self._images = [self._copy(*file, before) for file, before in zip(files, self._images, strict=True)]
+        image, part = self._images
+        if image is None or part is None:
+            contents = [pieces(*file) for file in files]
+            self._checkpoints.put(whole, *contents)
         else:
 
             def write() -> float:
                 used = time.thread_time()
-                self._checkpoints.put(whole, image.pieces())
+                self._checkpoints.put(whole, image.pieces(), part.pieces())
                 return time.thread_time() - used
 
             self._going_on = self._pool.submit(write)

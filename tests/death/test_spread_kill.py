@@ -1,0 +1,52 @@
+"""Ranks that store a checkpoint together are killed at their writes: what is there afterwards is whole."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import random
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from kit.depth import examples
+from mainspring.core.own_process import python_path
+from mainspring.training.loop.checkpoints import Checkpoints
+
+pytest.importorskip("torch")
+cases = importlib.import_module("kit.sharded_cases")
+
+KILLS = examples(gate=1, deep=40)
+VICTIM = Path(__file__).with_name("spread_victim.py")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_what_killed_ranks_leave_is_a_whole_checkpoint(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    folder = tmp_path / "checkpoints"
+    specs = [*(f"{number % 2}#{rng.randint(1, 30)}" for number in range(KILLS)), "-"]
+    done = subprocess.run(
+        [sys.executable, str(VICTIM), "2", str(tmp_path), *specs],
+        env={**os.environ, "PYTHONPATH": python_path(), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        timeout=500, check=False,
+    )  # fmt: skip
+    said = "\n".join((tmp_path / f"rank-{rank}.log").read_text() for rank in (0, 1))
+    ended = dict(line.split() for line in done.stdout.splitlines())
+    assert ended["-"] == "0", (done.stdout, said)
+    assert "-9" in ended.values()
+    kept = Checkpoints(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # none is damaged
+        found = kept.newest()
+    assert found is not None
+    assert found.step >= 4
+    wanted = cases.take_apart(cases.whole(found.step))[1]
+    assert all(cases.torch.equal(each, wanted[name]) for name, each in cases.take_apart(found.state)[1].items())
+    assert not list(folder.glob("*.corrupt"))
+    steps = {path.name[:12] for path in folder.glob("0*.safetensors")}
+    assert steps == {f"{step:012d}" for step in kept.steps()}
+    assert len(steps) == 2

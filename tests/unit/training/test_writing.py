@@ -15,6 +15,7 @@ from kit.later import later
 from kit.waiting import wait_until
 from mainspring.core.errors import StorageFull
 from mainspring.training.loop.checkpoints import Apart, Checkpoint, Checkpoints
+from mainspring.training.loop.interval import Interval
 from mainspring.training.loop.tensors import Place, places
 from mainspring.training.loop.writing import Keeping, Writer, free_bytes, image_of
 
@@ -97,7 +98,7 @@ def test_a_disk_that_is_full_is_said_once_and_the_next_is_written(tmp_path: Path
 
 
 def test_by_time_none_is_due_while_one_is_written(held: Held) -> None:
-    keeping = Keeping(held, 0.0, None)
+    keeping = Keeping(held, Interval(0.0))
     with keeping.open():
         assert keeping.due(1)
         keeping.keep(Checkpoint(1, {"w": torch.ones(3)}))
@@ -116,7 +117,7 @@ def test_one_that_took_long_puts_the_next_off(tmp_path: Path) -> None:
                 pass
             return super().put(whole, content, part)
 
-    keeping = Keeping(Slow(tmp_path), 0.0, None)
+    keeping = Keeping(Slow(tmp_path), Interval(0.0))
     with keeping.open():
         begun = time.monotonic()
         keeping.keep(Checkpoint(1, {}))
@@ -126,7 +127,7 @@ def test_one_that_took_long_puts_the_next_off(tmp_path: Path) -> None:
 
 
 def test_by_steps_the_one_before_is_waited_for(held: Held) -> None:
-    keeping = Keeping(held, 30.0, 2)
+    keeping = Keeping(held, Interval(30.0), 2)
     with keeping.open():
         assert [keeping.due(step) for step in (1, 2, 3, 4)] == [False, True, False, True]
         keeping.keep(Checkpoint(2, {}))

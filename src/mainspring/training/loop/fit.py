@@ -16,6 +16,7 @@ from mainspring.core.errors import Invalid
 from mainspring.training.distribution import Distributed
 from mainspring.training.loop.batches import Rows
 from mainspring.training.loop.checkpoints import Checkpoints
+from mainspring.training.loop.interval import Interval
 from mainspring.training.loop.loop import Loop
 from mainspring.training.loop.parallel import parallel_of
 from mainspring.training.loop.signals import Interrupted, signals_noted
@@ -48,8 +49,9 @@ def fit_torch(
     run: Run | None = None,
     log_every: int = 50,
     checkpoints: Path | str | None = None,
-    checkpoint_every_s: float = 30.0,
+    checkpoint_every_s: float | None = None,
     checkpoint_every_steps: int | None = None,
+    failure_every_h: float | None = None,
     keep: int = 3,
     progress: Callable[[str, float], None] | None = None,
 ) -> Any:
@@ -77,8 +79,11 @@ def fit_torch(
         run: Receives `loss` and `lr` every `log_every` steps, and `validation` after each epoch.
         checkpoints: Folder of checkpoints. An interrupted training with the same module, rows and settings is resumed
             from there; a finished one is started again. `None`: no checkpoints.
-        checkpoint_every_s: Seconds between checkpoints; extended so that checkpoints cost at most 2 % of the time.
+        checkpoint_every_s: Seconds between checkpoints, at least. By default they follow from what a checkpoint costs
+            and how often a training fails, so that it is expected to end first. Checkpoints cost at most 2 % of the
+            time in any case.
         checkpoint_every_steps: Steps between checkpoints, whatever they cost; replaces `checkpoint_every_s`.
+        failure_every_h: Hours between two failures of this training, on average; by default 24 for each machine.
         keep: Number of newest checkpoints kept, in addition to the best by the last validation (by the `mode` of
             `stopping`; without it, lower is better).
         progress: Called with a description of the current stage and the completed share, from 0 to 1.
@@ -112,8 +117,10 @@ def fit_torch(
         _check_alike(world, fingerprint)
         if checkpoints is not None:
             folder = Path(checkpoints) / fingerprint[:16]
-            loop.keeping = Keeping(Checkpoints(folder, keep=keep, world=world.aside()), checkpoint_every_s,
-                                   checkpoint_every_steps)  # fmt: skip
+            kept = Checkpoints(folder, keep=keep, world=world.aside())
+            machines = 1 if distributed is None else distributed.machines
+            interval = Interval(checkpoint_every_s, failure_every_h, machines=machines)
+            loop.keeping = Keeping(kept, interval, checkpoint_every_steps, loop.tell_interval)
             stack.enter_context(loop.keeping.open())
         loop.noted = stack.enter_context(signals_noted())
         loop.train(stack.enter_context(loop.parallel.training(module, optimiser, loop.autocast)))

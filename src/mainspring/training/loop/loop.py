@@ -108,7 +108,7 @@ class Loop:
             seed_generators(self.seed + checkpoint.step, self.parallel.stream)
         if self.keeping is not None:
             self.keeping.found(checkpoint.step)
-        self._tell(f"resumes from step {checkpoint.step}")
+        self.tell(f"resumes from step {checkpoint.step}")
 
     def _resumed(self) -> Checkpoint | None:
         """Return the checkpoint to continue from, the same on every rank."""
@@ -250,7 +250,7 @@ class Loop:
         if not math.isfinite(value):
             raise self._diverged(f"The validation is {value} after step {self.step} (epoch {self.epoch + 1})")
         self._log({"validation": value})
-        self._tell(f"epoch {self.epoch + 1} of {self.epochs}, validation {value:.6g}")
+        self.tell(f"epoch {self.epoch + 1} of {self.epochs}, validation {value:.6g}")
         self.score = -value if self.stopping is not None and self.stopping.mode == "max" else value
         if self.stopping is None:
             return False
@@ -313,7 +313,14 @@ class Loop:
     def _kept(self) -> str:
         return self.keeping.said() if self.keeping is not None else ""
 
-    def _tell(self, what: str) -> None:
+    def tell_interval(self, what: str) -> None:
+        """Say how often checkpoints are written, and tag the run with it."""
+        self.tell(f"checkpoints {what}")
+        if self.run is not None and self.parallel.world.first:
+            self.run.set_tag("checkpoints", what)
+
+    def tell(self, what: str) -> None:
+        """Say what happens, and which share is done."""
         if self.progress is not None:
             self.progress(what, min(1.0, (self.epoch + self.batch / self.batches) / self.epochs))
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from mainspring.core.errors import StorageFull
 from mainspring.training.loop.checkpoints import Checkpoint, Checkpoints
+from mainspring.training.loop.interval import Interval
 from mainspring.training.loop.tensors import Place, import_torch, pieces
 
-_COST_SHARE = 50  # minimum interval, in multiples of the last checkpoint's cost: they cost at most 2 %
 _MACHINE = Path("/proc/meminfo")
 _GROUP = Path("/sys/fs/cgroup")
 _SMALL = 64 << 20  # bytes of a snapshot that is always allowed
@@ -27,13 +27,20 @@ class Keeping:
     """Writes the checkpoints of one training when they are due.
 
     Args:
-        every_s: Minimum number of seconds between checkpoints.
-        every_steps: Number of steps between checkpoints, whatever they cost; replaces `every_s`.
+        interval: Seconds between checkpoints.
+        every_steps: Number of steps between checkpoints, whatever they cost; replaces `interval`.
+        told: Called with the interval and the numbers that it follows from, when the first cost is known.
     """
 
-    def __init__(self, checkpoints: Checkpoints, every_s: float, every_steps: int | None) -> None:
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        interval: Interval,
+        every_steps: int | None = None,
+        told: Callable[[str], None] | None = None,
+    ) -> None:
         self.checkpoints = checkpoints
-        self._every_s, self._every_steps = every_s, every_steps
+        self._interval, self._every_steps, self._told = interval, every_steps, told
         self._writer = Writer(checkpoints)
         self._last = time.monotonic()  # start of the last checkpoint
         self._step = -1  # step of the last checkpoint
@@ -57,10 +64,10 @@ class Keeping:
         if self._every_steps is not None:
             return step % self._every_steps == 0
         since = time.monotonic() - self._last
-        if since < self._every_s or self._writer.busy:
+        if self._writer.busy or since < self._interval.seconds(self._writer.cost_s):
             return False
         self.settle()  # a finished write has its full cost only now
-        return since >= _COST_SHARE * self._writer.cost_s
+        return since >= self._interval.seconds(self._writer.cost_s)
 
     def has(self, step: int) -> bool:
         """Return whether a checkpoint of this step exists, after waiting for a pending write."""
@@ -83,7 +90,9 @@ class Keeping:
     def settle(self) -> None:
         """Wait for a pending write."""
         try:
-            self._writer.settle()
+            if self._writer.settle() and self._told is not None and self._every_steps is None:
+                told, self._told = self._told, None
+                told(self._interval.explained(self._writer.cost_s or 0.0))
         except (StorageFull, OSError) as error:
             self._step = -1
             _warn(error)
@@ -170,7 +179,7 @@ class Writer:
         self._images: list[Image | None] = [None, None]  # of the checkpoint, and of this rank's part of it
         self._going_on: Future[float] | None = None
         self._pool = ThreadPoolExecutor(1, "checkpoints")
-        self.cost_s = 0.0
+        self.cost_s: float | None = None  # before the first
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -185,15 +194,17 @@ class Writer:
         """True while a checkpoint is being written."""
         return self._going_on is not None and not self._going_on.done()
 
-    def settle(self) -> None:
-        """Wait for a pending write.
+    def settle(self) -> bool:
+        """Wait for a pending write; return whether there was one.
 
         Raises:
             StorageFull, OSError: The pending write failed; raised once.
         """
         going_on, self._going_on = self._going_on, None
-        if going_on is not None:
-            self.cost_s += going_on.result()
+        if going_on is None:
+            return False
+        self.cost_s = (self.cost_s or 0.0) + going_on.result()
+        return True
 
     def begin(self, checkpoint: Checkpoint) -> None:
         """Copy the checkpoint's tensors and return; the copy is written while the caller continues.
@@ -205,7 +216,6 @@ class Writer:
             StorageFull, OSError: As `Checkpoints.write`, if written at once.
         """
         begun = time.monotonic()
-        self.cost_s = 0.0
         whole = self._checkpoints.apart(checkpoint)
         files = ((whole.tensors, whole.places), (whole.part, whole.part_places))
         self._images = [self._copy(*file, before) for file, before in zip(files, self._images, strict=True)]

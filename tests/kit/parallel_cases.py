@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,28 @@ class Transformer(torch.nn.Module):
         return self.last(self.layers(self.tokens(words))).transpose(1, 2)
 
 
+class Tied(torch.nn.Module):
+    """A network whose first and last layer have one matrix, with a part that stays, and a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = torch.nn.Embedding(20, 8)
+        self.place = torch.nn.Parameter(torch.randn(7, 8))
+        self.layers = torch.nn.ModuleList(
+            torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.GELU(), torch.nn.Linear(16, 8)) for _ in range(4)
+        )
+        self.layers[1].requires_grad_(False)
+        self.last = torch.nn.Linear(8, 20)
+        self.last.weight = self.tokens.weight
+        self.register_buffer("scale", torch.tensor(0.5))
+
+    def forward(self, words: Any) -> Any:
+        found = self.tokens(words) + self.place
+        for layer in self.layers:
+            found = layer(found)
+        return (self.last(found) * self.scale).transpose(1, 2)
+
+
 CASES: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
     "perceptron": (perceptron, (ROWS, TARGETS), torch.nn.functional.binary_cross_entropy,
                    {"clip_norm": 0.5, "validation": (ROWS[:33], TARGETS[:33]), "stopping": EarlyStopping(patience=5)}),
@@ -60,6 +83,8 @@ CASES: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
                       {"batch_size": 14}),  # the last batch has three rows, fewer than four processes
     "transformer": (Transformer, (WORDS, WORDS.roll(1, 1)), torch.nn.functional.cross_entropy, {}),
     "accumulated": (perceptron, (ROWS, TARGETS), torch.nn.functional.binary_cross_entropy, {"accumulate": 3}),
+    "tied": (Tied, (WORDS, WORDS.roll(1, 1)), torch.nn.functional.cross_entropy,
+             {"clip_norm": 0.3, "batch_size": 9, "validation": (WORDS[:5], WORDS[:5])}),
 }  # fmt: skip
 
 
@@ -71,7 +96,7 @@ def train(case: str, **settings: Any) -> tuple[dict[str, Any], dict[str, list[fl
     run = Run(tracking, tracking.start(case, {}, 0), clock, seed=5)
     # Some gradients are rounding alone, as of a bias before a normalisation: eps keeps Adam from scaling them up.
     adam = torch.optim.Adam(module.parameters(), lr=0.05, eps=1e-2)
-    given = {"epochs": 3, "batch_size": 16, "log_every": 2, **own, **settings}
+    given = {"epochs": 3, "batch_size": 16, "log_every": 2, **deepcopy(own), **settings}
     with run:
         fit_torch(module, rows, loss, optimiser=adam, run=run, **given)
     found = {name: [value for value, *_ in tracking.history(run.id, name)] for name in ("loss", "validation")}

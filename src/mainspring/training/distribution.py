@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from mainspring.core.errors import Invalid
@@ -27,6 +28,8 @@ class Distributed:
         at_least: Processes with which training goes on when others are lost; by default all are needed.
         restarts: Times that lost processes are replaced.
         silence_s: Seconds without a step of a rank after which it counts as hanging.
+        tensor_plan: How `tensor` cuts layers, by patterns of names: `{"*.up": "columns", "*.down": "rows"}`, or "heads"
+            of a MultiheadAttention. By default it is derived from the module.
 
     Raises:
         Invalid: A number is impossible, or the parts do not divide the processes.
@@ -42,6 +45,7 @@ class Distributed:
     at_least: int = 1
     restarts: int = 3
     silence_s: float = 60.0
+    tensor_plan: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         for name in _COUNTS:

@@ -19,18 +19,18 @@ from mainspring.training.loop.tensors import import_torch
 
 @dataclass(slots=True)
 class Counting:
-    """Whether the rows of this rank count; false where it computes a row only to keep step with the others."""
+    """Number of this rank's rows that count, the first ones; `None`: all. Others are computed only to keep step."""
 
-    rows: bool = True
+    rows: int | None = None
 
 
 @contextmanager
-def synchronised(module: Any, counting: Counting) -> Iterator[None]:
-    """Normalise by the rows of all ranks inside the block, wherever the module normalises by those of a batch."""
+def synchronised(module: Any, counting: Counting, group: Any = None) -> Iterator[None]:
+    """Normalise by the rows of all ranks of a group inside, wherever the module normalises by those of a batch."""
     norm = import_torch().nn.modules.batchnorm._BatchNorm
     found = [each for each in module.modules() if isinstance(each, norm)]
     for each in found:
-        each.forward = MethodType(partial(_forward, counting), each)
+        each.forward = MethodType(partial(_forward, counting, group), each)
     try:
         yield
     finally:
@@ -38,28 +38,31 @@ def synchronised(module: Any, counting: Counting) -> Iterator[None]:
             del each.forward
 
 
-def _forward(counting: Counting, self: Any, rows: Any) -> Any:
+def _forward(counting: Counting, group: Any, self: Any, rows: Any) -> Any:
     if not self.training:
         return type(self).forward(self, rows)
     torch = import_torch()
     self._check_input_dim(rows)
-    total = torch.distributed.nn.functional.all_reduce
+    total = partial(torch.distributed.nn.functional.all_reduce, group=group)
     over = [0, *range(2, rows.ndim)]
     shape = [1, -1, *[1] * (rows.ndim - 2)]
     computed = rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
-    counts = float(counting.rows)
-    count = computed.new_tensor([counts * (rows.numel() // rows.shape[1])])
-    torch.distributed.all_reduce(count)
-    mean = total(computed.sum(over) * counts) / count
+    counted = slice(counting.rows)
+    count = computed.new_tensor([float(computed[counted].numel() // rows.shape[1])])
+    torch.distributed.all_reduce(count, group=group)
+    some = count.clamp(min=1)  # of a part of a batch no rank may have rows
+    mean = total(computed[counted].sum(over)) / some
     centred = computed - mean.view(shape)
-    variance = total((centred**2).sum(over) * counts) / count  # from centred values: sums of squares would lose digits
+    # From centred values: sums of squares would lose digits.
+    variance = total((centred[counted] ** 2).sum(over)) / some
     if self.track_running_stats and self.running_mean is not None:
         with torch.no_grad():
-            self.num_batches_tracked.add_(1)
-            share = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            seen = (count > 0).sum().double()
+            self.num_batches_tracked.add_(seen.to(torch.int64))
+            share = seen / self.num_batches_tracked.clamp(min=1) if self.momentum is None else seen * self.momentum
             unbiased = variance * (count / (count - 1).clamp(min=1))
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-            self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), share.to(self.running_mean.dtype))
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), share.to(self.running_var.dtype))
     made = centred * torch.rsqrt(variance + self.eps).view(shape)
     if self.affine:
         made = made * self.weight.view(shape) + self.bias.view(shape)

@@ -18,7 +18,7 @@ from mainspring.training.loop.batches import Rows
 from mainspring.training.loop.checkpoints import Checkpoints
 from mainspring.training.loop.interval import Interval
 from mainspring.training.loop.loop import Loop
-from mainspring.training.loop.parallel import parallel_of
+from mainspring.training.loop.mesh.chosen import parallel_of
 from mainspring.training.loop.signals import Interrupted, signals_noted
 from mainspring.training.loop.stopping import EarlyStopping
 from mainspring.training.loop.world import World, joined
@@ -112,7 +112,7 @@ def fit_torch(
     loop.run, loop.log_every, loop.progress = run, log_every, progress
     with ExitStack() as stack:
         world = joined(loop.device)
-        loop.parallel = parallel_of(world, distributed)
+        loop.parallel = parallel_of(world, distributed, loop.device)
         fingerprint = loop.fingerprint() if checkpoints is not None or world.size > 1 else ""
         _check_alike(world, fingerprint)
         if checkpoints is not None:
@@ -123,7 +123,7 @@ def fit_torch(
             loop.keeping = Keeping(kept, interval, checkpoint_every_steps, loop.tell_interval)
             stack.enter_context(loop.keeping.open())
         loop.noted = stack.enter_context(signals_noted())
-        loop.train(stack.enter_context(loop.parallel.training(module, optimiser, loop.autocast)))
+        loop.train(stack.enter_context(loop.parallel.training(module, optimiser, loop.autocast, loop.example)))
         loop.begin()
         loop.go()
     if loop.noted:

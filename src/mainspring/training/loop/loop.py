@@ -101,9 +101,9 @@ class Loop:
             self.stopping.restore(state["stopping"])
         self.step, self.epoch, self.batch = checkpoint.step, state["epoch"], state["batch"]
         self.best, self.score = state["best"], checkpoint.score
-        rank, before = self.parallel.world.rank, [state["generators"], *state.get("other_ranks", ())]
-        if rank < len(before):
-            restore_generators(before[rank])
+        stream, before = self.parallel.stream, [state["generators"], *state.get("other_ranks", ())]
+        if stream < len(before):
+            restore_generators(before[stream])
         else:  # a process more than before
             seed_generators(self.seed + checkpoint.step, self.parallel.stream)
         if self.keeping is not None:
@@ -175,8 +175,7 @@ class Loop:
 
     def _gradients(self, numbers: Any) -> Any:
         """Set the gradients to those of a batch; return this rank's share of its loss."""
-        own = self.parallel.share(numbers)
-        parts = own.tensor_split(self.accumulate) if self.accumulate > 1 else (own,)
+        parts = [self.parallel.share(part) for part in numbers.tensor_split(self.accumulate)]
         return self.parallel.gradients(self._parts(parts, numbers), len(parts), self._loss)
 
     def _parts(self, parts: Iterable[Any], numbers: Any) -> Iterator[Part]:
@@ -283,10 +282,9 @@ class Loop:
 
     def _checkpoint(self, keeping: Keeping, *, wait: bool = False) -> bool:
         self._look()
-        finite = [self.torch.isfinite(each).all().to(self.device) for each in self.parameters]
-        if finite and not bool(self.torch.stack(finite).all()):
+        if not self.parallel.finite(self.parameters):
             raise self._diverged(f"The weights are no longer finite after step {self.step} (epoch {self.epoch + 1})")
-        generators = [unpacked(each) for each in self.parallel.world.gather_bytes(packed(generator_states()))]
+        generators = self._generators()
         state = {
             **self.parallel.state(self._trained(), self.optimiser),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
@@ -299,6 +297,17 @@ class Loop:
             "other_ranks": generators[1:],
         }
         return keeping.keep(Checkpoint(self.step, state, self.score), wait=wait)
+
+    def _generators(self) -> list[Any]:
+        """Return the states of the ranks' random generators, one of each stream."""
+        own = packed(generator_states())
+        every = self.parallel.world.gather_bytes(own)
+        streams = self.parallel.world.gather(self.parallel.stream)
+        return [unpacked(each) for _, each in sorted(dict(zip(streams, every, strict=True)).items())]
+
+    def example(self) -> tuple[Any, ...]:
+        """Return the module's arguments for one row."""
+        return self.rows.batch(self.torch.zeros(1, dtype=self.torch.int64), self.device)[0]
 
     def _trained(self) -> dict[str, Any]:
         """Return this rank's part of the module's state without the frozen weights, which stay as they are."""

@@ -11,13 +11,14 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mainspring.training.distribution import Distributed
 from mainspring.training.loop.batch_norm import Counting, synchronised
+from mainspring.training.loop.blocks import blocks, recomputed
 from mainspring.training.loop.tensors import import_torch
 from mainspring.training.loop.world import World
 
 Loss = Callable[[Any, Any], Any]
 Forward = Callable[[], AbstractContextManager[Any]]
+Example = Callable[[], tuple[Any, ...]]
 Weights = dict[str, Any]  # a module's state by name, as its `state_dict` has it
 
 
@@ -40,13 +41,14 @@ class Parallel(Protocol):
         """Number of this rank's random generators; ranks that compute the same have the same."""
         ...
 
-    def training(self, module: Any, optimiser: Any, forward: Forward) -> AbstractContextManager[Any]:
+    def training(self, module: Any, optimiser: Any, forward: Forward, example: Example) -> AbstractContextManager[Any]:
         """Return a context that yields the module to train: distributed inside; after it `module` has the weights.
 
         The optimiser's parameters are those of the yielded module inside.
 
         Args:
             forward: Makes the context of a forward pass, such as mixed precision.
+            example: Loads arguments of the module, of one row.
         """
         ...
 
@@ -71,6 +73,10 @@ class Parallel(Protocol):
 
     def clip(self, parameters: list[Any], norm: float) -> None:
         """Scale the gradients down to this norm (2-norm over all parameters of all ranks)."""
+        ...
+
+    def finite(self, parameters: list[Any]) -> bool:
+        """Return if the parameters of all ranks are finite. Every rank calls it."""
         ...
 
     def weights(self, module: Any) -> Weights:
@@ -142,12 +148,18 @@ class Whole:
     def clip(self, parameters: list[Any], norm: float) -> None:
         import_torch().nn.utils.clip_grad_norm_(parameters, norm)
 
+    def finite(self, parameters: list[Any]) -> bool:
+        torch = import_torch()
+        found = [torch.isfinite(each).all().to(parameters[0].device) for each in parameters]
+        return not found or bool(torch.stack(found).all())
+
 
 class Alone(Whole):
     """One process."""
 
-    def __init__(self) -> None:
+    def __init__(self, again: bool = False) -> None:
         self.world = World()
+        self._again = again  # compute activations again in the backward pass
         self._module: Any = None
         self._forward: Forward = nullcontext
 
@@ -156,9 +168,10 @@ class Alone(Whole):
         return 0
 
     @contextmanager
-    def training(self, module: Any, optimiser: Any, forward: Forward) -> Iterator[Any]:  # noqa: ARG002
+    def training(self, module: Any, optimiser: Any, forward: Forward, example: Example) -> Iterator[Any]:  # noqa: ARG002
         self._module, self._forward = module, forward
-        yield module
+        with recomputed(blocks(module).values(), self._again):
+            yield module
 
     def share(self, numbers: Any) -> Any:
         return numbers
@@ -166,6 +179,8 @@ class Alone(Whole):
     def gradients(self, parts: Iterable[Part], count: int, loss: Loss) -> Any:  # noqa: ARG002
         whole: Any = 0.0
         for part in parts:
+            if not part.weight:
+                continue
             with self._forward():
                 value = loss(self._module(*part.inputs), part.targets)
             (value if part.weight == 1.0 else value * part.weight).backward()
@@ -224,8 +239,9 @@ class Replicated(Whole, Voting):
     Statistics of batch normalisation are those of the whole batch.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, again: bool = False) -> None:
         super().__init__(world)
+        self._again = again  # compute activations again in the backward pass
         self._module: Any = None
         self._reducing: Any = None
         self._forward: Forward = nullcontext
@@ -236,12 +252,13 @@ class Replicated(Whole, Voting):
         return self.world.rank
 
     @contextmanager
-    def training(self, module: Any, optimiser: Any, forward: Forward) -> Iterator[Any]:  # noqa: ARG002
+    def training(self, module: Any, optimiser: Any, forward: Forward, example: Example) -> Iterator[Any]:  # noqa: ARG002
         self._module, self._forward = module, forward
         on = [self.world.local_rank] if self.world.device.type == "cuda" else None
         wrapped = self._torch.nn.parallel.DistributedDataParallel
         with ExitStack() as stack:
             stack.enter_context(synchronised(module, self._counting))
+            stack.enter_context(recomputed(blocks(module).values(), self._again))
             if any(each.requires_grad for each in module.parameters()):
                 self._reducing = wrapped(module, on, broadcast_buffers=False, gradient_as_bucket_view=True)
             yield module
@@ -253,7 +270,7 @@ class Replicated(Whole, Voting):
     def gradients(self, parts: Iterable[Part], count: int, loss: Loss) -> Any:
         whole: Any = 0.0
         for place, part in enumerate(parts, start=1):
-            self._counting.rows = part.weight > 0
+            self._counting.rows = None if part.weight else 0
             with nullcontext() if place == count else self._reducing.no_sync():
                 with self._forward():
                     value = loss(self._reducing(*part.inputs), part.targets)
@@ -273,14 +290,3 @@ class Replicated(Whole, Voting):
 
     def gathered(self, outputs: Any) -> Any:
         return self._torch.cat(self.world.gather_tensors(outputs))
-
-
-def parallel_of(world: World, distributed: Distributed | None = None) -> Parallel:
-    """Return how a training's processes share its work.
-
-    Raises:
-        Invalid: There are not as many processes as `distributed` says.
-    """
-    if distributed is not None:
-        distributed.check(world.size)
-    return Alone() if world.size == 1 else Replicated(world)

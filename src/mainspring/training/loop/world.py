@@ -37,34 +37,38 @@ class World:
         """True in the process that writes for all: metrics, progress, checkpoints."""
         return self.rank == 0
 
-    def gather(self, value: Any) -> list[Any]:
-        """Return a value of JSON from each rank, in their order; every rank calls it."""
+    def gather(self, value: Any, group: Any = None) -> list[Any]:
+        """Return a value of JSON from each rank, or each of a group, in their order; every rank of them calls it."""
         if self.size == 1:
             return [value]
-        return [json.loads(each) for each in self.gather_bytes(json.dumps(value).encode())]
+        return [json.loads(each) for each in self.gather_bytes(json.dumps(value).encode(), group)]
 
-    def gather_bytes(self, content: bytes) -> list[bytes]:
+    def gather_bytes(self, content: bytes, group: Any = None) -> list[bytes]:
         """Return bytes from each rank, of any lengths, in their order; every rank calls it."""
         if self.size == 1:
             return [content]
         torch = import_torch()
         own = torch.frombuffer(bytearray(content or b"\0"), dtype=torch.uint8).to(self.device)
-        parts = self.gather_tensors(own)
-        lengths = self.gather_tensors(torch.tensor([len(content)], device=self.device))
+        parts = self.gather_tensors(own, group)
+        lengths = self.gather_tensors(torch.tensor([len(content)], device=self.device), group)
         return [bytes(part.cpu().numpy())[: int(size)] for part, size in zip(parts, lengths, strict=True)]
 
-    def gather_tensors(self, tensor: Any) -> list[Any]:
+    def gather_tensors(self, tensor: Any, group: Any = None) -> list[Any]:
         """Return a tensor from each rank, alike but for the length of its first dimension; every rank calls it."""
         if self.size == 1:
             return [tensor]
         torch = import_torch()
-        lengths = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.size)]
-        torch.distributed.all_gather(lengths, torch.tensor([len(tensor)], device=self.device), self.group)
+        group = group or self.group
+        lengths = [
+            torch.zeros(1, dtype=torch.int64, device=self.device)
+            for _ in range(torch.distributed.get_world_size(group))
+        ]
+        torch.distributed.all_gather(lengths, torch.tensor([len(tensor)], device=self.device), group)
         counts = [int(each) for each in lengths]
         padded = torch.zeros((max(counts), *tensor.shape[1:]), dtype=tensor.dtype, device=self.device)
         padded[: len(tensor)] = tensor
-        parts = [torch.empty_like(padded) for _ in range(self.size)]
-        torch.distributed.all_gather(parts, padded, self.group)
+        parts = [torch.empty_like(padded) for _ in counts]
+        torch.distributed.all_gather(parts, padded, group)
         return [part[:count].to(tensor.device) for part, count in zip(parts, counts, strict=True)]
 
     def barrier(self) -> None:

@@ -1,0 +1,328 @@
+"""Processes that each have a part of a module: shards, parts of layers, stages, and copies of these, on one mesh.
+
+Axes from the outermost: stages, copies, shards, parts of layers. Neighbouring ranks, which a machine's fastest links
+join, have parts of the same layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from copy import deepcopy
+from typing import Any
+
+from mainspring.core.errors import Invalid
+from mainspring.training.distribution import Distributed
+from mainspring.training.loop.batch_norm import Counting, synchronised
+from mainspring.training.loop.blocks import blocks, recomputed, size
+from mainspring.training.loop.mesh.state import copy, is_spread, local, parts_of, placed, united, whole
+from mainspring.training.loop.mesh.tensor import plan_of, spread
+from mainspring.training.loop.parallel import Example, Forward, Loss, Part, Voting, Weights
+from mainspring.training.loop.signals import Interrupted
+from mainspring.training.loop.tensors import import_torch
+from mainspring.training.loop.world import World
+
+
+class Meshed(Voting):
+    """A module spread over the processes by FSDP2 and by parts of layers, each axis of any length."""
+
+    def __init__(self, world: World, distributed: Distributed, device: Any) -> None:
+        super().__init__(world)
+        from torch.distributed.device_mesh import init_device_mesh
+
+        self.declared, self.device = distributed, device
+        copies = world.size // (distributed.shard * distributed.tensor * distributed.pipeline)
+        self.lengths = (distributed.pipeline, copies, distributed.shard, distributed.tensor)
+        self.mesh = init_device_mesh(
+            device.type, self.lengths, mesh_dim_names=("pipeline", "copies", "shard", "tensor")
+        )
+        self.stage, copied, sharded, _ = self.mesh.get_coordinate()
+        self.sharers = copies * distributed.shard  # processes that have different rows
+        self.place = copied * distributed.shard + sharded
+        grid = self._torch.arange(world.size).reshape(self.lengths)
+        self.rows_group = self._group(grid.flatten(1, 2).transpose(1, 2).reshape(-1, self.sharers))
+        self.loss_group = self._group(grid.reshape(-1, distributed.tensor).T)
+        self.stage_group = self.mesh.get_group("pipeline")
+        self.trained: Any = None
+        self._own: Any = None  # the copy of the module that has this process's part of it
+        self._forward: Forward = nullcontext
+        self._counting = Counting()
+        self._shared: dict[str, Any] = {}  # group of the stages that have a weight, where there are several
+
+    def _group(self, ranks: Any) -> Any:
+        """Return this process's group of those in `ranks`, shape (groups, ranks)."""
+        found = None
+        for each in ranks.tolist():
+            group = self._torch.distributed.new_group(each)
+            found = group if self.world.rank in each else found
+        return found
+
+    @property
+    def stream(self) -> int:
+        return int(self.stage * self.sharers + self.place)
+
+    @contextmanager
+    def training(self, module: Any, optimiser: Any, forward: Forward, example: Example) -> Iterator[Any]:
+        self._forward = forward
+        self._names = _names(module, optimiser)
+        self._shapes = {name: each.shape for name, each in module.named_parameters(remove_duplicate=False)}
+        state = optimiser.state_dict()
+        self._tied = _tied(module)
+        self._own = own = _emptied(module)
+        with ExitStack() as stack:
+            stack.enter_context(_slow_paths())
+            if self.sharers > 1 or self.declared.pipeline > 1:
+                stack.enter_context(synchronised(own, self._counting, self.rows_group))
+            self.trained = self._built(own, module, example, stack)
+            before = self._take(module, optimiser)
+            self._load_optimiser(optimiser, state)
+            try:
+                yield self.trained
+            except Interrupted:  # on all ranks
+                self._give_back(module, optimiser, before)
+                raise
+            self._give_back(module, optimiser, before)
+        self.trained = self._own = None
+
+    def _built(self, own: Any, module: Any, example: Any, stack: ExitStack) -> Any:  # noqa: ARG002
+        """Spread the copy of a module that shares its weights; return the module to train."""
+        if self.declared.tensor > 1:
+            plan = plan_of(own, self.declared.tensor, self.declared.tensor_plan)
+            spread(own, self.mesh["tensor"], plan)
+        parts = blocks(own)
+        stack.enter_context(recomputed(parts.values(), self.declared.checkpoint_activations))
+        self._sharded(parts, own)
+        return own
+
+    def _sharded(self, parts: dict[str, Any], root: Any) -> None:
+        """Shard parts of a module, and what else is in `root`, which contains them."""
+        if self.sharers == 1:
+            return
+        from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+
+        copies = self.lengths[1]
+        mesh = self.mesh["copies", "shard"] if copies > 1 else self.mesh["shard"]
+        offload = self.declared.offload and self.device.type == "cuda"
+        again = self.declared.pipeline == 1  # between the parts of a batch, stages keep their weights
+        policy = CPUOffloadPolicy() if offload else OffloadPolicy()
+        every = [id(each) for _, each in root.named_parameters(remove_duplicate=False)]
+        for each in parts.values():
+            inside = [id(one) for _, one in each.named_parameters(remove_duplicate=False)]
+            if inside and all(
+                every.count(one) == inside.count(one) for one in inside
+            ):  # weights of others stay together
+                fully_shard(each, mesh=mesh, reshard_after_forward=again, offload_policy=policy)
+        if size(root):
+            fully_shard(root, mesh=mesh, reshard_after_forward=again, offload_policy=policy)
+
+    def named(self) -> Weights:
+        """Return this process's weights by the names of the whole module, by each that they have there."""
+        own = dict(self._own.named_parameters(remove_duplicate=False))
+        for names in self._tied:
+            found = next((own[name] for name in names if name in own), None)
+            if found is not None:
+                own.update(dict.fromkeys(names, found))
+        return own
+
+    def share(self, numbers: Any) -> Any:
+        return self._torch.tensor_split(numbers, self.sharers)[self.place]
+
+    def gradients(self, parts: Iterable[Part], count: int, loss: Loss) -> Any:  # noqa: ARG002
+        summed: Any = 0.0
+        for part in parts:
+            self._counting.rows = len(part.inputs[0]) if part.weight else 0
+            with self._forward():
+                value = loss(self.trained(*part.inputs), part.targets)
+            (value * (part.weight * self.sharers)).backward()  # shards are averaged
+            summed = summed + value.detach() * part.weight
+        self._settled()
+        return summed
+
+    def _settled(self) -> None:
+        """Bring each gradient to where its weights are."""
+        for each in self.named().values():
+            if each.grad is not None and is_spread(each) and each.grad.placements != each.placements:
+                each.grad = each.grad.redistribute(placements=each.placements)
+
+    def outputs(self, inputs: tuple[Any, ...]) -> Any:
+        with self._forward():
+            return self.trained(*inputs)
+
+    def clip(self, parameters: list[Any], norm: float) -> None:
+        torch = self._torch
+        held = self.sharers * self.declared.tensor
+        stages = {id(each): self._stages(name) for name, each in self.named().items()}
+        found = [each for each in parameters if each.grad is not None]
+        squares = torch.zeros((), dtype=torch.float64, device=self.world.device)
+        for each in found:
+            square = local(each.grad).detach().to(torch.float64).square().sum()
+            squares += square.to(squares.device) / (parts_of(held, each) * stages[id(each)])
+        torch.distributed.all_reduce(squares)
+        share = float(norm / (squares.sqrt() + 1e-6))
+        if share < 1:
+            for each in found:
+                local(each.grad).mul_(share)
+
+    def _stages(self, name: str) -> int:
+        group = self._shared.get(name)
+        return 1 if group is None else self._torch.distributed.get_world_size(group)
+
+    def finite(self, parameters: list[Any]) -> bool:
+        own = [self._torch.isfinite(local(each)).all() for each in parameters if not each.is_meta]
+        return all(self.world.gather(all(bool(each) for each in own)))
+
+    def total(self, value: Any) -> Any:
+        summed = self._torch.as_tensor(value, dtype=self._torch.float64, device=self.world.device).clone()
+        self._torch.distributed.all_reduce(summed, group=self.loss_group)
+        return summed
+
+    def gathered(self, outputs: Any) -> Any:
+        if self.sharers == 1:
+            return outputs
+        return self._torch.cat(self.world.gather_tensors(outputs, self.rows_group))
+
+    def weights(self, module: Any) -> Weights:  # noqa: ARG002
+        return dict(self._own.state_dict())
+
+    def whole(self, weights: Weights) -> Weights:
+        found = {name: whole(each).reshape(self._shapes.get(name, each.shape)) for name, each in weights.items()}
+        return united(found, self.world, self.stage_group) if self.declared.pipeline > 1 else found
+
+    def state(self, weights: Weights, optimiser: Any) -> dict[str, Any]:
+        return {"module": self.whole(weights), "optimiser": self._optimiser(optimiser)}
+
+    def load(self, module: Any, weights: Weights) -> None:
+        own = self.weights(module)
+        for name in own.keys() & weights.keys():
+            copy(weights[name], own[name])
+
+    def restore(self, module: Any, optimiser: Any, state: dict[str, Any]) -> None:
+        self.load(module, state["module"])
+        self._load_optimiser(optimiser, state["optimiser"])
+
+    def _optimiser(self, optimiser: Any) -> dict[str, Any]:
+        """Return the optimiser's state as one process has it."""
+        found = optimiser.state_dict()
+        own = self.named()
+        states = {}
+        for number, name in enumerate(self._names):
+            if name in own and number in found["state"]:
+                states[number] = {
+                    key: whole(each).reshape(self._shapes[name]) if _like(each, own[name]) else each
+                    for key, each in found["state"][number].items()
+                }
+        if self.declared.pipeline > 1:
+            states = united(states, self.world, self.stage_group)
+        return {**found, "state": dict(sorted(states.items()))}
+
+    def _load_optimiser(self, optimiser: Any, state: dict[str, Any]) -> None:
+        own = self.named()
+        states = {}
+        for number, entry in state["state"].items():
+            name = self._names[int(number)]
+            if name in own:
+                states[int(number)] = {
+                    key: placed(each, own[name]) if _shaped(each, self._shapes[name]) else each
+                    for key, each in entry.items()
+                }
+        optimiser.load_state_dict({**state, "state": states})
+
+    def _take(self, module: Any, optimiser: Any) -> list[Any]:
+        """Give the optimiser this process's weights, and free those of the module; return the optimiser's before."""
+        own, given = self.named(), dict(module.named_parameters(remove_duplicate=False))
+        nn = self._torch.nn
+        before = [each for group in optimiser.param_groups for each in group["params"]]
+        optimiser.state.clear()
+        names = iter(self._names)
+        for group in optimiser.param_groups:
+            group["params"] = [
+                own[name] if name in own else nn.Parameter(self._torch.empty_like(each, device="meta"))
+                for each, name in zip(group["params"], names, strict=False)
+            ]
+        kept = {id(each) for each in own.values()}
+        for each in {id(each): each for each in given.values()}.values():
+            if id(each) not in kept:
+                _exchange(each, nn.Parameter(self._torch.empty_like(each, device="meta"), each.requires_grad))
+        return before
+
+    def _give_back(self, module: Any, optimiser: Any, before: list[Any]) -> None:
+        """Give the module all weights and the optimiser its parameters; with `offload`, in the first process alone."""
+        found = self.whole(self.weights(module))
+        state = self._optimiser(optimiser)
+        if self.declared.offload and not self.world.first:
+            found, state["state"] = {}, {}
+        done: set[int] = set()
+        with self._torch.no_grad():
+            for name, each in module.named_parameters(remove_duplicate=False):
+                if name in found and id(each) not in done:
+                    value = found.pop(name).detach().to(self.device)
+                    _exchange(each, self._torch.nn.Parameter(value, each.requires_grad))
+                    done.add(id(each))
+            for name, each in module.named_buffers():
+                if name in found:
+                    each.copy_(found[name])
+        rest = iter(before)
+        for group in optimiser.param_groups:
+            group["params"] = [next(rest) for _ in group["params"]]
+        optimiser.state.clear()
+        optimiser.load_state_dict(state)
+
+
+def _names(module: Any, optimiser: Any) -> list[str]:
+    """Return the names of the optimiser's parameters, in their order."""
+    names = {id(each): name for name, each in module.named_parameters()}
+    every = [each for group in optimiser.param_groups for each in group["params"]]
+    other = [tuple(each.shape) for each in every if id(each) not in names]
+    if other:
+        raise Invalid(
+            f"The optimiser has a parameter of shape {other[0]} that the module has not.",
+            fix="make it a parameter of the module, or train without shard, tensor and pipeline.",
+        )
+    return [names[id(each)] for each in every]
+
+
+def _tied(module: Any) -> list[list[str]]:
+    """Return the names of each parameter that has several."""
+    names: dict[int, list[str]] = {}
+    for name, each in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(each), []).append(name)
+    return [each for each in names.values() if len(each) > 1]
+
+
+@contextmanager
+def _slow_paths() -> Iterator[None]:
+    """Switch off the fast path of attention, which reads matrices past the modules that have parts of them."""
+    switch = import_torch().backends.mha
+    before = switch.get_fastpath_enabled()
+    switch.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        switch.set_fastpath_enabled(before)
+
+
+def _like(value: Any, parameter: Any) -> bool:
+    return _shaped(value, parameter.shape)
+
+
+def _shaped(value: Any, shape: Any) -> bool:
+    return bool(getattr(value, "shape", None) == shape)
+
+
+def _exchange(tensor: Any, other: Any) -> None:
+    """Exchange what two tensors are, so that all who have the one see the other."""
+    if tensor.grad is not None:
+        tensor.grad = None
+    import_torch().utils.swap_tensors(tensor, other)
+
+
+def _emptied(module: Any) -> Any:
+    """Return a copy of a module that shares its weights and buffers."""
+    memo = {id(each): each for each in (*module.parameters(), *module.buffers())}
+    try:
+        return deepcopy(module, memo)
+    except Exception as error:
+        raise Invalid(
+            f"The module cannot be spread over processes, as it cannot be copied: {type(error).__name__}: {error}.",
+            fix="keep open files, locks and the like out of the module.",
+        ) from error

@@ -1,0 +1,47 @@
+"""Trainings on meshes of processes: run by test_meshes.py in each rank, not a test itself.
+
+`python mesh_cases.py RANKS FOLDER CASE...`, where a case is `NAME:shard=2,tensor=2`: a case of `parallel_cases`, and
+axes of the mesh.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kit import parallel_cases, ranks
+from mainspring.training.distribution import Distributed
+from mainspring.training.loop.world import launched
+
+
+def declared(text: str) -> Distributed:
+    given = {key: value for key, _, value in (each.partition("=") for each in text.split(",")) if key}
+    return Distributed(
+        shard=int(given.get("shard", 1)), tensor=int(given.get("tensor", 1)), pipeline=int(given.get("pipeline", 1)),
+        checkpoint_activations="again" in given,
+    )  # fmt: skip
+
+
+def settings(name: str) -> dict[str, Any]:
+    """Return the settings of a case by which one process trains alike: a pipeline has a batch in parts."""
+    if "pipeline" not in name:
+        return {}
+    return {"batch_size": 15, "accumulate": 2} if name.startswith("convolutional") else {"accumulate": 4}
+
+
+def one(name: str) -> Any:
+    case, _, text = name.partition(":")
+    return parallel_cases.train(case, distributed=declared(text), **settings(name))
+
+
+def main(folder: Path, names: list[str]) -> None:
+    for name in names:
+        torch.save(one(name), folder / f"{name}-{launched().rank}.pt")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    ranks.fork(int(sys.argv[1]), Path(sys.argv[2]), lambda: main(Path(sys.argv[2]), sys.argv[3:]))

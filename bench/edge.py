@@ -26,13 +26,13 @@ import mainspring as ms
 from environments import ROOT
 from mainspring.deploy.edge.building import content_of
 from mainspring.deploy.edge.package import MODEL, write_package
-from mainspring.deploy.edge.quantise import quantised
 from mainspring.features.definitions import dump
 from mainspring.features.model import Observations, RequestFeatures
 from mainspring.registry.bundles import seal
 from mainspring.registry.model import Bundle, Input, Manifest
 from mainspring.security.signing import SigningKey
 from mainspring.training.flavours.scoring import open_session
+from mainspring.training.optimise.static_int8 import quantised
 from report import Case, report
 
 KEY = SigningKey(b"k" * 32)

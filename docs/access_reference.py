@@ -135,7 +135,7 @@ _OUTSIDE, _PERSONAL = "asks nobody, or the identity provider", "reaches values t
 _WHY = {
     **dict.fromkeys(("apply", "advise", "batch", "bench", "ci", "doctor", "features", "ingest", "jobs"), _CODE),
     **dict.fromkeys(("materialize", "monitor", "pipelines", "profile", "quotas", "reproduce", "search"), _CODE),
-    **dict.fromkeys(("streams", "train", "up"), _CODE),
+    **dict.fromkeys(("optimize", "streams", "train", "up"), _CODE),
     **dict.fromkeys(
         ("collections", "data", "encoders", "evidence", "export", "migrate", "models", "prompts", "retention"),
         _STATE,
@@ -204,6 +204,7 @@ EVENTS = {
     "logout": "cli.logout",
     "materialize": "materialise",
     "models gc": "collect-garbage",
+    "optimize": "optimise",
     "models sign": "export",
     "replay": "predictions.replay",
     "restore": "backup.restore",

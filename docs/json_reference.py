@@ -69,6 +69,7 @@ from mainspring.operations.models.adding import Added
 from mainspring.operations.models.curating import Happened
 from mainspring.operations.models.signing import SignedModel
 from mainspring.operations.models.transferring import Moved
+from mainspring.operations.optimise.model import OptimiseReport
 from mainspring.operations.pipelines.control import StepState
 from mainspring.operations.policies import Case
 from mainspring.operations.predict import Answer
@@ -267,6 +268,7 @@ DOCUMENTS = {
     "features verify": Document(_object("Verified", equal=bool, views=list[Verification]), ("Mismatch.at",)),
     "materialize": Document(list[MaterialiseReport], ("through",)),
     "train": Document(TrainReport),
+    "optimize": Document(OptimiseReport),
     "search": Document(SearchReport),
     "models add": _ADDED,
     "models function": _ADDED,

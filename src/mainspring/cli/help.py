@@ -59,6 +59,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "train late-delivery --since 2026-01-01 --until 2026-07-01",
         "train late-delivery --without orders@monday.csv --without deliveries.courier=bo",
     ),
+    "optimize": (
+        "optimize late-delivery --for edge --dry-run",
+        "optimize late-delivery:3 --only int8-static --only fp16 --within 0.005",
+        "optimize late-delivery@champion --choose trees-50",
+    ),
     "models add": ("models add late-delivery model.onnx --parent late-delivery:3",),
     "models approve": ("models approve late-delivery:4 --reason 'the false alarms are gone'",),
     "models card": ("models card late-delivery", "models card late-delivery:3 --format html --output card.html"),

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "materialize": ("materialize", "Bring the online features up to date."),
     "search": ("search", "Tune hyperparameters; training uses the best."),
     "train": ("train", "Train, verify, sign and register a model."),
+    "optimize": ("optimize", "Make a version smaller and faster, measured."),
     "models": ("models", "Register, show, approve, delete, export versions."),
     "promote": ("promote", "Promote a version if it passes its gates."),
     "ci": ("ci", "Run the model pipeline: commit to production."),

@@ -17,11 +17,11 @@ from kit.serving import KEY
 from kit.stage import Stage, rows
 from mainspring.core.errors import NotConvertible
 from mainspring.deploy.edge.building import FP32, content_of
-from mainspring.deploy.edge.quantise import quantised
 from mainspring.operations.edge.building import AUTO, packed
 from mainspring.operations.edge.int8 import judge_int8
 from mainspring.registry.model import Bundle
 from mainspring.training.gate_kinds import Gate
+from mainspring.training.optimise.static_int8 import quantised
 from mainspring_edge import load
 
 

@@ -14,6 +14,7 @@ from mainspring.operations.auditing import begun
 from mainspring.operations.edge.int8 import Int8, judge_int8
 from mainspring.operations.edge.sketches import sketch_file
 from mainspring.operations.models.curating import expect_kept, find
+from mainspring.operations.optimise.model import MADE
 from mainspring.project import Project
 from mainspring.registry.model import Bundle
 from mainspring.training.model import Model
@@ -137,7 +138,9 @@ def packed(
         NotConvertible: INT8 was demanded and is not allowed.
     """
     content, int8 = content_of(bundle, stored_as_inputs=stored_as_inputs), None
-    if precision != FP32:
+    if str(bundle.manifest.extra.get(MADE, {}).get("variant", "")).startswith(INT8):  # `mainspring optimize` judged it
+        content = replace(content, about={**content.about, "precision": INT8})
+    elif precision != FP32:
         allowed = bundle.manifest.tolerance if tolerance is None else tolerance
         int8, small = judge_int8(bundle, allowed, declared)
         if precision == INT8 and not int8.allowed:

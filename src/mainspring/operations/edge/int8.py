@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 
 from mainspring.core.errors import MainspringError
-from mainspring.delivery.gates import BASELINE
-from mainspring.delivery.held_out import read_held_out, score_held_out
+from mainspring.delivery.held_out import read_held_out
 from mainspring.delivery.model import GateResult
-from mainspring.delivery.verdicts import verdicts
 from mainspring.deploy.edge.golden import arrays_of, recorded_rows, worst_difference
 from mainspring.deploy.edge.package import MODEL
-from mainspring.deploy.edge.quantise import quantised
+from mainspring.operations.optimise.judging import judge_gates, with_metrics
 from mainspring.registry.bundles import HOLDOUT
 from mainspring.registry.model import Bundle
 from mainspring.training.bundling import parquet_file
 from mainspring.training.flavours import Artefact
 from mainspring.training.flavours.scoring import artefact_feeds, artefact_scores
 from mainspring.training.frames import Array, to_array
-from mainspring.training.gate_kinds import FairnessGate, RobustGate
 from mainspring.training.model import Model
+from mainspring.training.optimise.static_int8 import quantised
 
 _CALIBRATED = 4  # every fourth held-out row calibrates, the others judge
 _MOST_CALIBRATED = 1000
@@ -79,7 +76,7 @@ def judge_int8(bundle: Bundle, tolerance: float, declared: Model | None = None) 
     judged = table.filter(pa.array(~chosen))
     small = replace(bundle, files={**bundle.files, MODEL: content, HOLDOUT: parquet_file(judged)})
     worst, rows = _worst(bundle, small, judged)
-    gates = () if declared is None else _gates(small, declared)
+    gates = () if declared is None else judge_gates(with_metrics(small, declared), declared)
     failed = [str(each) for each in gates if not each.passed]
     why = f"an output differs by {worst:.2g}, more than {tolerance:g}" if worst > tolerance else ""
     if failed and not why:
@@ -106,16 +103,3 @@ def _worst(bundle: Bundle, small: Bundle, judged: pa.Table) -> tuple[float, int]
         worst = max(worst, worst_difference(found, wanted))
         rows += len(wanted)
     return worst, rows
-
-
-def _gates(small: Bundle, declared: Model) -> tuple[GateResult, ...]:
-    """Return the results of the gates that predictions decide, without a champion."""
-    from mainspring.operations.models.cards import personal
-
-    rows = score_held_out(small, more=declared.measured, threshold=declared.threshold)
-    sides = {"": rows.candidate, **({} if rows.other is None else {BASELINE: rows.other})}
-    found = {f"{prefix}{name}": value for prefix, side in sides.items() for name, value in rows.metrics(side).items()}
-    recorded = {name: value for name, value in small.manifest.metrics.items() if name.startswith(BASELINE)}
-    measured = replace(small, manifest=msgspec.structs.replace(small.manifest, metrics={**recorded, **found}))
-    gates = [gate for gate in declared.gates if gate.on_metric or isinstance(gate, (FairnessGate, RobustGate))]
-    return verdicts(gates, measured, None, lambda _: measured, None, declared.measured, declared.threshold, personal)

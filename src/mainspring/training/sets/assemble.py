@@ -21,7 +21,7 @@ from mainspring.core.schema import DType
 from mainspring.data import duck, without
 from mainspring.data.model import SEQUENCE
 from mainspring.features import definitions
-from mainspring.features.model import Observations
+from mainspring.features.model import FeatureGroup, Observations
 from mainspring.features.offline import point_in_time
 from mainspring.features.offline.observed import AT, open_observed, without_consent
 from mainspring.features.offline.pieces import Observed, count, pieces
@@ -248,10 +248,43 @@ def held_out_again(bundle: Bundle, other: Bundle, labels: Sequence[Label], scan:
     import pyarrow.parquet as pq
 
     held_out = pq.read_table(io.BytesIO(bundle.files[HOLDOUT]))
-    _, observations = definitions.load(bundle.files[FEATURES])
     groups, _ = definitions.load(other.files[FEATURES])
+    observed, observations, scan = _observed_again(bundle, groups, labels, scan)
+    rows = observed.slice(max(0, observed.num_rows - held_out.num_rows))
+    if any(not rows[name].combine_chunks().equals(held_out[name].combine_chunks()) for name in (AT, LABEL)):
+        raise _otherwise(bundle, "held-out")
+    return point_in_time(rows, groups, scan, schema=observations.source.columns, at=AT)
+
+
+def training_rows_again(bundle: Bundle, labels: Sequence[Label], scan: Scan, most: int) -> pa.Table:
+    """Return rows that `bundle` was trained on, with its features: of more than `most`, that many at even steps.
+
+    The arguments, and what it raises, are those of `held_out_again`.
+    """
+    groups, _ = definitions.load(bundle.files[FEATURES])
+    observed, observations, scan = _observed_again(bundle, groups, labels, scan)
+    count = bundle.manifest.extra.get("training_rows", 0)
+    if not 0 < count <= observed.num_rows:
+        raise _otherwise(bundle, "training")
+    numbers = np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
+    rows = observed.take(numbers)
+    return point_in_time(rows, groups, scan, schema=observations.source.columns, at=AT)
+
+
+def _otherwise(bundle: Bundle, which: str) -> Corrupt:
+    return Corrupt(
+        f"The {which} rows of {bundle.manifest.model} ({bundle.digest[:12]}) cannot be read again: dataset "
+        f"commit {bundle.manifest.dataset_commit} returns different rows.",
+        fix=f"train it again: mainspring train {bundle.manifest.model}.",
+    )
+
+
+def _observed_again(
+    bundle: Bundle, groups: Sequence[FeatureGroup], labels: Sequence[Label], scan: Scan
+) -> tuple[pa.Table, Observations, Scan]:
+    """Return the labelled observations of a bundle, without the rows that it left out, and a scan without them."""
+    own, observations = definitions.load(bundle.files[FEATURES])
     extra = bundle.manifest.extra
-    since, until = extra["since"], extra["until"]
     columns = several_labels(bundle.manifest) or (extra.get("label", "").rpartition(".")[2],)
     declared = {label.column: label for label in labels}
     if declared.keys() >= set(columns):  # the declaration may since have more labels, or another order
@@ -267,14 +300,6 @@ def held_out_again(bundle: Bundle, other: Bundle, labels: Sequence[Label], scan:
         for label in labels
     ]
     if left_out := extra.get(WITHOUT):
-        read = sources_read(observations, labels, [*groups, *definitions.load(bundle.files[FEATURES])[0]])
+        read = sources_read(observations, labels, [*groups, *own])
         scan = remaining(read, scan, [without.read(each) for each in left_out])
-    observed, _ = labelled(observations, labels, scan, since=since, until=until)
-    rows = observed.slice(max(0, observed.num_rows - held_out.num_rows))
-    if any(not rows[name].combine_chunks().equals(held_out[name].combine_chunks()) for name in (AT, LABEL)):
-        raise Corrupt(
-            f"The held-out rows of {bundle.manifest.model} ({bundle.digest[:12]}) cannot be read again: dataset "
-            f"commit {bundle.manifest.dataset_commit} returns different rows.",
-            fix=f"train it again: mainspring train {bundle.manifest.model}.",
-        )
-    return point_in_time(rows, groups, scan, schema=observations.source.columns, at=AT)
+    return labelled(observations, labels, scan, since=extra["since"], until=extra["until"])[0], observations, scan

@@ -1,0 +1,106 @@
+"""`mainspring optimize`: variants of a version, measured; the chosen one becomes a version."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mainspring.operations.optimise.model import OptimiseReport, VariantReport
+
+
+@make("optimize")
+@click.argument("version", metavar="MODEL[:VERSION]")
+@click.option(
+    "--for", "target", type=click.Choice(("cpu", "cuda", "edge")), default="cpu", show_default=True,
+    help="The fastest for one row (cpu) or a batch (cuda), or the smallest (edge).",
+)  # fmt: skip
+@click.option("--only", multiple=True, metavar="VARIANT", help="Make this variant; repeatable. By default all.")
+@click.option("--within", default=0.01, show_default=True, help="Largest loss of the metric, a share of the parent's.")
+@click.option("--choose", "chosen", metavar="VARIANT", help="Register this variant, whatever it loses.")
+@click.option("--dry-run", is_flag=True, help="Measure only; record no run and register no version.")
+@click.option("--no-memory", is_flag=True, help="Do not measure the memory, which takes seconds for each variant.")
+def command(
+    call: Call,
+    *,
+    version: str,
+    target: str,
+    only: tuple[str, ...],
+    within: float,
+    chosen: str | None,
+    dry_run: bool,
+    no_memory: bool,
+) -> None:
+    """Make variants of a version (INT8, INT4, FP16, fewer trees, a smaller graph), measure them here, and register the
+    best within its gates as a version."""
+    from mainspring.operations.optimise.optimising import optimise
+
+    with call.progress() as progress:
+        report = optimise(
+            call.project,
+            version,
+            target=target,
+            only=only,
+            within=within,
+            chosen=chosen,
+            dry_run=dry_run,
+            memory=not no_memory,
+            progress=lambda stage, share: progress.update(version, round(share * 100), 100, stage),
+        )
+        progress.finish(version, report.chosen or "no variant chosen")
+    call.result(report, lambda console: _show(console, report))
+
+
+def _show(console: Console, report: OptimiseReport) -> None:
+    from mainspring.cli.tables import show_records
+
+    _line(console, f"{report.model}:{report.version} for {report.target}, on {report.machine}")
+    columns = ("variant", report.metric, "worse by", "p50", "p99", "batch", "rows/s", "size", "memory", "load", "note")
+    rows = [_row(each) for each in report.variants if each.cost is not None]
+    show_records(console, columns, rows, right=columns[1:-1], folded=("note",))
+    for each in report.variants:
+        if each.cost is None:
+            _line(console, f"No {each.name}: {each.why_not}")
+    chosen = f"{report.chosen} is chosen" if report.chosen else f"{report.model}:{report.version} stays"
+    _line(console, f"{chosen}. {report.why}")
+    if report.registered:
+        reference = f"{report.model}:{report.registered}"
+        _line(console, f"It is registered as {reference}. Next: mainspring promote {report.model} {report.registered}")
+
+
+def _row(each: VariantReport) -> tuple[str, ...]:
+    quality, cost = each.quality, each.cost
+    if quality is None or cost is None:
+        return (each.name, *[""] * 10)
+    bound = "" if quality.loss_high is None else f" (at most {quality.loss_high:.2g})"
+    memory = "" if cost.memory_bytes is None else f"{cost.memory_bytes / 1e6:.1f} MB"
+    return (
+        each.name,
+        f"{quality.value:.4f}",
+        f"{quality.loss:.2g}{bound}",
+        f"{cost.p50_us:.1f} µs",
+        f"{cost.p99_us:.0f} µs",
+        f"{cost.batch_p50_us:.0f} µs",
+        f"{cost.rows_a_second:,.0f}",
+        f"{cost.bytes / 1e3:,.1f} kB",
+        memory,
+        f"{cost.load_ms:.1f} ms",
+        _note(each),
+    )
+
+
+def _note(each: VariantReport) -> str:
+    if each.why_not:
+        return f"refused: {each.why_not}"
+    words = ["chosen"] if each.chosen else ["on the front"] if each.front else []
+    return "; ".join([*words, *(f"gate: {gate}" for gate in each.gates_failed[:1])])
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Variants of a registered version: made, measured, chosen under its gates, registered."""

@@ -1,0 +1,244 @@
+"""Variants of a graph: what they hold and answer, beside the estimator, NumPy, and ONNX Runtime's own quantisation."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pandas as pd
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor, RandomForestClassifier
+
+from mainspring.core.errors import NotConvertible
+from mainspring.core.schema import DType
+from mainspring.registry.model import Input
+from mainspring.training.flavours import convert_estimator
+from mainspring.training.flavours.scoring import artefact_feeds, artefact_scores
+from mainspring.training.optimise.blockwise import in_blocks
+from mainspring.training.optimise.half import in_half
+from mainspring.training.optimise.trees import cut, merged, narrow, trees_in
+from mainspring.training.optimise.variants import KINDS, kinds_for, variants
+
+pytestmark = pytest.mark.slow
+
+NAMES = ["V.a", "V.b", "V.c"]
+Array = np.ndarray[Any, Any]
+
+
+def network(sizes: tuple[int, ...], *, gemm: bool = False, opset: int = 18) -> bytes:
+    """Return a network of dense layers, its last a sigmoid."""
+    rng, nodes, constants, given = np.random.default_rng(0), [], [], "x"
+    for number, (inputs, outputs) in enumerate(pairwise(sizes)):
+        weights = (rng.normal(size=(inputs, outputs)) / np.sqrt(inputs)).astype(np.float32)
+        constants.append(numpy_helper.from_array(weights.T.copy() if gemm else weights, f"w{number}"))
+        constants.append(numpy_helper.from_array(rng.normal(size=outputs).astype(np.float32) / 10, f"b{number}"))
+        if gemm:
+            nodes.append(helper.make_node("Gemm", [given, f"w{number}", f"b{number}"], [f"a{number}"], transB=1))
+        else:
+            nodes.append(helper.make_node("MatMul", [given, f"w{number}"], [f"m{number}"]))
+            nodes.append(helper.make_node("Add", [f"b{number}", f"m{number}"], [f"a{number}"]))
+        given = f"r{number}"
+        nodes.append(helper.make_node("Sigmoid" if number == len(sizes) - 2 else "Relu", [f"a{number}"], [given]))
+    nodes[-1].output[0] = "y"
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, sizes[0]])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, sizes[-1]])],
+        constants,
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+    return bytes(made.SerializeToString())
+
+
+def answers(content: bytes, rows: Array, size: int = 0) -> Array:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    size = size or len(rows)
+    parts = [session.run(None, {"x": rows[start : start + size]})[0] for start in range(0, len(rows), size)]
+    return np.concatenate(parts)
+
+
+def given(count: int, width: int) -> Array:
+    return np.random.default_rng(1).normal(size=(count, width)).astype(np.float32)
+
+
+@pytest.mark.parametrize("gemm", [False, True])
+def test_variants_of_a_network_are_near_smaller_and_answer_a_row_for_itself(gemm: bool) -> None:
+    content, rows = network((64, 96, 33, 1), gemm=gemm), given(200, 64)
+    rows[7] *= 1000
+    wanted, sizes = answers(content, rows), {}
+    bounds = {"graph": 0.0, "fp16": 2e-3, "int8-static": 0.1, "int8-dynamic": 0.02, "int4-weights": 0.15}
+    for each in variants(content, kinds_for(content), lambda: {"x": given(200, 64)}):
+        assert each.why_not == "", each
+        found, usual = answers(each.content, rows), np.arange(200) != 7  # the far row is beyond the calibrated range
+        assert np.abs(found - wanted)[usual].max() <= bounds[each.name], each.name
+        for size in (1, 7):
+            np.testing.assert_array_equal(answers(each.content, rows, size), found, each.name)
+        sizes[each.name] = len(each.content)
+    assert sizes.keys() == bounds.keys()
+    assert len(content) > 1.8 * sizes["fp16"]
+    assert sizes["fp16"] > 1.4 * sizes["int8-dynamic"] > 1.8 * sizes["int4-weights"]
+
+
+def test_the_runtimes_dynamic_int8_does_not_which_is_why_it_is_no_variant(tmp_path: Any) -> None:
+    from onnxruntime.quantization import quantize_dynamic
+
+    quantize_dynamic(onnx.load_model_from_string(network((64, 96, 1))), tmp_path / "dynamic.onnx")
+    rows = given(20, 64)
+    rows[7] *= 1000
+    dynamic = (tmp_path / "dynamic.onnx").read_bytes()
+    assert np.abs(answers(dynamic, rows, 1) - answers(dynamic, rows))[:7].max() > 0.01
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_weights_in_blocks_are_the_nearest_of_their_scale(bits: int) -> None:
+    content = network((45, 7), opset=21)
+    constants = {
+        each.name: numpy_helper.to_array(each)
+        for each in onnx.load_model_from_string(in_blocks(content, bits)).graph.initializer
+    }
+    (whole,) = (each for name, each in constants.items() if name.endswith(f"_{bits}"))
+    (scales,) = (each for name, each in constants.items() if name.endswith("_scales"))
+    plain = numpy_helper.to_array(onnx.load_model_from_string(content).graph.initializer[0])
+    top = 2 ** (bits - 1) - 1
+    for row in range(45):
+        for column in range(7):
+            block = slice(row // 32 * 32, row // 32 * 32 + 32)
+            scale = np.abs(plain[block, column]).max() / top
+            assert scales[row // 32, column] == pytest.approx(scale, rel=1e-6)
+            nearest = min(range(-top, top + 1), key=lambda each: abs(each * scale - plain[row, column]))
+            assert int(whole[row, column]) == nearest
+
+
+def test_what_cannot_be_made_says_why() -> None:
+    tiny = {each.name: each.why_not for each in variants(network((8, 1)), ("int8-dynamic",), dict)}
+    assert tiny == {"int8-dynamic": "No product of the model has a constant FP32 matrix of 32 or more inputs."}
+    small = in_blocks(network((64, 1)), 8)
+    again = [each.why_not for each in variants(small, ("int8-static", "int4-weights"), lambda: {"x": given(9, 64)})]
+    assert again == ["The model is quantised already: it has 1 DequantizeLinear."] * 2
+    with pytest.raises(NotConvertible, match="not one sum of trees: it has none"):
+        cut(network((8, 1)), 0.5, {"x": given(9, 8)})
+    with pytest.raises(NotConvertible, match="few FP32 weights"):
+        in_half(forest_of(RandomForestClassifier(3, max_depth=2), "binary")[0])
+
+
+def table(count: int = 400) -> tuple[pd.DataFrame, Array]:
+    rng = np.random.default_rng(2)
+    frame = pd.DataFrame(rng.normal(size=(count, 3)).astype(np.float32), columns=NAMES)
+    return frame, (frame["V.a"] + frame["V.b"] * frame["V.c"] + rng.normal(size=count) > 0).to_numpy().astype(int)
+
+
+def forest_of(estimator: Any, task: str) -> tuple[bytes, Any, pd.DataFrame, Any]:
+    frame, labels = table()
+    estimator = estimator.fit(frame, labels)
+    artefact = convert_estimator(estimator, [Input(name, DType.Float32) for name in NAMES], task)
+    return artefact.content, artefact, frame, estimator
+
+
+def scores(artefact: Any, content: bytes, frame: pd.DataFrame) -> Array:
+    return artefact_scores(type(artefact)("onnx", "model.onnx", content), frame, NAMES)[:, 0]
+
+
+def test_a_cut_forest_is_the_mean_of_its_first_trees() -> None:
+    content, artefact, frame, forest = forest_of(RandomForestClassifier(12, max_depth=5, random_state=0), "binary")
+    fewer = cut(content, 0.25, artefact_feeds(artefact, frame, NAMES))
+    assert trees_in(fewer) == 3
+    first = [tree.predict_proba(frame.to_numpy())[:, 1] for tree in forest.estimators_[:3]]
+    np.testing.assert_allclose(scores(artefact, fewer, frame), np.mean(first, axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("boosting", "task"),
+    [
+        (GradientBoostingClassifier(n_estimators=40, learning_rate=0.4, random_state=0), "binary"),
+        (GradientBoostingRegressor(n_estimators=40, learning_rate=0.4, random_state=0), "regression"),
+    ],
+)
+def test_cut_boosting_is_its_first_stages(boosting: Any, task: str) -> None:
+    content, artefact, frame, fitted = forest_of(boosting, task)
+    fewer = cut(content, 0.5, artefact_feeds(artefact, frame, NAMES))
+    staged = fitted.staged_predict_proba(frame) if task == "binary" else fitted.staged_predict(frame)
+    wanted = [*staged][19]
+    np.testing.assert_allclose(scores(artefact, fewer, frame), wanted[:, 1] if task == "binary" else wanted, atol=1e-6)
+
+
+def test_several_classes_keep_a_tree_of_each() -> None:
+    frame, _ = table()
+    kind = np.digitize(frame["V.a"], [-0.5, 0.5])
+    boosting = GradientBoostingClassifier(n_estimators=40, learning_rate=0.4, random_state=0).fit(frame, kind)
+    artefact = convert_estimator(boosting, [Input(name, DType.Float32) for name in NAMES], "multiclass")
+    fewer = cut(artefact.content, 0.25, artefact_feeds(artefact, frame, NAMES))
+    found = artefact_scores(type(artefact)("onnx", "model.onnx", fewer), frame, NAMES)
+    np.testing.assert_allclose(found, [*boosting.staged_predict_proba(frame)][9], atol=1e-6)
+
+
+def test_merged_leaves_change_no_bit_and_leave_no_split_without_effect() -> None:
+    content, artefact, frame, _ = forest_of(RandomForestClassifier(6, max_depth=6, random_state=0), "binary")
+    alike = with_few_values(content)
+    fewer = merged(alike)
+    assert splits(fewer) == splits(alike, merge=True) < splits(alike)
+    np.testing.assert_array_equal(scores(artefact, fewer, frame), scores(artefact, alike, frame))
+    with pytest.raises(NotConvertible, match="equal leaves"):
+        merged(fewer)
+
+
+def attributes(content: bytes) -> dict[str, Any]:
+    model = onnx.load_model_from_string(content)
+    node = next(each for each in model.graph.node if each.op_type == "TreeEnsemble")
+    return {
+        each.name: numpy_helper.to_array(each.t) if each.type == each.TENSOR else list(each.ints)
+        for each in node.attribute
+    }
+
+
+def with_few_values(content: bytes) -> bytes:
+    """Return the model with the values of its leaves rounded to two."""
+    model = onnx.load_model_from_string(content)
+    node = next(each for each in model.graph.node if each.op_type == "TreeEnsemble")
+    weights = next(each for each in node.attribute if each.name == "leaf_weights")
+    values = numpy_helper.to_array(weights.t)
+    weights.t.CopyFrom(numpy_helper.from_array(np.where(values > values.mean(), 0.125, 0.0), "leaf_weights"))
+    return bytes(model.SerializeToString())
+
+
+def splits(content: bytes, *, merge: bool = False) -> int:
+    """Count the splits of a model, those apart whose sides all give the same if they were merged; roots stay."""
+    of = attributes(content)
+
+    def count(place: int, leaf: int) -> tuple[int, float | None]:
+        if leaf:
+            return 0, float(of["leaf_weights"][place])
+        below = [
+            count(of[f"nodes_{side}nodeids"][place], of[f"nodes_{side}leafs"][place]) for side in ("true", "false")
+        ]
+        if merge and below[0][1] is not None and below[0][1] == below[1][1]:
+            return 0, below[0][1]
+        return 1 + below[0][0] + below[1][0], None
+
+    return sum(max(1, count(root, 0)[0]) for root in of["tree_roots"])
+
+
+def test_narrow_trees_send_rows_at_thresholds_to_the_same_side() -> None:
+    content, artefact, frame, forest = forest_of(RandomForestClassifier(8, random_state=0), "binary")
+    near = frame.iloc[:100].copy()
+    splits = np.concatenate([tree.tree_.threshold[tree.tree_.feature == 0] for tree in forest.estimators_])[:100]
+    near["V.a"] = np.resize(splits, 100).astype(np.float32)
+    small = narrow(content)
+    assert len(small) < len(content)
+    for rows in (frame, near):
+        np.testing.assert_allclose(scores(artefact, small, rows), scores(artefact, content, rows), atol=1e-6)
+    with pytest.raises(NotConvertible, match="FP32 already"):
+        narrow(small)
+
+
+def test_each_kind_belongs_to_trees_or_to_networks() -> None:
+    content = forest_of(RandomForestClassifier(2, max_depth=2), "binary")[0]
+    both = {*kinds_for(content), *kinds_for(network((8, 1)))}
+    assert both == KINDS.keys()
+    assert set(kinds_for(content)) & set(kinds_for(network((8, 1)))) == {"graph"}

@@ -58,6 +58,7 @@ _HOMES = {
     "mainspring.training.flavours.calibration": ["calibrated"],
     "mainspring.training.gates": ["approved", "at_least", "at_most", "beats", "complete_card"],
     "mainspring.training.label": ["Label"],
+    "mainspring.training.loading.loader": ["Loader"],
     "mainspring.training.loop.fit": ["fit_torch"],
     "mainspring.training.loop.lora": ["fit_lora"],
     "mainspring.training.model": ["Model", "model"],
@@ -204,6 +205,7 @@ if TYPE_CHECKING:
     from mainspring.training.gates import beats as beats
     from mainspring.training.gates import complete_card as complete_card
     from mainspring.training.label import Label as Label
+    from mainspring.training.loading.loader import Loader as Loader
     from mainspring.training.loop.fit import fit_torch as fit_torch
     from mainspring.training.loop.lora import fit_lora as fit_lora
     from mainspring.training.loop.stopping import EarlyStopping as EarlyStopping

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import signal
 import sys
+import tempfile
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from kit import ranks
 from mainspring.core.time import ManualClock
 from mainspring.registry.adapters.memory import MemoryTracking
+from mainspring.training.loading.loader import Loader
 from mainspring.training.loop.fit import fit_torch
 from mainspring.training.loop.signals import Interrupted
 from mainspring.training.loop.stopping import EarlyStopping
@@ -29,6 +33,19 @@ DRAWN = torch.Generator().manual_seed(0)
 ROWS, IMAGES = (torch.randn(shape, generator=DRAWN).double() for shape in ((70, 6), (45, 1, 8, 8)))
 WORDS = torch.randint(0, 20, (50, 7), generator=DRAWN)
 TARGETS = (ROWS.sum(1, keepdim=True) > 0).double()
+FILES = tempfile.TemporaryDirectory()  # of one process and those that it forks
+
+
+def loader(window: int = 20) -> Loader:
+    """The rows in a file, in row groups of three."""
+    path = Path(FILES.name) / "rows.parquet"
+    if not path.exists():
+        table = pa.table({**{f"x{column}": ROWS[:, column].numpy() for column in range(6)}, "y": TARGETS[:, 0].numpy()})
+        pq.write_table(table, path, row_group_size=3)
+    return Loader(path, inputs=[f"x{column}" for column in range(6)], targets=["y"], dtype="float64", window=window)
+
+
+LOADER = loader()
 
 
 def perceptron() -> Any:
@@ -82,6 +99,8 @@ CASES: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
     "convolutional": (convolutional, (IMAGES, torch.arange(45) % 3), torch.nn.functional.cross_entropy,
                       {"batch_size": 14}),  # the last batch has three rows, fewer than four processes
     "transformer": (Transformer, (WORDS, WORDS.roll(1, 1)), torch.nn.functional.cross_entropy, {}),
+    "streamed": (perceptron, LOADER, torch.nn.functional.binary_cross_entropy,
+                 {"validation": LOADER, "accumulate": 2, "stopping": EarlyStopping(patience=5)}),
     "accumulated": (perceptron, (ROWS, TARGETS), torch.nn.functional.binary_cross_entropy, {"accumulate": 3}),
     "tied": (Tied, (WORDS, WORDS.roll(1, 1)), torch.nn.functional.cross_entropy,
              {"clip_norm": 0.3, "batch_size": 9, "validation": (WORDS[:5], WORDS[:5])}),
@@ -122,15 +141,17 @@ class Stopping(torch.nn.Module):
         return "Stopping()"
 
 
-def train_stopping(folder: Path, at: int | None, checkpoints: str = "checkpoints") -> tuple[dict[str, Any], int]:
+def train_stopping(
+    folder: Path, at: int | None, checkpoints: str = "checkpoints", rows: Any = (ROWS, TARGETS)
+) -> tuple[dict[str, Any], int]:
     """Return the weights, and the signal by which the training ended, or 0."""
     torch.manual_seed(3)
     module = Stopping(at).double()
     adam = torch.optim.Adam(module.parameters(), lr=0.05)
     ended = 0
     try:
-        fit_torch(module, (ROWS, TARGETS), torch.nn.functional.binary_cross_entropy, optimiser=adam, epochs=6,
-                  batch_size=16, seed=5, checkpoints=folder / checkpoints, checkpoint_every_steps=100)  # fmt: skip
+        fit_torch(module, rows, torch.nn.functional.binary_cross_entropy, optimiser=adam, epochs=6, batch_size=16,
+                  seed=5, checkpoints=folder / checkpoints, checkpoint_every_steps=100)  # fmt: skip
     except Interrupted as stopped:
         ended = stopped.number
     return module.state_dict(), ended

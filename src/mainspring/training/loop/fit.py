@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid
 from mainspring.training.distribution import Distributed
-from mainspring.training.loop.batches import Rows
+from mainspring.training.loop.batches import rows_of
 from mainspring.training.loop.checkpoints import Checkpoints
 from mainspring.training.loop.interval import Interval
 from mainspring.training.loop.loop import Loop
@@ -62,7 +62,8 @@ def fit_torch(
 
     Args:
         train: `(inputs, targets)`, tensors or arrays of shape (rows, ...), inputs also a tuple of them, each an
-            argument of the module; or a dataset with `len()` and `[number] -> (inputs, target)`.
+            argument of the module; or a dataset with `len()` and `[number] -> (inputs, target)`; or an `ms.Loader` of
+            rows that need not fit into memory.
         loss: `(outputs, targets) -> tensor of shape ()`.
         optimiser: A `torch.optim` optimiser of the module's parameters.
         validation: Rows like `train`, evaluated after each epoch.
@@ -103,14 +104,17 @@ def fit_torch(
         raise Invalid(f"The unit of the schedule is {schedule_per!r}.", fix='use "step" or "epoch".')
     if stopping is not None and validation is None:
         raise Invalid("Early stopping needs validation rows.", fix="give validation=(inputs, targets).")
-    loop = Loop(module, Rows(train), loss, optimiser, epochs, batch_size)
-    loop.validation = None if validation is None else Rows(validation)
+    loop = Loop(module, rows_of(train), loss, optimiser, epochs, batch_size)
+    loop.validation = None if validation is None else rows_of(validation)
     loop.metric, loop.stopping = metric, stopping
     loop.schedule, loop.schedule_per = schedule, schedule_per
     loop.clip_norm, loop.amp, loop.accumulate = clip_norm, amp, accumulate
     loop.seed = seed if seed is not None else run.seed if run is not None else 0
     loop.run, loop.log_every, loop.progress = run, log_every, progress
     with ExitStack() as stack:
+        for rows in (loop.rows, loop.validation):
+            if rows is not None:
+                stack.callback(rows.close)
         world = joined(loop.device)
         loop.parallel = parallel_of(world, distributed, loop.device)
         fingerprint = loop.fingerprint() if checkpoints is not None or world.size > 1 else ""

@@ -11,7 +11,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import MainspringError
-from mainspring.training.loop.batches import Rows
+from mainspring.training.loop.batches import Rows, Streamed
 from mainspring.training.loop.checkpoints import Checkpoint
 from mainspring.training.loop.generators import generator_states, restore_generators, seed_generators
 from mainspring.training.loop.parallel import Alone, Parallel, Part
@@ -30,7 +30,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # address of a function in a module's
 class Loop:
     """A training and its position."""
 
-    validation: Rows | None = None
+    validation: Rows | Streamed | None = None
     metric: Callable[[Any, Any], Any] | None = None
     stopping: EarlyStopping | None = None
     schedule: Any = None
@@ -44,7 +44,9 @@ class Loop:
     progress: Callable[[str, float], None] | None = None
     keeping: Keeping | None = None
 
-    def __init__(self, module: Any, rows: Rows, loss: Any, optimiser: Any, epochs: int, batch_size: int) -> None:
+    def __init__(
+        self, module: Any, rows: Rows | Streamed, loss: Any, optimiser: Any, epochs: int, batch_size: int
+    ) -> None:
         self.torch = import_torch()
         self.module, self.rows, self.loss, self.optimiser = module, rows, loss, optimiser
         self.epochs, self.batch_size = epochs, batch_size
@@ -133,8 +135,7 @@ class Loop:
         stop = self.stopping is not None and self.stopping.rounds - self.stopping.best_round >= self.stopping.patience
         while self.epoch < self.epochs and not stop:
             self.module.train()
-            order = self.rows.order(self.seed, self.epoch).split(self.batch_size)
-            for numbers in order[self.batch :]:
+            for numbers in self.rows.batches(self.seed, self.epoch, self.batch_size, self.batch):
                 self._train(numbers)
                 self.batch += 1
                 if self.batch < self.batches:
@@ -151,6 +152,7 @@ class Loop:
         if signal:
             self._interrupted(signal)
         self.finished = True
+        self._say_bound()
         if self.stopping is not None and self.best is not None:
             self.parallel.load(self.module, self.best)
         if self.keeping is not None:
@@ -171,7 +173,7 @@ class Loop:
         if self.step % self.log_every == 0 and (self.run is not None or self.parallel.world.size > 1):
             self._look()
             value = float(self.parallel.total(loss))
-            self._log({"loss": value, "lr": self.optimiser.param_groups[0]["lr"]})
+            self._log({"loss": value, "lr": self.optimiser.param_groups[0]["lr"], **self.rows.speed()})
 
     def _gradients(self, numbers: Any) -> Any:
         """Set the gradients to those of a batch; return this rank's share of its loss."""
@@ -192,6 +194,12 @@ class Loop:
     def _log(self, values: dict[str, float]) -> None:
         if self.run is not None and self.parallel.world.first:
             self.run.log_metrics(values, self.step)
+
+    def _say_bound(self) -> None:
+        """Say in the run whether it was bound by its data or by computing, where that is known."""
+        bound = self.rows.bound()
+        if bound and self.run is not None and self.parallel.world.first:
+            self.run.set_tag("bound_by", bound)
 
     def _explained(self, error: Exception) -> Exception:
         """Return the error to raise: a `MainspringError` if memory ran out, else the error itself."""
@@ -236,8 +244,7 @@ class Loop:
         outputs, targets = [], []
         try:
             with self.torch.no_grad(), self.autocast():
-                numbers = self.torch.arange(len(self.validation))
-                for batch in numbers.split(self.batch_size * self.parallel.world.size):
+                for batch in self.validation.stored(self.batch_size * self.parallel.world.size):
                     own = self.parallel.share(batch)
                     inputs, wanted = self.validation.batch(own if len(own) else batch[:1], self.device)
                     outputs.append(self.parallel.gathered(self.parallel.outputs(inputs)[: len(own)]))

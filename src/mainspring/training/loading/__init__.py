@@ -1,0 +1,1 @@
+"""Rows of Parquet files as batches, without holding them all in memory."""

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import mainspring as ms
@@ -406,3 +407,14 @@ def test_a_table_has_a_profile_now_and_at_a_commit(project: OpenedProject) -> No
     assert {"hub", "backlog"} <= {column.column for column in now.columns}
     with pytest.raises(NotFound):
         project.profile("scans", at="no-such-tag")
+
+
+def test_a_loader_reads_a_version_of_a_table(project: OpenedProject) -> None:
+    loader = ms.Loader(project.scan("scans"), inputs=["backlog"], targets="hub", categories=["hub"])
+    stored = project.services.lake.scan("scans").files or ()
+    rows = pa.concat_tables(pq.read_table(file, columns=["hub", "backlog"]) for file in sorted(stored))
+    ((backlog, hub),) = loader.stored(len(loader))
+    assert backlog[:, 0].tolist() == rows["backlog"].to_pylist()
+    assert [loader.categories["hub"][code] for code in hub] == rows["hub"].to_pylist()
+    with pytest.raises(NotFound):
+        project.scan("scans", at="no-such-tag")

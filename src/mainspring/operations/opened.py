@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-    from mainspring.data.model import IngestReport, Source
+    from mainspring.data.model import IngestReport, Source, TableScan
     from mainspring.data.profile import TableProfile
     from mainspring.features.model import FeatureGroup, FeatureView, MaterialiseReport
     from mainspring.ledger.model import Prediction
@@ -419,6 +419,19 @@ class OpenedProject:
         from mainspring.operations.data.versions import profile
 
         return profile(self.services, source, at)
+
+    def scan(self, source: str, *, at: str = "now") -> TableScan:
+        """Return the files of a source's table, for `ms.Loader`; with all versions of facts, as they were ingested.
+
+        Args:
+            at: A dataset commit, a tag, or "now".
+
+        Raises:
+            NotFound: There is no such source or commit, the source has no data, or the version was vacuumed.
+        """
+        from mainspring.operations.data.versions import scan
+
+        return scan(self.services, source, at)
 
     # What keeps it current
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mainspring.core.errors import Invalid, InvalidData, NotFound
 from mainspring.data.commits import RESTORING, data_tables, find, version_of
 from mainspring.data.commits import commit as make_commit
-from mainspring.data.model import CHUNKS_PREFIX, QUARANTINE_SUFFIX, DatasetCommit, Source
+from mainspring.data.model import CHUNKS_PREFIX, QUARANTINE_SUFFIX, DatasetCommit, Source, TableScan
 from mainspring.operations.apply import conform
 from mainspring.operations.auditing import audit, begun
 from mainspring.project import Project
@@ -129,9 +129,17 @@ def profile(
     """
     from mainspring.data.profile import profile as profiled
 
-    declared = project.definitions.source(source)
-    version = None if at == NOW else version_of(find(project.snapshots, at), source)
-    return profiled(project.lake.scan(source, version), declared, progress=progress)
+    return profiled(scan(project, source, at), project.definitions.source(source), progress=progress)
+
+
+def scan(project: Project, source: str, at: str = NOW) -> TableScan:
+    """Return the files of a source's table.
+
+    Raises:
+        NotFound: No such source or commit, the source has no data, or the version was vacuumed.
+    """
+    project.definitions.source(source)
+    return project.lake.scan(source, None if at == NOW else version_of(find(project.snapshots, at), source))
 
 
 def restore(

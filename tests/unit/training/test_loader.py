@@ -23,6 +23,7 @@ from mainspring.core.own_process import python_path
 from mainspring.data.model import TableScan
 from mainspring.training.loading.loader import Loader
 from mainspring.training.loading.order import Order
+from mainspring.training.loading.pace import Pace
 
 
 def write(folder: Path, *files: tuple[int, int]) -> Path:
@@ -112,8 +113,6 @@ def test_seed_and_epoch_make_the_order(folder: Path) -> None:
 
 def test_lanes_are_read_by_the_ranks_that_have_them(tmp_path: Path) -> None:
     """Four ranks decode each row once together."""
-    from mainspring.training.loading.epoch import Pace
-
     loader = Loader(write(tmp_path, (6400, 50)), inputs="number", window=800, lanes=8)
     decoded = 0
     for rank in range(4):

@@ -16,17 +16,7 @@ from mainspring.core.errors import Corrupt, MainspringError
 from mainspring.training.loading.columns import Layout, Values
 from mainspring.training.loading.files import Files
 from mainspring.training.loading.order import Order, Piece, Whole
-
-
-@dataclass
-class Pace:
-    """Amounts and times of loading, added up over epochs."""
-
-    rows: int = 0  # taken by batches
-    bytes: int = 0
-    waited_s: float = 0.0  # for windows
-    decoded: int = 0  # rows
-    decoding_s: float = 0.0  # of all threads together
+from mainspring.training.loading.pace import Pace
 
 
 @dataclass(slots=True)

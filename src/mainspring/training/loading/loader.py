@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid
+from mainspring.training.loading.pace import Pace
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from mainspring.data.model import TableScan
     from mainspring.training.loading.columns import Columns, Values
-    from mainspring.training.loading.epoch import Epoch, Pace
+    from mainspring.training.loading.epoch import Epoch
     from mainspring.training.loading.order import Order
 
     Path = str | os.PathLike[str]
@@ -145,8 +146,6 @@ class Loader:
     def _yielded(
         self, batch_size: int, rank: int, ranks: int, start: int, seed: int = 0, epoch: int = 0, *, shuffled: bool
     ) -> Iterator[Any]:
-        from mainspring.training.loading.epoch import Pace
-
         if not 0 <= rank < ranks or start < 0:
             raise Invalid(f"rank={rank} of ranks={ranks}, or start={start}, is impossible.")
         loading = self.epoch(batch_size, Pace(), seed, epoch, shuffled=shuffled)

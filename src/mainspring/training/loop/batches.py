@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from mainspring.core.errors import Invalid
-from mainspring.training.loading.epoch import Epoch, Pace
-from mainspring.training.loading.loader import Loader
 from mainspring.training.loop.tensors import import_torch
 
 _WHOLE = 64 << 20  # bytes that a digest covers; of larger data, evenly spaced rows
@@ -115,124 +111,3 @@ class Rows:
 
     def close(self) -> None:
         """Do nothing."""
-
-
-_WAITING = 0.1  # share of the time from which on a training is bound by its data
-
-
-class Streamed:
-    """Rows of a loader, as `Rows` has them; the number of a row is its position in the epoch."""
-
-    def __init__(self, loader: Loader) -> None:
-        self._torch = import_torch()
-        self._loader = loader
-        self._epoch: Epoch | None = None
-        self._key: tuple[int, int, int] | None = None  # batch size, seed and number of the epoch
-        self._next: Epoch | None = None  # begun when the epoch has no more windows to decode
-        self._pace, self._before = Pace(), Pace()
-        self._began = self._seen = 0.0
-        if not len(loader):
-            raise Invalid("There are no rows to train or to validate on.")
-        if not loader.targets:
-            raise Invalid("The loader has no targets.", fix="name their column: ms.Loader(..., targets=...).")
-
-    def __len__(self) -> int:
-        return len(self._loader)
-
-    def batches(self, seed: int, epoch: int, batch_size: int, start: int = 0) -> Iterator[Any]:
-        """Yield the positions of the rows of each batch of an epoch, from batch `start` on."""
-        following = self._next if self._key == (batch_size, seed, epoch - 1) and not start else None
-        if following is not None:
-            self._next = None
-        self._open(following or self._loader.epoch(batch_size, self._pace, seed, epoch))
-        self._key = batch_size, seed, epoch
-        return self._positions(batch_size, start)
-
-    def stored(self, batch_size: int) -> Iterator[Any]:
-        """Yield the positions of all rows, in stored order, in batches."""
-        self._open(self._loader.epoch(batch_size, self._pace, shuffled=False))
-        return self._positions(batch_size, 0)
-
-    def _open(self, epoch: Epoch) -> None:
-        self.close()
-        self._epoch, self._key = epoch, None
-        self._began = self._began or time.perf_counter()
-        self._seen = self._seen or self._began
-
-    def _positions(self, batch_size: int, start: int) -> Iterator[Any]:
-        for first in range(start * batch_size, len(self), batch_size):
-            yield self._torch.arange(first, min(first + batch_size, len(self)))
-        if self._epoch is not None:
-            self._epoch.close()
-            self._epoch = None
-
-    def batch(self, numbers: Any, device: Any) -> tuple[tuple[Any, ...], Any]:
-        """Return the inputs, as arguments of the module, and the targets at consecutive positions, on the device."""
-        if self._epoch is None:
-            raise Invalid("No epoch was begun.", fix="ask for its batches first.")
-        start = int(numbers[0])
-        if int(numbers[-1]) - start + 1 != len(numbers):
-            raise Invalid("Rows of a loader are taken by consecutive positions.")
-        tensors = [self._on(array, device) for array in self._epoch.take(start, start + len(numbers))]
-        if self._key is not None and self._next is None and self._epoch.drained:
-            batch_size, seed, epoch = self._key
-            self._next = self._loader.epoch(batch_size, self._pace, seed, epoch + 1)
-            self._next.begin(self._epoch.lanes)
-        return tuple(tensors[:-1]), tensors[-1]
-
-    def _on(self, array: Any, device: Any) -> Any:
-        tensor = self._torch.from_numpy(array)
-        if device.type == "cuda":
-            return tensor.pin_memory().to(device, non_blocking=True)
-        return tensor if device.type == "cpu" else tensor.to(device)
-
-    def in_order(self, batch_size: int, device: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
-        """Yield all rows once, in stored order, in batches."""
-        for numbers in self.stored(batch_size):
-            yield self.batch(numbers, device)
-
-    def digest(self) -> str:
-        """Return a digest that identifies the rows, their order and their form."""
-        return self._loader.digest()
-
-    def speed(self) -> dict[str, float]:
-        """Return metrics of the time since the last call: rows and megabytes a second, and the share of it that
-        training waited for rows.
-        """
-        now = time.perf_counter()
-        taken, seconds = replace(self._pace), max(1e-9, now - self._seen)
-        before, self._before, self._seen = self._before, taken, now
-        return {
-            "data.rows_per_s": (taken.rows - before.rows) / seconds,
-            "data.mb_per_s": (taken.bytes - before.bytes) / 1e6 / seconds,
-            "data.waiting": min(1.0, (taken.waited_s - before.waited_s) / seconds),
-        }
-
-    def bound(self) -> str:
-        """Return whether training was bound by its data or by computing, and the remedy."""
-        seconds = max(1e-9, time.perf_counter() - self._began)
-        share = min(1.0, self._pace.waited_s / seconds)
-        if share < _WAITING:
-            return f"compute: {share:.0%} of the time was waiting for data."
-        threads = self._loader.threads
-        speed = self._pace.decoded / max(1e-9, self._pace.decoding_s)
-        return (
-            f"data: {share:.0%} of the time was waiting for it; a thread decodes {speed:,.0f} rows a second. Fix: "
-            f"threads={threads * 2} where processors are idle, fewer columns, or row groups of some 100,000 rows."
-        )
-
-    def close(self) -> None:
-        """End all threads."""
-        for each in (self._epoch, self._next):
-            if each is not None:
-                each.close()
-        self._epoch = self._next = None
-
-
-def rows_of(source: Any) -> Rows | Streamed:
-    """Return the rows to train or to validate on; see `Rows` and `Loader`.
-
-    Raises:
-        Invalid: There are no rows, or the numbers of inputs and targets differ.
-    """
-    return Streamed(source) if isinstance(source, Loader) else Rows(source)

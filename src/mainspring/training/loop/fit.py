@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid
 from mainspring.training.distribution import Distributed
-from mainspring.training.loop.batches import rows_of
 from mainspring.training.loop.checkpoints import Checkpoints
 from mainspring.training.loop.interval import Interval
 from mainspring.training.loop.loop import Loop
 from mainspring.training.loop.mesh.chosen import parallel_of
 from mainspring.training.loop.signals import Interrupted, signals_noted
 from mainspring.training.loop.stopping import EarlyStopping
+from mainspring.training.loop.streamed import rows_of
 from mainspring.training.loop.world import World, joined
 from mainspring.training.loop.writing import Keeping
 

@@ -11,12 +11,13 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import MainspringError
-from mainspring.training.loop.batches import Rows, Streamed
+from mainspring.training.loop.batches import Rows
 from mainspring.training.loop.checkpoints import Checkpoint
 from mainspring.training.loop.generators import generator_states, restore_generators, seed_generators
 from mainspring.training.loop.parallel import Alone, Parallel, Part
 from mainspring.training.loop.signals import Interrupted
 from mainspring.training.loop.stopping import EarlyStopping
+from mainspring.training.loop.streamed import Streamed
 from mainspring.training.loop.tensors import import_torch, packed, take_apart, unpacked, weights_digest
 from mainspring.training.loop.writing import Keeping
 

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -168,12 +168,17 @@ def gateway(serving: Project, folder: Path) -> Iterator[tuple[int, str]]:
 
 
 @contextmanager
-def ours(folder: Path, models: Mapping[str, Path], deadline: str = "1s") -> Iterator[tuple[int, str]]:
-    """Serve each model from a project, by an endpoint of its name; yield the port and a key."""
+def ours(
+    folder: Path, models: Mapping[str, Path], deadline: str = "1s", cached: Collection[str] = ()
+) -> Iterator[tuple[int, str]]:
+    """Serve each model from a project, by an endpoint of its name, some with a cache; yield the port and a key."""
     from mainspring.delivery.routing import publish
     from mainspring.operations.models.adding import add_file
 
-    endpoints = [f'ms.Endpoint("{name}", model="{name}@champion", deadline="{deadline}")\n' for name in models]
+    more = {name: ', cache=ms.Cache(ttl="1h")' if name in cached else "" for name in models}
+    endpoints = [
+        f'ms.Endpoint("{name}", model="{name}@champion", deadline="{deadline}"{more[name]})\n' for name in models
+    ]
     made = project(folder, "import mainspring as ms\n\n" + "".join(endpoints))
     for name, path in models.items():
         add_file(made, name, path, alias="champion")

@@ -66,7 +66,7 @@ _HOMES = {
     "mainspring.training.sets.training_set": ["TrainingSet"],
     "mainspring.training.space": ["Search", "choice", "integer", "log_uniform", "space", "uniform"],
     "mainspring.training.loop.stopping": ["EarlyStopping"],
-    "mainspring.serving.model": ["Endpoint", "Unusual"],
+    "mainspring.serving.model": ["Cache", "Endpoint", "Unusual"],
     "mainspring.serving.outputs": ["Outputs"],
     "mainspring.security.quota": ["Price", "Quota"],
     "mainspring.serving.streaming.declaring": ["StreamEndpoint", "session", "to_table", "to_topic", "to_webhook"],
@@ -182,6 +182,7 @@ if TYPE_CHECKING:
     from mainspring.operations.opened import open_folder
     from mainspring.security.quota import Price as Price
     from mainspring.security.quota import Quota as Quota
+    from mainspring.serving.model import Cache as Cache
     from mainspring.serving.model import Endpoint as Endpoint
     from mainspring.serving.model import Unusual as Unusual
     from mainspring.serving.outputs import Outputs as Outputs

@@ -195,6 +195,7 @@ class Kit:
     executors: Any = OnnxExecutor
     explainers: Any = OnnxExplainer
     surface: Any = None
+    erasures: Any = str
 
     def gateway(self, counts: Counts | None = None) -> Gateway:
         return Gateway(
@@ -210,6 +211,7 @@ class Kit:
             allowed_hosts={"127.0.0.1", "localhost"},
             max_body_bytes=self.max_body_bytes,
             counts=counts,
+            erasures=self.erasures,
             surface=self.surface,
         )
 

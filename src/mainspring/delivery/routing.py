@@ -77,6 +77,7 @@ def routes_for(
                 quotas=tuple(endpoint.quotas),
                 price=endpoint.price,
                 outputs=tuple(endpoint.outputs),
+                cache=endpoint.cache,
                 restricted=defence.restricted,
             )
         )

@@ -21,8 +21,8 @@ _UNASSIGNED = Assigned("", 1.0, 0)
 class Encoded(msgspec.Struct, array_like=True):
     """An encoded batch: its heading is a number, which the frame around it defines.
 
-    A batch of failures or explanations has no predictions. An older version, which does not know the last three fields,
-    reads it so.
+    A batch of failures or explanations has no predictions. An older version, which does not know the last four
+    fields, reads it so.
     """
 
     heading: int
@@ -35,6 +35,7 @@ class Encoded(msgspec.Struct, array_like=True):
     assigned: Sequence[Assigned | None] = ()
     failures: Sequence[Failure] = ()
     explanations: Sequence[KeptExplanation] = ()
+    cached: bool = False
 
 
 def _plain(value: Any) -> Any:
@@ -55,9 +56,8 @@ _encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
 def encode(batch: Batch, heading: int) -> bytes:
     """Return the encoded batch with the number `heading` in place of its heading."""
     # As `Encoded` is read.
-    return _encoder.encode(
-        (heading, batch.at, batch.share, batch.ids, batch.asked, batch.columns, batch.sealed, batch.assigned)
-    )
+    fields = (heading, batch.at, batch.share, batch.ids, batch.asked, batch.columns, batch.sealed, batch.assigned)
+    return _encoder.encode((*fields, (), (), True) if batch.cached else fields)
 
 
 def encode_failures(failures: Sequence[Failure], heading: int) -> bytes:
@@ -100,7 +100,7 @@ def batches_of(predictions: Sequence[Prediction]) -> Iterator[Batch]:
         columns = [[value] for group in groups for value in group.values()]
         sealed = [each.sealed] if each.sealed else ()
         assigned = [Assigned(each.rollout, each.weight, each.unit, each.row)] if each.rollout else ()
-        yield Batch(heading, each.at, each.share, [each.id], asked, columns, sealed, assigned)
+        yield Batch(heading, each.at, each.share, [each.id], asked, columns, sealed, assigned, each.cached)
 
 
 def predictions_of(heading: Heading, batch: Batch | Encoded) -> list[Prediction]:
@@ -144,6 +144,7 @@ def predictions_of(heading: Heading, batch: Batch | Encoded) -> list[Prediction]
             weight=arm.weight,
             unit=arm.unit,
             row=arm.row,
+            cached=batch.cached,
         )
         for id_, keys, request, features, statuses, outputs, asked, seal, arm in zip(
             batch.ids, *groups, asks, sealed, arms, strict=True

@@ -38,6 +38,7 @@ class ColumnBatch:
         assigned: The requests' assignments to a rollout's arm, as `asked`.
         columns: Values by column, in the heading's order: keys, request, features, statuses, outputs.
         sealed: Encrypted personal values by row, empty if there are none or they were left out.
+        cached: Whether they were computed for other requests, shape (rows,).
     """
 
     heading: Heading
@@ -48,6 +49,7 @@ class ColumnBatch:
     assigned: list[Assigned | None]
     columns: list[list[Any]]
     sealed: list[bytes]
+    cached: npt.NDArray[np.bool_]
 
     @property
     def latency_us(self) -> npt.NDArray[np.int64]:
@@ -124,6 +126,7 @@ class ColumnBatch:
         columns["score"] = self.score
         columns["personal"] = pa.repeat(pa.scalar(_json.encode(heading.personal).decode()), rows)
         columns["sealed"] = self.sealed or pa.repeat(pa.scalar(b""), rows)
+        columns["cached"] = self.cached
         columns |= self._arms()
         columns["arrival"] = pa.repeat(pa.scalar(arrival, pa.int64()), rows)
         arrays = [
@@ -226,6 +229,7 @@ def _gathered(heading: Heading, batches: Sequence[Batch | Encoded]) -> ColumnBat
         assigned=_chained(batch.assigned or [None] * len(batch.asked) for batch in batches),
         columns=[_chained(parts) for parts in zip(*(batch.columns for batch in batches), strict=True)],
         sealed=_chained(batch.sealed for batch in batches),
+        cached=np.repeat(np.array([batch.cached for batch in batches], np.bool_), rows),
     )
 
 
@@ -239,6 +243,7 @@ def _joined(batches: Sequence[ColumnBatch]) -> ColumnBatch:
         assigned=_chained(batch.assigned for batch in batches),
         columns=[_chained(parts) for parts in zip(*(batch.columns for batch in batches), strict=True)],
         sealed=_chained(batch.sealed for batch in batches),
+        cached=np.concatenate([batch.cached for batch in batches]),
     )
 
 

@@ -32,6 +32,7 @@ _TYPES: dict[str, pa.DataType] = {
     "weight": pa.float64(),
     "unit": pa.int64(),
     "row": pa.int64(),
+    "cached": pa.bool_(),  # null before the column
     "arrival": pa.int64(),  # grows with every write into the table; null before the column
 }
 SCHEMA = pa.schema(list(_TYPES.items()))
@@ -64,15 +65,15 @@ EXPLANATION_SCHEMA = pa.schema(list(_EXPLANATION_TYPES.items()))
 _OBSERVED = ("id", "version", "at", "latency_us", "share", "weight", "unit")  # of predictions and failures alike
 OBSERVED_SCHEMA = pa.schema(
     [
-        *((name, _TYPES[name]) for name in (*_OBSERVED, "row", "score")),
+        *((name, _TYPES[name]) for name in (*_OBSERVED, "row", "score", "cached")),
         ("status", pa.int64()),
         ("kind", pa.string()),
         ("count", pa.int64()),
     ]
 )
-OBSERVED_PREDICTION = (*_OBSERVED, "row", "score")  # what of the tables that is
+OBSERVED_PREDICTION = (*_OBSERVED, "row", "score", "cached")  # what of the tables that is
 OBSERVED_FAILURE = (*_OBSERVED, "status", "kind", "count")
-_OTHERWISE = {"row": 0, "status": 200, "count": 1}
+_OTHERWISE = {"row": 0, "status": 200, "count": 1, "cached": False}
 READ = (
     "id",
     "version",
@@ -90,7 +91,7 @@ READ = (
 WATCHED = ("id", "version", "digest", "at", "latency_us", "keys", "features", "score", "share", "personal")
 READ_BY_ROW = {*_SEALED, "share", "personal"}  # columns that `read_of` may change
 _ASSIGNED = ("rollout", "weight", "unit", "row")
-_PLAIN = ("at", "latency_us", "request_id", "share", "sealed")
+_PLAIN = ("at", "latency_us", "request_id", "share", "sealed", "cached")
 _json = msgspec.json.Encoder()
 
 
@@ -164,6 +165,7 @@ def _prediction(row: Mapping[str, Any]) -> Prediction:
         weight=_whole(row["weight"]),
         unit=row["unit"] or 0,
         row=row["row"] or 0,
+        cached=bool(row["cached"]),
     )
 
 

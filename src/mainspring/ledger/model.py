@@ -45,6 +45,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     weight: float = 1.0  # the probability with which its version was assigned
     unit: int = 0  # hash of the assigned unit, 63 bits; 0 without a rollout
     row: int = 0  # of a rollout: its place among the rows of its request
+    cached: bool = False  # whether it was computed for another request
 
     @property
     def fallback(self) -> bool:
@@ -189,7 +190,7 @@ class Batch(msgspec.Struct, array_like=True, gc=False):
     """Predictions made together, by column, as in serving; this costs a tenth of rows.
 
     A column is a list or a NumPy array of shape (rows, ...); of large tensors only type and shape are stored. It is
-    never modified.
+    never modified. Those of one batch were all computed for their requests, or all `cached`.
     """
 
     heading: Heading
@@ -200,6 +201,7 @@ class Batch(msgspec.Struct, array_like=True, gc=False):
     columns: Sequence[Any]  # in the heading's order: keys, request, features, statuses, outputs
     sealed: Sequence[bytes] = ()  # shape (rows,), or empty
     assigned: Sequence[Assigned | None] = ()  # as `asked`, or empty
+    cached: bool = False
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):

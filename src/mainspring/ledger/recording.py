@@ -72,6 +72,7 @@ class Recorder:
         statuses: Columns = _NOTHING,
         assigned: Sequence[Assigned | None] = (),
         fallback: Sequence[int] = (),
+        cached: bool = False,
     ) -> list[Future[None]]:
         """Log a batch.
 
@@ -84,6 +85,7 @@ class Recorder:
             statuses: Statuses of stored features, for the same features in every batch, or empty.
             assigned: The requests' assignments to a rollout's arm; empty where there are none.
             fallback: Rows that a fallback answered, ascending.
+            cached: Whether all were computed for other requests.
 
         Returns:
             With the policy `sync` futures; once all are done the response may be sent.
@@ -104,7 +106,7 @@ class Recorder:
                 assigned = [each for each, take in zip(assigned, chosen, strict=bool(assigned)) if take]
                 features, outputs, sent, statuses = (_taken(each, rows) for each in (features, outputs, sent, statuses))
         if not fallback:
-            return self._add(at, ids, asked, features, outputs, sent, statuses, assigned)
+            return self._add(at, ids, asked, features, outputs, sent, statuses, assigned, cached)
         added, singles = list[Future[None]](), [*_single(asked, assigned)]
         for rows in (sorted({*range(len(ids))}.difference(fallback)), [*fallback]):
             if not rows:
@@ -122,6 +124,7 @@ class Recorder:
                 _taken(sent, rows),
                 _taken(statuses, rows),
                 arms if assigned else (),
+                cached,
             )
         return added
 
@@ -135,6 +138,7 @@ class Recorder:
         sent: Columns,
         statuses: Columns,
         assigned: Sequence[Assigned | None],
+        cached: bool,
     ) -> list[Future[None]]:
         policy, key = self.policy, (tuple(sent), tuple(outputs), bool(statuses))
         plan = self._plans.get(key) or self._plan(key, features, statuses, outputs)
@@ -144,7 +148,7 @@ class Recorder:
         sealed: Sequence[bytes] = ()
         if plan.heading.personal and policy.personal == "encrypt" and self._log.sealer is not None:
             sealed = self._sealed(self._log.sealer, plan, ids, sent, features)
-        batch = Batch(plan.heading, at, policy.share, ids, asked, columns, sealed, assigned)
+        batch = Batch(plan.heading, at, policy.share, ids, asked, columns, sealed, assigned, cached)
         added = self._log.add(batch, sync=policy.sync)
         return [] if added is None else [added]
 

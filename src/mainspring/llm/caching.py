@@ -36,13 +36,13 @@ from mainspring.llm.model import (
     Text,
 )
 from mainspring.llm.ports import Answering
+from mainspring.serving.caching.answers import Answers
 from mainspring.stats.quality_figures import share_interval
 from mainspring.vectors.model import Floats
 from mainspring.vectors.ports import Encoder
 
 EXACT, SEMANTIC = "exact", "semantic"
 _WHOLE = frozenset({STOP, LENGTH, TOOL_CALLS})
-_ENTRY = 512  # bytes of an entry beside its answer
 
 
 def digest(version: str, owner: str, request: ChatRequest) -> bytes:
@@ -54,58 +54,6 @@ def digest(version: str, owner: str, request: ChatRequest) -> bytes:
     of = blake2b(msgspec.json.encode((version, owner)), digest_size=32)
     of.update(msgspec.json.encode(request))
     return of.digest()
-
-
-class _Entry:
-    __slots__ = ("answer", "cost", "ends", "owner")
-
-    def __init__(self, owner: str, answer: object, cost: int, ends: int) -> None:
-        self.owner, self.answer, self.cost, self.ends = owner, answer, cost, ends
-
-
-class Answers:
-    """Answers by digest, the least recently used of which leave when there is no room. Instants are microseconds."""
-
-    def __init__(self, most_bytes: int, ttl_us: int, now: Callable[[], int]) -> None:
-        self._most_bytes, self._ttl_us, self._now = most_bytes, ttl_us, now
-        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
-        self.nbytes = 0
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def get(self, key: bytes) -> Any:
-        """Return an answer; `None` if there is none."""
-        entry = self._entries.get(key)
-        if entry is None:
-            return None
-        if entry.ends <= self._now():
-            self._drop(key)
-            return None
-        self._entries.move_to_end(key)
-        return entry.answer
-
-    def put(self, key: bytes, owner: str, answer: object, nbytes: int) -> None:
-        """Keep an answer, if it is not larger than all room."""
-        cost = nbytes + _ENTRY
-        if cost > self._most_bytes:
-            return
-        if key in self._entries:
-            self._drop(key)
-        self._entries[key] = _Entry(owner, answer, cost, self._now() + self._ttl_us)
-        self.nbytes += cost
-        while self.nbytes > self._most_bytes:
-            self._drop(next(iter(self._entries)))
-
-    def erase(self, owner: str | None = None) -> int:
-        """Forget the answers of an owner, or all, and return how many there were."""
-        found = [key for key, entry in self._entries.items() if owner in (None, entry.owner)]
-        for key in found:
-            self._drop(key)
-        return len(found)
-
-    def _drop(self, key: bytes) -> None:
-        self.nbytes -= self._entries.pop(key).cost
 
 
 class Cached:

@@ -28,10 +28,11 @@ from mainspring.processes.catalog_copy import copy_catalog
 from mainspring.processes.process import log, run
 from mainspring.processes.tracing import traced
 from mainspring.project import Project
+from mainspring.project.erasure_mark import ErasureMark
 from mainspring.project.executors import executors
 from mainspring.project.explainers import load_explainer
 from mainspring.project.guards import guarded
-from mainspring.project.language_models import AppliedModels, ErasureMark, shared_budgets, shared_parts
+from mainspring.project.language_models import AppliedModels, shared_budgets, shared_parts
 from mainspring.project.retrieval import Retrieval
 from mainspring.project.settings import child_arguments
 from mainspring.security.keys import Authenticator
@@ -84,6 +85,7 @@ def build_gateway(
         tracing=tracing,
         catalog=catalog,
         counts=counts,
+        erasures=erasures,
         surface=LanguageSurface(
             AppliedModels(
                 catalog.further,

@@ -17,6 +17,7 @@ from mainspring.processes.catalog_copy import copy_catalog
 from mainspring.processes.process import log, run
 from mainspring.processes.tracing import traced
 from mainspring.project import Project
+from mainspring.project.erasure_mark import ErasureMark
 from mainspring.project.executors import executors
 from mainspring.project.settings import child_arguments
 from mainspring.security.keys import Authenticator
@@ -62,6 +63,7 @@ async def _serve(project: Project, slots: Slots, tracing: Tracing | None, *, sha
     from mainspring.serving.grpc.service import Service
 
     catalog = copy_catalog(project)
+    erasures = ErasureMark(lambda: project.erasures)
     plane = DataPlane(
         routes=catalog,
         bundles=project.bundles,
@@ -72,6 +74,7 @@ async def _serve(project: Project, slots: Slots, tracing: Tracing | None, *, sha
         threads=2,
         catalog=catalog,
         counts=Counts(folder(settings.state) / FILE),
+        erasures=erasures,
     )
     service = Service(
         plane,
@@ -82,16 +85,20 @@ async def _serve(project: Project, slots: Slots, tracing: Tracing | None, *, sha
         message_timeout_s=settings.gateway_limits.body_us / 1e6,
         tracing=tracing,
     )
-    await serve(
-        service,
-        address,
-        limits=settings.gateway_limits,
-        max_message_bytes=settings.max_body_bytes,
-        credentials=credentials(tls) if tls is not None else None,
-        slots=slots,
-        shared=shared,
-        started=lambda: log.info("gRPC listens on %s:%d", address.host, address.port),
-    )
+    following = asyncio.create_task(erasures.follow())
+    try:
+        await serve(
+            service,
+            address,
+            limits=settings.gateway_limits,
+            max_message_bytes=settings.max_body_bytes,
+            credentials=credentials(tls) if tls is not None else None,
+            slots=slots,
+            shared=shared,
+            started=lambda: log.info("gRPC listens on %s:%d", address.host, address.port),
+        )
+    finally:
+        following.cancel()
 
 
 def main() -> int:

@@ -22,11 +22,11 @@ from mainspring.llm.model import Call, ChatReply, ChatRequest, EmbeddingsReply, 
 from mainspring.llm.ports import Upstream
 from mainspring.project.backends.base import Context, build
 from mainspring.project.backends.retrieval import BUDGETS
+from mainspring.project.erasure_mark import ErasureMark
 from mainspring.project.receivers import variable
 from mainspring.project.retrieval import Retrieval
 from mainspring.project.served_definitions import MODEL, ServedDefinitions
 from mainspring.project.upstreams import key_of
-from mainspring.security.ports import Erasures
 from mainspring.vectors.declaring import Encoder
 from mainspring.vectors.served import ServedCollection
 
@@ -135,29 +135,6 @@ def declared_models(applied: Applied) -> dict[str, LanguageModel]:
     return found
 
 
-class ErasureMark:
-    """The mark of the last erasure of a person's data, as it was last read.
-
-    Args:
-        erasures: Opens the erasures; called in a thread.
-    """
-
-    def __init__(self, erasures: Callable[[], Erasures]) -> None:
-        self._erasures = erasures
-        self._mark = ""
-
-    def __call__(self) -> str:
-        return self._mark
-
-    def read(self) -> None:
-        """Read it again.
-
-        Raises:
-            Unavailable: The catalog is away.
-        """
-        self._mark = self._erasures().mark()
-
-
 class AppliedModels:
     """The language models, chains of answers and collections of the gateway's copy of the catalog, made again after
     each `apply` and build. What was read last stays while the catalog is away.
@@ -204,7 +181,7 @@ class AppliedModels:
         loop = asyncio.get_running_loop()
         self._following = [loop.create_task(self._follow())]
         if self._erasures is not None:
-            self._following.append(loop.create_task(self._follow_erasures(self._erasures)))
+            self._following.append(loop.create_task(self._erasures.follow()))
 
     async def stop(self) -> None:
         for task in self._following:
@@ -214,13 +191,6 @@ class AppliedModels:
         await self._upstreams.close()
         if self._retrieval is not None:
             self._retrieval.close()
-
-    async def _follow_erasures(self, erasures: ErasureMark) -> None:
-        """Read the mark again and again: apart, as a catalog that is away holds nothing else up."""
-        while True:
-            with suppress(MainspringError):
-                await asyncio.to_thread(erasures.read)
-            await asyncio.sleep(_POLL_S)
 
     async def _follow(self) -> None:
         away = False

@@ -14,7 +14,7 @@ from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration
 from mainspring.ledger.model import Log
-from mainspring.security.quota import Price, Quota
+from mainspring.security.quota import ALL, OWNER, Price, Quota
 from mainspring.serving.outputs import Outputs
 
 # Upper bounds of the histograms of durations, seconds.
@@ -73,6 +73,32 @@ class Unusual:
             )
 
 
+class Cache(msgspec.Struct, frozen=True, kw_only=True):
+    """Use of earlier answers of an endpoint for equal inputs.
+
+    An answer is kept by what the model saw, its stored features included, and by its version. Declare it for models
+    whose answers follow from their inputs alone.
+
+    Args:
+        ttl: Time after which an answer is computed anew; a duration.
+        most_bytes: Size of all answers that a gateway process keeps for the endpoint.
+        by: Callers who share answers: "owner", those of one account, or of one key without an owner; or "all".
+    """
+
+    ttl: str = "1m"
+    most_bytes: int = 64 << 20
+    by: Literal["owner", "all"] = "owner"
+
+    def __post_init__(self) -> None:
+        if type(self.most_bytes) is not int or self.most_bytes < 1 or not parse_duration(self.ttl):
+            raise Invalid(
+                f"A cache has ttl={self.ttl!r} and {self.most_bytes!r} bytes.",
+                fix='write ms.Cache(ttl="1m", most_bytes=64_000_000), with some of both.',
+            )
+        if self.by not in (OWNER, ALL):
+            raise Invalid(f"A cache is by {self.by!r}.", fix=f'write "{OWNER}" or "{ALL}".')
+
+
 @dataclass(frozen=True, eq=False)
 class Endpoint:
     """A name under which predictions are asked for.
@@ -90,6 +116,7 @@ class Endpoint:
         quotas: Limits of what callers may ask for.
         price: Price of its answers, for quotas of money.
         outputs: What callers get of the model's numbers, by default all; the first policy that names a caller holds.
+        cache: Use of earlier answers for equal inputs; by default each request is computed.
     """
 
     name: str
@@ -105,6 +132,7 @@ class Endpoint:
     quotas: Sequence[Quota] = ()
     price: Price = _FREE
     outputs: Sequence[Outputs] = ()
+    cache: Cache | None = None
 
     def __post_init__(self) -> None:
         check_id(self.name, "endpoint")
@@ -134,6 +162,8 @@ class Endpoint:
             )
         if self.unusual is not None:
             expect(self.unusual, Unusual, owner.format("unusual rows"), fix='write unusual=ms.Unusual("flag").')
+        if self.cache is not None:
+            expect(self.cache, Cache, owner.format("cache"), fix='write cache=ms.Cache(ttl="1m").')
         declare(self)
 
     @property
@@ -220,6 +250,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     price: Price = _FREE
     outputs: tuple[Outputs, ...] = ()
     restricted: tuple[Restriction, ...] = ()
+    cache: Cache | None = None
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):

@@ -86,11 +86,13 @@ def _add(state: RolloutState, evidence: Evidence, added: Added, table: pa.Table)
     latency, score = _numbers(table, "latency_us", np.nan), _numbers(table, "score", np.nan)
     answered = kept & ~failed & asked
     before = evidence.cuts
-    evidence = fixed(evidence, latency[answered & ~candidate], score[answered & ~candidate])
+    # An answer that was computed for another request tells how fast the cache is; an arm with less traffic has fewer.
+    timed = answered & (_numbers(table, "cached", 0) == 0)
+    evidence = fixed(evidence, latency[timed & ~candidate], score[answered & ~candidate])
     # Where these observations made the thresholds, they are not counted by them.
     if LATENCY in before:
-        found = np.where(answered, places(np.where(answered, latency, 1.0)), -1)
-        for place in np.unique(found[answered]).tolist():
+        found = np.where(timed, places(np.where(timed, latency, 1.0)), -1)
+        for place in np.unique(found[timed]).tolist():
             count(event(LATENCIES, place), found == place)
     if SCORE in before:
         bins = np.searchsorted(np.asarray(before[SCORE]), score, side="right")

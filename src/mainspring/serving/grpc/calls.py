@@ -36,6 +36,7 @@ class Caller:
     deadline: float = math.inf
     answered: Answered | None = None
     request_id: str = ""
+    cache_control: str = ""  # whether an earlier answer will do, as in HTTP's field
     sees: Callable[[str], bool] = lambda _endpoint: False  # whether the caller may see an endpoint in a list
 
 
@@ -139,6 +140,7 @@ async def _infer(plane: DataPlane, message: Any, caller: Caller) -> Any:
         deadline_us=deadline,
         named=caller.request_id,
         caller=caller.principal,
+        cache_control=caller.cache_control,
         encode=encode,
     )
     return replies[0]

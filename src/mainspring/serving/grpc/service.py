@@ -262,6 +262,10 @@ class Service:
         left_s = context.time_remaining()  # gRPC counts it from when the call arrived
         if left_s is not None:
             caller.deadline = monotonic_us() + left_s * 1e6
+        served = self.plane.served.get(counted.model)
+        if served is not None and served.responses is not None:
+            said = (value for name, value in context.invocation_metadata() if name == "cache-control")
+            caller.cache_control = ", ".join(map(str, said))
         counted.caller = caller
         return await call.answer(self.plane, message, caller)
 

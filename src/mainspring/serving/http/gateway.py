@@ -134,6 +134,7 @@ class Gateway:
         tracing: Makes spans of requests, if any are wanted.
         catalog: The copy of the catalog that routes and keys come from, where they do.
         counts: Counts of spent quotas; by default in this process's memory.
+        erasures: Returns the mark of the last erasure of a person's data, after which no earlier answer is given.
         surface: Further routes; their keys may also be given as `x-api-key`.
     """
 
@@ -157,6 +158,7 @@ class Gateway:
         tracing: Tracing | None = None,
         catalog: CatalogCopy | None = None,
         counts: Counts | None = None,
+        erasures: Callable[[], str] = str,
         surface: Surface | None = None,
     ) -> None:
         self._plane = DataPlane(
@@ -169,6 +171,7 @@ class Gateway:
             threads=threads,
             catalog=catalog,
             counts=counts,
+            erasures=erasures,
         )
         self._authenticator = authenticator
         self._authoriser = authoriser

@@ -36,6 +36,7 @@ from mainspring.serving.protocol.codec import Decoded, decode_infer, encode_infe
 HEADER_LENGTH = "inference-header-content-length"  # how many bytes of a body are JSON, where binary data follows
 VERSION = "mainspring-version"  # chooses a version where the path does not
 TIMEOUT = "mainspring-timeout-ms"  # shortens the deadline, as `timeout` in the body does, and is read before the body
+CACHE = "cache-control"  # whether an earlier answer will do
 Tell = Callable[[Request, Reply | Exception | None], None]  # `None`: nobody is there any more
 _MILLISECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII)
 _BINARY = ("content-type", "application/octet-stream")
@@ -137,7 +138,7 @@ class Handlers:
             raise
         content, _ = encode_infer(answered)
         told = b'%s,"explanations":%s}' % (content[:-1], msgspec.json.encode(explained))
-        return Reply(200, told, JSON_ONLY + inference.limits)
+        return Reply(200, told, JSON_ONLY + inference.fields)
 
     def _inference(self, request: Request, body: bytes | memoryview) -> tuple[Inference, Decoded, float]:
         """Return a request decoded, and its deadline."""
@@ -162,6 +163,7 @@ class Handlers:
             received_us=request.received,
             named=repeatable(request.headers.get(REQUEST_ID)) if by_request else "",
             caller=request.principal,
+            cache_control=", ".join(request.headers.get_all(CACHE)) if served.responses is not None else "",
         )
         return inference, decoded, deadline
 
@@ -205,7 +207,7 @@ class _Pending:
         answered.encoded = (begun, ended)
         self._request.answered = answered
         headers = JSON_ONLY if header_length is None else (_BINARY, (HEADER_LENGTH, str(header_length)))
-        self._end(Reply(200, content, headers + self._inference.limits))
+        self._end(Reply(200, content, headers + self._inference.fields))
 
     def set_exception(self, error: Exception, /) -> None:
         self._over = True

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future as Pending
 from dataclasses import dataclass, field
 from itertools import compress
@@ -18,14 +19,19 @@ from mainspring.ledger.model import Asked as Logged
 from mainspring.ledger.model import Assigned
 from mainspring.ledger.recording import Recorder
 from mainspring.serving.batching.batcher import Job
+from mainspring.serving.caching.responses import Response, Reuse
 from mainspring.serving.plane.runtime import Runtime
-from mainspring.serving.plane.screening import with_answer
+from mainspring.serving.plane.screening import Screen, with_answer
 from mainspring.serving.plane.statistics import Statistics
 from mainspring.serving.plane.watch import StoreDamaged
 from mainspring.serving.protocol.schema import Rows
 
 Columns = Mapping[str, Any]  # name -> a list, or of a model of tensors an array of shape (rows, ...)
 Outputs = Mapping[str, np.ndarray[Any, Any]]  # each of shape (rows, ...)
+
+
+def monotonic_us() -> int:
+    return time.monotonic_ns() // 1000
 
 
 class Gathered:
@@ -177,7 +183,8 @@ class Waiter(Protocol):
 
 class Ask(msgspec.Struct, eq=False):
     """One request as it waits. `received` is monotonic, µs; `request_id` is its caller's name for it; `assigned` says
-    to which arm of a rollout it belongs; `refused`, that nothing will be computed for it."""
+    to which arm of a rollout it belongs; `refused`, that nothing will be computed for it; `reuse`, of an endpoint with
+    a cache, whether an earlier answer is one."""
 
     rows: Rows
     principal: str
@@ -186,6 +193,12 @@ class Ask(msgspec.Struct, eq=False):
     request_id: str = ""
     assigned: Assigned | None = None
     refused: bool = False
+    reuse: Reuse | None = None
+
+    @property
+    def cached(self) -> bool:
+        """Whether its answer was computed for another request."""
+        return self.reuse is not None and self.reuse.cached
 
 
 @dataclass(eq=False, slots=True)
@@ -204,6 +217,8 @@ class Work:
         unusual: Unusual rows, each with the feature by which it is; `None` if they are not flagged.
         fallback: Output -> its value in an unusual row, instead of the model's; empty without a fallback.
         unlogged: How many entries of the log have to be on the disk before the requests are answered.
+        screen: By which unusual rows were looked for; `None` without one.
+        cached: Whether all of it was computed for other requests.
     """
 
     jobs: list[Job[Ask]]
@@ -222,6 +237,8 @@ class Work:
     unusual: Mapping[int, str] | None = None
     fallback: Outputs = field(default_factory=dict)
     unlogged: int = 0
+    screen: Screen | None = None
+    cached: bool = False
 
     def __post_init__(self) -> None:
         self.rows = sum([job.rows for job in self.jobs])
@@ -252,6 +269,45 @@ class Work:
             for columns in (self.gathered.features, self.gathered.sent, self.gathered.statuses)
         )
         self.gathered = Gathered(features, sent, statuses, keyed)
+
+    def parts(self) -> Iterator[tuple[Job[Ask], int, int]]:
+        """Yield each request with its rows: the first, and the one behind the last."""
+        start = 0
+        for job in self.jobs:
+            yield job, start, start + job.rows
+            start += job.rows
+
+    def response(self, start: int, end: int) -> Response:
+        """Return the model's answer to a request by its rows, in memory of its own."""
+        outputs = {name: np.array(array[start:end]) for name, array in self.outputs.items()}
+        unusual = None
+        if self.unusual is not None:
+            unusual = {row - start: name for row, name in self.unusual.items() if start <= row < end}
+        return Response(outputs, unusual, self.screen)
+
+    def answer_by(self, responses: Sequence[Response], screen: Screen | None) -> None:
+        """Take the outputs from earlier answers, one for each request, that were made by the same screen."""
+        self.cached, self.screen = True, screen
+        self.fallback = screen.answer if screen is not None else {}
+        names = responses[0].outputs
+        self.outputs = {name: _below([each.outputs[name] for each in responses]) for name in names}
+        if responses[0].unusual is not None:
+            rows = [start for _, start, _ in self.parts()]
+            found = zip(rows, responses, strict=True)
+            self.unusual = {start + row: name for start, each in found for row, name in (each.unusual or {}).items()}
+
+    def again(self, jobs: Sequence[Job[Ask]], start: int, end: int) -> Work:
+        """Return the work of requests that are equal to the one whose rows are `start` to `end`."""
+        times, gathered = len(jobs), self.gathered
+        found = Work(list(jobs), self.taken, self.begun)
+        found.at, found.read, found.called = self.at, self.read, self.called
+        features, sent, statuses = (
+            {name: _repeated(column[start:end], times) for name, column in columns.items()}
+            for columns in (gathered.features, gathered.sent, gathered.statuses)
+        )
+        found.gathered = Gathered(features, sent, statuses, found.rows if end <= gathered.keyed else 0)
+        found.answer_by([self.response(start, end)] * times, self.screen)
+        return found
 
     def fall_back(self) -> None:
         """Put the fallback answer in the place of the model's, in the unusual rows."""
@@ -284,6 +340,7 @@ class Work:
                 statuses=statuses,
                 assigned=arms,
                 fallback=apart,
+                cached=self.cached,
             )
         by_key = sum(job.payload.rows.keyed for job in self.jobs)
         return [
@@ -320,6 +377,10 @@ class Work:
             if not ask.waiter.done():
                 ask.waiter.set_result(Answer(self, start, end, ask.rows.keyed))
             start = end
+        if self.cached:
+            statistics.found(rows=self.rows, requests=len(self.jobs), total_us=total)
+            self.jobs = []
+            return
         statistics.ran(
             rows=self.rows,
             requests=len(self.jobs),
@@ -330,6 +391,14 @@ class Work:
             output_us=max(0.0, now - self.read - self.took_us),
         )
         self.jobs = []  # they lead back here, by way of their answers: arrays would wait for the cycle collector
+
+
+def _below(arrays: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _repeated(column: Any, times: int) -> Any:
+    return column * times if isinstance(column, list) else np.concatenate([column] * times)
 
 
 def alike(jobs: list[Job[Ask]]) -> list[list[Job[Ask]]]:

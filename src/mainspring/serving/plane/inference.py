@@ -12,6 +12,7 @@ from mainspring.core.errors import DeadlineExceeded, Invalid, NotFound, Overload
 from mainspring.ledger.model import Assigned
 from mainspring.security.model import Principal
 from mainspring.serving.batching.batcher import Job
+from mainspring.serving.caching.responses import Reuse
 from mainspring.serving.model import REQUEST, Route
 from mainspring.serving.outputs import LABELS
 from mainspring.serving.plane.batch_run import Waiter
@@ -38,9 +39,11 @@ class Inference:
         received_us: Arrival of the request, monotonic, µs.
         named: The caller's name for the request where the request itself has none.
         caller: Whose quotas it is charged to, and for whom its outputs are shaped.
+        cache_control: What the caller says of earlier answers, as in HTTP's field.
 
     Attributes:
-        limits: Header fields of the reply that say what is left of the caller's quotas.
+        fields: Header fields of the reply: what is left of the caller's quotas and, once it is answered, what the
+            cache did.
 
     Raises:
         Invalid: The request does not follow the model's schema.
@@ -54,14 +57,15 @@ class Inference:
         "_charge",
         "_principal",
         "_received",
+        "_reuse",
         "_rows",
         "_shape",
         "_wanted",
         "asked",
         "assigned",
+        "fields",
         "job",
         "lane",
-        "limits",
         "served",
     )
 
@@ -75,6 +79,7 @@ class Inference:
         received_us: int,
         named: str = "",
         caller: Principal | None = None,
+        cache_control: str = "",
     ) -> None:
         rollout = "" if version else served.route.rollout
         lane = served.control if rollout else lane_of(served, version)
@@ -87,7 +92,11 @@ class Inference:
         if served.quotas is not None and caller is not None:  # before a rollout assigns it, likewise
             charge = lane.charge(served.quotas, caller, rows.count, received_us)
         self._charge = charge
-        self.limits: Fields = () if charge is None else charge.fields
+        self.fields: Fields = () if charge is None else charge.fields
+        self._reuse: Reuse | None = None
+        if served.responses is not None:
+            owner = "" if caller is None else caller.account or caller.id
+            self._reuse = served.responses.asked(owner, cache_control)
         self._shape = LABELS if charge is not None and charge.labels else served.policies.of(caller)
         self.asked = asked
         self.served = served
@@ -153,6 +162,7 @@ class Inference:
             principal=self._principal,
             request_id=self.asked.id or "",
             assigned=self.assigned,
+            reuse=self._reuse,
         )
         try:
             self.lane.submit(self.job)
@@ -170,7 +180,7 @@ class Inference:
         none.
         """
         if self.job is not None:
-            self.lane.batcher.cancel(self.job)
+            self.lane.cancel(self.job)
             if self.assigned is not None and self.job.deadline <= monotonic_us():
                 self.failed(DeadlineExceeded("The caller left after the deadline."))
 
@@ -212,6 +222,10 @@ class Inference:
             said["feature_statuses"] = answer.statuses
         if (unusual := answer.unusual) is not None:
             said["unusual"] = unusual
+        if self._reuse is not None:
+            self.fields = (*self.fields, ("cache-status", self._reuse.status))
+            if self._reuse.cached:
+                said["cached"] = True
         found = Answered(self.served.route.endpoint, self.lane.version, outputs, said, self.asked.id)
         if self.job is not None:
             found.ran = (self.lane, self.job, answer)
@@ -228,6 +242,7 @@ async def infer(
     deadline_us: float | None = None,
     named: str = "",
     caller: Principal | None = None,
+    cache_control: str = "",
     encode: Callable[[Answered], None] = lambda _: None,
 ) -> Answered:
     """Return the reply to an `infer`; arguments and errors as of `Inference`. Cancellation drops the request.
@@ -236,8 +251,9 @@ async def infer(
         encode: Makes the protocol's reply; an error of it is one of the request.
     """
     inference = Inference(
-        asked, served, version, principal=principal, received_us=received_us, named=named, caller=caller
-    )
+        asked, served, version, principal=principal, received_us=received_us, named=named, caller=caller,
+        cache_control=cache_control,
+    )  # fmt: skip
     future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
     inference.submit(future, deadline_us=deadline_us)
     try:

@@ -2,7 +2,8 @@
 
 Everything here happens on the event loop, but for what is slow enough to be worth a thread: a model, and a read of an
 online store on another machine, for which no request waits beyond its deadline. A batch is one read of the store, one
-call of the model, one entry of the log; then its requests are answered.
+call of the model, one entry of the log; then its requests are answered. Where the endpoint has a cache, a request of
+features or tensors is looked up before it is queued; one by key when its features are known.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ from mainspring.ledger.ports import PredictionLog
 from mainspring.ledger.recording import Recorder
 from mainspring.security.model import Principal
 from mainspring.serving.batching.batcher import Batcher, Job
+from mainspring.serving.caching.responses import Responses, Reuse
 from mainspring.serving.model import Unusual
 from mainspring.serving.plane.arms import ArmOutcomes, FailureBuffer
-from mainspring.serving.plane.batch_run import Answer, Ask, Waiter, Work, alike
+from mainspring.serving.plane.batch_run import Answer, Ask, Waiter, Work, alike, monotonic_us
 from mainspring.serving.plane.executor import ModelFailed
+from mainspring.serving.plane.flights import Flights
 from mainspring.serving.plane.metering import Charge, Quotas
 from mainspring.serving.plane.metrics import EndpointMetrics
+from mainspring.serving.plane.reusing import Reusing
 from mainspring.serving.plane.runtime import MAX_ROWS, Runtime
 from mainspring.serving.plane.screening import Screen, refusal, screen_of
 from mainspring.serving.plane.shaping import Policies
@@ -50,10 +54,6 @@ _SPARE_US = 5_000  # beside the model's time, for an answer from defaults that i
 __all__ = ["Answer", "Ask", "Lane", "monotonic_us"]
 
 _log = logging.getLogger(__name__)
-
-
-def monotonic_us() -> int:
-    return time.monotonic_ns() // 1000
 
 
 class Lane:
@@ -104,6 +104,8 @@ class Lane:
         self.defaults = defaults
         self.screen = screen_of(unusual, runtime)  # may be changed at any time
         self.arm = ArmOutcomes(self.recorder, metrics.arm(version), failures or FailureBuffer(log), clock)
+        self.flights = Flights()
+        self.reusing: Reusing | None = None
         self._assigned = False  # whether a rollout ever assigned a request to it
         self.statistics = Statistics(clock)
         self.numbers = metrics.version(version)
@@ -127,6 +129,18 @@ class Lane:
             monotonic_us, max_queue_rows=max_queue_rows, max_batch_rows=MAX_ROWS, cost=copy(runtime.cost)
         )
 
+    def use(self, responses: Responses | None) -> None:
+        """Look for earlier answers among these from now on; `None`: nowhere."""
+        if responses is None:
+            self.reusing = None
+        elif self.reusing is None or self.reusing.responses is not responses:
+            self.reusing = Reusing(responses, self.runtime, self.version, self.flights, self._clock)
+
+    @property
+    def most_rows(self) -> int:
+        """How many rows may wait for the answers of equal requests."""
+        return self.batcher.max_queue_rows
+
     def job(
         self,
         rows: Rows,
@@ -138,11 +152,12 @@ class Lane:
         principal: str,
         request_id: str = "",
         assigned: Assigned | None = None,
+        reuse: Reuse | None = None,
     ) -> Job[Ask]:
         """Return a request for `submit`."""
         if assigned is not None:
             self._assigned = True
-        ask = Ask(rows, principal, received, waiter, request_id, assigned)
+        ask = Ask(rows, principal, received, waiter, request_id, assigned, reuse=reuse)
         return Job(ask, rows.count, deadline, priority, nbytes=rows.nbytes)
 
     def check_time(self, received: int, deadline: float) -> None:
@@ -193,9 +208,20 @@ class Lane:
             Overloaded: The queue is full.
             DeadlineExceeded: It would be answered too late.
         """
+        if self.reusing is None or not self.reusing.take(job, self):
+            self.offer(job)
+
+    def cancel(self, job: Job[Ask]) -> None:
+        """Drop a request whose caller is gone, if nothing has begun for it."""
+        if not self.flights.leave(job) and self.batcher.cancel(job):
+            self.flights.fall(job)
+
+    def offer(self, job: Job[Ask]) -> None:
+        """Queue a request; errors as of `submit`."""
         try:
             self.batcher.offer(job)
         except MainspringError as error:
+            self.flights.fall(job)
             self._reject(error, job.payload.received)
             raise
         self._wake()
@@ -248,6 +274,9 @@ class Lane:
     def _start(self, work: Work) -> bool:
         """Run requests together. Returns whether they are done; if not, `_computed` will go on."""
         try:
+            for job in work.jobs:
+                if job.payload.rows.keyed:  # whose features are read now, and not when another comes
+                    self.flights.close(job)
             if self.runtime.remote and not work.without_store and any(job.payload.rows.keyed for job in work.jobs):
                 self._read(work)
                 return False
@@ -259,7 +288,9 @@ class Lane:
 
     def _compute(self, work: Work) -> bool:
         """Run the model on what was gathered. Returns whether it is done; if not, `_computed` will go on."""
-        screen = self.screen
+        if self.reusing is not None and not self._found(work):
+            return True
+        screen = work.screen = self.screen
         if screen is None:
             return self._run_model(work)
         if work.rows * len(self._names) <= _SCREENED_AT_ONCE:
@@ -279,6 +310,26 @@ class Lane:
         screening.add_done_callback(screened)
         return False
 
+    def _found(self, work: Work) -> bool:
+        """Take the requests for whose features there is an answer out of a batch. Returns whether any other is left."""
+        hits = self.reusing.found(work, self.screen) if self.reusing is not None else None
+        if hits is None:
+            return True
+        self._rows -= hits.rows
+        self._metrics.found(hits.gathered.statuses.values())
+        self.answer_again(hits)
+        self._sound &= bool(work.jobs)  # the time of a batch without the model teaches nothing
+        return bool(work.jobs)
+
+    def answer_again(self, work: Work) -> None:
+        """Answer requests whose answers were computed for others."""
+        try:
+            if work.screen is not None:
+                self._count_screened(work.screen, work.unusual, work.rows)
+            self._settle(work)
+        except Exception as error:
+            self.refuse(work, error)
+
     def _run_model(self, work: Work) -> bool:
         """Run the model. Returns whether it is done, as `_compute` does."""
         if self._slow(work.rows):
@@ -295,11 +346,9 @@ class Lane:
         Args:
             found: The rows; `None` if they could not be checked.
         """
-        counted = self._metrics.screened
+        self._count_screened(screen, found, work.rows)
         if found is None:
-            counted["unchecked"] += work.rows
             return True
-        counted["refused" if screen.refuses else "fallback" if screen.answer else "flagged"] += len(found)
         if not screen.refuses:
             work.unusual, work.fallback = found, screen.answer
         if not screen.refuses or not found:
@@ -315,6 +364,13 @@ class Lane:
             start += job.rows
         work.keep(stay)
         return bool(stay)
+
+    def _count_screened(self, screen: Screen, found: Mapping[int, str] | None, rows: int) -> None:
+        counted = self._metrics.screened
+        if not screen.checks:
+            counted["unchecked"] += rows
+        elif found is not None:
+            counted["refused" if screen.refuses else "fallback" if screen.answer else "flagged"] += len(found)
 
     def _read(self, work: Work) -> None:
         """Gather in a thread; a read that hangs is left to its own time-out when nobody can wait for it any more."""
@@ -398,6 +454,29 @@ class Lane:
         self._metrics.found(work.gathered.statuses.values())
         for process in self.runtime.functions:
             self._metrics.spent(process.function.name, *process.spent())
+        if self.reusing is not None:
+            self.reusing.keep(work)
+        self._settle(work)
+
+    def _settle(self, work: Work) -> None:
+        """Log and answer requests, and those that waited for their answers."""
+        followers = []
+        for job, start, end in work.parts():
+            if waited := self.flights.land(job):
+                followers.append(work.again(waited, start, end))
+        try:
+            self._conclude(work)
+        except Exception as error:
+            for each in followers:
+                self.refuse(each, error)
+            raise
+        for each in followers:
+            try:
+                self._conclude(each)
+            except Exception as error:
+                self.refuse(each, error)
+
+    def _conclude(self, work: Work) -> None:
         work.fall_back()
         work.ids = self._ids.take(work.rows)
         waiting = work.record(self.recorder, monotonic_us(), assigned=self._assigned)
@@ -415,10 +494,12 @@ class Lane:
         if error is None:
             self._answer(work)
         else:
-            self._refuse(work, error)
+            self.refuse(work, error)
 
     def _answer(self, work: Work) -> None:
         self._metrics.rows += work.rows
+        if self.reusing is not None:
+            self.reusing.responses.count(job.payload.reuse for job in work.jobs)
         work.answer(self.statistics, monotonic_us())
 
     def _failed(self, work: Work, error: Exception) -> None:
@@ -433,9 +514,10 @@ class Lane:
                     self._fail(job, DeadlineExceeded("The deadline passed while the batch ran."))
             self._rest.extendleft([job] for job in reversed(work.jobs) if job.deadline > now)
         else:
-            self._refuse(work, error)
+            self.refuse(work, error)
 
-    def _refuse(self, work: Work, error: BaseException) -> None:
+    def refuse(self, work: Work, error: BaseException) -> None:
+        """Tell requests an error."""
         if not isinstance(error, MainspringError):
             _log.error("A batch of endpoint %s failed.", self._endpoint, exc_info=error)
             error = ModelFailed("The model failed.")
@@ -443,6 +525,11 @@ class Lane:
             self._fail(job, error)
 
     def _fail(self, job: Job[Ask], error: Exception) -> None:
+        self.fail_alone(job, error)
+        self.flights.fall(job, error)
+
+    def fail_alone(self, job: Job[Ask], error: Exception) -> None:
+        """Tell a request its error, and those that wait for it nothing."""
         self.statistics.failed(monotonic_us() - job.payload.received)
         if not job.payload.waiter.done():
             job.payload.waiter.set_exception(error)

@@ -24,6 +24,7 @@ import msgspec
 
 from mainspring.core.errors import MainspringError
 from mainspring.core.time import Clock, SystemClock
+from mainspring.serving.caching.responses import Responses
 from mainspring.serving.model import DEFAULTS, Arm, Route
 from mainspring.serving.plane.counts import Counts
 from mainspring.serving.plane.lane import Lane, monotonic_us
@@ -87,6 +88,7 @@ class Served:
     Attributes:
         shedder: Refuses a share of its requests on purpose.
         quotas: Limit its callers; `None` without any.
+        responses: Earlier answers of its versions; `None` without a cache.
         policies: On its callers' outputs.
     """
 
@@ -95,6 +97,7 @@ class Served:
     lanes: Mapping[str, Lane]
     shedder: Shedder | None = None
     quotas: Quotas | None = None
+    responses: Responses | None = None
     policies: Policies = field(init=False)
 
     def __post_init__(self) -> None:
@@ -138,6 +141,7 @@ class Live:
             often. By default the table's revision, which is the same again where a backup came and was changed.
         wall: The machine's clock, for the end of sheds and the periods of quotas.
         counts: Counts of spent quotas; by default in memory.
+        erasures: Returns the mark of the last erasure of a person's data, after which no earlier answer is given.
     """
 
     def __init__(
@@ -149,7 +153,9 @@ class Live:
         mark: Callable[[], int] | None = None,
         wall: Clock | None = None,
         counts: Counts | None = None,
+        erasures: Callable[[], str] = str,
     ) -> None:
+        self._erasures = erasures
         self._routes = routes
         self._wall = wall or SystemClock()
         self._counts = counts or Counts()
@@ -335,6 +341,7 @@ class Live:
 
     def _serve(self, route: Route, old: Served | None) -> Served:
         lanes: dict[str, Lane] = {}
+        responses = self._responses(route, old)
         for arm in route.arms:
             kept = old.lanes.get(arm.version) if old is not None else None
             if kept is not None and kept.runtime.digest == arm.digest:
@@ -342,13 +349,15 @@ class Live:
                 kept.recorder.policy = route.log
                 kept.defaults = route.without_store == DEFAULTS
                 kept.screen = screen_of(route.unusual, kept.runtime, kept.screen)
+                kept.use(responses)
                 lanes[arm.version] = kept
             else:
                 runtime = self._runtimes[arm.digest]
                 lanes[arm.version] = self._lane(route, arm, runtime)
+                lanes[arm.version].use(responses)
                 self._leases.lend(runtime.executor, lanes[arm.version])
         router = Router(route.endpoint, route.arms, route.salt)
-        return Served(route, router, lanes, self._shedder(route, old), self._quotas(route, old))
+        return Served(route, router, lanes, self._shedder(route, old), self._quotas(route, old), responses)
 
     def _limited(self, route: Route, old: Served) -> Served:
         """Return what goes on serving, with the limits and policies of a route that cannot be served yet."""
@@ -367,6 +376,14 @@ class Live:
         if old is not None and old.shedder is not None and old.shedder.shed == route.shed:
             return old.shedder
         return Shedder(route.shed, self._wall)
+
+    def _responses(self, route: Route, old: Served | None) -> Responses | None:
+        """Return the earlier answers of an endpoint: the same ones while its cache is declared the same."""
+        if route.cache is None:
+            return None
+        if old is not None and old.responses is not None and old.responses.declared == route.cache:
+            return old.responses
+        return Responses(route.cache, monotonic_us, self._erasures)
 
     def _quotas(self, route: Route, old: Served | None) -> Quotas | None:
         if not route.quotas:

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from mainspring.core.time import Clock, SystemClock
 from mainspring.features.model import Status
+from mainspring.serving.caching.responses import Responses
 from mainspring.serving.model import LATENCY_BOUNDS
 from mainspring.serving.plane.catalog_copy import CatalogCopy
 
@@ -131,6 +132,7 @@ class Metrics(Collector):
         waiting: Endpoint -> rows that wait.
         shed: Endpoint -> share of its requests that is refused on purpose.
         refused: Endpoint whose newest route cannot be served -> the reason.
+        responses: Endpoint with a cache -> its earlier answers.
         unlogged: (endpoint, cause) -> rows that were predicted and are not in the log, see `PredictionLog`.
         unlogged_failures: (endpoint, version) -> failures that wait for room in the log.
         damaged: Number of segments of the log that are set aside.
@@ -148,6 +150,7 @@ class Metrics(Collector):
         arms: Callable[[], Mapping[str, Mapping[str, float]]] = dict,
         revisions: Callable[[], Mapping[str, int]] = dict,
         shed: Callable[[], Mapping[str, float]] = dict,
+        responses: Callable[[], Mapping[str, Responses]] = dict,
         unlogged: Callable[[], Mapping[tuple[str, str], int]] = dict,
         unlogged_failures: Callable[[], Mapping[tuple[str, str], int]] = dict,
         damaged: Callable[[], int] = int,
@@ -162,6 +165,7 @@ class Metrics(Collector):
         self._arms = arms
         self._revisions = revisions
         self._shed = shed
+        self._responses = responses
         self._unlogged = unlogged
         self._unlogged_failures = unlogged_failures
         self._damaged = damaged
@@ -241,6 +245,7 @@ class Metrics(Collector):
         for endpoint, rows in self._waiting().items():
             waiting.add_metric([endpoint], float(rows))
         yield waiting
+        yield from self._of_caches()
         yield from self._of_connections()
         yield from self._counters()
         yield from self._histograms()
@@ -275,6 +280,21 @@ class Metrics(Collector):
         for key, count in self._unlogged_failures().items():
             unlogged.add_metric(list(key), float(count))
         yield from (weights, answered, failures, seconds, unlogged)
+
+    def _of_caches(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "mainspring_cache_requests",
+            "Answered requests of endpoints with a cache, by what the cache did.",
+            labels=["endpoint", "outcome"],
+        )
+        nbytes = GaugeMetricFamily("mainspring_cache_bytes", "Size of kept answers.", labels=["endpoint"])
+        answers = GaugeMetricFamily("mainspring_cache_answers", "Number of kept answers.", labels=["endpoint"])
+        for name, responses in self._responses().items():
+            nbytes.add_metric([name], float(responses.nbytes))
+            answers.add_metric([name], float(len(responses)))
+            for outcome, count in responses.outcomes.items():
+                requests.add_metric([name, outcome], float(count))
+        yield from (requests, nbytes, answers)
 
     def _of_connections(self) -> Iterator[Metric]:
         found = self.connections()

@@ -44,6 +44,7 @@ class DataPlane:
         catalog: The copy of the catalog that `routes` and the callers' keys come from, where they do.
         hangs_us: How long after its deadline a request of a rollout is given up that a model keeps.
         counts: Counts of spent quotas; by default in this process's memory.
+        erasures: Returns the mark of the last erasure of a person's data, after which no earlier answer is given.
 
     Attributes:
         in_flight: Number of requests in flight, counted by the protocol's server.
@@ -63,6 +64,7 @@ class DataPlane:
         catalog: CatalogCopy | None = None,
         hangs_us: int = HANGS_US,
         counts: Counts | None = None,
+        erasures: Callable[[], str] = str,
     ) -> None:
         self._catalog = catalog
         self._log = log
@@ -76,6 +78,7 @@ class DataPlane:
             lane=self._new_lane,
             mark=catalog.mark if catalog is not None else None,
             counts=counts,
+            erasures=erasures,
         )
         self._store = StoreWatch(online)
         self.metrics = Metrics(
@@ -90,6 +93,9 @@ class DataPlane:
             },
             revisions=lambda: {name: each.route.revision for name, each in self.served.items()},
             shed=lambda: {name: each.shedder.share if each.shedder else 0.0 for name, each in self.served.items()},
+            responses=lambda: {
+                name: each.responses for name, each in self.served.items() if each.responses is not None
+            },
             unlogged=lambda: log.unlogged,
             unlogged_failures=lambda: log.unlogged_failures,
             damaged=log.damaged,

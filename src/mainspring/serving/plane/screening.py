@@ -46,6 +46,11 @@ class Screen:
         if runtime.scoring is not None and policy.share >= least_share(runtime.scoring):
             self._detector = Detector(runtime.scoring, policy.share)
 
+    @property
+    def checks(self) -> bool:
+        """Whether it can tell."""
+        return self._detector is not None
+
     def unusual(self, features: Mapping[str, Any], rows: int) -> dict[int, str] | None:
         """Return the unusual rows, each with the feature by which it is most; `None` if they cannot be checked."""
         return None if self._detector is None else self._detector.unusual(features, rows)

@@ -18,12 +18,13 @@ class Statistics:
         clock: Says when the last request was answered.
     """
 
-    __slots__ = ("_batches", "_clock", "_failed", "_last", "_queue", "_rows", "_succeeded")
+    __slots__ = ("_batches", "_clock", "_failed", "_found", "_last", "_queue", "_rows", "_succeeded")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._succeeded = [0, 0]  # requests, microseconds
         self._failed = [0, 0]
+        self._found = [0, 0]  # requests that were answered by an earlier answer
         self._queue = 0
         self._rows = 0
         self._last = 0  # milliseconds since the epoch
@@ -66,9 +67,18 @@ class Statistics:
         batch[3] += infer_us
         batch[4] += output_us
 
+    def found(self, *, rows: int, requests: int, total_us: int) -> None:
+        """Count requests whose answers were computed for others; arguments as of `ran`."""
+        self._succeeded[0] += requests
+        self._succeeded[1] += total_us
+        self._found[0] += requests
+        self._found[1] += total_us
+        self._rows += rows
+        self._last = self._clock.now() // 1000
+
     def document(self, name: str, version: str) -> dict[str, Any]:
         """Return an entry of `model_stats`."""
-        count = self._succeeded[0]
+        count = self._succeeded[0] - self._found[0]  # of those that ran
         batches = sorted(self._batches.items())
         # A request of a batch waited for all of it.
         stages = [sum(batch[place] * batch[1] / batch[0] for _, batch in batches) for place in (2, 3, 4)]
@@ -80,11 +90,11 @@ class Statistics:
             "inference_count": self._rows,
             "execution_count": sum(int(batch[0]) for _, batch in batches),
             "inference_stats": {
-                "success": _duration(count, self._succeeded[1]),
+                "success": _duration(*self._succeeded),
                 "fail": _duration(self._failed[0], self._failed[1]),
                 "queue": _duration(count, self._queue),
                 **{stage: _duration(count, total) for stage, total in zip(names, stages, strict=True)},
-                "cache_hit": _duration(0, 0),
+                "cache_hit": _duration(*self._found),
                 "cache_miss": _duration(0, 0),
             },
             "batch_stats": [

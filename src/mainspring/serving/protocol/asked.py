@@ -52,7 +52,8 @@ class Answered(msgspec.Struct, eq=False):
     """The reply to one `infer`. The outputs' data are arrays of shape (rows, ...).
 
     `parameters` has `prediction_ids`, one a row, where they were asked for `feature_statuses`, feature -> a word a row,
-    and where the endpoint names unusual rows `unusual`, one a row. `ran` and `encoded` are for traces: the execution as
+    where the endpoint names unusual rows `unusual`, one a row, and where the answer was computed for another request
+    `cached`. `ran` and `encoded` are for traces: the execution as
     `plane.tracing.Ran`, which the protocol does not look into, and when the reply was encoded, from and to, monotonic,
     ns.
     """

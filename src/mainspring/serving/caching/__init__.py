@@ -1,0 +1,1 @@
+"""Earlier answers, kept for requests that are equal."""

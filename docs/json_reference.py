@@ -102,6 +102,7 @@ from mainspring.serving.model import Baseline
 from mainspring.serving.streaming.replay import PartitionReplay
 from mainspring.stats.exposure import Exposure
 from mainspring.training.model import TrainReport
+from mainspring.training.planning.plan import TrainingPlan
 from mainspring.vectors.model import Build
 from mainspring.vectors.searching import Found
 
@@ -267,7 +268,7 @@ DOCUMENTS = {
     "features sql": Document(_object("Statement", dialect=str, sql=str)),
     "features verify": Document(_object("Verified", equal=bool, views=list[Verification]), ("Mismatch.at",)),
     "materialize": Document(list[MaterialiseReport], ("through",)),
-    "train": Document(TrainReport),
+    "train": Document(TrainReport, otherwise=TrainingPlan),
     "optimize": Document(OptimiseReport),
     "search": Document(SearchReport),
     "models add": _ADDED,

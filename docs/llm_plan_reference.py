@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from mainspring.llm.sizing.accelerators import parse_group, shipped
+from mainspring.core.accelerators import parse_group, shipped
 from mainspring.llm.sizing.layout import Layout, Sized
 from mainspring.llm.sizing.models import families, read_model
 from mainspring.llm.sizing.plan import NETWORK_GB_S

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mainspring.core.gpus import Gpu, gpu_reader
+from mainspring.core.gpus import Gpu, LinkedGpu, gpu_reader, linked_gpus
 from mainspring.training.runs.system import named
 
 # nvml.h: what is returned is 0 for success, 3 for "not supported"
@@ -27,6 +27,20 @@ int nvmlDeviceGetMemoryInfo(void *device, memory *found) {
 }
 int nvmlDeviceGetTemperature(void *device, int sensor, unsigned *celsius) {
     *celsius = 61; return sensor == 0 && *(int *)device == 0 ? 0 : 3;
+}
+typedef struct { char legacy[16]; unsigned domain, bus, device, kind, subsystem; char text[32]; } pci;
+int nvmlDeviceGetName(void *device, char *name, unsigned length) {
+    __builtin_strncpy(name, "NVIDIA H100 80GB HBM3", length); return 0;
+}
+int nvmlDeviceGetPciInfo_v3(void *device, pci *found) {
+    found->domain = 0; found->bus = 0x18 + *(int *)device; found->device = 2; return 0;
+}
+int nvmlDeviceGetNvLinkState(void *device, unsigned link, unsigned *up) {
+    *up = link != 1; return link < 3 && *(int *)device == 0 ? 0 : 3;
+}
+int nvmlDeviceGetNvLinkVersion(void *device, unsigned link, unsigned *version) { *version = 4; return 0; }
+int nvmlDeviceGetNvLinkRemotePciInfo_v2(void *device, unsigned link, pci *found) {
+    found->domain = 0; found->bus = 0x90 + link; found->device = 0; return 0;
 }
 int nvmlDeviceGetPowerUsage(void *device, unsigned *milliwatts) {
     *milliwatts = 123456; return *(int *)device == 0 ? 0 : 3;
@@ -61,6 +75,16 @@ def test_every_gpu_is_read_and_what_one_does_not_tell_is_left_out(tmp_path: Path
         "gpu_1_memory_usage_megabytes": 20_000.0,
         "gpu_1_memory_usage_percentage": 25.0,
     }
+
+
+def test_nvlinks_that_are_up_are_read_with_what_they_reach(tmp_path: Path) -> None:
+    name, memory = "NVIDIA H100 80GB HBM3", 80_000_000_000
+    peers = ("0000:90:00.0", "0000:92:00.0")
+    assert linked_gpus(built(tmp_path, 0, 2)) == [
+        LinkedGpu(0, name, memory, "0000:18:02.0", nvlinks=2, peers=peers, nvlink_version=4),
+        LinkedGpu(1, name, memory, "0000:19:02.0"),
+    ]
+    assert linked_gpus("libthat-is-not-there.so.1") == []
 
 
 @pytest.mark.parametrize(("init", "count"), [(9, 1), (0, 0)])

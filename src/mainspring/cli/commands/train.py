@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,15 +15,82 @@ if TYPE_CHECKING:
 
 
 @make("train")
-@click.argument("model")
+@click.argument("model", required=False)
 @click.option("--since", help="Use observations from this instant on (ISO 8601).")
 @click.option("--until", help="Use data that was known by this instant (ISO 8601); by default now.")
 @click.option(
     "--without", multiple=True, metavar="ROWS",
     help="Leave rows out, as if never ingested: SOURCE@BATCH, SOURCE.COLUMN=VALUE, or SOURCE; repeatable.",
 )  # fmt: skip
-def command(call: Call, *, model: str, since: str | None, until: str | None, without: tuple[str, ...]) -> None:
+@click.option("--plan", is_flag=True, help="Train nothing: print the layout that fits, its time, and why.")
+@click.option("--model", "described", metavar="MODEL", help="With --plan: a language model, as of `llm plan`.")
+@click.option("--gpus", help="With --plan: GPUs, 8xH100 or 2x8xH100; by default this machine's devices.")
+@click.option("--topology", metavar="FILE", help="With --plan: devices and links, described in a TOML file.")
+@click.option("--batch", type=click.IntRange(1), help="With --plan: rows of a step; by default the training's, or 64.")
+@click.option("--sequence", type=click.IntRange(1), help="With --plan --model: tokens of a row; by default 4096.")
+@click.option("--precision", help="With --plan --model: amp (default), fp32, bf16, bf16-master.")
+@click.option("--optimiser", help="With --plan --model: adamw (default), adam, adam8bit, sgd, momentum, lion.")
+@click.option("--host-gib", type=click.FloatRange(0), help="With --plan: main memory of a machine, to keep shards in.")
+def command(
+    call: Call,
+    *,
+    model: str | None,
+    since: str | None,
+    until: str | None,
+    without: tuple[str, ...],
+    plan: bool,
+    **planned: Any,
+) -> None:
     """Train MODEL on data known by --until, verify that the bundle matches the estimator, sign and register it."""
+    if plan:
+        _plan(call, model, since, until, **planned)
+        return
+    useless = [f"--{name.replace('_', '-')}" for name, value in planned.items() if value is not None]
+    if useless:
+        raise click.UsageError(f"{', '.join(useless).replace('--described', '--model')} goes with --plan.")
+    if model is None:
+        raise click.UsageError("Missing argument 'MODEL'.")
+    _train(call, model, since, until, without)
+
+
+def _plan(
+    call: Call, model: str | None, since: str | None, until: str | None, *,
+    described: str | None, gpus: str | None, topology: str | None, batch: int | None, sequence: int | None,
+    precision: str | None, optimiser: str | None, host_gib: float | None,
+) -> None:  # fmt: skip
+    from mainspring.cli.training_plan_view import show_plan
+    from mainspring.core.time import parse_instant
+    from mainspring.operations.training_plan import plan_described, plan_training, topology_of
+
+    if (model is None) == (described is None):
+        raise click.UsageError("--plan needs MODEL, of the project, or --model, a described one.")
+    devices = topology_of(gpus, topology, host_gib)
+    if described is not None:
+        found = plan_described(
+            described, devices, batch=batch or 64, sequence=sequence, precision=precision or "amp",
+            optimiser=optimiser or "adamw",
+        )  # fmt: skip
+        call.result(found, lambda console: show_plan(console, found))
+        return
+    if sequence is not None or precision is not None or optimiser is not None:
+        raise click.UsageError("--sequence, --precision and --optimiser go with --model; MODEL's own are measured.")
+    name = str(model)
+    with call.progress() as progress:
+        progress.update(name, 0, 100, "load the project")
+        found = plan_training(
+            call.project,
+            name,
+            devices,
+            batch=batch,
+            since=None if since is None else parse_instant(since),
+            until=None if until is None else parse_instant(until),
+            progress=lambda stage, share: progress.update(name, round(share * 100), 100, stage),
+        )
+        progress.finish(name, "planned")
+    call.result(found, lambda console: show_plan(console, found))
+
+
+def _train(call: Call, model: str, since: str | None, until: str | None, without: tuple[str, ...]) -> None:
     from rich.markup import escape
 
     from mainspring.core.time import parse_instant

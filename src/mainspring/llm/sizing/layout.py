@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mainspring.llm.sizing.accelerators import Group
+from mainspring.core.accelerators import Group
 from mainspring.llm.sizing.architecture import Architecture
 from mainspring.llm.sizing.precision import CACHE_BITS, Precision
 

@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mainspring.core.accelerators import read_fields
 from mainspring.core.errors import Invalid, NotFound
-from mainspring.llm.sizing.accelerators import read_fields
 from mainspring.llm.sizing.architecture import Architecture
 from mainspring.llm.sizing.config import architecture
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
+from mainspring.core.accelerators import Group
 from mainspring.core.errors import Invalid
-from mainspring.llm.sizing.accelerators import Group
 from mainspring.llm.sizing.architecture import Architecture
 from mainspring.llm.sizing.layout import CHUNK, KEPT_FREE, RUNTIME, Layout, Sized, layouts, reasons
 from mainspring.llm.sizing.precision import CACHE_BITS, PRECISIONS

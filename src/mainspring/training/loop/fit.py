@@ -16,6 +16,7 @@ from mainspring.core.errors import Invalid
 from mainspring.training.distribution import Distributed
 from mainspring.training.loop.checkpoints import Checkpoints
 from mainspring.training.loop.interval import Interval
+from mainspring.training.loop.looking import LOOK, Looked
 from mainspring.training.loop.loop import Loop
 from mainspring.training.loop.mesh.chosen import parallel_of
 from mainspring.training.loop.signals import Interrupted, signals_noted
@@ -111,6 +112,10 @@ def fit_torch(
     loop.clip_norm, loop.amp, loop.accumulate = clip_norm, amp, accumulate
     loop.seed = seed if seed is not None else run.seed if run is not None else 0
     loop.run, loop.log_every, loop.progress = run, log_every, progress
+    look = LOOK.get()
+    if look is not None:
+        look(loop)
+        raise Looked
     with ExitStack() as stack:
         for rows in (loop.rows, loop.validation):
             if rows is not None:

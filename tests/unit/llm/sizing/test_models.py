@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mainspring.core.accelerators import parse_group, shipped
 from mainspring.core.errors import Invalid, NotFound
-from mainspring.llm.sizing.accelerators import parse_group, shipped
 from mainspring.llm.sizing.models import families, read_model
 
 

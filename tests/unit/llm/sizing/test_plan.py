@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from kit.depth import examples
 from kit.pages import script
+from mainspring.core.accelerators import Group
 from mainspring.core.errors import Invalid
 from mainspring.llm.sizing import Plan, Wanted, parse_group, plan, read_model
-from mainspring.llm.sizing.accelerators import Group
 from mainspring.llm.sizing.layout import Layout, Sized, layouts
 from mainspring.llm.sizing.precision import PRECISIONS
 from mainspring.llm.sizing.roofline import GOOD, POOR, USUAL, speed

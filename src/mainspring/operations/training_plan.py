@@ -1,0 +1,120 @@
+"""Plan of a training in several processes: of a model of the project, which is measured, or of a described one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mainspring.core.accelerators import parse_group
+from mainspring.core.errors import Invalid
+from mainspring.llm.sizing.trained import read_described, trained
+from mainspring.training.planning.machine import gpus_here, processors_here
+from mainspring.training.planning.model import OPTIMISERS, PRECISIONS, named
+from mainspring.training.planning.plan import TrainingPlan, plan
+from mainspring.training.planning.topology import NETWORK_GB_S, Topology, described, of_group
+
+if TYPE_CHECKING:
+    from mainspring.project import Project
+    from mainspring.training.loop.loop import Loop
+    from mainspring.training.planning.measuring import Subject
+    from mainspring.training.runs.run import Run
+    from mainspring.training.stages import Observed
+
+_LONGEST = 4096  # tokens of a sequence, unless others are wanted
+
+
+def topology_of(gpus: str | None, file: str | None, host_gib: float | None = None) -> Topology | None:
+    """Return the devices that are named, or described by a file; `None` if neither is given.
+
+    Raises:
+        Invalid: Both are given, or the description is wrong.
+        NotFound: There is no such GPU or file.
+    """
+    if gpus is not None and file is not None:
+        raise Invalid("Both --gpus and --topology are given.", fix="give one of them.")
+    if gpus is None and file is None:
+        return None
+    found = described(Path(file)) if file is not None else of_group(parse_group(gpus or ""), NETWORK_GB_S)
+    return found if host_gib is None else msgspec.structs.replace(found, host_gib=host_gib)
+
+
+def plan_described(
+    text: str, topology: Topology | None, *, batch: int, sequence: int | None, precision: str, optimiser: str
+) -> TrainingPlan:
+    """Plan the training of a described language model. Nothing is run, and PyTorch is not needed.
+
+    Args:
+        text: A family, a folder with config.json, a file, or fields; see `read_described`.
+        batch: Sequences of a step.
+        sequence: Tokens of each; by default as described, else 4,096 or what the model can.
+
+    Raises:
+        Invalid, NotFound: See `read_described`, `plan`; or there is no GPU to plan for.
+    """
+    kinds, kept = named(PRECISIONS, precision, "precision"), named(OPTIMISERS, optimiser, "optimiser")
+    architecture, tokens = read_described(text)
+    tokens = sequence or tokens or min(_LONGEST, architecture.longest or _LONGEST)
+    topology = topology or gpus_here()
+    if topology is None:
+        raise Invalid(
+            "This machine has no GPU to plan for.", fix="name GPUs (--gpus 8xH100), or describe them (--topology FILE)."
+        )
+    return plan(trained(architecture, tokens, kinds, kept), topology, batch)
+
+
+def plan_training(
+    project: Project,
+    model: str,
+    topology: Topology | None = None,
+    *,
+    batch: int | None = None,
+    since: int | None = None,
+    until: int | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> TrainingPlan:
+    """Plan the training of a model of the project: its function runs up to `fit_torch`, where its module is measured.
+
+    Args:
+        topology: By default this machine's GPUs, else its processor.
+        batch: Rows of a step, by default those of the training.
+
+    Raises:
+        Invalid: The model is not trained by `ms.torch.fit_torch`.
+        NotFound: There is no such model, or it has no data yet.
+    """
+    from mainspring.operations.train import prepared
+    from mainspring.training.fitting import fit
+    from mainspring.training.loop.looking import instead_of_training
+    from mainspring.training.planning.measuring import subject_of
+
+    chosen, _ = prepared(project, model)
+    found: list[tuple[Subject, int]] = []
+
+    def look(training: Loop) -> None:
+        found.append((subject_of(model, training), batch or training.batch_size))
+
+    def planned(observed: Observed, run: Run, tell: Callable[[str, float], None]) -> TrainingPlan:
+        tell("measure the module", 0.2)
+        with instead_of_training(look), run.active():
+            fit(chosen, observed.data, run)
+        if not found:
+            raise Invalid(
+                f"The training function of {model!r} did not call fit_torch, so there is no module to measure.",
+                fix="train with fit_torch (docs/howto/train-with-torch.md); other estimators train in one process.",
+            )
+        return _measured(*found[0], topology)
+
+    return project.trainer.inspect(chosen, "plan", planned, since=since, until=until, progress=progress)[1]
+
+
+def _measured(subject: Subject, rows: int, topology: Topology | None) -> TrainingPlan:
+    from mainspring.training.planning.measuring import measured, timed
+
+    topology = topology or gpus_here() or processors_here()
+    model = measured(subject, rows)
+    if topology.measured:
+        model = timed(model, subject, rows, topology.devices)
+    return plan(model, topology, rows)

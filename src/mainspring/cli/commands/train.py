@@ -14,15 +14,24 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+def _needed(context: click.Context, argument: click.Parameter, model: str | None) -> str | None:
+    """Refuse a call without a model; a plan may have a described one instead."""
+    if model is None and not context.params.get("plan"):
+        raise click.MissingParameter(ctx=context, param=argument)
+    return model
+
+
 @make("train")
-@click.argument("model", required=False)
+@click.argument("model", required=False, callback=_needed)
 @click.option("--since", help="Use observations from this instant on (ISO 8601).")
 @click.option("--until", help="Use data that was known by this instant (ISO 8601); by default now.")
 @click.option(
     "--without", multiple=True, metavar="ROWS",
     help="Leave rows out, as if never ingested: SOURCE@BATCH, SOURCE.COLUMN=VALUE, or SOURCE; repeatable.",
 )  # fmt: skip
-@click.option("--plan", is_flag=True, help="Train nothing: print the layout that fits, its time, and why.")
+@click.option(
+    "--plan", is_flag=True, is_eager=True, help="Train nothing: print the layout that fits, its time, and why."
+)
 @click.option("--model", "described", metavar="MODEL", help="With --plan: a language model, as of `llm plan`.")
 @click.option("--gpus", help="With --plan: GPUs, 8xH100 or 2x8xH100; by default this machine's devices.")
 @click.option("--topology", metavar="FILE", help="With --plan: devices and links, described in a TOML file.")
@@ -48,9 +57,7 @@ def command(
     useless = [f"--{name.replace('_', '-')}" for name, value in planned.items() if value is not None]
     if useless:
         raise click.UsageError(f"{', '.join(useless).replace('--described', '--model')} goes with --plan.")
-    if model is None:
-        raise click.UsageError("Missing argument 'MODEL'.")
-    _train(call, model, since, until, without)
+    _train(call, str(model), since, until, without)
 
 
 def _plan(

@@ -156,5 +156,5 @@ def _converted(path: Path, fields: Any, kind: type[T]) -> T:
         return msgspec.convert(fields, kind, strict=False)
     except (msgspec.ValidationError, ValueError) as error:
         raise Invalid(
-            f"{path} does not describe a topology: {error}.", fix="see the fields of a topology in docs/howto/plan-a-training.md."
+            f"{path} does not describe a topology: {error}.", fix="docs/howto/plan-a-training.md has its fields."
         ) from error

@@ -107,7 +107,7 @@ def filtered(milvus_server: MilvusServer) -> Iterator[MilvusVectorIndex]:
 
 
 @pytest.mark.timeout(3600)
-@settings(max_examples=examples(gate=100, deep=10_000), deadline=None)
+@settings(max_examples=examples(gate=100, deep=2_000), deadline=None)
 @given(where=conditions())
 def test_a_filter_passes_what_its_evaluation_passes(filtered: MilvusVectorIndex, where: Node) -> None:
     assert set(filtered.ids(where=where)) == passing_ids(where)

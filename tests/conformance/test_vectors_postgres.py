@@ -89,7 +89,7 @@ def filtered(shared: Url) -> Iterator[PgVectorIndex]:
 
 
 @pytest.mark.timeout(3600)
-@settings(max_examples=examples(gate=100, deep=20_000), deadline=None)
+@settings(max_examples=examples(gate=100, deep=5_000), deadline=None)
 @given(where=conditions())
 def test_a_filter_passes_what_its_evaluation_passes(filtered: PgVectorIndex, where: Node) -> None:
     assert set(filtered.ids(where=where)) == passing_ids(where)

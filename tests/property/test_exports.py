@@ -63,7 +63,7 @@ def by_step_functions(project: Project, graph: Graph) -> Ran:
 
 
 @given(graphs())
-@settings(max_examples=examples(gate=10, deep=1500), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(gate=10, deep=500), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_argo_runs_what_our_runner_runs(project: Project, graph: Graph) -> None:
     assert by_argo(project, graph, project.settings.root / "argo") == run_here(project, graph)
 

@@ -58,7 +58,7 @@ from mainspring_edge.package import open_package
 KEY = SigningKey(b"k" * 32)
 MOST_BYTES = 96 << 20
 BOUNDED = settings(
-    max_examples=examples(gate=15, deep=3000), deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(gate=15, deep=1000), deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 
 pytestmark = pytest.mark.timeout(600)

@@ -24,7 +24,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TantivyTextIndex
 
 
 @pytest.mark.timeout(3600)
-@settings(max_examples=examples(gate=150, deep=20_000), deadline=None)
+@settings(max_examples=examples(gate=150, deep=5_000), deadline=None)
 @given(where=conditions())
 def test_a_filter_passes_what_its_evaluation_passes(index: TantivyTextIndex, where: Node) -> None:
     (hits,) = index.search(["word"], ROWS, where=where)

@@ -59,7 +59,7 @@ def content(scan: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("versions", [False, True])
 def test_a_table_without_a_batch_is_one_that_never_got_it(versions: bool) -> None:
     source = payments(versions=versions)
-    for seed in range(examples(gate=1, deep=200)):
+    for seed in range(examples(gate=1, deep=50)):
         rng = random.Random(seed)
         batches = {name: drawn(rng, 12) for name in ("monday", "tuesday", "tuesday.2", "wednesday")}
         whole = landed(source, batches)

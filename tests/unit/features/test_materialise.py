@@ -283,7 +283,7 @@ def test_over_delta_only_new_files_are_read_and_the_result_is_the_same(tmp_path:
         clock.advance(2 * HOUR)
 
 
-@pytest.mark.parametrize("seed", range(examples(gate=1, deep=60)))
+@pytest.mark.parametrize("seed", range(examples(gate=1, deep=15)))
 def test_steps_of_a_stream_write_only_what_landed_and_answer_as_the_past(seed: int) -> None:
     draw = random.Random(seed)
     world = World(VIEW, hourly(hours=range(6, 11)))
@@ -319,7 +319,7 @@ def test_steps_of_a_stream_write_only_what_landed_and_answer_as_the_past(seed: i
             assert online == pytest.approx(world.offline(at, station), rel=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(examples(gate=1, deep=40)))
+@pytest.mark.parametrize("seed", range(examples(gate=1, deep=15)))
 def test_a_stream_settles_a_few_entities_at_a_time(seed: int, tmp_path: Path) -> None:
     draw = random.Random(seed)
     lake = DeltaLake(tmp_path / "lake")

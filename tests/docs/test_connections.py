@@ -66,6 +66,10 @@ ROWS: dict[str, tuple[str, str]] = {
         "security.adapters.key_awskms",
         "",
     ),
+    "the metadata service of a cloud": (
+        "training.preemption.aws training.preemption.azure training.preemption.gcp training.preemption.metadata",
+        "",
+    ),
     "OpenID Connect": ("security.issuers", ""),
     "upstreams of language models": (
         "llm.adapters.connections vectors.adapters.cross_service vectors.adapters.encoder_service "

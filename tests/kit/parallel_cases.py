@@ -26,6 +26,7 @@ from mainspring.training.loop.fit import fit_torch
 from mainspring.training.loop.signals import Interrupted
 from mainspring.training.loop.stopping import EarlyStopping
 from mainspring.training.loop.world import World, launched
+from mainspring.training.preemption.notices import Notice
 from mainspring.training.runs.run import Run
 
 # In float64, so that what is left between two orders of a sum is far below any fault.
@@ -141,19 +142,28 @@ class Stopping(torch.nn.Module):
         return "Stopping()"
 
 
+class Announced:
+    """A cloud that announces the end of this machine."""
+
+    name, least_s = "fake", 30.0
+
+    def look(self, wait_s: float) -> Notice | None:
+        return Notice("The end", wait_s)
+
+
 def train_stopping(
-    folder: Path, at: int | None, checkpoints: str = "checkpoints", rows: Any = (ROWS, TARGETS)
+    folder: Path, at: int | None, checkpoints: str = "checkpoints", rows: Any = (ROWS, TARGETS), **settings: Any
 ) -> tuple[dict[str, Any], int]:
-    """Return the weights, and the signal by which the training ended, or 0."""
+    """Return the weights, and the signal by which the training ended, or 0; negative if it was preempted."""
     torch.manual_seed(3)
     module = Stopping(at).double()
     adam = torch.optim.Adam(module.parameters(), lr=0.05)
     ended = 0
     try:
         fit_torch(module, rows, torch.nn.functional.binary_cross_entropy, optimiser=adam, epochs=6, batch_size=16,
-                  seed=5, checkpoints=folder / checkpoints, checkpoint_every_steps=100)  # fmt: skip
+                  seed=5, checkpoints=folder / checkpoints, checkpoint_every_steps=100, **settings)  # fmt: skip
     except Interrupted as stopped:
-        ended = stopped.number
+        ended = -stopped.number if stopped.preempted else stopped.number
     return module.state_dict(), ended
 
 
@@ -163,6 +173,8 @@ def one(folder: Path, case: str, world: World) -> Any:
         return train_stopping(folder, 9 if last else None)
     if case in ("resumed", "undisturbed"):
         return train_stopping(folder, None, "checkpoints" if case == "resumed" else "others")
+    if case == "preempted":  # one machine: its first rank hears it
+        return train_stopping(folder, None, case, preemption=Announced())
     if case == "other":
         return train("perceptron", batch_size=16 if last else 8)
     return train(case)

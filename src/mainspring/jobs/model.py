@@ -240,12 +240,17 @@ class LeaseLost(Conflict):
 
 
 class JobStopped(MainspringError):
-    """An attempt that ends between steps: the job is cancelled, its runner stops, or its lease is lost."""
+    """An attempt that ends between steps: the job is cancelled, its runner stops, or its lease is lost.
 
-    def __init__(self, job: str, why: Renewal | None) -> None:
+    Args:
+        again_after_us: With `why=None`, the time after which another attempt may begin.
+    """
+
+    def __init__(self, job: str, why: Renewal | None, *, again_after_us: int = 0) -> None:
         told = {Renewal.CANCELLING: "is cancelled", Renewal.LOST: "is run by another runner", None: "is interrupted"}
         super().__init__(f"The job {job} {told.get(why, 'is stopped')}.")
         self.why = why
+        self.again_after_us = again_after_us
 
 
 class StepFailed(MainspringError):

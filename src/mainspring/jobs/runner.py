@@ -316,7 +316,8 @@ class Runner:
         except JobStopped as stopped:
             if stopped.why is Renewal.CANCELLING:
                 return Outcome(Status.CANCELLED)
-            return replace(_INTERRUPTED, error=lease.job.error)
+            later = self._clock.now() + stopped.again_after_us if stopped.again_after_us else None
+            return replace(_INTERRUPTED, error=lease.job.error, again_at=later)
         except (Invalid, LeaseLost) as error:
             return Outcome(Status.FAILED, error=str(error))
         except MainspringError as error:

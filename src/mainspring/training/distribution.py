@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from mainspring.core.errors import Invalid
+from mainspring.training.preemption.notices import check_name
 
 _COUNTS = ("processes", "machines", "shard", "tensor", "pipeline", "at_least")
 
@@ -30,6 +31,8 @@ class Distributed:
         silence_s: Seconds without a step of a rank after which it counts as hanging.
         tensor_plan: How `tensor` cuts layers, by patterns of names: `{"*.up": "columns", "*.down": "rows"}`, or "heads"
             of a MultiheadAttention. By default it is derived from the module.
+        preemption: Cloud whose announcements that it takes a machine back are heeded: "aws", "gcp" or "azure", or
+            "detect" for the one that the machine's firmware names; by default none.
 
     Raises:
         Invalid: A number is impossible, or the parts do not divide the processes.
@@ -46,6 +49,7 @@ class Distributed:
     restarts: int = 3
     silence_s: float = 60.0
     tensor_plan: Mapping[str, str] | None = None
+    preemption: str = ""
 
     def __post_init__(self) -> None:
         for name in _COUNTS:
@@ -54,6 +58,7 @@ class Distributed:
                 raise Invalid(f"Distributed has {name}={value!r}.", fix="give a whole number, at least 1.")
         if type(self.restarts) is not int or self.restarts < 0 or not self.silence_s > 0:
             raise Invalid(f"Distributed has restarts={self.restarts!r} and silence_s={self.silence_s!r}.")
+        check_name(self.preemption)
         if self.size > 1:
             self.check(self.size)
         if self.at_least > self.size:

@@ -167,6 +167,18 @@ def test_a_runner_that_stops_gives_its_job_back_after_the_step() -> None:
     assert (bench.job(job).status, bench.job(job).attempts, bench.job(job).error) == (Status.QUEUED, 0, None)
 
 
+def test_an_attempt_that_its_machine_ended_counts_not_and_is_made_again_later() -> None:
+    def preempted(run: JobRun) -> None:
+        raise JobStopped(run.id, None, again_after_us=SECOND)
+
+    bench = Bench({"work": preempted})
+    job = bench.queue("work", attempts=1)
+    bench.runner().run_one()
+    found = bench.job(job)
+    assert (found.status, found.attempts, found.error, found.due_at) == (Status.QUEUED, 0, None, NOW + SECOND)
+    assert bench.runner().run_one() is None
+
+
 def test_a_cancelled_job_ends_at_its_next_step() -> None:
     store, clock = CatalogJobs(memory_catalog()), SystemClock()
 

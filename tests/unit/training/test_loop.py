@@ -6,6 +6,7 @@ import math
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from kit.full_disk import room
+from kit.metadata_services import played
 from mainspring.core.errors import Conflict, Invalid, MainspringError
 from mainspring.core.time import ManualClock
 from mainspring.registry.adapters.memory import MemoryTracking
@@ -22,6 +24,7 @@ from mainspring.training.loop.checkpoints import Checkpoints
 from mainspring.training.loop.fit import fit_torch
 from mainspring.training.loop.signals import Interrupted
 from mainspring.training.loop.stopping import EarlyStopping
+from mainspring.training.preemption.aws import AwsNotices
 from mainspring.training.runs.run import Run
 
 pytestmark = pytest.mark.slow
@@ -389,3 +392,75 @@ def test_the_run_says_how_often_checkpoints_are_written(tmp_path: Path) -> None:
         trained(checkpoints=tmp_path, checkpoint_every_s=0.0, run=run)
     told = tracking.get(run.id).tags["checkpoints"]
     assert re.fullmatch(r"every .* s: a checkpoint costs .* s, and at most 2 % of the time", told)
+
+
+def _nothing() -> None:
+    pass
+
+
+class Slow(torch.nn.Module):
+    """A network that takes its time, and has the cloud announce a preemption at a pass."""
+
+    def __init__(self, at: int = 0, announce: Callable[[], None] = _nothing) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.1), torch.nn.Linear(8, 1))
+        self._left, self._announce = at, announce
+
+    def forward(self, rows: Any) -> Any:
+        self._left -= 1
+        if self._left == 0:
+            self._announce()
+        if self._left < 0 and self._announce is not _nothing:
+            time.sleep(0.02)
+        return self.layers(rows)
+
+    def __repr__(self) -> str:
+        return "Slow()"
+
+
+def test_a_preempted_training_keeps_its_step_and_resumes_exactly(tmp_path: Path) -> None:
+    undisturbed = trained(Slow())
+    tracking, clock = MemoryTracking(), ManualClock(0)
+    run = Run(tracking, tracking.start("m", {}, 0), clock, seed=1)
+    with played("aws") as service:
+        settings = {"checkpoints": tmp_path, "preemption": AwsNotices(service.base, poll_s=0.01), "epochs": 400}
+        with pytest.raises(Interrupted) as stopped, run:
+            trained(Slow(3, service.announce), run=run, **settings)
+    assert stopped.value.preempted
+    assert stopped.value.number == signal.SIGTERM
+    text = re.fullmatch(
+        r"Training was stopped as its machine is preempted after step (\d+); the checkpoint .* is written\.",
+        str(stopped.value),
+    )
+    assert text
+    assert 3 <= int(text[1]) < 19  # of the 20 of the training below
+    assert tracking.get(run.id).tags["preempted"] == f"after step {text[1]}"
+    assert tracking.get(run.id).status == "KILLED"
+    told: list[str] = []
+    resumed = trained(Slow(), checkpoints=tmp_path, progress=lambda what, _share: told.append(what))
+    assert told[0] == f"resumes from step {text[1]}"
+    assert weights(resumed) == weights(undisturbed)
+
+
+def test_a_warning_of_a_preemption_is_a_checkpoint_and_no_end(tmp_path: Path) -> None:
+    with played("aws") as service:
+
+        def announce() -> None:
+            service.recommended = "2026-05-01T12:00:00Z"
+
+        trained(Slow(3, announce), checkpoints=tmp_path, preemption=AwsNotices(service.base, poll_s=0.01),
+                checkpoint_every_s=1000, keep=9)  # fmt: skip
+    steps = [int(path.stem) for path in tmp_path.glob("*/*.safetensors")]
+    assert len(steps) == 2
+    assert 3 <= min(steps) < 20 == max(steps)
+
+
+def test_checkpoints_that_take_longer_than_the_notice_are_said(tmp_path: Path) -> None:
+    class Short(AwsNotices):
+        least_s = 1e-6
+
+    with played("aws") as service, pytest.warns(RuntimeWarning, match="aws announces a preemption 1e-06 s before"):
+        trained(checkpoints=tmp_path, checkpoint_every_steps=2, preemption=Short(service.base))
+    with pytest.raises(Invalid, match="no cloud 'sky'"):
+        trained(preemption="sky")

@@ -71,12 +71,13 @@ def test_a_batch_in_parts_is_the_whole_batch() -> None:
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[str, int], Any]]:
     """A folder with the checkpoint of a training that a signal to one of its ranks stopped, and what ended then."""
     folder = tmp_path_factory.mktemp("stopped")
-    return folder, stored(folder, 2, ["stopped", "undisturbed"])
+    return folder, stored(folder, 2, ["stopped", "undisturbed", "preempted"])
 
 
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(stopped: tuple[Path, dict[tuple[str, int], Any]]) -> None:
     _, found = stopped
     assert [found["stopped", rank][1] for rank in (0, 1)] == [signal.SIGTERM, signal.SIGTERM]
+    assert [found["preempted", rank][1] for rank in (0, 1)] == [-signal.SIGTERM, -signal.SIGTERM]
     assert all(torch.equal(value, found["stopped", 1][0][name]) for name, value in found["stopped", 0][0].items())
 
 

@@ -106,8 +106,8 @@ def run_job(project: Project, line: Line, asked: Mapping[str, Any]) -> None:
 
             result = handler(project, asked["handler"])(run)  # type: ignore[arg-type]
         text = encoded(result, f"The result of {asked['name']}")
-    except JobStopped:
-        line.tell(stopped=True)
+    except JobStopped as stopped:
+        line.tell(stopped=True, again_after_us=stopped.again_after_us)
     except MainspringError as error:
         sys.stderr.write(f"{error}\n")
         line.tell(failed=str(error), final=isinstance(error, Invalid))

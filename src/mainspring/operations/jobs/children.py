@@ -164,7 +164,7 @@ class Children:
                 kind = Invalid if message["final"] else StepFailed
                 raise _Answered(kind(message["failed"]))
             if "stopped" in message:
-                raise _Answered(JobStopped(run.id, run.asked()))
+                raise _Answered(JobStopped(run.id, run.asked(), again_after_us=message["again_after_us"]))
             child.say(**_answer(run, message))
 
     def _taken(self) -> _Child:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid, NotFound
-from mainspring.core.time import parse_duration, parse_instant
+from mainspring.core.time import MINUTE, parse_duration, parse_instant
 from mainspring.jobs.model import Status
 from mainspring.jobs.pipelines.graph import APPROVAL, STEP
 from mainspring.jobs.plain import Plain
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mainspring.operations.jobs.children import Children
     from mainspring.project import Project
 
+_TAKEN_BACK = MINUTE  # until a machine that was preempted is gone, so that another one goes on
 RAN = "jobs.end"  # the action of the event of a job of the project's own
 
 
@@ -230,7 +231,9 @@ def _target(project: Project, given: dict[str, Any]) -> object:
 
 
 def _train(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
+    from mainspring.jobs.model import JobStopped
     from mainspring.operations.train import train
+    from mainspring.training.loop.signals import Interrupted
 
     def told(stage: str, share: float) -> None:
         run.progress(round(share * 100), 100, stage)
@@ -238,7 +241,10 @@ def _train(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
     since, until = (None if given[each] is None else parse_instant(given[each]) for each in ("since", "until"))
 
     def do() -> Plain:
-        report = train(project, given["model"], since=since, until=until, progress=told)
+        try:
+            report = train(project, given["model"], since=since, until=until, progress=told)
+        except Interrupted as stopped:  # it is no failure of the job, which goes on from a checkpoint
+            raise JobStopped(run.id, None, again_after_us=_TAKEN_BACK if stopped.preempted else 0) from stopped
         return {**asdict(report), "metrics": _finite(report.metrics), "baseline": _finite(report.baseline)}
 
     return run.step("train", do)

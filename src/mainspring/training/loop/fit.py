@@ -19,11 +19,13 @@ from mainspring.training.loop.interval import Interval
 from mainspring.training.loop.looking import LOOK, Looked
 from mainspring.training.loop.loop import Loop
 from mainspring.training.loop.mesh.chosen import parallel_of
-from mainspring.training.loop.signals import Interrupted, signals_noted
+from mainspring.training.loop.signals import PREEMPTED, WARNED, Interrupted, signals_noted
 from mainspring.training.loop.stopping import EarlyStopping
 from mainspring.training.loop.streamed import rows_of
 from mainspring.training.loop.world import World, joined
 from mainspring.training.loop.writing import Keeping
+from mainspring.training.preemption.notices import PreemptionNotices, notices_of
+from mainspring.training.preemption.watching import Watch
 
 if TYPE_CHECKING:
     from mainspring.training.runs.run import Run
@@ -54,6 +56,7 @@ def fit_torch(
     checkpoint_every_steps: int | None = None,
     failure_every_h: float | None = None,
     keep: int = 3,
+    preemption: str | PreemptionNotices = "",
     progress: Callable[[str, float], None] | None = None,
 ) -> Any:
     """Train a `torch.nn.Module` on its current device (CPU or an accelerator) and return it, in evaluation mode.
@@ -88,13 +91,17 @@ def fit_torch(
         failure_every_h: Hours between two failures of this training, on average; by default 24 for each machine.
         keep: Number of newest checkpoints kept, in addition to the best by the last validation (by the `mode` of
             `stopping`; without it, lower is better).
+        preemption: "aws", "gcp" or "azure": heed the cloud's announcement that it takes this machine back, by a
+            checkpoint and an end in order; "detect": of the cloud that the machine's firmware names, if any. By
+            default as `distributed` says. The machine's metadata service is asked, at a fixed address.
         progress: Called with a description of the current stage and the completed share, from 0 to 1.
 
     Raises:
         MainspringError: The loss or the weights are no longer finite, or memory ran out; the message names the step.
         Invalid: There are no rows, or the settings are inconsistent.
         Conflict: Another training uses the checkpoint folder.
-        Interrupted: SIGTERM or SIGINT arrived; a checkpoint was written first, if there is a folder.
+        Interrupted: SIGTERM or SIGINT arrived, or a preemption was announced; a checkpoint was written first, if there
+            is a folder.
     """
     if epochs < 1 or batch_size < 1 or log_every < 1 or accumulate < 1:
         raise Invalid(
@@ -116,6 +123,8 @@ def fit_torch(
     if look is not None:
         look(loop)
         raise Looked
+    wanted = preemption or (distributed.preemption if distributed is not None else "")
+    loop.notices = notices_of(wanted) if isinstance(wanted, str) else wanted
     with ExitStack() as stack:
         for rows in (loop.rows, loop.validation):
             if rows is not None:
@@ -129,14 +138,17 @@ def fit_torch(
             kept = Checkpoints(folder, keep=keep, world=world.aside())
             machines = 1 if distributed is None else distributed.machines
             interval = Interval(checkpoint_every_s, failure_every_h, machines=machines)
-            loop.keeping = Keeping(kept, interval, checkpoint_every_steps, loop.tell_interval)
+            loop.keeping = Keeping(kept, interval, checkpoint_every_steps, loop.tell_checkpoints)
             stack.enter_context(loop.keeping.open())
         loop.noted = stack.enter_context(signals_noted())
+        if loop.notices is not None and world.local_rank == 0:
+            stack.enter_context(Watch(loop.notices, loop.hear))
         loop.train(stack.enter_context(loop.parallel.training(module, optimiser, loop.autocast, loop.example)))
         loop.begin()
         loop.go()
-    if loop.noted:
-        raise Interrupted(loop.noted[0], f"Training was stopped by a signal after its last step, {loop.step}.")
+    stopped = [each for each in loop.noted if each not in (WARNED, PREEMPTED)]
+    if stopped:
+        raise Interrupted(stopped[0], f"Training was stopped by a signal after its last step, {loop.step}.")
     return module.eval()
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from copy import deepcopy
+from signal import SIGTERM
 from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import MainspringError
@@ -15,11 +17,12 @@ from mainspring.training.loop.batches import Rows
 from mainspring.training.loop.checkpoints import Checkpoint
 from mainspring.training.loop.generators import generator_states, restore_generators, seed_generators
 from mainspring.training.loop.parallel import Alone, Parallel, Part
-from mainspring.training.loop.signals import Interrupted
+from mainspring.training.loop.signals import PREEMPTED, WARNED, Interrupted
 from mainspring.training.loop.stopping import EarlyStopping
 from mainspring.training.loop.streamed import Streamed
 from mainspring.training.loop.tensors import import_torch, packed, take_apart, unpacked, weights_digest
 from mainspring.training.loop.writing import Keeping
+from mainspring.training.preemption.notices import Notice, PreemptionNotices
 
 if TYPE_CHECKING:
     from mainspring.training.runs.run import Run
@@ -44,6 +47,7 @@ class Loop:
     log_every = 50
     progress: Callable[[str, float], None] | None = None
     keeping: Keeping | None = None
+    notices: PreemptionNotices | None = None
 
     def __init__(
         self, module: Any, rows: Rows | Streamed, loss: Any, optimiser: Any, epochs: int, batch_size: int
@@ -60,6 +64,7 @@ class Loop:
         self.noted: list[int] = []
         self.step = self.epoch = self.batch = 0  # completed; `batch` counts within the current epoch
         self.finished = False
+        self._announced = ""
         self.score: float | None = None
         self.best: dict[str, Any] | None = None
         self._losses: list[Any] = []  # not yet checked
@@ -150,7 +155,7 @@ class Loop:
             if self.epoch < self.epochs and not stop:
                 self._after_step()
         signal = self.parallel.settle(self._signal)
-        if signal:
+        if signal not in (0, WARNED, PREEMPTED):  # a preempted training that is done may still be in time
             self._interrupted(signal)
         self.finished = True
         self._say_bound()
@@ -267,14 +272,16 @@ class Loop:
 
     @property
     def _signal(self) -> int:
-        return self.noted[0] if self.noted else 0
+        return max(self.noted, default=0)
 
     def _after_step(self) -> None:
         wanted = self.keeping is not None and self.parallel.world.first and self.keeping.due(self.step)
         signal, due = self.parallel.vote(self._signal, wanted)
-        if signal:
+        while WARNED in self.noted:  # it counts once
+            self.noted.remove(WARNED)
+        if signal > WARNED:
             self._interrupted(signal)
-        if due and self.keeping is not None:
+        if (due or signal == WARNED) and self.keeping is not None:
             self._checkpoint(self.keeping)
 
     def _interrupted(self, signal: int) -> None:
@@ -284,9 +291,16 @@ class Loop:
             said = "the checkpoint of this step was not written"
             if self.keeping.has(self.step) or self._checkpoint(self.keeping, wait=True):
                 said = f"the checkpoint {self.keeping.checkpoints.path(self.step)} is written"
+        preempted = signal == PREEMPTED
+        if self._announced:
+            self.tell(self._announced)
         if self.run is not None:
+            if preempted and self.parallel.world.first:
+                self.run.set_tag("preempted", f"after step {self.step}")
             self.run.flush()
-        raise Interrupted(signal, f"Training was stopped by a signal after step {self.step}; {said}.")
+        why = "as its machine is preempted" if preempted else "by a signal"
+        what = f"Training was stopped {why} after step {self.step}; {said}."
+        raise Interrupted(SIGTERM if preempted else signal, what, preempted=preempted)
 
     def _checkpoint(self, keeping: Keeping, *, wait: bool = False) -> bool:
         self._look()
@@ -330,11 +344,26 @@ class Loop:
     def _kept(self) -> str:
         return self.keeping.said() if self.keeping is not None else ""
 
-    def tell_interval(self, what: str) -> None:
-        """Say how often checkpoints are written, and tag the run with it."""
-        self.tell(f"checkpoints {what}")
-        if self.run is not None and self.parallel.world.first:
-            self.run.set_tag("checkpoints", what)
+    def tell_checkpoints(self, took_s: float, interval: str) -> None:
+        """Say how often checkpoints are written, and whether one takes longer than a preemption is announced."""
+        if interval:
+            self.tell(f"checkpoints {interval}")
+        if not self.parallel.world.first:
+            return
+        if interval and self.run is not None:
+            self.run.set_tag("checkpoints", interval)
+        if self.notices is not None and took_s > self.notices.least_s:
+            warnings.warn(
+                f"A checkpoint takes {took_s:.3g} s, and {self.notices.name} announces a preemption "
+                f"{self.notices.least_s:.3g} s before. What was done since the last checkpoint may be lost.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def hear(self, notice: Notice) -> None:
+        """Note a preemption, from the thread that listens for it."""
+        self._announced = notice.what
+        self.noted.append(PREEMPTED if notice.ends else WARNED)
 
     def tell(self, what: str) -> None:
         """Say what happens, and which share is done."""

@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+WARNED, PREEMPTED = 1, 100  # beside the signals that are noted: a warning of a preemption, and its announcement
+
 
 class Interrupted(KeyboardInterrupt):
-    """A training stopped in order after a signal. `number` is the signal's."""
+    """A training stopped in order after a signal, `number`, or because its machine is `preempted`."""
 
-    def __init__(self, number: int, what: str) -> None:
+    def __init__(self, number: int, what: str, *, preempted: bool = False) -> None:
         super().__init__(what)
         self.number = number
+        self.preempted = preempted
 
 
 @contextmanager

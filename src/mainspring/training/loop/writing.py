@@ -29,7 +29,8 @@ class Keeping:
     Args:
         interval: Seconds between checkpoints.
         every_steps: Number of steps between checkpoints, whatever they cost; replaces `interval`.
-        told: Called with the interval and the numbers that it follows from, when the first cost is known.
+        told: Called when the first checkpoint is stored, with the seconds that this took, and a text of the interval
+            and the numbers that it follows from, empty for one in steps.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Keeping:
         checkpoints: Checkpoints,
         interval: Interval,
         every_steps: int | None = None,
-        told: Callable[[str], None] | None = None,
+        told: Callable[[float, str], None] | None = None,
     ) -> None:
         self.checkpoints = checkpoints
         self._interval, self._every_steps, self._told = interval, every_steps, told
@@ -90,9 +91,10 @@ class Keeping:
     def settle(self) -> None:
         """Wait for a pending write."""
         try:
-            if self._writer.settle() and self._told is not None and self._every_steps is None:
+            if self._writer.settle() and self._told is not None:
                 told, self._told = self._told, None
-                told(self._interval.explained(self._writer.cost_s or 0.0))
+                by_time = self._every_steps is None
+                told(self._writer.took_s, self._interval.explained(self._writer.cost_s or 0.0) if by_time else "")
         except (StorageFull, OSError) as error:
             self._step = -1
             _warn(error)
@@ -167,7 +169,7 @@ class Writer:
     """Background writer of one training's checkpoints, one at a time.
 
     `cost_s` is the cost of the last checkpoint to the training: the seconds that it waited, plus the processor time of
-    the writing thread.
+    the writing thread. `took_s` are the seconds until it was stored.
 
     Args:
         copy: `(tensors, places, previous copy) -> copy`, `None` if memory is short.
@@ -180,6 +182,7 @@ class Writer:
         self._going_on: Future[float] | None = None
         self._pool = ThreadPoolExecutor(1, "checkpoints")
         self.cost_s: float | None = None  # before the first
+        self.took_s = 0.0
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -228,6 +231,7 @@ class Writer:
             def write() -> float:
                 used = time.thread_time()
                 self._checkpoints.put(whole, image.pieces(), part.pieces())
+                self.took_s = time.monotonic() - begun
                 return time.thread_time() - used
 
             self._going_on = self._pool.submit(write)

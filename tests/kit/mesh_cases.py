@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed.fsdp
+import torch.distributed.pipelining
+import torch.distributed.tensor.parallel
 
 from kit import parallel_cases, ranks
 from mainspring.training.distribution import Distributed
@@ -32,14 +35,19 @@ def settings(name: str) -> dict[str, Any]:
     return {"batch_size": 15, "accumulate": 2} if name.startswith("convolutional") else {"accumulate": 4}
 
 
-def one(name: str) -> Any:
+def one(folder: Path, name: str) -> Any:
     case, _, text = name.partition(":")
+    if case in ("stopped", "resumed", "undisturbed"):
+        at = 9 if case == "stopped" and launched().rank == launched().size - 1 else None
+        part = "others" if case == "undisturbed" else "checkpoints"
+        given = {"accumulate": 2}
+        return parallel_cases.train_stopping(folder / text, at, part, distributed=declared(text), **given)
     return parallel_cases.train(case, distributed=declared(text), **settings(name))
 
 
 def main(folder: Path, names: list[str]) -> None:
     for name in names:
-        torch.save(one(name), folder / f"{name}-{launched().rank}.pt")
+        torch.save(one(folder, name), folder / f"{name}-{launched().rank}.pt")
 
 
 if __name__ == "__main__":

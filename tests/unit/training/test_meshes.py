@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +78,47 @@ def test_four_processes_train_as_one_on_two_axes(tmp_path: Path) -> None:
 @deep
 def test_every_module_on_every_mesh_of_four(tmp_path: Path) -> None:
     check(stored(tmp_path, 4, every()))
+
+
+RESUMED = ["shard=2", "tensor=2", "pipeline=2"]
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[Any]]]:
+    """A folder with checkpoints of trainings that a signal to the last rank stopped within an epoch, and their ends."""
+    folder = tmp_path_factory.mktemp("stopped")
+    return folder, stored(folder, 2, [f"{name}:{axes}" for axes in RESUMED for name in ("stopped", "undisturbed")])
+
+
+def test_a_signal_stops_all_ranks_of_a_mesh_with_whole_weights(stopped: tuple[Path, dict[str, list[Any]]]) -> None:
+    for axes in RESUMED:
+        by_rank = stopped[1][f"stopped:{axes}"]
+        assert [ended for _, ended in by_rank] == [signal.SIGTERM, signal.SIGTERM]
+        for name, value in by_rank[0][0].items():
+            assert torch.equal(value, by_rank[1][0][name])
+            assert not torch.equal(value, stopped[1][f"undisturbed:{axes}"][0][0][name])
+
+
+def test_it_resumes_bit_for_bit_on_the_same_mesh(stopped: tuple[Path, dict[str, list[Any]]], tmp_path: Path) -> None:
+    """Units are dropped at random, so that random states count."""
+    shutil.copytree(stopped[0], tmp_path, dirs_exist_ok=True)
+    found = stored(tmp_path, 2, [f"resumed:{axes}" for axes in RESUMED])
+    for axes in RESUMED:
+        for weights, ended in found[f"resumed:{axes}"]:
+            assert not ended
+            for name, wanted in stopped[1][f"undisturbed:{axes}"][0][0].items():
+                assert torch.equal(weights[name], wanted), (axes, name)
+
+
+def test_it_resumes_on_another_mesh(stopped: tuple[Path, dict[str, list[Any]]], tmp_path: Path) -> None:
+    """The same steps are left; dropped units are others, as there are other random generators."""
+    before = {axes: stopped[0] / axes / "checkpoints" for axes in RESUMED}
+    for to, axes in zip(["pipeline=2,shard=2", "shard=2", "tensor=2"], RESUMED, strict=True):
+        shutil.copytree(before[axes], tmp_path / to / "checkpoints")
+    for size, names in ((4, ["resumed:pipeline=2,shard=2"]), (2, ["resumed:shard=2", "resumed:tensor=2"])):
+        for by_rank in stored(tmp_path, size, names).values():
+            assert all(torch.equal(value, by_rank[0][0][name]) for each, _ in by_rank for name, value in each.items())
+    for to in ("pipeline=2,shard=2", "shard=2", "tensor=2"):
+        steps = sorted({int(each.name[:12]) for each in tmp_path.glob(f"{to}/checkpoints/*/*.safetensors")})
+        assert 3 < steps[0] < 12, to
+        assert steps[-1] == 30

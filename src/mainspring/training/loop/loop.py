@@ -311,7 +311,7 @@ class Loop:
             **self.parallel.state(self._trained(), self.optimiser),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "stopping": None if self.stopping is None else self.stopping.state(),
-            "best": None if self.best is None else self.parallel.whole(self.best),
+            "best": None if self.best is None else self.parallel.stored(self.best),
             "epoch": self.epoch,
             "batch": self.batch,
             "finished": self.finished,

@@ -91,12 +91,12 @@ class Parallel(Protocol):
         """
         ...
 
-    def whole(self, weights: Weights) -> Weights:
-        """Return weights that `weights` returned as one process has them. Every rank calls it."""
+    def stored(self, weights: Weights) -> Weights:
+        """Return weights that `weights` or `state` returned as `state` has them. Every rank calls it."""
         ...
 
     def load(self, module: Any, weights: Weights) -> None:
-        """Set weights that `weights` or `whole` returned; those that are not named stay."""
+        """Set weights that `weights` or `stored` returned; those that are not named stay."""
         ...
 
     def restore(self, module: Any, optimiser: Any, state: dict[str, Any]) -> None:
@@ -135,7 +135,7 @@ class Whole:
     def state(self, weights: Weights, optimiser: Any) -> dict[str, Any]:
         return {"module": weights, "optimiser": optimiser.state_dict()}
 
-    def whole(self, weights: Weights) -> Weights:
+    def stored(self, weights: Weights) -> Weights:
         return weights
 
     def load(self, module: Any, weights: Weights) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mainspring.core.errors import Corrupt
-from mainspring.training.loop.tensors import import_torch
+from mainspring.training.loop.tensors import ITEMS, import_torch
 
 _TOGETHER = 16 << 20  # bytes: tensors that all ranks have, if no more, are stored with the first one
 _SMALL = 64 << 10  # bytes of such a tensor that is stored with the first rank in any case
@@ -185,6 +185,9 @@ def merged(trees: Sequence[Any]) -> Any:
 def _with(whole: Any, other: Any) -> Any:
     if not isinstance(whole, dict) or not isinstance(other, dict):
         return whole
+    if whole.keys() == other.keys() == {ITEMS}:  # a dict whose keys are no texts, such as the numbers of parameters
+        pairs = [{json.dumps(key): value for key, value in each[ITEMS]} for each in (whole, other)]
+        return {ITEMS: [[json.loads(key), value] for key, value in _with(*pairs).items()]}
     return {key: _with(whole[key], other.get(key)) if key in whole else other[key] for key in {**whole, **other}}
 
 

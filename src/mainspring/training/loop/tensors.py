@@ -17,7 +17,7 @@ from typing import Any
 
 from mainspring.core.errors import Corrupt, Invalid, MissingExtra
 
-_TENSOR, _TUPLE, _ITEMS = "$tensor", "$tuple", "$items"
+_TENSOR, _TUPLE, ITEMS = "$tensor", "$tuple", "$items"
 _NAMES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
     "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
@@ -62,7 +62,7 @@ def take_apart(tree: Any) -> tuple[Any, dict[str, Any]]:
         if isinstance(value, dict):
             if all(type(key) is str and not key.startswith("$") for key in value):
                 return {key: apart(element, f"{at}/{key}") for key, element in value.items()}
-            return {_ITEMS: [[apart(key, at), apart(element, f"{at}/{key}")] for key, element in value.items()]}
+            return {ITEMS: [[apart(key, at), apart(element, f"{at}/{key}")] for key, element in value.items()]}
         if isinstance(value, list | tuple):
             parts = [apart(element, f"{at}/{number}") for number, element in enumerate(value)]
             return parts if isinstance(value, list) else {_TUPLE: parts}
@@ -84,8 +84,8 @@ def put_together(tree: Any, tensors: dict[str, Any]) -> Any:
         return tensors[tree[_TENSOR]]
     if _TUPLE in tree:
         return tuple(put_together(tree[_TUPLE], tensors))
-    if _ITEMS in tree:
-        return {put_together(key, tensors): put_together(element, tensors) for key, element in tree[_ITEMS]}
+    if ITEMS in tree:
+        return {put_together(key, tensors): put_together(element, tensors) for key, element in tree[ITEMS]}
     return {key: put_together(element, tensors) for key, element in tree.items()}
 
 

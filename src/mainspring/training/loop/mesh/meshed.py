@@ -6,7 +6,7 @@ join, have parts of the same layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any
@@ -15,7 +15,7 @@ from mainspring.core.errors import Invalid
 from mainspring.training.distribution import Distributed
 from mainspring.training.loop.batch_norm import Counting, synchronised
 from mainspring.training.loop.blocks import blocks, recomputed, size
-from mainspring.training.loop.mesh.state import copy, is_spread, local, parts_of, placed, united, whole
+from mainspring.training.loop.mesh.state import boxed, copy, is_spread, local, parts_of, placed, united, whole
 from mainspring.training.loop.mesh.tensor import plan_of, spread
 from mainspring.training.loop.parallel import Example, Forward, Loss, Part, Voting, Weights
 from mainspring.training.loop.signals import Interrupted
@@ -184,12 +184,15 @@ class Meshed(Voting):
     def weights(self, module: Any) -> Weights:  # noqa: ARG002
         return dict(self._own.state_dict())
 
-    def whole(self, weights: Weights) -> Weights:
-        found = {name: whole(each).reshape(self._shapes.get(name, each.shape)) for name, each in weights.items()}
+    def _whole(self, weights: Weights) -> Weights:
+        found = {name: whole(each, self._shapes.get(name, each.shape)) for name, each in weights.items()}
         return united(found, self.world, self.stage_group) if self.declared.pipeline > 1 else found
 
+    def stored(self, weights: Weights) -> Weights:
+        return {name: boxed(each, self._shapes.get(name, each.shape)) for name, each in weights.items()}
+
     def state(self, weights: Weights, optimiser: Any) -> dict[str, Any]:
-        return {"module": self.whole(weights), "optimiser": self._optimiser(optimiser)}
+        return {"module": self.stored(weights), "optimiser": self._optimiser(optimiser, boxed)}
 
     def load(self, module: Any, weights: Weights) -> None:
         own = self.weights(module)
@@ -200,20 +203,18 @@ class Meshed(Voting):
         self.load(module, state["module"])
         self._load_optimiser(optimiser, state["optimiser"])
 
-    def _optimiser(self, optimiser: Any) -> dict[str, Any]:
-        """Return the optimiser's state as one process has it."""
+    def _optimiser(self, optimiser: Any, form: Callable[[Any, Any], Any]) -> dict[str, Any]:
+        """Return the optimiser's state with the names of one process, of this process's weights."""
         found = optimiser.state_dict()
         own = self.named()
         states = {}
         for number, name in enumerate(self._names):
             if name in own and number in found["state"]:
                 states[number] = {
-                    key: whole(each).reshape(self._shapes[name]) if _like(each, own[name]) else each
+                    key: form(each, self._shapes[name]) if _shaped(each, own[name].shape) else each
                     for key, each in found["state"][number].items()
                 }
-        if self.declared.pipeline > 1:
-            states = united(states, self.world, self.stage_group)
-        return {**found, "state": dict(sorted(states.items()))}
+        return {**found, "state": states}
 
     def _load_optimiser(self, optimiser: Any, state: dict[str, Any]) -> None:
         own = self.named()
@@ -247,8 +248,10 @@ class Meshed(Voting):
 
     def _give_back(self, module: Any, optimiser: Any, before: list[Any]) -> None:
         """Give the module all weights and the optimiser its parameters; with `offload`, in the first process alone."""
-        found = self.whole(self.weights(module))
-        state = self._optimiser(optimiser)
+        found = self._whole(self.weights(module))
+        state = self._optimiser(optimiser, whole)
+        if self.declared.pipeline > 1:
+            state["state"] = dict(sorted(united(state["state"], self.world, self.stage_group).items()))
         if self.declared.offload and not self.world.first:
             found, state["state"] = {}, {}
         done: set[int] = set()
@@ -299,10 +302,6 @@ def _slow_paths() -> Iterator[None]:
         yield
     finally:
         switch.set_fastpath_enabled(before)
-
-
-def _like(value: Any, parameter: Any) -> bool:
-    return _shaped(value, parameter.shape)
 
 
 def _shaped(value: Any, shape: Any) -> bool:

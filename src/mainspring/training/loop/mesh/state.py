@@ -18,16 +18,25 @@ def local(tensor: Any) -> Any:
     return tensor.to_local() if is_spread(tensor) else tensor
 
 
-def whole(tensor: Any) -> Any:
-    """Return a tensor of which each process has a part; all of them call it."""
+def whole(tensor: Any, shape: Any) -> Any:
+    """Return a tensor of which each process has a part, in the shape of one process; all of them call it."""
     found = tensor.full_tensor() if is_spread(tensor) else tensor
-    return found.wait() if hasattr(found, "wait") else found
+    return (found.wait() if hasattr(found, "wait") else found).reshape(shape)
+
+
+def boxed(tensor: Any, shape: Any) -> Any:
+    """Return a tensor in the shape of one process, spread only if each process has a box of it; all of them call it."""
+    places = getattr(tensor, "placements", ())
+    plain = all(each.is_replicate() or type(each).__name__ == "Shard" for each in places)
+    return tensor if plain and tensor.shape == shape else whole(tensor, shape)
 
 
 def placed(value: Any, like: Any) -> Any:
-    """Return a whole tensor spread as another of its size is, without a message."""
+    """Return a whole tensor spread as another of its size is, without a message; one that is spread stays so."""
     from torch.distributed.tensor import distribute_tensor
 
+    if is_spread(value):
+        return value
     value = value.detach().to(like.device, like.dtype).reshape(like.shape)
     return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None) if is_spread(like) else value
 
@@ -35,7 +44,7 @@ def placed(value: Any, like: Any) -> Any:
 def copy(value: Any, to: Any) -> None:
     """Set a tensor to a value that is whole, or spread alike."""
     with import_torch().no_grad():
-        local(to).copy_(local(value if is_spread(value) else placed(value, to)))
+        local(to).copy_(local(placed(value, to)))
 
 
 def parts_of(held: int, tensor: Any) -> int:

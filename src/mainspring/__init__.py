@@ -61,6 +61,8 @@ _HOMES = {
     "mainspring.training.loading.loader": ["Loader"],
     "mainspring.training.loop.fit": ["fit_torch"],
     "mainspring.training.loop.lora": ["fit_lora"],
+    "mainspring.training.optimise.distilling": ["distil"],
+    "mainspring.training.optimise.pruning": ["prune"],
     "mainspring.training.model": ["Model", "model"],
     "mainspring.training.runs.run": ["Run"],
     "mainspring.training.sets.training_set": ["TrainingSet"],
@@ -212,6 +214,8 @@ if TYPE_CHECKING:
     from mainspring.training.loop.stopping import EarlyStopping as EarlyStopping
     from mainspring.training.model import Model as Model
     from mainspring.training.model import model as model
+    from mainspring.training.optimise.distilling import distil as distil
+    from mainspring.training.optimise.pruning import prune as prune
     from mainspring.training.runs.run import Run as Run
     from mainspring.training.sets.training_set import TrainingSet as TrainingSet
     from mainspring.training.space import Search as Search

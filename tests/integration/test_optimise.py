@@ -68,7 +68,10 @@ def test_a_network_becomes_a_smaller_version_which_is_promoted_like_any(both: De
     told = both.json("optimize", "network:1", "--for", "edge", "--within", "0.05", "--no-memory")
     report = msgspec.convert(told, OptimiseReport)
     by_name = {each.name: each for each in report.variants}
-    assert by_name.keys() == {"parent", "graph", "fp16", "int8-static", "int8-dynamic", "int4-weights"}
+    assert by_name.keys() == {
+        "parent", "graph", "fp16", "int8-static", "int8-dynamic", "int4-weights", "student-64",
+        "student-16",
+    }  # fmt: skip
     assert all(each.apart == 0.0 and not each.why_not for each in report.variants)
     assert report.chosen is not None
     chosen = by_name[report.chosen]
@@ -160,6 +163,6 @@ def test_without_the_data_only_what_needs_it_is_missing(both: Depot, tmp_path: P
         "optimize", "network:1", "--only", "int8-static", "--only", "int8-dynamic", "--dry-run", "--no-memory"
     )
     why = {each["name"]: each["why_not"] for each in told["variants"]}
-    assert "training rows, which set the scales, cannot be read" in why["int8-static"]
+    assert "Its training rows cannot be read" in why["int8-static"]
     assert why["int8-dynamic"] == ""
     assert told["run_id"] is told["registered"] is None

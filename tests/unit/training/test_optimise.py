@@ -16,10 +16,11 @@ from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegress
 from mainspring.core.errors import NotConvertible
 from mainspring.core.schema import DType
 from mainspring.registry.model import Input
-from mainspring.training.flavours import convert_estimator
+from mainspring.training.flavours import Artefact, convert_estimator
 from mainspring.training.flavours.scoring import artefact_feeds, artefact_scores
 from mainspring.training.optimise.blockwise import in_blocks
 from mainspring.training.optimise.half import in_half
+from mainspring.training.optimise.students import tree_student
 from mainspring.training.optimise.trees import cut, merged, narrow, trees_in
 from mainspring.training.optimise.variants import KINDS, kinds_for, variants
 
@@ -242,3 +243,20 @@ def test_each_kind_belongs_to_trees_or_to_networks() -> None:
     both = {*kinds_for(content), *kinds_for(network((8, 1)))}
     assert both == KINDS.keys()
     assert set(kinds_for(content)) & set(kinds_for(network((8, 1)))) == {"graph"}
+
+
+def test_a_student_of_trees_predicts_what_its_teacher_does_with_texts_and_nulls() -> None:
+    frame, _ = table(2000)
+    frame["V.kind"] = pd.Series(np.resize(np.array(["x", "y", None], object), len(frame)), dtype=object)
+    frame.loc[::7, "V.a"] = np.nan
+    odds = frame["V.a"].fillna(0.5) + (frame["V.kind"] == "x") * 2 - 1
+    teacher = (1 / (1 + np.exp(-odds))).to_numpy(np.float64)
+    inputs = [*(Input(name, DType.Float32) for name in NAMES), Input("V.kind", DType.String, ("x", "y"))]
+    content = tree_student(frame, teacher, inputs, ("probability",), "binary", trees=40)
+    found = artefact_scores(Artefact("onnx", "model.onnx", content), frame, [*NAMES, "V.kind"])
+    assert np.abs(found[:, 0] - teacher).mean() < 0.02
+    number = tree_student(frame, odds.to_numpy(), inputs, ("value",), "regression", trees=40)
+    found = artefact_scores(Artefact("onnx", "model.onnx", number), frame, [*NAMES, "V.kind"])
+    assert np.abs(found[:, 0] - odds).mean() < 0.1
+    with pytest.raises(NotConvertible, match="has one output, and the model has 3"):
+        tree_student(frame, teacher, inputs, ("a", "b", "c"), "multiclass", trees=4)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from mainspring.core.environment import set_variable
 from mainspring.core.errors import Corrupt, Invalid, MainspringError, NotConvertible, Unavailable
 from mainspring.delivery.held_out import read_held_out
 from mainspring.deploy.edge.converting import in_onnx
@@ -30,15 +32,23 @@ from mainspring.registry.processes import process_tags
 from mainspring.registry.runs import ERROR, error_text
 from mainspring.serving.plane.executor import ModelFailed
 from mainspring.training.flavours import Artefact
-from mainspring.training.flavours.scoring import artefact_feeds
-from mainspring.training.frames import Array, to_array
+from mainspring.training.flavours.scoring import artefact_feeds, score_bundle
+from mainspring.training.frames import Array, to_array, to_frame
 from mainspring.training.model import Model
+from mainspring.training.optimise.students import tree_student
 from mainspring.training.optimise.variants import KINDS, Variant, kinds_for, variants
 from mainspring.training.runs.provenance import pinned_scan
 from mainspring.training.sets.assemble import training_rows_again
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# As of training: threads of OpenMP that wait do not spin.
+set_variable("OMP_WAIT_POLICY", "PASSIVE", default=True)
+
 CONVERTED = "onnx"  # name of the variant of a native model that is its own conversion
-_MOST_CALIBRATED = 1000
+STUDENTS: Mapping[str, int] = {"student-64": 64, "student-16": 16}  # name -> boosted trees
+_MOST_CALIBRATED, _MOST_TAUGHT = 1000, 50_000  # training rows
 _HOW_PARENT, _HOW_CONVERTED = "the version itself", "trees of the library as an ONNX graph"
 _CPU_INFO = Path("/proc/cpuinfo")
 _CUDA = "CUDAExecutionProvider"
@@ -122,9 +132,10 @@ def optimise(
 
 
 def _check(only: Collection[str], within: float) -> None:
-    unknown = sorted(set(only) - {*KINDS, CONVERTED})
+    known = (CONVERTED, *KINDS, *STUDENTS)
+    unknown = sorted(set(only) - {*known})
     if unknown:
-        raise Invalid(f"There is no variant {unknown[0]!r}.", fix=f"choose of {', '.join((CONVERTED, *KINDS))}.")
+        raise Invalid(f"There is no variant {unknown[0]!r}.", fix=f"choose of {', '.join(known)}.")
     if not 0 <= within < 1:
         raise Invalid(f"The largest loss {within:g} is not a share.", fix="give --within 0.01, for example.")
 
@@ -199,26 +210,52 @@ class _Work:
         for each in variants(content, names, lambda: self._calibration):
             tell(f"made {each.name}", 0.3 * (len(found) + 1) / (len(found) + len(names)))
             found.append(each)
-        return found
+        return [*found, *self._students(only, tell)]
+
+    def _students(self, only: Collection[str], tell: Progress) -> Iterator[Variant]:
+        """Yield boosted trees that learn the parent's predictions for its training rows."""
+        manifest, table = self._parent.manifest, None
+        for name, trees in STUDENTS.items():
+            if only and name not in only:
+                continue
+            tell(f"train {name}", 0.3)
+            how = f"{trees} boosted trees that learn the version's predictions"
+            try:
+                table = table or self._training_rows(_MOST_TAUGHT)
+                frame = to_frame(table, {each.name: each.dtype for each in manifest.inputs})
+                wide, seed = manifest.extra.get("float64", ()), manifest.extra.get("seed", 0)
+                predictions = score_bundle(self._parent, table)
+                content = tree_student(
+                    frame, predictions, manifest.inputs, manifest.outputs, manifest.task,
+                    trees=trees, wide=wide, double=manifest.extra.get("answers") == "FP64", seed=seed,
+                )  # fmt: skip
+            except MainspringError as error:
+                yield Variant(name, how, why_not=error.what)
+            else:
+                yield Variant(name, how, content)
 
     @cached_property
     def _calibration(self) -> dict[str, Array]:
-        """Training rows as inputs of the graph.
+        """Training rows as inputs of the graph."""
+        manifest, table = self._parent.manifest, self._training_rows(_MOST_CALIBRATED)
+        columns = {each.name: to_array(table.column(each.name), each.dtype) for each in manifest.inputs}
+        base = in_onnx(self._parent, manifest.model)
+        return artefact_feeds(Artefact("onnx", MODEL, base.files[MODEL]), columns, list(columns))
+
+    def _training_rows(self, most: int) -> pa.Table:
+        """Return rows that the version was trained on, with its features.
 
         Raises:
             NotConvertible: They are gone, or the project declares no such model.
         """
-        manifest, project = self._parent.manifest, self._project
+        project, manifest = self._project, self._parent.manifest
         try:
             commit = project.snapshots.get(manifest.dataset_commit)
             labels = project.definitions.model(manifest.model).labels
             scan = partial(pinned_scan, project.lake, commit)
-            table = training_rows_again(self._parent, labels, scan, _MOST_CALIBRATED)
+            return training_rows_again(self._parent, labels, scan, most)
         except MainspringError as error:
-            raise NotConvertible(f"Its training rows, which set the scales, cannot be read: {error.what}") from error
-        columns = {each.name: to_array(table.column(each.name), each.dtype) for each in manifest.inputs}
-        base = in_onnx(self._parent, manifest.model)
-        return artefact_feeds(Artefact("onnx", MODEL, base.files[MODEL]), columns, list(columns))
+            raise NotConvertible(f"Its training rows cannot be read: {error.what}") from error
 
     @cached_property
     def _limit(self) -> float:

@@ -86,7 +86,7 @@ def test_what_cannot_be_pruned_is_refused() -> None:
     with pytest.raises(Invalid, match="ReLU has no linear or convolutional layer"):
         prune(torch.nn.ReLU(), 0.5)
     between = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Softmax(dim=1), torch.nn.Linear(4, 1))
-    with pytest.raises(Invalid, match="has no torch.nn.Sequential in which one linear"):
+    with pytest.raises(Invalid, match="in which one linear"):
         prune(between, 0.5, structured=True)
 
 

@@ -55,6 +55,7 @@ _HOMES = {
     "mainspring.monitoring.quality.sql_metrics": ["sql_metric"],
     "mainspring.stats.metrics": ["metric", "precision_at_k", "recall_at_k", "recall_at_precision"],
     "mainspring.stats.thresholds": ["Costs"],
+    "mainspring.training.distribution": ["Distributed"],
     "mainspring.training.flavours.calibration": ["calibrated"],
     "mainspring.training.gates": ["approved", "at_least", "at_most", "beats", "complete_card"],
     "mainspring.training.label": ["Label"],
@@ -201,6 +202,7 @@ if TYPE_CHECKING:
     from mainspring.stats.thresholds import Costs as Costs
     from mainspring.training import gates as gates
     from mainspring.training import space as _search
+    from mainspring.training.distribution import Distributed as Distributed
     from mainspring.training.flavours.calibration import calibrated as calibrated
     from mainspring.training.gates import approved as approved
     from mainspring.training.gates import at_least as at_least

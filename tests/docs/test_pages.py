@@ -24,8 +24,8 @@ LONG = {
     *(f"howto/{name}" for name in (
         "choose-a-framework", "ci", "explain", "find-runs",
         "fine-tune-with-lora", "measure-capacity", "model-cards", "registry", "replay",
-        "reproduce", "roll-out", "run-it", "search", "serve-any-model", "train-and-promote", "train-with-torch",
-        "use-from-code", "version-data", "watch", "write-an-adapter",
+        "reproduce", "roll-out", "run-it", "search", "serve-any-model", "train-and-promote",
+        "train-in-several-processes", "train-with-torch", "use-from-code", "version-data", "watch", "write-an-adapter",
     )),
 }  # fmt: skip
 WITH_BLOCKS = [

@@ -23,7 +23,8 @@ def for_child(changes: Mapping[str, str]) -> dict[str, str]:
 
 def rank_variables() -> dict[str, str]:
     """Return the variables by which torchrun, or another launcher, tells a process its rank."""
-    return {name: os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if name in os.environ}
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT")
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 # Variables that a library may need, and none that could be a secret; names that end with _ are beginnings.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 from mainspring.core.environment import set_variable
 from mainspring.data.without import read
@@ -12,6 +14,7 @@ from mainspring.operations.auditing import begun
 from mainspring.operations.features.deriving import derive
 from mainspring.project import Project
 from mainspring.registry.runs import sweep
+from mainspring.training.distribution import Distributed
 from mainspring.training.inputs import all_groups
 from mainspring.training.model import Model, TrainReport
 
@@ -27,6 +30,7 @@ def train(
     since: int | None = None,
     until: int | None = None,
     without: Sequence[str] = (),
+    processes: int | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> TrainReport:
     """Train a model of the project on data known by `until` (by default now, by the domain clock).
@@ -36,6 +40,7 @@ def train(
 
     Args:
         without: Rows to leave out, as if they had never been ingested; see `data.without.read`.
+        processes: Processes of each machine that train; by default as many as the model declares.
 
     Raises:
         Invalid, InvalidData: What is to be left out is no part of the model's data.
@@ -44,9 +49,11 @@ def train(
     """
     left_out = [read(each) for each in without]
     chosen, search_run = prepared(project, model)
+    if processes is not None:
+        chosen = replace(chosen, distributed=replace(chosen.distributed or Distributed(), processes=processes))
     until = project.clock.now() if until is None else until
     with begun(project, "train", f"model/{model}") as done:
-        report = project.trainer.train(chosen, since=since, until=until, without=left_out, progress=progress)
+        report = _train(project, chosen, since=since, until=until, without=left_out, progress=progress)
         less = f", without {', '.join(without)}" if without else ""
         done(f"version {report.version}, run {report.run_id}{less}")
     if search_run:
@@ -54,6 +61,14 @@ def train(
 
         project.tracking.log(report.run_id, tags={SEARCH_RUN: search_run})
     return report
+
+
+def _train(project: Project, model: Model, **given: Any) -> TrainReport:
+    if model.distributed is None or model.distributed.size == 1:
+        return project.trainer.train(model, **given)
+    from mainspring.operations.distributed.launching import train_in_processes
+
+    return train_in_processes(project, model, **given)
 
 
 def prepared(project: Project, model: str) -> tuple[Model, str]:

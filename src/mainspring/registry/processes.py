@@ -48,6 +48,11 @@ def started_by(name: str) -> Iterator[None]:
         _starter.reset(before)
 
 
+def current_starter() -> str:
+    """Return who started the work of this context, empty for nobody but the user."""
+    return _starter.get()
+
+
 def local_user() -> str:
     """Return the user of this process for audit records; from the kernel, as an environment can be forged."""
     try:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from mainspring.core.errors import Invalid
-from mainspring.training.preemption.notices import check_name
+from mainspring.training.preemption.names import check_name
 
-_COUNTS = ("processes", "machines", "shard", "tensor", "pipeline", "at_least")
+_COUNTS = ("processes", "machines", "shard", "tensor", "pipeline")
+ENGINES = ("local", "ray", "kubernetes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +27,15 @@ class Distributed:
         pipeline: Groups of processes that each have consecutive layers.
         checkpoint_activations: Compute activations again in the backward pass, instead of keeping them.
         offload: Keep shards in the main memory while they are not used.
-        at_least: Processes with which training goes on when others are lost; by default all are needed.
+        at_least: Processes with which training goes on when others are lost; 0: all are needed.
+            Their weights are equal within rounding.
         restarts: Times that lost processes are replaced.
-        silence_s: Seconds without a step of a rank after which it counts as hanging.
         tensor_plan: How `tensor` cuts layers, by patterns of names: `{"*.up": "columns", "*.down": "rows"}`, or "heads"
             of a MultiheadAttention. By default it is derived from the module.
         preemption: Cloud whose announcements that it takes a machine back are heeded: "aws", "gcp" or "azure", or
             "detect" for the one that the machine's firmware names; by default none.
+        silence_s: Seconds without a step of a rank after which it counts as hanging; more than a step takes.
+        engine: Starts the processes: on this machine alone, on a cluster of Ray or of Kubernetes.
 
     Raises:
         Invalid: A number is impossible, or the parts do not divide the processes.
@@ -45,11 +48,12 @@ class Distributed:
     pipeline: int = 1
     checkpoint_activations: bool = False
     offload: bool = False
-    at_least: int = 1
+    at_least: int = 0
     restarts: int = 3
     silence_s: float = 60.0
     tensor_plan: Mapping[str, str] | None = None
     preemption: str = ""
+    engine: str = "local"
 
     def __post_init__(self) -> None:
         for name in _COUNTS:
@@ -59,10 +63,12 @@ class Distributed:
         if type(self.restarts) is not int or self.restarts < 0 or not self.silence_s > 0:
             raise Invalid(f"Distributed has restarts={self.restarts!r} and silence_s={self.silence_s!r}.")
         check_name(self.preemption)
+        if self.engine not in ENGINES:
+            raise Invalid(f"Distributed has engine={self.engine!r}.", fix=f"use one of {', '.join(ENGINES)}.")
         if self.size > 1:
             self.check(self.size)
-        if self.at_least > self.size:
-            raise Invalid(f"Distributed has at_least={self.at_least} of {self.size} processes.")
+        if type(self.at_least) is not int or not 0 <= self.at_least <= self.size:
+            raise Invalid(f"Distributed has at_least={self.at_least!r} of {self.size} processes.")
 
     @property
     def size(self) -> int:
@@ -72,7 +78,12 @@ class Distributed:
     @property
     def copies(self) -> int:
         """Copies of the module, each with other rows."""
-        return max(1, self.size // (self.shard * self.tensor * self.pipeline))
+        return max(1, self.size // self.parts)
+
+    @property
+    def parts(self) -> int:
+        """Processes that have one copy together."""
+        return self.shard * self.tensor * self.pipeline
 
     def check(self, size: int) -> None:
         """Raise unless `size` processes can train so.
@@ -80,10 +91,15 @@ class Distributed:
         Raises:
             Invalid: The parts do not divide them.
         """
-        parts = self.shard * self.tensor * self.pipeline
+        parts = self.parts
         if size % parts:
             said = f"shard={self.shard} x tensor={self.tensor} x pipeline={self.pipeline}"
             raise Invalid(f"{size} processes cannot be {said}.", fix=f"use a multiple of {parts} processes.")
+
+    def fewer(self, size: int) -> int:
+        """Return the most processes, fewer than `size`, with which the training may go on; 0 if there are none."""
+        found = (size - 1) // self.parts * self.parts
+        return found if found >= (self.at_least or self.size) else 0
 
     def shown(self) -> str:
         """Return what differs from the usual, as `processes=4, shard=2`."""

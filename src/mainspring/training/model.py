@@ -18,6 +18,7 @@ from mainspring.features.describe.personal import personal_names
 from mainspring.features.model import FeatureColumn, FeatureGroup, FeatureView, Observations, RequestFeatures
 from mainspring.stats.metrics import DECIDED, Metric, is_of, metrics_of, named, of_label
 from mainspring.stats.thresholds import Costs
+from mainspring.training.distribution import Distributed
 from mainspring.training.gate_kinds import CanaryGate, DataGate, FairnessGate, Gate, RobustGate
 from mainspring.training.label import Label, as_labels
 from mainspring.training.mutable import check_mutable
@@ -59,6 +60,7 @@ class Model:
     metrics: Sequence[Metric] = ()  # in addition to the task's metrics
     threshold: Costs | None = None  # binary only: the cost-minimising threshold on the validation rows
     mutable: Mapping[str, str] = field(default_factory=dict)  # inputs that could change -> any, increase or decrease
+    distributed: Distributed | None = None  # the processes that train it; by default one
     labels: tuple[Label, ...] = ()  # all labels; (label,) for one
     description: str = ""
     owner: str = ""
@@ -201,6 +203,7 @@ def model(
     metrics: Sequence[Metric] = (),
     threshold: Costs | None = None,
     mutable: Mapping[str, str] | None = None,
+    distributed: Distributed | None = None,
     description: str = "",
     owner: str = "",
 ) -> Callable[[Callable[..., Any]], Model]:
@@ -224,6 +227,7 @@ def model(
             validation rows and recorded with the version; its cost, precision and recall are measured.
         mutable: Inputs that somebody could change, by full name, and in which direction: `any`, `increase` or
             `decrease`. `mainspring explain --wanted` looks for another answer among them.
+        distributed: Train in several processes (`ms.Distributed`): the function is called in each.
 
     Raises:
         Invalid: An argument has a wrong type, `task` is unknown, a metric is for another task or declared twice, the
@@ -234,6 +238,12 @@ def model(
     owner_of = f"The {{}} of model {name!r}"
     expect_each(gates, Gate, owner_of.format("gates"), fix='give a list such as [ms.gates.beats("auc", by=0.01)].')
     expect(search, (Search, NoneType), owner_of.format("search"), fix="write search=ms.Search(...).")
+    expect(
+        distributed,
+        (Distributed, NoneType),
+        owner_of.format("distributed"),
+        fix="write distributed=ms.Distributed(...).",
+    )
     expect(seed, int, owner_of.format("seed"), fix="give a whole number.")
     expect(holdout, (int, float, str), owner_of.format("holdout"), fix="give a share or a duration.")
     expect_each(accept_findings, str, owner_of.format("accepted findings"), fix='write a list of "CHECK:SUBJECT".')
@@ -296,6 +306,7 @@ def model(
             metrics=tuple(metrics),
             threshold=threshold,
             mutable=changing,
+            distributed=distributed,
             description=description or (train.__doc__ or "").strip(),
             owner=owner,
         )

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from mainspring.core.errors import Conflict
 from mainspring.core.time import Clock, format_instant
 from mainspring.data.model import DatasetCommit, TableScan
 from mainspring.data.ports import LakeTables, Snapshots
@@ -35,6 +36,7 @@ from mainspring.training.frames import Array
 from mainspring.training.inputs import check_declared, check_left_out, personal_sources, read_by, remaining
 from mainspring.training.judge import constant, constant_scores, judge, undefined
 from mainspring.training.model import Model, TrainReport
+from mainspring.training.runs.muted import MutedTracking
 from mainspring.training.runs.provenance import (
     CODE_CHANGED,
     ModuleFiles,
@@ -47,6 +49,7 @@ from mainspring.training.runs.provenance import (
 from mainspring.training.runs.run import Run
 from mainspring.training.sets.assemble import WITHOUT, labelled_observations, training_set
 from mainspring.training.sets.leakage import refuse_leaks
+from mainspring.training.sets.training_set import TrainingSet
 from mainspring.training.stages import Converted, Fitted, Observed
 
 _SYSTEM_EVERY_S = 5.0
@@ -54,6 +57,15 @@ _LONGEST_CHANGED = 1000  # characters
 
 Progress = Callable[[str, float], None]
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A run that another process began: its id, its dataset commit, and the digest of the project's files."""
+
+    run_id: str
+    commit: str
+    files: str
 
 
 class Trainer:
@@ -118,31 +130,117 @@ class Trainer:
         """
         check_declared(model)
         check_left_out(model, without)
-        begun = time.monotonic()
-        tell, imported = progress or _nobody, self._imported()
+        imported, tell = self._imported(), progress or _nobody
         tell("pin the data", 0.0)
-        pinned = pin(model, self._lake, self._snapshots, self._clock, self._root, commit=commit)
+        pinned = self._pin(model, commit)
         with self._start(model, pinned) as run:
-            _log_inputs(run, model, pinned, since, until)
-            if without:
-                run.log_params({WITHOUT: msgspec.json.encode([*map(str, without)]).decode()})
-            tell("read the features", 0.05)
-            observed = self._observe(model, pinned, since, until, share, without)
-            findings = _check(observed, run)
-            fitted = _fit(observed, run, tell)
-            converted = _convert(fitted, run, tell)
-            tell("seal", 0.9)
-            bundle = pack(observed, converted, run.id, self._key, self._clock.now())
-            run.log_param("digest", bundle.digest)
-            tell("store", 0.95)
-            self._bundles.save(bundle)
-            notes = [*observed.notes, *self._changed(imported, run)]
-        self._tracking.finish(run.id, "FINISHED", self._clock.now())
-        version = self._register(bundle, pinned)
-        tell("done", 1.0)
-        return TrainReport(
+            _log_inputs(run, model, pinned, since, until, without)
+            bundle, report = self._build(model, pinned, run, since, until, share, without, imported, tell)
+        return self._registered(bundle, pinned, report, tell)
+
+    def begin(
+        self, model: Model, *, since: int | None = None, until: int | None = None, without: Sequence[Without] = ()
+    ) -> tuple[str, Pinned]:
+        """Open the run of a training that other processes do, on the data as it is now; return its id too.
+
+        Each calls `build`, or `follow` if it is not the first rank; afterwards this one calls `register`.
+        """
+        check_declared(model)
+        check_left_out(model, without)
+        pinned = self._pin(model)
+        with self._start(model, pinned) as run:
+            _log_inputs(run, model, pinned, since, until, without)
+        return run.id, pinned
+
+    def build(
+        self,
+        model: Model,
+        begun: Begun,
+        *,
+        since: int | None = None,
+        until: int | None = None,
+        without: Sequence[Without] = (),
+        progress: Progress | None = None,
+    ) -> TrainReport:
+        """Train as the first rank of a run that is open, and store the bundle; the version is not registered yet.
+
+        Raises as `train` does.
+        """
+        imported = self._imported()
+        pinned = self._pinned_as(model, begun)
+        run = Run(
+            self._tracking, begun.run_id, self._clock, seed=model.seed, system_every_s=_SYSTEM_EVERY_S, stays_open=True
+        )
+        run.withheld = personal_sources(model)
+        with run:
+            return self._build(model, pinned, run, since, until, 1.0, without, imported, progress or _nobody)[1]
+
+    def follow(
+        self,
+        model: Model,
+        begun: Begun,
+        *,
+        since: int | None = None,
+        until: int | None = None,
+        without: Sequence[Without] = (),
+    ) -> None:
+        """Fit as `build` does, as another rank of the same training; nothing is kept. Raises as `train` does."""
+        observed = self._observe(model, self._pinned_as(model, begun), since, until, without=without)
+        with Run(MutedTracking(), begun.run_id, self._clock, seed=model.seed) as run:
+            fit_model(model, observed.data, run)
+            if model.baseline:
+                with run.prefixed("baseline.") as prefixed:
+                    fit_model(model, _of_baseline(observed), prefixed)
+
+    def register(self, report: TrainReport, pinned: Pinned, progress: Progress | None = None) -> TrainReport:
+        """Register the version that `build` has stored; return the report with it."""
+        return self._registered(self._bundles.load(report.digest), pinned, report, progress or _nobody)
+
+    def _pin(self, model: Model, commit: DatasetCommit | None = None) -> Pinned:
+        return pin(model, self._lake, self._snapshots, self._clock, self._root, commit=commit)
+
+    def _pinned_as(self, model: Model, begun: Begun) -> Pinned:
+        """Pin the data of a run that another process began.
+
+        Raises:
+            Conflict: The project's files are not those with which it began.
+        """
+        pinned = self._pin(model, self._snapshots.get(begun.commit))
+        if pinned.files != begun.files:
+            raise Conflict(
+                f"The project's files changed since run {begun.run_id} began, so its ranks would not train alike.",
+                fix="train again, and leave the files alone meanwhile; on other machines, copy the same files there.",
+            )
+        return pinned
+
+    def _build(
+        self,
+        model: Model,
+        pinned: Pinned,
+        run: Run,
+        since: int | None,
+        until: int | None,
+        share: float,
+        without: Sequence[Without],
+        imported: ModuleFiles,
+        tell: Progress,
+    ) -> tuple[Bundle, TrainReport]:
+        """Observe, fit, convert, seal and store."""
+        begun = time.monotonic()
+        tell("read the features", 0.05)
+        observed = self._observe(model, pinned, since, until, share, without)
+        findings = _check(observed, run)
+        fitted = _fit(observed, run, tell)
+        converted = _convert(fitted, run, tell)
+        tell("seal", 0.9)
+        bundle = pack(observed, converted, run.id, self._key, self._clock.now())
+        run.log_param("digest", bundle.digest)
+        tell("store", 0.95)
+        self._bundles.save(bundle)
+        notes = [*observed.notes, *self._changed(imported, run)]
+        return bundle, TrainReport(
             model=model.name,
-            version=version,
+            version="",
             digest=bundle.digest,
             run_id=run.id,
             training_rows=len(observed.data.train),
@@ -156,6 +254,12 @@ class Trainer:
             left_out=dict(observed.everything.left_out),
             notes=notes,
         )
+
+    def _registered(self, bundle: Bundle, pinned: Pinned, report: TrainReport, tell: Progress) -> TrainReport:
+        self._tracking.finish(report.run_id, "FINISHED", self._clock.now())
+        version = self._register(bundle, pinned)
+        tell("done", 1.0)
+        return replace(report, version=version)
 
     def inspect(
         self,
@@ -256,12 +360,21 @@ class Trainer:
         return made.version
 
 
-def _log_inputs(run: Run, model: Model, pinned: Pinned, since: int | None, until: int | None) -> None:
+def _log_inputs(
+    run: Run,
+    model: Model,
+    pinned: Pinned,
+    since: int | None,
+    until: int | None,
+    without: Sequence[Without] = (),
+) -> None:
     for name, content in pinned.files_of_run.items():
         run.log_artefact(name, content)
     bounds = {"since": since, "until": until}
     known = {name: format_instant(at) for name, at in bounds.items() if at is not None}
     run.log_params({**known, "holdout": model.holdout, "task": model.task})
+    if without:
+        run.log_params({WITHOUT: msgspec.json.encode([*map(str, without)]).decode()})
 
 
 def _check(observed: Observed, run: Run) -> list[str]:
@@ -302,13 +415,18 @@ def _baseline(observed: Observed, outputs: tuple[str, ...], run: Run) -> tuple[d
         scores = constant_scores(model.task, data.train.y, len(data.holdout), outputs)
         return constant(model, data, outputs), scores
     with run.prefixed("baseline.") as prefixed:
-        fitted = fit_model(model, data.only([name for name in data.dtypes if name in model.baseline_columns]), prefixed)
+        fitted = fit_model(model, _of_baseline(observed), prefixed)
     few = fitted.data
     held_out, validation = (
         estimator_scores(fitted.estimator, part.X, model.task) for part in (few.holdout, few.validation)
     )
     found = judge(model, few, held_out, validation, fitted.outputs)[0]
     return found, held_out if fitted.outputs == outputs else None
+
+
+def _of_baseline(observed: Observed) -> TrainingSet:
+    data = observed.everything
+    return data.only([name for name in data.dtypes if name in observed.model.baseline_columns])
 
 
 def _convert(fitted: Fitted, run: Run, tell: Progress) -> Converted:

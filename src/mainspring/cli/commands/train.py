@@ -30,6 +30,9 @@ def _needed(context: click.Context, argument: click.Parameter, model: str | None
     help="Leave rows out, as if never ingested: SOURCE@BATCH, SOURCE.COLUMN=VALUE, or SOURCE; repeatable.",
 )  # fmt: skip
 @click.option(
+    "--processes", type=click.IntRange(1), help="Train in so many processes; by default as the model declares."
+)
+@click.option(
     "--plan", is_flag=True, is_eager=True, help="Train nothing: print the layout that fits, its time, and why."
 )
 @click.option("--model", "described", metavar="MODEL", help="With --plan: a language model, as of `llm plan`.")
@@ -47,17 +50,20 @@ def command(
     since: str | None,
     until: str | None,
     without: tuple[str, ...],
+    processes: int | None,
     plan: bool,
     **planned: Any,
 ) -> None:
     """Train MODEL on data known by --until, verify that the bundle matches the estimator, sign and register it."""
+    if plan and processes is not None:
+        raise click.UsageError("--processes trains; with --plan give --gpus or --topology.")
     if plan:
         _plan(call, model, since, until, **planned)
         return
     useless = [f"--{name.replace('_', '-')}" for name, value in planned.items() if value is not None]
     if useless:
         raise click.UsageError(f"{', '.join(useless).replace('--described', '--model')} goes with --plan.")
-    _train(call, str(model), since, until, without)
+    _train(call, str(model), since, until, without, processes)
 
 
 def _plan(
@@ -97,7 +103,9 @@ def _plan(
     call.result(found, lambda console: show_plan(console, found))
 
 
-def _train(call: Call, model: str, since: str | None, until: str | None, without: tuple[str, ...]) -> None:
+def _train(
+    call: Call, model: str, since: str | None, until: str | None, without: tuple[str, ...], processes: int | None
+) -> None:
     from rich.markup import escape
 
     from mainspring.core.time import parse_instant
@@ -111,6 +119,7 @@ def _train(call: Call, model: str, since: str | None, until: str | None, without
             since=None if since is None else parse_instant(since),
             until=None if until is None else parse_instant(until),
             without=without,
+            processes=processes,
             progress=lambda stage, share: progress.update(model, round(share * 100), 100, stage),
         )
         progress.finish(model, f"version {report.version}")

@@ -11,6 +11,7 @@ from mainspring.project.backends.base import lazily
 if TYPE_CHECKING:
     from mainspring.deploy.engines.ports import ChunkEngine
     from mainspring.jobs.pipelines.ports import StepRunner
+    from mainspring.training.distributed.ports import Runner
 
 
 def step_runner(engine: str, settings: Settings) -> StepRunner:
@@ -35,3 +36,14 @@ def chunk_engine(engine: str, settings: Settings) -> ChunkEngine | None:
     make = lazily(f"deploy.adapters.{engine}_chunks", f"{engine.title()}Chunks", extra=engine)
     found: ChunkEngine = make(*at)
     return found
+
+
+def training_runner(engine: str, settings: Settings) -> Runner:  # noqa: ARG001
+    """Return the runner of a training in several processes, one of `training.distribution.ENGINES`.
+
+    Raises:
+        MissingExtra: The engine's own dependencies, or PyTorch, are not installed.
+    """
+    lazily("training.loop.tensors", "import_torch", extra="torch")()
+    runner: Runner = lazily("deploy.adapters.torchrun", "LocalRunner", extra="torch")()
+    return runner

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid
 from mainspring.training.distribution import Distributed
+from mainspring.training.loop.beats import beating
 from mainspring.training.loop.checkpoints import Checkpoints
 from mainspring.training.loop.interval import Interval
+from mainspring.training.loop.launch import current
 from mainspring.training.loop.looking import LOOK, Looked
 from mainspring.training.loop.loop import Loop
 from mainspring.training.loop.mesh.chosen import parallel_of
+from mainspring.training.loop.parallel import Parallel
 from mainspring.training.loop.signals import PREEMPTED, WARNED, Interrupted, signals_noted
 from mainspring.training.loop.stopping import EarlyStopping
 from mainspring.training.loop.streamed import rows_of
@@ -78,12 +81,14 @@ def fit_torch(
         accumulate: Parts in which a batch is computed, one after the other, where memory does not hold it at once. The
             gradient is that of the whole batch, whose loss is a mean over rows; batch normalisation sees parts.
         amp: Mixed precision: compute in bfloat16 where PyTorch considers it safe (`torch.autocast`).
-        distributed: How several processes share the work; by default each has a copy of the module.
+        distributed: How several processes share the work; by default as the model declares, else each has a copy of
+            the module.
         seed: Seed of the row order and of the random generators; by default the run's, else 0. Weights are initialised
             before this call: seed PyTorch there.
         run: Receives `loss` and `lr` every `log_every` steps, and `validation` after each epoch.
         checkpoints: Folder of checkpoints. An interrupted training with the same module, rows and settings is resumed
-            from there; a finished one is started again. `None`: no checkpoints.
+            from there; a finished one is started again. `None`: no checkpoints, or the launcher's folder in one of
+            several processes that `mainspring train` starts.
         checkpoint_every_s: Seconds between checkpoints, at least. By default they follow from what a checkpoint costs
             and how often a training fails, so that it is expected to end first. Checkpoints cost at most 2 % of the
             time in any case.
@@ -123,14 +128,18 @@ def fit_torch(
     if look is not None:
         look(loop)
         raise Looked
+    launch = current()
+    if launch is not None:
+        loop.same_run, loop.restart_finished = True, checkpoints is not None and not launch.attempt
+        distributed, checkpoints = distributed or launch.distributed, checkpoints or launch.checkpoints
     wanted = preemption or (distributed.preemption if distributed is not None else "")
     loop.notices = notices_of(wanted) if isinstance(wanted, str) else wanted
     with ExitStack() as stack:
         for rows in (loop.rows, loop.validation):
             if rows is not None:
                 stack.callback(rows.close)
-        world = joined(loop.device)
-        loop.parallel = parallel_of(world, distributed, loop.device)
+        loop.parallel = _shared(loop, distributed, stack)
+        world = loop.parallel.world
         fingerprint = loop.fingerprint() if checkpoints is not None or world.size > 1 else ""
         _check_alike(world, fingerprint)
         if checkpoints is not None:
@@ -150,6 +159,19 @@ def fit_torch(
     if stopped:
         raise Interrupted(stopped[0], f"Training was stopped by a signal after its last step, {loop.step}.")
     return module.eval()
+
+
+def _shared(loop: Loop, distributed: Distributed | None, stack: ExitStack) -> Parallel:
+    """Join the other processes, and return how they share the work: told to the launcher, if there is one."""
+    launch = current()
+    if launch is None:
+        return parallel_of(joined(loop.device), distributed, loop.device)
+    stack.enter_context(launch.heart.in_loop())
+    with launch.heart.waiting():
+        world = joined(loop.device)
+    spread = distributed is not None and distributed.parts > 1
+    shared = parallel_of(world, distributed, loop.device)
+    return beating(shared, launch.heart, lambda: loop.step, spread=spread)
 
 
 def _check_alike(world: World, fingerprint: str) -> None:

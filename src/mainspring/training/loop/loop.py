@@ -48,6 +48,8 @@ class Loop:
     progress: Callable[[str, float], None] | None = None
     keeping: Keeping | None = None
     notices: PreemptionNotices | None = None
+    restart_finished = True  # whether a finished training in the folder of checkpoints is started again
+    same_run = False  # whether a training that is resumed goes on in this run
 
     def __init__(
         self, module: Any, rows: Rows | Streamed, loss: Any, optimiser: Any, epochs: int, batch_size: int
@@ -123,7 +125,7 @@ class Loop:
         if self.keeping is None:
             return None
         found = self.keeping.checkpoints.newest(self._sharded)
-        if found is not None and found.state["finished"]:
+        if found is not None and found.state["finished"] and self.restart_finished:
             self.keeping.checkpoints.clear()
             return None
         return found
@@ -306,6 +308,8 @@ class Loop:
         self._look()
         if not self.parallel.finite(self.parameters):
             raise self._diverged(f"The weights are no longer finite after step {self.step} (epoch {self.epoch + 1})")
+        if self.same_run and self.run is not None:
+            self.run.flush()  # what is before the checkpoint is not logged again
         generators = self._generators()
         state = {
             **self.parallel.state(self._trained(), self.optimiser),

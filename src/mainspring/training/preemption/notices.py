@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mainspring.core.errors import Invalid, MainspringError
+from mainspring.core.errors import MainspringError
+from mainspring.training.preemption.names import DETECT, check_name
 
 LINK_LOCAL = "http://169.254.169.254"  # of the metadata service in each of the clouds
-DETECT = "detect"
 _DMI = Path("/sys/class/dmi/id")
 _VENDORS = {"Amazon EC2": "aws", "Google": "gcp", "Microsoft Corporation": "azure"}
 _AZURE_TAG = "7783-7084-3265-9085-8269-3286-77"  # Microsoft also makes laptops
@@ -70,16 +70,6 @@ def _azure() -> PreemptionNotices:
 
 
 CLOUDS: dict[str, Callable[[], PreemptionNotices]] = {"aws": _aws, "gcp": _gcp, "azure": _azure}
-
-
-def check_name(name: str) -> None:
-    """Raise unless notices of that name can be heard; empty for none.
-
-    Raises:
-        Invalid: The name is unknown.
-    """
-    if name and name not in (*CLOUDS, DETECT):
-        raise Invalid(f"There is no cloud {name!r}.", fix=f"use one of {', '.join(CLOUDS)}, or {DETECT!r}.")
 
 
 def notices_of(name: str, dmi: Path = _DMI) -> PreemptionNotices | None:

@@ -40,6 +40,7 @@ class Run:
     Args:
         flush_every_s: Seconds between writes of the buffer.
         system_every_s: Seconds between samples of processors, memory and GPUs; 0 for none.
+        stays_open: Leave the run open at an error: another process decides how it ended.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class Run:
         seed: int,
         flush_every_s: float = 1.0,
         system_every_s: float = 0.0,
+        stays_open: bool = False,
     ) -> None:
         self.id = run_id
+        self._stays_open = stays_open
         self.seed = seed
         self._tracking = tracking
         self._clock = clock
@@ -229,7 +232,7 @@ class Run:
             return
         with suppress(Exception):  # the first error is the one to report
             self.flush()
-        if not self._prefix:
+        if not self._prefix and not self._stays_open:
             status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             if status == "FAILED":
                 with suppress(Exception):

@@ -1,0 +1,1 @@
+"""Training of a model in several processes: the launcher's side, and that of each rank."""

@@ -1,0 +1,147 @@
+"""Training of a model in several processes, as its launcher sees it.
+
+The run is opened before the processes start and closed after they have ended, and the version is registered here: a
+rank that is replaced goes on in the same run, and no version is registered twice.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mainspring.core.errors import Invalid, MainspringError
+from mainspring.data.without import Without
+from mainspring.operations.distributed.rank import CHECKPOINTS, REPORT, Asked
+from mainspring.project.backends.engines import training_runner
+from mainspring.registry.processes import current_starter
+from mainspring.registry.runs import ERROR, error_text
+from mainspring.training.distributed.ports import LOGS, Event, Job, Lost, Stage, Started, Stepped
+from mainspring.training.loop.signals import signals_noted
+from mainspring.training.model import Model, TrainReport
+from mainspring.training.space import Chosen
+from mainspring.training.trainer import Begun
+
+if TYPE_CHECKING:
+    from mainspring.project import Project
+
+ENTRY = "mainspring.operations.distributed.rank"
+Progress = Callable[[str, float], None]
+_LOG_BYTES = 2 << 20  # of a rank's log, kept with the run
+
+
+def train_in_processes(
+    project: Project,
+    model: Model,
+    *,
+    since: int | None,
+    until: int | None,
+    without: Sequence[Without],
+    progress: Progress | None,
+) -> TrainReport:
+    """Train a model in the processes that it declares, and register the version.
+
+    Raises:
+        Conflict: Another such training of the model runs.
+        MainspringError: See `Runner.run`.
+    """
+    distributed = model.distributed
+    if distributed is None or distributed.size < 2:
+        raise Invalid(f"Model {model.name!r} is trained by one process.", fix="declare ms.Distributed(processes=2).")
+    began = time.monotonic()
+    folder = project.settings.state / "training" / model.name
+    tell = progress or (lambda _stage, _share: None)
+    with project.own_locks.within("training").hold(model.name, wait_s=0):
+        _clear(folder)
+        tell("pin the data", 0.0)
+        run_id, pinned = project.trainer.begin(model, since=since, until=until, without=without)
+        request = Asked(
+            root=str(project.settings.root.resolve()),
+            profile=project.settings.profile,
+            folder=str(folder.resolve()),
+            model=model.name,
+            begun=Begun(run_id, pinned.commit.id, pinned.files),
+            distributed=distributed,
+            since=since,
+            until=until,
+            without=[*map(str, without)],
+            params=model.train.params if isinstance(model.train, Chosen) else None,
+            by=current_starter(),
+        )
+        job = Job(run_id, ENTRY, msgspec.json.encode(request).decode(), folder.resolve(), distributed)
+        with _run_closed(project, run_id, folder), signals_noted() as noted:
+            runner = training_runner(distributed.engine, project.settings)
+            shown = _Shown(tell)
+            for event in runner.run(job, lambda: noted[0] if noted else 0):
+                shown.show(event)
+            report = msgspec.json.decode((folder / REPORT).read_bytes(), type=TrainReport)
+            tags = {"processes": str(shown.size), "replaced": str(len(shown.notes))}
+            project.tracking.log(run_id, tags=tags)
+        report = replace(report, notes=[*report.notes, *shown.notes], seconds=time.monotonic() - began)
+        report = project.trainer.register(report, pinned, progress)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    return report
+
+
+class _Shown:
+    """Progress of a training, from its runner's events."""
+
+    def __init__(self, tell: Progress) -> None:
+        self._tell = tell
+        self._stage, self._share = "start the processes", 0.02
+        self.size = 0
+        self.notes: list[str] = []
+
+    def show(self, event: Event) -> None:
+        step = ""
+        if isinstance(event, Started):
+            self.size = event.size
+            self._stage = f"start {event.size} processes"
+        elif isinstance(event, Stage):
+            self._stage, self._share = event.name, event.share
+        elif isinstance(event, Stepped):
+            step = f", step {event.step}"
+        elif isinstance(event, Lost):
+            goes_on = (
+                f"{event.size} processes went on from the last checkpoint" if event.size else "it was not replaced"
+            )
+            self.notes.append(f"Rank {event.rank} {event.why.partition(chr(10))[0]}; {goes_on}.")
+            self._stage = self.notes[-1]
+        self._tell(f"{self._stage}{step}", self._share)
+
+
+@contextmanager
+def _run_closed(project: Project, run_id: str, folder: Path) -> Iterator[None]:
+    """Keep the ranks' logs with the run after the block, and close the run if the block fails."""
+    try:
+        yield
+    except BaseException as error:
+        with suppress(MainspringError):
+            _keep_logs(project, run_id, folder)
+        status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+        with suppress(MainspringError):
+            if status == "FAILED":
+                project.tracking.log(run_id, tags={ERROR: error_text(error)})
+            project.tracking.finish(run_id, status, project.wall.now())
+        raise
+    _keep_logs(project, run_id, folder)
+
+
+def _keep_logs(project: Project, run_id: str, folder: Path) -> None:
+    for path in sorted(folder.glob(LOGS.format("*"))):
+        if content := path.read_bytes()[-_LOG_BYTES:]:
+            project.tracking.log_artefact(run_id, f"ranks/{path.name}", content)
+
+
+def _clear(folder: Path) -> None:
+    """Make the folder of a model's trainings, and remove what the last one left, except its checkpoints."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for path in folder.iterdir():
+        if path.name != CHECKPOINTS:
+            path.unlink()

@@ -1,0 +1,68 @@
+"""A rank of a training: the entry that a runner calls in each process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mainspring.core.environment import rank_variables
+from mainspring.core.files import write_atomic
+from mainspring.data.without import read
+from mainspring.project import open_project
+from mainspring.project.settings import load_settings
+from mainspring.registry.processes import started_by
+from mainspring.training.distributed.ports import BEATS
+from mainspring.training.distribution import Distributed
+from mainspring.training.loop.beats import Heart
+from mainspring.training.loop.launch import Launch, launching
+from mainspring.training.loop.world import launched
+from mainspring.training.space import Chosen
+from mainspring.training.trainer import Begun
+
+REPORT = "report.json"
+CHECKPOINTS = "checkpoints"
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """Request of a job: the training that each rank does. Instants are UTC epoch microseconds."""
+
+    root: str
+    profile: str
+    folder: str
+    model: str
+    begun: Begun
+    distributed: Distributed
+    since: int | None
+    until: int | None
+    without: list[str]
+    params: Mapping[str, Any] | None  # of the model's search
+    by: str
+
+
+def work(request: str, tell: Callable[[str, float], None]) -> None:
+    """Train as this process's rank. The first one keeps the report, without a version, in the job's folder."""
+    asked = msgspec.json.decode(request, type=Asked)
+    world, folder = launched(), Path(asked.folder)
+    attempt = int(rank_variables().get("TORCHELASTIC_RESTART_COUNT", "0"))
+    launch = Launch(asked.distributed, folder / CHECKPOINTS, Heart(folder / BEATS.format(world.rank)), attempt)
+    with (
+        closing(open_project(load_settings(Path(asked.root), asked.profile))) as project,
+        started_by(asked.by),
+        launching(launch),
+    ):
+        model = project.definitions.model(asked.model)
+        if asked.params is not None:
+            model = replace(model, train=Chosen(model.train, asked.params))
+        without = [read(each) for each in asked.without]
+        if not world.first:
+            project.trainer.follow(model, asked.begun, since=asked.since, until=asked.until, without=without)
+            return
+        report = project.trainer.build(
+            model, asked.begun, since=asked.since, until=asked.until, without=without, progress=tell
+        )
+        write_atomic(folder / REPORT, msgspec.json.encode(asdict(report)))

@@ -1,0 +1,120 @@
+"""Ends of ranks, and the errors that they keep for their launcher."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mainspring.core import errors
+from mainspring.core.errors import MainspringError
+
+ERRORS = "error-{}.json"
+ORDERLY = 3  # exit code of a rank that wrote a checkpoint after a signal
+# Of gloo and of NCCL, in a rank whose peer is gone.
+_LOST_PEER = (
+    "closed by peer",
+    "connection reset",
+    "broken pipe",
+    "remote process exited",
+    "connection was likely closed",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """End of a rank.
+
+    Args:
+        code: Exit code, or the negative number of the signal that killed it.
+        error: `kind`, `what`, `fix` and more of the error that it kept.
+        at: Instant of the error by the clock that all processes share.
+        seen: Instant at which its end was seen.
+        why: Sentence on its end, if the code does not say it.
+    """
+
+    rank: int
+    code: int
+    error: dict[str, Any] = field(default_factory=dict)
+    at: float = field(default_factory=time.monotonic)
+    seen: float = field(default_factory=time.monotonic)
+    why: str = ""
+
+    @property
+    def well(self) -> bool:
+        return self.code == 0
+
+    @property
+    def orderly(self) -> bool:
+        return self.code == ORDERLY
+
+    @property
+    def killed(self) -> bool:
+        return self.code < 0
+
+    @property
+    def lost_peer(self) -> bool:
+        return bool(self.error.get("lost_peer"))
+
+
+def keep_error(folder: Path, rank: int, error: BaseException) -> None:
+    """Write a rank's error for `end_of`, and print it to the rank's log."""
+    traceback.print_exception(error)
+    kind, said, fix = "MainspringError", f"{type(error).__name__}: {error}", None
+    if isinstance(error, MainspringError):
+        kind, said, fix = type(error).__name__, error.what, error.fix
+    elif isinstance(error, KeyboardInterrupt):
+        said = str(error)
+    kept = {
+        "kind": kind,
+        "what": said,
+        "fix": fix,
+        "lost_peer": any(_says_lost(each) for each in _chain(error)),
+        "at": time.monotonic(),
+    }
+    file = folder / ERRORS.format(rank)
+    beside = file.with_suffix(".partial")
+    try:
+        beside.write_text(json.dumps(kept), encoding="utf-8")
+        beside.replace(file)
+    except OSError:  # a full disk: the log or the code alone must say it
+        traceback.print_exc()
+
+
+def end_of(folder: Path, rank: int, code: int) -> End:
+    """Return the end of a rank from its exit code and what it kept."""
+    try:
+        error = json.loads((folder / ERRORS.format(rank)).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        error = {}
+    if code < 0:
+        return End(rank, code, why=f"was killed by {signal.Signals(-code).name}")
+    if code and not error:
+        error = {"kind": "MainspringError", "what": f"It ended with exit code {code}.", "fix": None}
+    return End(rank, code, error, error.get("at", time.monotonic()), why="lost its connection to the others")
+
+
+def error_of(told: dict[str, Any]) -> MainspringError:
+    """Return the error of a rank as one of this process, of the same kind, with the rank."""
+    kind = getattr(errors, told["kind"], MainspringError)
+    what = f"Rank {told['rank']} of {told['size']}: {told['what']}"
+    try:
+        return kind(what, fix=told["fix"])
+    except TypeError:  # a kind with arguments of its own
+        return MainspringError(what, fix=told["fix"])
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _says_lost(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(each in text for each in _LOST_PEER)

@@ -1,0 +1,47 @@
+"""`mainspring train` in two processes: one run, one version, whatever happens to a rank."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit import rank_depot
+from kit.depot import opened
+
+pytest.importorskip("torch")
+pytestmark = pytest.mark.slow
+
+
+def test_a_killed_rank_leaves_one_run_and_one_version(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    depot = rank_depot.with_network(trained[0], tmp_path / "depot")
+    rank_depot.steer(depot, "0 9 os.kill(os.getpid(), signal.SIGKILL)")
+    report = depot.json("train", "late-parcel")
+    assert report["version"] == "3"
+    assert report["notes"][-1] == "Rank 0 was killed by SIGKILL; 2 processes went on from the last checkpoint."
+    project = opened(depot)
+    run, before, _ = project.tracking.search("late-parcel")
+    assert (run.id, run.status) == (report["run_id"], "FINISHED")
+    assert before.id == trained[1]["train again"]["run_id"]
+    assert (run.tags["version"], run.tags["processes"], run.tags["replaced"]) == ("3", "2", "1")
+    assert {"ranks/rank-0.log", "ranks/rank-1.log"} <= set(project.tracking.artefacts(run.id))
+    steps = [step for _, step, _ in project.tracking.history(run.id, "loss")]
+    assert sorted(set(steps)) == list(range(1, max(steps) + 1))
+    assert rank_depot.weights(depot, 0) == rank_depot.weights(depot, 1)
+    assert not list((depot.state / "training").rglob("*.safetensors"))  # of no use any more
+
+
+def test_an_error_of_one_rank_ends_the_command_and_names_it(
+    trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    depot = rank_depot.with_network(trained[0], tmp_path / "depot")
+    rank_depot.steer(depot, "1 5 raise ValueError('no such thing')")
+    ran = depot.run("train", "late-parcel", "--json")
+    assert ran.code == 1
+    assert "Rank 1 of 2: Training 'late-parcel' on 4 features failed at" in ran.document["error"]["what"]
+    project = opened(depot)
+    run = project.tracking.search("late-parcel")[0]
+    assert run.status == "FAILED"
+    assert "no such thing" in run.tags["mainspring.error"]
+    assert b"ValueError: no such thing" in project.tracking.artefact(run.id, "ranks/rank-1.log")

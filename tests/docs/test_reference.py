@@ -30,6 +30,11 @@ def test_the_command_line_is_current() -> None:
     assert written == script("cli_reference").page(), "run `python docs/cli_reference.py`"
 
 
+def test_plans_of_trainings_are_those_of_the_code() -> None:
+    written = (REFERENCE / "training-plans.md").read_text(encoding="utf-8")
+    assert written == script("training_plan_reference").page(), "run `python docs/training_plan_reference.py`"
+
+
 def test_plans_of_language_models_are_current() -> None:
     written = (REFERENCE / "llm-sizing.md").read_text(encoding="utf-8")
     assert written == script("llm_plan_reference").page(), "run `python docs/llm_plan_reference.py`"

@@ -20,16 +20,42 @@ from mainspring.training.distribution import Distributed
 from mainspring.training.loop.fit import fit_torch
 from mainspring.training.loop.world import launched
 
-ROWS, EPOCHS = 192, 2
+ROWS = 192  # of two batches: the optimiser has its states in the second
+# Axes and switches of trainings beside copies, by the name of a case: MODULE/NAME
+DECLARED: dict[str, dict[str, Any]] = {
+    "shards": {"shard": 2}, "layers": {"tensor": 2}, "stages": {"pipeline": 2},
+    "again": {"checkpoint_activations": True},
+    "shards and layers": {"shard": 2, "tensor": 2},
+}  # fmt: skip
 
 
 class Live(TorchDispatchMode):
-    """Counts the bytes of tensors that live, and the most at a time."""
+    """Counts the bytes of tensors that live, and the most at a time.
+
+    A tensor that is spread over ranks has those of this rank's part. FSDP frees whole weights by resizing them to 0.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.now = self.most = 0
-        self._known: set[int] = set()
+        self._known: dict[int, int] = {}
+
+    def __enter__(self) -> Any:
+        self._resize = torch.UntypedStorage.resize_
+
+        def resized(storage: Any, size: int) -> Any:
+            found = self._resize(storage, size)
+            if storage._cdata in self._known:
+                self._grow(size - self._known[storage._cdata])
+                self._known[storage._cdata] = size
+            return found
+
+        torch.UntypedStorage.resize_ = resized  # type: ignore[method-assign,assignment]
+        return super().__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        torch.UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
+        super().__exit__(*raised)
 
     def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
         found = operation(*arguments, **(named or {}))
@@ -39,20 +65,23 @@ class Live(TorchDispatchMode):
         return found
 
     def follow(self, tensor: Any) -> None:
+        tensor = getattr(tensor, "_local_tensor", tensor)
         storage = tensor.untyped_storage()
-        if storage._cdata not in self._known:
-            self._known.add(storage._cdata)
-            self.now += storage.nbytes()
-            self.most = max(self.most, self.now)
-            weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
+        if tensor.device.type == "cpu" and storage._cdata not in self._known:
+            self._known[storage._cdata] = storage.nbytes()
+            self._grow(storage.nbytes())
+            weakref.finalize(storage, self._gone, storage._cdata)
 
-    def _gone(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.now -= size
+    def _grow(self, size: int) -> None:
+        self.now += size
+        self.most = max(self.most, self.now)
+
+    def _gone(self, key: int) -> None:
+        self.now -= self._known.pop(key, 0)
 
     def known(self, tensor: Any) -> None:
         """Leave a tensor out."""
-        self._known.add(tensor.untyped_storage()._cdata)
+        self._known[tensor.untyped_storage()._cdata] = 0
 
 
 def perceptron() -> Any:
@@ -82,38 +111,53 @@ class Transformer(torch.nn.Module):
         return self.last(self.layers(self.tokens(words))).transpose(1, 2)
 
 
-def case(name: str) -> tuple[Any, Any, Any, dict[str, Any]]:
-    """Return a module, its rows, its loss, and the settings of its training."""
+def case(name: str) -> tuple[Any, Any, Any, int]:
+    """Return a module, its rows, its loss, and in how many parts a batch is computed."""
     torch.manual_seed(0)
+    accumulate = 2 if name.endswith(("-2", "/stages")) else 1
     functions = torch.nn.functional
     if name.startswith("perceptron"):
         rows = (torch.randn(ROWS, 64), torch.rand(ROWS, 1))
-        return perceptron(), rows, functions.mse_loss, {"accumulate": 2 if name.endswith("-2") else 1}
+        return perceptron(), rows, functions.mse_loss, accumulate
     if name == "convolutional":
-        return convolutional(), (torch.randn(ROWS, 3, 16, 16), torch.arange(ROWS) % 10), functions.cross_entropy, {}
+        images = torch.randn(ROWS, 3, 16, 16)
+        return convolutional(), (images, torch.arange(ROWS) % 10), functions.cross_entropy, accumulate
     words = torch.randint(0, 300, (ROWS, 16))
-    return Transformer(), (words, words.roll(1, 1)), functions.cross_entropy, {}
+    return Transformer(), (words, words.roll(1, 1)), functions.cross_entropy, accumulate
+
+
+def declared(name: str, size: int) -> Distributed:
+    """Return how `size` ranks share a case."""
+    return Distributed(processes=size, **DECLARED.get(name.partition("/")[2], {}))
 
 
 def counted(name: str, size: int) -> int:
-    """Return the most live bytes of a training on `size` ranks, its rows and its validation aside."""
-    module, rows, loss, settings = case(name)
+    """Return the most live bytes of a training's steps on `size` ranks, all of its rows aside."""
+    module, rows, loss, accumulate = case(name)
     adam = torch.optim.Adam(module.parameters(), lr=0.001)
-    live = Live()
+    live, begun, peaks = Live(), [], []
+    adam.register_step_post_hook(lambda *_: peaks.append(live.most))
+
+    def noted(outputs: Any, targets: Any) -> Any:
+        if not begun:  # what it takes to spread the module is over
+            live.most = live.now
+            begun.append(True)
+        return loss(outputs, targets)
+
     for each in rows:
         live.known(each)
     with live:
         for each in module.parameters():
             live.follow(each)
-        fit_torch(module, rows, loss, optimiser=adam, epochs=EPOCHS, batch_size=ROWS // 2,
-                  distributed=Distributed(processes=size), **settings)  # fmt: skip
-    return live.most
+        fit_torch(module, rows, noted, optimiser=adam, epochs=1, batch_size=ROWS // 2, accumulate=accumulate,
+                  distributed=declared(name, size))  # fmt: skip
+    return peaks[-1]
 
 
 def main(folder: Path, names: list[str]) -> None:
     world = launched()
     for name in names:
-        (folder / f"{name}-{world.rank}.json").write_text(json.dumps(counted(name, world.size)))
+        (folder / f"{name.replace('/', ' ')}-{world.rank}.json").write_text(json.dumps(counted(name, world.size)))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,6 @@ from dataclasses import dataclass, fields
 from mainspring.training.planning.layouts import Layout
 from mainspring.training.planning.model import Model, Part
 
-_GATHERED = 2  # blocks whose weights are whole at a time: one is computed with, one is fetched ahead
-
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -45,21 +43,22 @@ class Memory:
         return math.fsum(getattr(self, each.name) for each in fields(self) if each.name != "host")
 
 
-def memory(model: Model, layout: Layout, runtime: float = 0.0, *, foreach: bool = True) -> Memory:
+def memory(model: Model, layout: Layout, runtime: float = 0.0, *, gpu: bool = True) -> Memory:
     """Return the memory of the fullest device.
 
     Args:
         runtime: Bytes that the driver takes.
-        foreach: Whether the optimiser changes all weights at once, as PyTorch's do on a GPU.
+        gpu: Whether the devices are GPUs: there weights of the next block are gathered ahead, and PyTorch's optimisers
+            change all weights at once (`foreach`).
     """
     stages = model.stages(layout.distributed.pipeline)
     return max(
-        (_on(model, layout, place, stage, runtime, foreach) for place, stage in enumerate(stages)),
+        (_on(model, layout, place, stage, runtime, gpu) for place, stage in enumerate(stages)),
         key=lambda found: found.total,
     )
 
 
-def _on(model: Model, layout: Layout, place: int, stage: tuple[Part, ...], runtime: float, foreach: bool) -> Memory:
+def _on(model: Model, layout: Layout, place: int, stage: tuple[Part, ...], runtime: float, gpu: bool) -> Memory:
     """Return the memory of a device of the stage with the number `place`."""
     told, kinds = layout.distributed, model.precision
     local = sum(part.local(told.tensor) for part in stage) / told.shard
@@ -70,8 +69,8 @@ def _on(model: Model, layout: Layout, place: int, stage: tuple[Part, ...], runti
     if told.offload:
         weights = gradients = states = 0.0
     under_way = min(told.pipeline - place, layout.accumulate)
-    communication = _communication(model, layout, stage)
-    step = 0.0 if told.offload else _step(model, trained, told.shard * told.tensor, foreach)
+    communication = _communication(model, layout, stage, gpu)
+    step = 0.0 if told.offload else _step(model, trained, told.shard * told.tensor, gpu)
     moments = [
         Memory(weights, gradients if held is None else held, states, kept, communication, working, runtime, host)
         for held, kept, working in _backward(model, layout, stage, gradients, under_way)
@@ -81,9 +80,9 @@ def _on(model: Model, layout: Layout, place: int, stage: tuple[Part, ...], runti
     )
 
 
-def _step(model: Model, trained: float, cut: int, foreach: bool) -> float:
+def _step(model: Model, trained: float, cut: int, gpu: bool) -> float:
     """Bytes for a time in the optimiser's step: of all weights at once, or twice of the largest tensor."""
-    numbers = trained if foreach else 2 * min(trained, model.largest / cut)
+    numbers = trained if gpu else 2 * min(trained, model.largest / cut)
     return model.optimiser.step * model.precision.state * numbers
 
 
@@ -132,7 +131,7 @@ def _fixed(layout: Layout, part: Part) -> float:
     return part.fixed * part.local(layout.distributed.tensor) / max(1, part.parameters)
 
 
-def _communication(model: Model, layout: Layout, stage: tuple[Part, ...]) -> float:
+def _communication(model: Model, layout: Layout, stage: tuple[Part, ...], gpu: bool) -> float:
     told, kinds = layout.distributed, model.precision
     found = 0.0
     if told.shard == 1 and told.copies > 1 and layout.accumulate > 1:
@@ -142,7 +141,7 @@ def _communication(model: Model, layout: Layout, stage: tuple[Part, ...]) -> flo
         block = max((part.local(told.tensor) for part in stage if part.block), default=0.0)
         outer = sum(part.local(told.tensor) for part in stage if not part.block)
         # whole weights, those in the buffer of the gathering, and gradients of a block before and in the reduction
-        found += (outer + _GATHERED * block + block / told.shard) * kinds.weight
+        found += (outer + (1 + gpu) * block + block / told.shard) * kinds.weight
         found += 2 * max(block, outer if not block else 0.0) * kinds.gradient
     if told.tensor > 1:
         found += max(part.entrance for part in stage) * layout.rows

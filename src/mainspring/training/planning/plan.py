@@ -174,7 +174,7 @@ def _kind(layout: Layout) -> tuple[object, ...]:
 def _evaluated(model: Model, topology: Topology, batch: int) -> Iterator[_Found]:
     runtime = _runtime(topology)
     for layout in layouts(model, topology, batch):
-        taken = memory(model, layout, runtime, foreach=not topology.measured)
+        taken = memory(model, layout, runtime, gpu=not topology.measured)
         own, host = taken.total - _limit(topology, layout), 0.0
         if layout.distributed.offload:
             host = taken.host * layout.distributed.processes - topology.host_gib * 2**30 * (1 - KEPT_FREE)

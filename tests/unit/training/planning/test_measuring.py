@@ -37,7 +37,7 @@ def subject(name: str, optimiser: str = "Adam", **settings: Any) -> Subject:
 
 def expected(model: Model, processes: int, rows: int, accumulate: int = 1) -> float:
     layout = Layout(Distributed(processes=processes), accumulate, rows // processes // accumulate)
-    return memory(model, layout, foreach=False).total
+    return memory(model, layout, gpu=False).total
 
 
 @pytest.mark.parametrize("name", ["perceptron", "convolutional", "transformer"])
@@ -62,20 +62,32 @@ def test_one_step_takes_what_torchs_tracker_says(name: str, optimiser: str) -> N
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_training_in_this_process_takes_what_is_planned(name: str) -> None:
-    accumulate = cases.case(name)[3].get("accumulate", 1)
-    assert expected(measured(subject(name), 96), 1, 96, accumulate) == pytest.approx(cases.counted(name, 1), rel=WITHIN)
+    planned = expected(measured(subject(name), 96), 1, 96, cases.case(name)[3])
+    assert planned == pytest.approx(cases.counted(name, 1), rel=WITHIN)
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_a_training_takes_what_is_planned_on_every_rank(size: int, tmp_path: Path) -> None:
-    status, said = ranks.run(SCRIPT, size, tmp_path, NAMES)
+@pytest.mark.parametrize(
+    ("size", "spread"),
+    [
+        (2, ["perceptron/shards", "transformer/layers", "transformer/stages", "transformer/again"]),
+        (4, ["transformer/shards", "transformer/shards and layers"]),
+    ],
+)
+def test_a_training_takes_what_is_planned_on_every_rank(size: int, spread: list[str], tmp_path: Path) -> None:
+    """Copies within 2 %; spread ones, whose buffers PyTorch chooses, from 8 % below to 20 % above."""
+    copies = NAMES if size == 2 else ["transformer"]
+    status, said = ranks.run(SCRIPT, size, tmp_path, [*copies, *spread])
     assert status == 0, said
-    for name in NAMES:
-        accumulate = cases.case(name)[3].get("accumulate", 1)
-        planned = expected(measured(subject(name), 96), size, 96, accumulate)
-        for rank in range(size):
-            counted = json.loads((tmp_path / f"{name}-{rank}.json").read_text())
-            assert planned == pytest.approx(counted, rel=WITHIN), (name, rank)
+    for name in (*copies, *spread):
+        accumulate, told = cases.case(name)[3], cases.declared(name, size)
+        layout = Layout(told, accumulate, 96 // accumulate // told.copies // told.shard)
+        planned = memory(measured(subject(name), 96), layout, gpu=False).total
+        counted = max(
+            json.loads((tmp_path / f"{name.replace('/', ' ')}-{rank}.json").read_text()) for rank in range(size)
+        )
+        ratio = planned / counted
+        print(name, size, f"{ratio:.3f}")
+        assert abs(ratio - 1) < WITHIN if name in copies else 0.92 < ratio < 1.2, name
 
 
 @pytest.mark.parametrize(

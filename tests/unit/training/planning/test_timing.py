@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from kit.pages import script
 from mainspring.core.accelerators import parse_group
-from mainspring.llm.sizing.models import read_model
-from mainspring.llm.sizing.trained import trained
 from mainspring.training.distribution import Distributed
 from mainspring.training.planning.layouts import Layout
 from mainspring.training.planning.model import OPTIMISERS, PRECISIONS, Model, Part
-from mainspring.training.planning.timing import GOOD, POOR, USUAL, Efficiency, gathered, summed, time
-from mainspring.training.planning.topology import Link, Topology, of_group
+from mainspring.training.planning.timing import Efficiency, gathered, summed, time
+from mainspring.training.planning.topology import Link, Topology
 
 WHOLE = Efficiency(1.0, 1.0, 1.0)
 GPU = parse_group("8xH100").gpu
@@ -100,37 +101,8 @@ def test_a_ring_across_machines_is_as_fast_as_the_lanes_between_them() -> None:
     assert here.between(2, 1) == (links[0], 450e9)
 
 
-# MPT in bfloat16 on H100, sharded over all: hidden, layers, heads; tokens, GPUs, rows of a part, parts, checkpointing,
-# published tokens a second and GPU (github.com/mosaicml/llm-foundry, scripts/train/benchmarking/README.md)
-SHAPES = {
-    "1b": (2048, 24, 16),
-    "3b": (2560, 32, 20),
-    "7b": (4096, 32, 32),
-    "13b": (5120, 40, 40),
-    "30b": (7168, 48, 56),
-}
-PUBLISHED = [
-    ("1b", 2048, 8, 14, 1, False, 45455), ("3b", 2048, 16, 10, 3, False, 24142), ("3b", 8192, 8, 3, 6, False, 16578),
-    ("7b", 2048, 8, 6, 1, False, 10643), ("7b", 4096, 8, 16, 2, True, 8611), ("7b", 8192, 8, 8, 2, True, 6935),
-    ("7b", 32768, 8, 2, 2, True, 3318), ("13b", 2048, 8, 2, 1, False, 4792), ("13b", 4096, 8, 10, 3, True, 4717),
-    ("13b", 2048, 64, 2, 1, False, 4800), ("30b", 2048, 8, 3, 21, True, 2002), ("30b", 2048, 32, 14, 3, True, 2308),
-    ("1b", 2048, 64, 20, 1, False, 44402),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "tokens", "gpus", "rows", "parts", "checkpoints", "published"), PUBLISHED)
-def test_published_trainings_lie_in_the_interval(
-    name: str, tokens: int, gpus: int, rows: int, parts: int, checkpoints: bool, published: float
-) -> None:
-    hidden, layers, heads = SHAPES[name]
-    text = f"model_type=gpt2,n_embd={hidden},n_layer={layers},n_head={heads},vocab_size=50368,n_positions={tokens}"
-    described = trained(read_model(text), tokens, PRECISIONS["amp"], OPTIMISERS["adamw"])
-    layout = Layout(
-        Distributed(processes=8, machines=gpus // 8, shard=gpus, checkpoint_activations=checkpoints), parts, rows
-    )
-    here = of_group(parse_group(f"{gpus}xH100"))
-    low, expected, high = (
-        tokens * rows * parts / time(described, layout, here, at).total for at in (POOR, USUAL, GOOD)
-    )
-    assert low < published < high
-    assert 0.7 < published / expected < 1.25
+@pytest.mark.parametrize("row", list(script("training_plan_reference").rows()), ids=lambda row: f"{row.published}")
+def test_published_trainings_lie_in_the_interval(row: Any) -> None:
+    assert row.low < row.published.rate < row.high
+    assert 0.7 < row.published.rate / row.expected < 1.25
+    assert row.gib < 100

@@ -30,6 +30,7 @@ _MOST_PARTS = 64  # of a layer
 _FEW = 2  # rows; one alone would be refused by batch normalisation
 _ON_PROCESSOR = 8  # rows of the larger batch where tensors have bytes
 _TIMED_S = 0.3
+_MOST_TIMED = 256  # rows of a pass whose time is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,7 +419,7 @@ def timed(model: Model, subject: Subject, rows: int, cores: int) -> Model:
     before = torch.get_num_threads()
     points: dict[int, tuple[float, float]] = {}
     module = _copied(subject.module, lambda each: each.detach().cpu().clone())
-    many = max(_FEW + 1, min(rows, 256))
+    many = max(_FEW + 1, min(rows, _MOST_TIMED))
     try:
         with torch.random.fork_rng(devices=[]):
             for threads in sorted({1, cores}):
@@ -459,11 +460,15 @@ def _seconds(torch: Any, subject: Subject, module: Any, rows: int) -> float:
 
 
 def subject_of(name: str, training: Loop) -> Subject:
-    """Return the subject of a training that is looked at."""
+    """Return the subject of a training that is looked at, with rows from the first ones in stored order."""
     torch = import_torch()
-    rows, device = training.rows, torch.device("cpu")
+    try:
+        inputs, targets = next(training.rows.in_order(min(_MOST_TIMED, training.batch_size), torch.device("cpu")))
+    finally:
+        training.rows.close()
 
     def batch(count: int) -> tuple[tuple[Any, ...], Any]:
-        return rows.batch(torch.arange(count) % len(rows), device)
+        numbers = torch.arange(count) % len(targets)
+        return tuple(each[numbers] for each in inputs), targets[numbers]
 
     return Subject(name, training.module, training.optimiser, training.loss, batch, training.amp)

@@ -2,6 +2,8 @@
 
 `python mesh_cases.py RANKS FOLDER CASE...`, where a case is `NAME:shard=2,tensor=2`: a case of `parallel_cases`, and
 axes of the mesh.
+`dry-stopped` and `dry-resumed` drop no units. `kept-NAME:AXES:N` is a case with checkpoints that stops after N calls of
+its loss; 0: never.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import torch.distributed.tensor.parallel
 
 from kit import parallel_cases, ranks
 from mainspring.training.distribution import Distributed
+from mainspring.training.loop.signals import Interrupted
 from mainspring.training.loop.world import launched
 
 
@@ -37,11 +40,20 @@ def settings(name: str) -> dict[str, Any]:
 
 def one(folder: Path, name: str) -> Any:
     case, _, text = name.partition(":")
-    if case in ("stopped", "resumed", "undisturbed"):
-        at = 9 if case == "stopped" and launched().rank == launched().size - 1 else None
-        part = "others" if case == "undisturbed" else "checkpoints"
-        given = {"accumulate": 2}
+    act = case.removeprefix("dry-")
+    if act in ("stopped", "resumed", "undisturbed"):
+        at = 9 if act == "stopped" and launched().rank == launched().size - 1 else None
+        part = "dry" if act != case else "others" if act == "undisturbed" else "checkpoints"
+        given = {"accumulate": 2, "dropout": 0.0 if act != case else 0.3}
         return parallel_cases.train_stopping(folder / text, at, part, distributed=declared(text), **given)
+    if case.startswith("kept-"):
+        axes, _, calls = text.partition(":")
+        parallel_cases.STOP.at = int(calls)
+        try:
+            return parallel_cases.train(case.removeprefix("kept-"), distributed=declared(axes), **settings(name),
+                                        checkpoints=folder / f"kept:{axes}")  # fmt: skip
+        except Interrupted as stopped:
+            return stopped.number
     return parallel_cases.train(case, distributed=declared(text), **settings(name))
 
 

@@ -94,6 +94,23 @@ class Tied(torch.nn.Module):
         return (self.last(found) * self.scale).transpose(1, 2)
 
 
+class Stop:
+    """Stops its process, as an operator would, at a call of the loss of each case."""
+
+    def __init__(self) -> None:
+        self.at = 0
+
+    def of(self, loss: Any) -> Any:
+        def counted(outputs: Any, targets: Any) -> Any:
+            self.at -= 1
+            if self.at == 0:
+                signal.raise_signal(signal.SIGTERM)
+            return loss(outputs, targets)
+
+        return counted
+
+
+STOP = Stop()
 CASES: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
     "perceptron": (perceptron, (ROWS, TARGETS), torch.nn.functional.binary_cross_entropy,
                    {"clip_norm": 0.5, "validation": (ROWS[:33], TARGETS[:33]), "stopping": EarlyStopping(patience=5)}),
@@ -118,7 +135,7 @@ def train(case: str, **settings: Any) -> tuple[dict[str, Any], dict[str, list[fl
     adam = torch.optim.Adam(module.parameters(), lr=0.05, eps=1e-2)
     given = {"epochs": 3, "batch_size": 16, "log_every": 2, **deepcopy(own), **settings}
     with run:
-        fit_torch(module, rows, loss, optimiser=adam, run=run, **given)
+        fit_torch(module, rows, STOP.of(loss), optimiser=adam, run=run, **given)
     found = {name: [value for value, *_ in tracking.history(run.id, name)] for name in ("loss", "validation")}
     return module.state_dict(), found
 
@@ -126,9 +143,9 @@ def train(case: str, **settings: Any) -> tuple[dict[str, Any], dict[str, list[fl
 class Stopping(torch.nn.Module):
     """A network that stops its process at a forward pass, as an operator would, and drops units at random."""
 
-    def __init__(self, at: int | None) -> None:
+    def __init__(self, at: int | None, dropout: float = 0.3) -> None:
         super().__init__()
-        self.layers = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Dropout(0.3), torch.nn.Linear(16, 1))
+        self.layers = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Dropout(dropout), torch.nn.Linear(16, 1))
         self.at = at
 
     def forward(self, rows: Any) -> Any:
@@ -152,11 +169,16 @@ class Announced:
 
 
 def train_stopping(
-    folder: Path, at: int | None, checkpoints: str = "checkpoints", rows: Any = (ROWS, TARGETS), **settings: Any
+    folder: Path,
+    at: int | None,
+    checkpoints: str = "checkpoints",
+    rows: Any = (ROWS, TARGETS),
+    dropout: float = 0.3,
+    **settings: Any,
 ) -> tuple[dict[str, Any], int]:
     """Return the weights, and the signal by which the training ended, or 0; negative if it was preempted."""
     torch.manual_seed(3)
-    module = Stopping(at).double()
+    module = Stopping(at, dropout).double()
     adam = torch.optim.Adam(module.parameters(), lr=0.05)
     ended = 0
     try:

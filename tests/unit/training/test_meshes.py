@@ -87,7 +87,8 @@ RESUMED = ["shard=2", "tensor=2", "pipeline=2"]
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[Any]]]:
     """A folder with checkpoints of trainings that a signal to the last rank stopped within an epoch, and their ends."""
     folder = tmp_path_factory.mktemp("stopped")
-    return folder, stored(folder, 2, [f"{name}:{axes}" for axes in RESUMED for name in ("stopped", "undisturbed")])
+    return folder, stored(folder, 2, [f"{name}:{axes}" for axes in RESUMED for name in ("stopped", "undisturbed")]
+                          + ["dry-stopped:shard=2"])  # fmt: skip
 
 
 def test_a_signal_stops_all_ranks_of_a_mesh_with_whole_weights(stopped: tuple[Path, dict[str, list[Any]]]) -> None:
@@ -115,10 +116,25 @@ def test_it_resumes_on_another_mesh(stopped: tuple[Path, dict[str, list[Any]]], 
     before = {axes: stopped[0] / axes / "checkpoints" for axes in RESUMED}
     for to, axes in zip(["pipeline=2,shard=2", "shard=2", "tensor=2"], RESUMED, strict=True):
         shutil.copytree(before[axes], tmp_path / to / "checkpoints")
-    for size, names in ((4, ["resumed:pipeline=2,shard=2"]), (2, ["resumed:shard=2", "resumed:tensor=2"])):
+    shutil.copytree(stopped[0] / "shard=2" / "dry", tmp_path / "pipeline=2,tensor=2" / "dry")
+    dry = "dry-resumed:pipeline=2,tensor=2"
+    for size, names in ((4, ["resumed:pipeline=2,shard=2", dry]), (2, ["resumed:shard=2", "resumed:tensor=2"])):
         for by_rank in stored(tmp_path, size, names).values():
             assert all(torch.equal(value, by_rank[0][0][name]) for each, _ in by_rank for name, value in each.items())
     for to in ("pipeline=2,shard=2", "shard=2", "tensor=2"):
         steps = sorted({int(each.name[:12]) for each in tmp_path.glob(f"{to}/checkpoints/*/*.safetensors")})
         assert 3 < steps[0] < 12, to
         assert steps[-1] == 30
+    alone, _ = parallel_cases.train_stopping(tmp_path, None, "alone", accumulate=2, dropout=0.0)
+    for name, wanted in alone.items():  # without dropped units, they are those of one process that nobody stopped
+        value = torch.load(tmp_path / f"{dry}-3.pt")[0][name]
+        torch.testing.assert_close(value, wanted, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@deep
+@pytest.mark.parametrize("case", ["transformer:tensor=2", "tied:pipeline=2", "transformer:shard=2"])
+def test_heads_of_attention_and_weights_of_two_stages_resume_bit_for_bit(case: str, tmp_path: Path) -> None:
+    stopped, resumed, undisturbed = stored(tmp_path, 2, [f"kept-{case}:5", f"kept-{case}:0", case]).values()
+    assert stopped == [signal.SIGTERM, signal.SIGTERM]
+    for rank in (0, 1):
+        assert all(torch.equal(each, resumed[rank][0][name]) for name, each in undisturbed[rank][0].items())

@@ -24,6 +24,7 @@ from mainspring.core.errors import Conflict, Corrupt, StorageFull
 from mainspring.core.files import disk_errors, sync_folder
 from mainspring.core.locks import FileLocks
 from mainspring.training.loop.spread import (
+    Like,
     Part,
     Spread,
     cut_out,
@@ -31,6 +32,7 @@ from mainspring.training.loop.spread import (
     digest_of,
     held,
     merged,
+    no_tensor,
     offered,
     offers,
     parsed,
@@ -222,13 +224,13 @@ class Checkpoints:
             sync_folder(self.folder)  # before the checkpoint names it, and before older ones are removed
         return digest
 
-    def newest(self, like: Callable[[], Mapping[str, Any]] = dict) -> Checkpoint | None:
+    def newest(self, like: Like = no_tensor) -> Checkpoint | None:
         """Return the newest undamaged checkpoint, or `None`; the same on every rank.
 
         A damaged one is renamed to `.corrupt` with a warning, and the one before it is read.
 
         Args:
-            like: Returns tensors, whose names in the state are paths; a stored tensor is sharded as its namesake is.
+            like: Returns the tensor that the one at a path of the state is to be sharded like, or `None`.
         """
         for step in reversed(self._world.gather(self.steps())[0]):
             try:
@@ -250,7 +252,7 @@ class Checkpoints:
         Raises:
             Corrupt: The checkpoint is missing or damaged.
         """
-        return self._filled(self._open(step, World()), dict)
+        return self._filled(self._open(step, World()), no_tensor)
 
     def _open(self, step: int, world: World) -> Opened:
         """Return a checkpoint whose parts are verified, by each rank some of them."""
@@ -270,11 +272,10 @@ class Checkpoints:
             check_digest(self.folder / each.file, each.bytes, each.sha256)
         return opened
 
-    def _filled(self, opened: Opened, like: Callable[[], Mapping[str, Any]]) -> Checkpoint:
+    def _filled(self, opened: Opened, like: Like) -> Checkpoint:
         path = self.path(opened.step)
         try:
-            sharded = {} if self._world.size == 1 else like()
-            tensors = read_spread(opened.tensors, opened.spread, opened.parts, sharded)
+            tensors = read_spread(opened.tensors, opened.spread, opened.parts, like)
             return Checkpoint(opened.step, put_together(opened.tree, tensors), opened.score)
         except (ValueError, KeyError, TypeError) as error:
             raise Corrupt(f"Checkpoint {path} is damaged: {type(error).__name__}: {error}.") from error

@@ -124,19 +124,11 @@ class Loop:
         """Return the checkpoint to continue from, the same on every rank."""
         if self.keeping is None:
             return None
-        found = self.keeping.checkpoints.newest(self._sharded)
+        found = self.keeping.checkpoints.newest(self.parallel.like)
         if found is not None and found.state["finished"] and self.restart_finished:
             self.keeping.checkpoints.clear()
             return None
         return found
-
-    def _sharded(self) -> dict[str, Any]:
-        """Return this rank's tensors by their paths in a checkpoint's state."""
-        tensors = take_apart(self.parallel.state(self._trained(), self.optimiser))[1]
-        of_module = {
-            name.removeprefix("/module"): each for name, each in tensors.items() if name.startswith("/module/")
-        }
-        return {**tensors, **{f"/best{name}": each for name, each in of_module.items()}}
 
     def go(self) -> None:
         """Train until the last epoch, or until early stopping."""

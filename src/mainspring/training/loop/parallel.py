@@ -95,6 +95,10 @@ class Parallel(Protocol):
         """Return weights that `weights` or `state` returned as `state` has them. Every rank calls it."""
         ...
 
+    def like(self, path: str) -> Any:
+        """Return a tensor that is sharded as this rank needs that at a path of a checkpoint, `None` for a whole one."""
+        ...
+
     def load(self, module: Any, weights: Weights) -> None:
         """Set weights that `weights` or `stored` returned; those that are not named stay."""
         ...
@@ -102,7 +106,7 @@ class Parallel(Protocol):
     def restore(self, module: Any, optimiser: Any, state: dict[str, Any]) -> None:
         """Set weights and optimiser state to a `state`, of any number of ranks.
 
-        Tensors are whole, or sharded as those of this rank's `state` with the same names are.
+        Tensors are whole, or sharded as `like` is.
         """
         ...
 
@@ -137,6 +141,9 @@ class Whole:
 
     def stored(self, weights: Weights) -> Weights:
         return weights
+
+    def like(self, path: str) -> Any:  # noqa: ARG002
+        return None
 
     def load(self, module: Any, weights: Weights) -> None:
         module.load_state_dict({**module.state_dict(), **weights})

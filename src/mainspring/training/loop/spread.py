@@ -15,12 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mainspring.core.errors import Corrupt
+from mainspring.core.errors import Corrupt, Invalid
 from mainspring.training.loop.tensors import ITEMS, import_torch
 
 _TOGETHER = 16 << 20  # bytes: tensors that all ranks have, if no more, are stored with the first one
 _SMALL = 64 << 10  # bytes of such a tensor that is stored with the first rank in any case
 _SHA256_HEX = 64
+
+
+Like = Callable[[str], Any]  # a tensor that the one at a path of a checkpoint is to be sharded like, or `None`
+
+
+def no_tensor(_path: str) -> None:
+    """Return that a tensor is to be whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +147,9 @@ def shared_out(every: Sequence[Sequence[Offer]]) -> tuple[set[str], dict[Chunk, 
             loads[rank] += about[chunk].bytes * math.prod(piece.sizes) // max(1, math.prod(chunk.sizes))
             spread.setdefault(chunk.tensor, []).append(piece)
     kinds = {chunk.tensor: offer for chunk, offer in about.items()}
+    for name, chunks in spread.items():
+        if sum(math.prod(each.sizes) for each in chunks) != math.prod(kinds[name].shape):
+            raise Invalid(f"The parts of {name!r} that the ranks hold are not all of it, or some of it twice.")
     files = {rank: number for number, rank in enumerate(sorted(set(written.values())))}
     return first, written, {
         name: Spread(kinds[name].dtype, kinds[name].shape,
@@ -228,10 +238,8 @@ def parsed(text: Mapping[str, Any], allowed: Callable[[str], bool]) -> tuple[dic
     return spread, parts
 
 
-def read_spread(
-    whole: dict[str, Any], spread: dict[str, Spread], files: Sequence[Path], like: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the tensors, each sharded as that in `like` of the same name is, else whole and on the CPU.
+def read_spread(whole: dict[str, Any], spread: dict[str, Spread], files: Sequence[Path], like: Like) -> dict[str, Any]:
+    """Return the tensors, each sharded as `like` says and if it has that shape, else whole and on the CPU.
 
     Only the chunks that this rank needs are read.
 
@@ -240,16 +248,16 @@ def read_spread(
         files: The files of the chunks, verified.
 
     Raises:
-        Corrupt: A file lacks a chunk, or a tensor in `like` has another shape.
+        Corrupt: A file lacks a chunk.
     """
     torch = import_torch()
-    cut = {name: each for name, each in whole.items() if is_sharded(like.get(name))}
+    cut = {name: each for name, each in whole.items() if _shards(like(name), tuple(each.shape))}
     if not cut and not spread:
         return whole
     from safetensors import SafetensorError
 
     boxes = Boxes(cut, spread, files)
-    wanted = {name: _target(torch, each, like.get(name)) for name, each in boxes.spread.items()}
+    wanted = {name: _target(torch, each, like(name)) for name, each in boxes.spread.items()}
     try:
         _read_planned(wanted, boxes)
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
@@ -309,8 +317,10 @@ def _read_planned(wanted: dict[str, Any], boxes: Boxes) -> None:
 
 def _target(torch: Any, stored: Spread, like: Any) -> Any:
     dtype = getattr(torch, stored.dtype)
-    if not is_sharded(like):
+    if not _shards(like, stored.shape):
         return torch.empty(stored.shape, dtype=dtype)
-    if tuple(like.shape) != stored.shape:
-        raise Corrupt(f"A tensor of shape {tuple(like.shape)} has the shape {stored.shape} in a checkpoint.")
     return torch.empty_like(like, dtype=dtype, requires_grad=False)
+
+
+def _shards(like: Any, shape: tuple[int, ...]) -> bool:
+    return is_sharded(like) and tuple(like.shape) == shape

@@ -15,7 +15,7 @@ from mainspring.core.errors import Invalid
 from mainspring.training.distribution import Distributed
 from mainspring.training.loop.batch_norm import Counting, synchronised
 from mainspring.training.loop.blocks import blocks, recomputed, size
-from mainspring.training.loop.mesh.state import boxed, copy, is_spread, local, parts_of, placed, united, whole
+from mainspring.training.loop.mesh.state import boxed, copy, in_boxes, is_spread, local, parts_of, placed, united, whole
 from mainspring.training.loop.mesh.tensor import plan_of, spread
 from mainspring.training.loop.parallel import Example, Forward, Loss, Part, Voting, Weights
 from mainspring.training.loop.signals import Interrupted
@@ -193,6 +193,14 @@ class Meshed(Voting):
 
     def state(self, weights: Weights, optimiser: Any) -> dict[str, Any]:
         return {"module": self.stored(weights), "optimiser": self._optimiser(optimiser, boxed)}
+
+    def like(self, path: str) -> Any:
+        _, part, name = path.split("/", 2)
+        if part == "optimiser":
+            number = name.removeprefix("state/").partition("/")[0]
+            name = self._names[int(number)] if number.isdecimal() and int(number) < len(self._names) else ""
+        found = self.named().get(name) if part in ("module", "best", "optimiser") else None
+        return found if in_boxes(found) else None
 
     def load(self, module: Any, weights: Weights) -> None:
         own = self.weights(module)

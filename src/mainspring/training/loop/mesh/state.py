@@ -26,9 +26,13 @@ def whole(tensor: Any, shape: Any) -> Any:
 
 def boxed(tensor: Any, shape: Any) -> Any:
     """Return a tensor in the shape of one process, spread only if each process has a box of it; all of them call it."""
+    return tensor if in_boxes(tensor) and tensor.shape == shape else whole(tensor, shape)
+
+
+def in_boxes(tensor: Any) -> bool:
+    """Return if each process has a box of a tensor, or all of it."""
     places = getattr(tensor, "placements", ())
-    plain = all(each.is_replicate() or type(each).__name__ == "Shard" for each in places)
-    return tensor if plain and tensor.shape == shape else whole(tensor, shape)
+    return all(each.is_replicate() or type(each).__name__ == "Shard" for each in places)
 
 
 def placed(value: Any, like: Any) -> Any:

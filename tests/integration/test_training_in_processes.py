@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from kit import rank_depot
 from kit.depot import opened
+from kit.waiting import wait_until
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
@@ -45,3 +47,21 @@ def test_an_error_of_one_rank_ends_the_command_and_names_it(
     assert run.status == "FAILED"
     assert "no such thing" in run.tags["mainspring.error"]
     assert b"ValueError: no such thing" in project.tracking.artefact(run.id, "ranks/rank-1.log")
+
+
+def test_a_signal_to_the_command_ends_all_with_a_checkpoint_and_the_next_one_resumes(
+    trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    depot = rank_depot.with_network(trained[0], tmp_path / "depot")
+    rank_depot.steer(depot, *(f"1 {step} time.sleep(0.3)" for step in range(1, 30)))
+    checkpoints = depot.state / "training" / "late-parcel" / "checkpoints"
+    with depot.begun("train", "late-parcel", "--json") as begun:
+        wait_until(lambda: begun.ended or any(checkpoints.glob("*/*")), "a checkpoint")
+        begun.process.send_signal(signal.SIGTERM)
+        assert begun.end().code == 130
+    assert opened(depot).tracking.search("late-parcel")[0].status == "KILLED"
+    rank_depot.steer(depot)
+    until = opened(depot).tracking.search("late-parcel")[0].params.get("until")
+    report = depot.json("train", "late-parcel", *(["--until", until] if until else []))
+    steps = [step for _, step, _ in opened(depot).tracking.history(report["run_id"], "loss")]
+    assert min(steps) > 2

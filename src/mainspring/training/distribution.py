@@ -9,7 +9,7 @@ from mainspring.core.errors import Invalid
 from mainspring.training.preemption.names import check_name
 
 _COUNTS = ("processes", "machines", "shard", "tensor", "pipeline")
-ENGINES = ("local", "ray", "kubernetes")
+ENGINES = ("local",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Distributed:
         preemption: Cloud whose announcements that it takes a machine back are heeded: "aws", "gcp" or "azure", or
             "detect" for the one that the machine's firmware names; by default none.
         silence_s: Seconds without a step of a rank after which it counts as hanging; more than a step takes.
-        engine: Starts the processes: on this machine alone, on a cluster of Ray or of Kubernetes.
+        engine: Starts the processes; "local": on this machine.
 
     Raises:
         Invalid: A number is impossible, or the parts do not divide the processes.

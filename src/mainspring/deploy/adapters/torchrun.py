@@ -28,7 +28,7 @@ class LocalRunner:
         if job.distributed.machines > 1:
             raise Invalid(
                 f"Distributed has machines={job.distributed.machines}, and engine='local' is this machine alone.",
-                fix='use engine="ray" or engine="kubernetes".',
+                fix="start torchrun on each machine, with a script that calls ms.fit_torch.",
             )
         (job.folder / "request.json").write_text(job.request, encoding="utf-8")
         (job.folder / "distributed.json").write_text(json.dumps(asdict(job.distributed)), encoding="utf-8")

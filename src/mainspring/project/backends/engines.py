@@ -42,7 +42,7 @@ def training_runner(engine: str, settings: Settings) -> Runner:  # noqa: ARG001
     """Return the runner of a training in several processes, one of `training.distribution.ENGINES`.
 
     Raises:
-        MissingExtra: The engine's own dependencies, or PyTorch, are not installed.
+        MissingExtra: PyTorch is not installed.
     """
     lazily("training.loop.tensors", "import_torch", extra="torch")()
     runner: Runner = lazily("deploy.adapters.torchrun", "LocalRunner", extra="torch")()

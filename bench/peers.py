@@ -44,7 +44,9 @@ KNOWN = {
     "model-signing": Peer(("model-signing==1.1.1", "pyopenssl"), usual=False),
     # A proxy: the peer of bench/llm.py.
     "litellm": Peer(("litellm[proxy]",), usual=False),
-    "ray": Peer(("ray[serve,data,train]",), "ray", usual=False, then=("onnxruntime",)),
+    "ray": Peer(
+        ("ray[serve,data,train]",), "ray", usual=False, then=("onnxruntime", "torch>=2.6", "safetensors"), by_pip=True
+    ),
     # Reads the same broker as bench/stream.py.
     "quix": Peer(("quixstreams",), usual=False),
     "lightning": Peer(("torch>=2.6", "lightning"), usual=False, by_pip=True),

@@ -310,6 +310,9 @@ def test_the_documentation_names_every_metric_and_no_other(texts: list[str]) -> 
     # Where there is a slot, a copy of the catalog, or a collector of spans.
     scraped |= {"mainspring_gateway_worker_up", "mainspring_catalog_stale_seconds", "mainspring_catalog_went_back"}
     scraped |= {"mainspring_spans_total"}
+    # Where models have a bound on their memory.
+    scraped |= {f"mainspring_models_memory_{each}_bytes" for each in ("used", "limit")}
+    scraped |= {f"mainspring_model_{each}" for each in ("in_memory", "memory_bytes", "loads_total", "load_seconds")}
     # Where language models are served.
     counted = ("requests", "tokens", "cost", "hedges", "queued_seconds", "guard_acts")
     scraped |= {f"mainspring_llm_{name}_total" for name in counted} | {

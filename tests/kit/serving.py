@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -176,6 +177,30 @@ def bundle(bias: float = 0.0, **files: bytes) -> Bundle:
     return seal(manifest, content, KEY)
 
 
+@cache
+def heavy(bias: float, mb: int) -> Bundle:
+    """Return a bundle of a model with so many megabytes of weights, which add nothing to an answer."""
+    made = onnx.load_from_string(model(bias))
+    weights = {
+        "ballast": np.full(mb * 250_000, bias, np.float32),
+        "nothing": np.zeros(1, np.float32),
+        "first": np.zeros(1, np.int64),
+    }
+    made.graph.initializer.extend(numpy_helper.from_array(each, name) for name, each in weights.items())
+    place = next(place for place, node in enumerate(made.graph.node) if node.op_type == "Sigmoid")
+    made.graph.node[place].input[0] = "shifted"
+    added = [
+        helper.make_node("Cast", ["Schedule.hour_filled"], ["hour"], to=TensorProto.INT64),
+        helper.make_node("Mul", ["hour", "first"], ["which"]),
+        helper.make_node("Gather", ["ballast", "which"], ["found"]),
+        helper.make_node("Mul", ["found", "nothing"], ["added"]),
+        helper.make_node("Add", ["logit", "added"], ["shifted"]),
+    ]
+    for node in reversed(added):
+        made.graph.node.insert(place, node)
+    return bundle(bias, model_onnx=made.SerializeToString())
+
+
 def route(*arms: Arm, endpoint: str = "late-arrival", deadline_us: int = 10_000_000, rows: int = 4096) -> Route:
     return Route(endpoint=endpoint, model="late", arms=arms, deadline_us=deadline_us, max_queue_rows=rows)
 
@@ -196,6 +221,7 @@ class Kit:
     explainers: Any = OnnxExplainer
     surface: Any = None
     erasures: Any = str
+    memory: int | None = None
 
     def gateway(self, counts: Counts | None = None) -> Gateway:
         return Gateway(
@@ -212,6 +238,7 @@ class Kit:
             max_body_bytes=self.max_body_bytes,
             counts=counts,
             erasures=self.erasures,
+            memory=self.memory,
             surface=self.surface,
         )
 

@@ -236,6 +236,7 @@ class Settings:
     streams: Url = Url("memory://")
     vectors: Url = Url("memory://")
     gateway_workers: int = 1
+    gateway_memory: int | None = None  # bytes of all models in all processes that serve; `None`: without a bound
     model_time_us: int = 10_000_000  # maximum duration of a call of an ONNX model
     model_memory_bytes: int = 2 << 30  # of a call whose cost depends on the values of the request
     isolation: Policy = field(default_factory=Policy)  # of processes that run models and functions
@@ -281,6 +282,12 @@ class Settings:
     def scope(self) -> str:
         """Name of the installation on shared servers: `TENANT..PROJECT`, without a tenant the project's name."""
         return f"{self.tenant}..{self.project}" if self.tenant else self.project
+
+    @property
+    def memory_a_process(self) -> int | None:
+        """Bytes that the models of one process may take; `None` without a bound."""
+        processes = self.gateway_workers + (self.grpc_workers if self.grpc is not None else 0)
+        return None if self.gateway_memory is None else max(1, self.gateway_memory // processes)
 
     @property
     def labels(self) -> Mapping[str, str]:

@@ -78,6 +78,7 @@ def routes_for(
                 price=endpoint.price,
                 outputs=tuple(endpoint.outputs),
                 cache=endpoint.cache,
+                resident=endpoint.resident,
                 restricted=defence.restricted,
             )
         )

@@ -86,6 +86,7 @@ def build_gateway(
         catalog=catalog,
         counts=counts,
         erasures=erasures,
+        memory=project.settings.memory_a_process,
         surface=LanguageSurface(
             AppliedModels(
                 catalog.further,

@@ -75,6 +75,7 @@ async def _serve(project: Project, slots: Slots, tracing: Tracing | None, *, sha
         catalog=catalog,
         counts=Counts(folder(settings.state) / FILE),
         erasures=erasures,
+        memory=settings.memory_a_process,
     )
     service = Service(
         plane,

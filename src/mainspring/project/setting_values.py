@@ -19,6 +19,11 @@ from mainspring.core.time import parse_duration
 
 Given = Mapping[str, Any]  # raw settings by name
 
+_UNITS = {"": 1, "B": 1} | {
+    f"{letter}{kind}": base ** (power + 1)
+    for power, letter in enumerate("KMGT")
+    for kind, base in (("B", 1000), ("iB", 1024))
+}
 _IN_FILES = ("sqlite", "lmdb")  # schemes with a path as address
 
 
@@ -67,6 +72,18 @@ def share(given: Given, name: str) -> float:
     if not 0 <= part <= 1:
         raise Invalid(f"{name} is {value!r}.", fix="write a number from 0 to 1.")
     return part
+
+
+def nbytes(given: Given, name: str) -> int | None:
+    """Return a size in bytes, `None` where it is empty."""
+    value = given[name]
+    if value == "":
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]i?B|B?)", str(value).strip())
+    size = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if isinstance(value, bool) or size < 1:
+        raise Invalid(f"{name} is {value!r}.", fix=f'write a number and a unit, such as {name} = "2GB".')
+    return int(size)
 
 
 def flag(given: Given, name: str) -> bool:

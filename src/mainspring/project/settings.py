@@ -30,6 +30,7 @@ from mainspring.project.setting_values import (
     isolation,
     key_service,
     names,
+    nbytes,
     nice,
     price,
     public_key,
@@ -80,6 +81,7 @@ DEFAULTS: Mapping[str, Any] = {
     "keep_messages": "7d",
     "keep_messages_bytes": 0,
     "gateway_workers": 1,
+    "gateway_memory": "",
     "grpc_workers": 1,
     "gateway_max_connections": 1024,
     "gateway_max_header_bytes": 1024 * 1024,
@@ -390,6 +392,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         approvals=count(values, "approvals"),
         debug=bool(values.get("debug", False)),
         gateway_workers=workers(values, "gateway_workers"),
+        gateway_memory=nbytes(values, "gateway_memory"),
         gateway_limits=Limits(
             connections=whole(values, "gateway_max_connections"),
             receiving_bytes=whole(values, "gateway_max_receiving_bytes"),

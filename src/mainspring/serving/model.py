@@ -117,6 +117,7 @@ class Endpoint:
         price: Price of its answers, for quotas of money.
         outputs: What callers get of the model's numbers, by default all; the first policy that names a caller holds.
         cache: Use of earlier answers for equal inputs; by default each request is computed.
+        resident: Whether its models stay in memory where a gateway has a bound on the memory of models.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Endpoint:
     price: Price = _FREE
     outputs: Sequence[Outputs] = ()
     cache: Cache | None = None
+    resident: bool = False
 
     def __post_init__(self) -> None:
         check_id(self.name, "endpoint")
@@ -164,6 +166,7 @@ class Endpoint:
             expect(self.unusual, Unusual, owner.format("unusual rows"), fix='write unusual=ms.Unusual("flag").')
         if self.cache is not None:
             expect(self.cache, Cache, owner.format("cache"), fix='write cache=ms.Cache(ttl="1m").')
+        expect(self.resident, bool, owner.format("stay in memory"), fix="write resident=True.")
         declare(self)
 
     @property
@@ -251,6 +254,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[Outputs, ...] = ()
     restricted: tuple[Restriction, ...] = ()
     cache: Cache | None = None
+    resident: bool = False
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):

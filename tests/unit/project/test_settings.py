@@ -244,6 +244,17 @@ def test_as_many_processes_as_processors(tmp_path: Path) -> None:
     assert _load(tmp_path, grpc_workers="auto").grpc_workers == len(os.sched_getaffinity(0))
 
 
+@pytest.mark.parametrize(
+    ("text", "nbytes"),
+    [("2GB", 2 * 10**9), ("1.5 GiB", 3 << 29), ("300MB", 3 * 10**8), (12_000, 12_000), ("7B", 7)],
+)
+def test_the_memory_of_models_is_shared_by_the_processes_that_serve(tmp_path: Path, text: str, nbytes: int) -> None:
+    assert _load(tmp_path).memory_a_process is None
+    assert _load(tmp_path, gateway_memory=text).memory_a_process == nbytes
+    several = _load(tmp_path, gateway_memory=text, gateway_workers=2, grpc="127.0.0.1:7009", grpc_workers=2)
+    assert several.memory_a_process == nbytes // 4
+
+
 def test_certificates_lie_where_the_project_says_and_make_the_address_https(tmp_path: Path) -> None:
     found = _load(tmp_path, gateway_tls_cert="tls/a.pem", gateway_tls_key="/etc/a.key", gateway_tls_client_ca="ca.pem")
     assert found.gateway_tls == Tls(tmp_path / "tls/a.pem", Path("/etc/a.key"), tmp_path / "ca.pem")
@@ -258,6 +269,8 @@ def test_certificates_lie_where_the_project_says_and_make_the_address_https(tmp_
         ("gateway_workers", 0, "gateway_workers is 0"),
         ("gateway_workers", "many", "gateway_workers is 'many'"),
         ("grpc_workers", 0, "grpc_workers is 0"),
+        ("gateway_memory", "much", "gateway_memory is 'much'"),
+        ("gateway_memory", "0GB", "gateway_memory is '0GB'"),
         ("gateway_max_connections", -1, "gateway_max_connections is -1"),
         ("gateway_max_header_bytes", 100, "gateway_max_header_bytes is 100.*8192"),
         ("gateway_idle_timeout", "soon", "gateway_idle_timeout is 'soon'"),

@@ -92,7 +92,11 @@ def _endpoint(item: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
     price = {} if item.price == Price() else {"price": body["price"]}
     unusual = _without_empty(body["unusual"] or {}, "answer")
     unused = {**body, "without_store": "", "price": "", "unusual": unusual}
-    return _without_empty(unused, "without_store", "unusual", "quotas", "price", "outputs", "cache") | stored | price
+    return (
+        _without_empty(unused, "without_store", "unusual", "quotas", "price", "outputs", "cache", "resident")
+        | stored
+        | price
+    )
 
 
 def _function(function: FeatureFunction) -> dict[str, Any]:

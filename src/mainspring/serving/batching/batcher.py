@@ -140,6 +140,18 @@ class Batcher(Generic[Payload]):
         self._waiting.remove(job)
         return True
 
+    @property
+    def first_deadline(self) -> int:
+        """The earliest deadline of the queued jobs, of which there is one."""
+        return self._waiting.first_deadline
+
+    def expired(self, by: int | None = None) -> list[Job[Payload]]:
+        """Drop and return the queued jobs whose deadline has passed, or is before `by`."""
+        late: list[Job[Payload]] = []
+        for priority in tuple(self._waiting.priorities):
+            self._waiting.expire(priority, self._now() if by is None else by, late)
+        return late
+
     def wait_until(self) -> int:
         """Return when the idle executor should take: now, or later where that is predicted to lose fewer requests.
 

@@ -135,6 +135,7 @@ class Gateway:
         catalog: The copy of the catalog that routes and keys come from, where they do.
         counts: Counts of spent quotas; by default in this process's memory.
         erasures: Returns the mark of the last erasure of a person's data, after which no earlier answer is given.
+        memory: Bytes that the models of this process may take together; by default there is no bound.
         surface: Further routes; their keys may also be given as `x-api-key`.
     """
 
@@ -159,6 +160,7 @@ class Gateway:
         catalog: CatalogCopy | None = None,
         counts: Counts | None = None,
         erasures: Callable[[], str] = str,
+        memory: int | None = None,
         surface: Surface | None = None,
     ) -> None:
         self._plane = DataPlane(
@@ -172,6 +174,7 @@ class Gateway:
             catalog=catalog,
             counts=counts,
             erasures=erasures,
+            memory=memory,
         )
         self._authenticator = authenticator
         self._authoriser = authoriser

@@ -29,6 +29,7 @@ from mainspring.security.model import Principal
 from mainspring.serving.batching.batcher import Batcher, Job
 from mainspring.serving.caching.responses import Responses, Reuse
 from mainspring.serving.model import Unusual
+from mainspring.serving.plane.absence import Absence
 from mainspring.serving.plane.arms import ArmOutcomes, FailureBuffer
 from mainspring.serving.plane.batch_run import Answer, Ask, Waiter, Work, alike, monotonic_us
 from mainspring.serving.plane.executor import ModelFailed
@@ -128,6 +129,7 @@ class Lane:
         self.batcher: Batcher[Ask] = Batcher(
             monotonic_us, max_queue_rows=max_queue_rows, max_batch_rows=MAX_ROWS, cost=copy(runtime.cost)
         )
+        self._absence = Absence.of(runtime)
 
     def use(self, responses: Responses | None) -> None:
         """Look for earlier answers among these from now on; `None`: nowhere."""
@@ -219,18 +221,21 @@ class Lane:
     def offer(self, job: Job[Ask]) -> None:
         """Queue a request; errors as of `submit`."""
         try:
+            if self._absence is not None:
+                self._absence.check(self, job.deadline)
             self.batcher.offer(job)
         except MainspringError as error:
             self.flights.fall(job)
             self._reject(error, job.payload.received)
             raise
-        self._wake()
+        self.wake()
 
     def _reject(self, error: MainspringError, received: int) -> None:
         self._metrics.rejections["queue_full" if isinstance(error, Overloaded) else "too_late"] += 1
         self.statistics.failed(monotonic_us() - received)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Run what is queued in the next turn of the loop, unless something runs."""
         if self._scheduled or not self.batcher.idle:
             return
         self._scheduled = True
@@ -242,15 +247,14 @@ class Lane:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._absence is not None and self._absence.holds(self):
+            return
         wait_us = self.batcher.wait_until() - monotonic_us()
         if wait_us > 0:
             self._timer = self._loop.call_later(wait_us / 1e6, self._run)
             return
         batch = self.batcher.take()
-        for job in batch.late:
-            self._metrics.rejections["expired"] += 1
-            job.payload.refused = True
-            self._fail(job, DeadlineExceeded("The deadline passed in the queue."))
+        self.expire(batch.late)
         if batch.jobs:
             self._taken, self._rows, self._sound = monotonic_us(), batch.rows, True
             self._metrics.batch_rows.observe(batch.rows)
@@ -259,6 +263,13 @@ class Lane:
                 queue.observe((self._taken - job.arrived) / 1e6)
             self._rest.extend(alike(batch.jobs))
             self._go_on()
+
+    def expire(self, late: Sequence[Job[Ask]]) -> None:
+        """Refuse queued requests whose deadline has passed."""
+        for job in late:
+            self._metrics.rejections["expired"] += 1
+            job.payload.refused = True
+            self.fail(job, DeadlineExceeded("The deadline passed in the queue."))
 
     def _go_on(self) -> None:
         while self._rest:
@@ -269,7 +280,7 @@ class Lane:
         else:
             self.batcher.failed()
         if self.batcher.waiting_rows:
-            self._wake()
+            self.wake()
 
     def _start(self, work: Work) -> bool:
         """Run requests together. Returns whether they are done; if not, `_computed` will go on."""
@@ -358,7 +369,7 @@ class Lane:
             place = bisect_left(rows, start)
             if place < len(rows) and rows[place] < start + job.rows:
                 job.payload.refused = True
-                self._fail(job, refusal(rows[place] - start, found[rows[place]]))
+                self.fail(job, refusal(rows[place] - start, found[rows[place]]))
             else:
                 stay.append(job)
             start += job.rows
@@ -394,7 +405,7 @@ class Lane:
             for job in [job for job in jobs if job.deadline <= now and not defaults]:
                 jobs.remove(job)
                 self._metrics.rejections["expired"] += 1
-                self._fail(job, late)
+                self.fail(job, late)
             if jobs and not defaults:
                 timer = wait(min(job.deadline for job in jobs))
                 return
@@ -444,6 +455,8 @@ class Lane:
         The fastest, because on a busy machine the others tell how long a call waited for a processor; moving them to a
         thread would only add to that.
         """
+        if self._absence is not None and not self._absence.over:  # it left since, and is loaded first
+            return True
         predicted = max(self.runtime.cost.predict(rows), min(self._recent_us, default=0.0))
         return predicted > self._inline_us or not self.runtime.executor.inline
 
@@ -511,7 +524,7 @@ class Lane:
             now = monotonic_us()
             for job in work.jobs:
                 if job.deadline <= now:
-                    self._fail(job, DeadlineExceeded("The deadline passed while the batch ran."))
+                    self.fail(job, DeadlineExceeded("The deadline passed while the batch ran."))
             self._rest.extendleft([job] for job in reversed(work.jobs) if job.deadline > now)
         else:
             self.refuse(work, error)
@@ -522,9 +535,10 @@ class Lane:
             _log.error("A batch of endpoint %s failed.", self._endpoint, exc_info=error)
             error = ModelFailed("The model failed.")
         for job in work.jobs:
-            self._fail(job, error)
+            self.fail(job, error)
 
-    def _fail(self, job: Job[Ask], error: Exception) -> None:
+    def fail(self, job: Job[Ask], error: Exception) -> None:
+        """Tell a request its error, and those that wait for its answer."""
         self.fail_alone(job, error)
         self.flights.fall(job, error)
 

@@ -142,6 +142,7 @@ class Live:
         wall: The machine's clock, for the end of sheds and the periods of quotas.
         counts: Counts of spent quotas; by default in memory.
         erasures: Returns the mark of the last erasure of a person's data, after which no earlier answer is given.
+        pin: Gets the bundles whose models may not leave the memory.
     """
 
     def __init__(
@@ -154,8 +155,10 @@ class Live:
         wall: Clock | None = None,
         counts: Counts | None = None,
         erasures: Callable[[], str] = str,
+        pin: Callable[[Collection[str]], None] = lambda _: None,
     ) -> None:
         self._erasures = erasures
+        self._pin = pin
         self._routes = routes
         self._wall = wall or SystemClock()
         self._counts = counts or Counts()
@@ -233,7 +236,7 @@ class Live:
         if any(route.quotas for route in routes.values()):
             await loop.run_in_executor(self._thread, self._open_counts)
         reasons: dict[str, str] = {}
-        while missing := _digests(routes) - self._runtimes.keys() - reasons.keys():
+        while missing := _digests(routes.values()) - self._runtimes.keys() - reasons.keys():
             self._swap(mark, routes, reasons)
             loading = loop.run_in_executor(self._loading, self._load_all, sorted(missing))
             while not (await asyncio.wait([loading], timeout=POLL_S))[0]:
@@ -287,6 +290,8 @@ class Live:
             reasons: Why bundles cannot be loaded, by digest; others that are missing have yet to be loaded.
             whole: Whether all were tried, so that those that are not in use are retired.
         """
+        # An arm of a rollout that is out of memory would fail requests that its control answers.
+        self._pin(_digests(route for route in routes.values() if route.resident or route.rollout))
         served: dict[str, Served] = {}
         refused: dict[str, str] = {}
         for name, route in routes.items():
@@ -307,7 +312,7 @@ class Live:
                 old.quotas.close()
         in_use = {lane.runtime.digest for each in served.values() for lane in each.lanes.values()}
         self.table = Table(mark, served, refused)
-        self._keep(in_use if whole else in_use | _digests(routes))
+        self._keep(in_use if whole else in_use | _digests(routes.values()))
 
     def _ready(self, route: Route, old: Served | None) -> Route | None:
         """Return a route as far as it can be served; `None` if its predecessor goes on.
@@ -393,8 +398,8 @@ class Live:
         return Quotas(route, self._counts, self._wall)
 
 
-def _digests(routes: Mapping[str, Route]) -> set[str]:
-    return {arm.digest for route in routes.values() for arm in route.arms}
+def _digests(routes: Iterable[Route]) -> set[str]:
+    return {arm.digest for route in routes for arm in route.arms}
 
 
 def _ours(error: Exception) -> bool:

@@ -19,6 +19,8 @@ from mainspring.features.model import Status
 from mainspring.serving.caching.responses import Responses
 from mainspring.serving.model import LATENCY_BOUNDS
 from mainspring.serving.plane.catalog_copy import CatalogCopy
+from mainspring.serving.residency.residency import Residency
+from mainspring.serving.residency.resident import ResidentExecutor
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SERVED, REVISION, REFUSED = "mainspring_served_version", "mainspring_route_revision", "mainspring_refused_route"
@@ -133,6 +135,8 @@ class Metrics(Collector):
         shed: Endpoint -> share of its requests that is refused on purpose.
         refused: Endpoint whose newest route cannot be served -> the reason.
         responses: Endpoint with a cache -> its earlier answers.
+        residents: (endpoint, version) -> its model, where models may be out of memory.
+        residency: Their memory.
         unlogged: (endpoint, cause) -> rows that were predicted and are not in the log, see `PredictionLog`.
         unlogged_failures: (endpoint, version) -> failures that wait for room in the log.
         damaged: Number of segments of the log that are set aside.
@@ -151,6 +155,8 @@ class Metrics(Collector):
         revisions: Callable[[], Mapping[str, int]] = dict,
         shed: Callable[[], Mapping[str, float]] = dict,
         responses: Callable[[], Mapping[str, Responses]] = dict,
+        residents: Callable[[], Mapping[tuple[str, str], ResidentExecutor]] = dict,
+        residency: Residency | None = None,
         unlogged: Callable[[], Mapping[tuple[str, str], int]] = dict,
         unlogged_failures: Callable[[], Mapping[tuple[str, str], int]] = dict,
         damaged: Callable[[], int] = int,
@@ -166,6 +172,8 @@ class Metrics(Collector):
         self._revisions = revisions
         self._shed = shed
         self._responses = responses
+        self._residents = residents
+        self._residency = residency
         self._unlogged = unlogged
         self._unlogged_failures = unlogged_failures
         self._damaged = damaged
@@ -246,6 +254,7 @@ class Metrics(Collector):
             waiting.add_metric([endpoint], float(rows))
         yield waiting
         yield from self._of_caches()
+        yield from self._of_memory()
         yield from self._of_connections()
         yield from self._counters()
         yield from self._histograms()
@@ -295,6 +304,26 @@ class Metrics(Collector):
             for outcome, count in responses.outcomes.items():
                 requests.add_metric([name, outcome], float(count))
         yield from (requests, nbytes, answers)
+
+    def _of_memory(self) -> Iterator[Metric]:
+        if self._residency is None:
+            return
+        for name, told, value in (
+            ("used", "Memory of the models of this process, as measured.", self._residency.used),
+            ("limit", "Bound on the memory of the models of this process.", self._residency.budget),
+        ):
+            yield GaugeMetricFamily(f"mainspring_models_memory_{name}_bytes", told, float(value))
+        labels = ["endpoint", "version"]
+        here = GaugeMetricFamily("mainspring_model_in_memory", "1 for a model that is in memory.", labels=labels)
+        nbytes = GaugeMetricFamily("mainspring_model_memory_bytes", "Memory that a model takes.", labels=labels)
+        loads = CounterMetricFamily("mainspring_model_loads", "Loads of a model.", labels=labels)
+        seconds = GaugeMetricFamily("mainspring_model_load_seconds", "Duration of a model's last load.", labels=labels)
+        for key, model in self._residents().items():
+            here.add_metric(key, float(model.here))
+            nbytes.add_metric(key, float(model.nbytes))
+            loads.add_metric(key, float(model.loads))
+            seconds.add_metric(key, model.load_s)
+        yield from (here, nbytes, loads, seconds)
 
     def _of_connections(self) -> Iterator[Metric]:
         found = self.connections()

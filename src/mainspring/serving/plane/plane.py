@@ -25,6 +25,8 @@ from mainspring.serving.plane.live import Live, Served
 from mainspring.serving.plane.metrics import Metrics
 from mainspring.serving.plane.watch import StoreWatch
 from mainspring.serving.ports import Loader, RoutingTable
+from mainspring.serving.residency.residency import Residency
+from mainspring.serving.residency.resident import ResidentExecutor
 
 _READS = 4  # of an online store on another machine, at once
 _NO_STORE = "The online store does not respond."
@@ -45,6 +47,7 @@ class DataPlane:
         hangs_us: How long after its deadline a request of a rollout is given up that a model keeps.
         counts: Counts of spent quotas; by default in this process's memory.
         erasures: Returns the mark of the last erasure of a person's data, after which no earlier answer is given.
+        memory: Bytes that the models of this process may take together; by default there is no bound.
 
     Attributes:
         in_flight: Number of requests in flight, counted by the protocol's server.
@@ -65,6 +68,7 @@ class DataPlane:
         hangs_us: int = HANGS_US,
         counts: Counts | None = None,
         erasures: Callable[[], str] = str,
+        memory: int | None = None,
     ) -> None:
         self._catalog = catalog
         self._log = log
@@ -72,13 +76,23 @@ class DataPlane:
         self._clock = clock
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="model")
         self._reads = ThreadPoolExecutor(_READS, thread_name_prefix="online-read")
+        self.residency = residency = (
+            None if memory is None else Residency(memory, lambda digest: executors(bundles.load(digest)))
+        )
+
+        def load(digest: str) -> runtime.Runtime:
+            if residency is None:
+                return runtime.load(bundles.load(digest), online, executors)
+            return runtime.load_resident(bundles.load(digest), online, executors, residency)
+
         self._live = Live(
             routes,
-            load=lambda digest: runtime.load(bundles.load(digest), online, executors),
+            load=load,
             lane=self._new_lane,
             mark=catalog.mark if catalog is not None else None,
             counts=counts,
             erasures=erasures,
+            pin=residency.pin if residency is not None else lambda _: None,
         )
         self._store = StoreWatch(online)
         self.metrics = Metrics(
@@ -96,6 +110,13 @@ class DataPlane:
             responses=lambda: {
                 name: each.responses for name, each in self.served.items() if each.responses is not None
             },
+            residents=lambda: {
+                (name, version): lane.runtime.executor
+                for name, each in self.served.items()
+                for version, lane in each.lanes.items()
+                if isinstance(lane.runtime.executor, ResidentExecutor)
+            },
+            residency=residency,
             unlogged=lambda: log.unlogged,
             unlogged_failures=lambda: log.unlogged_failures,
             damaged=log.damaged,
@@ -119,6 +140,8 @@ class DataPlane:
     async def stop(self) -> None:
         """Close everything but the log, which its creator closes."""
         await self._live.stop()
+        if self.residency is not None:
+            self.residency.stop()
         self._failures.patience.stop()
         self._failures.flush()
         await self._store.stop()

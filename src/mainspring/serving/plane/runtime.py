@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -22,6 +22,7 @@ from mainspring.serving.plane.golden import warm_up
 from mainspring.serving.ports import Executor, Loader
 from mainspring.serving.protocol.schema import DATATYPES, Field, RequestSchema, TensorSchema
 from mainspring.serving.protocol.tensor import check_specs
+from mainspring.serving.residency.residency import Residency
 from mainspring.stats.unusual import Scoring
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Runtime:
     functions: tuple[FunctionProcess, ...] = ()  # feature functions that it waits for
     halves: tuple[str, ...] = ()  # the outputs that are FP16
     scoring: Scoring | None = None  # of rows from the training rows
+    residency: Residency | None = None  # where the model may be out of memory; its executor is a `ResidentExecutor`
 
     @property
     def tensors(self) -> bool:
@@ -72,6 +74,13 @@ def load(bundle: Bundle, online: OnlineStore, executors: Loader) -> Runtime:
     except BaseException:
         executor.close()
         raise
+
+
+def load_resident(bundle: Bundle, online: OnlineStore, executors: Loader, residency: Residency) -> Runtime:
+    """Return the bundle, ready, with a model that may leave the memory; errors as of `load` and `Residency.first`."""
+    size = sum(len(content) for name, content in bundle.files.items() if name not in (FEATURES, GOLDEN, REFERENCE))
+    made = residency.first(bundle.digest, size, executors, lambda resident: load(bundle, online, resident))
+    return replace(made, residency=residency)
 
 
 def _ready(bundle: Bundle, online: OnlineStore, executor: Executor) -> Runtime:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mainspring.client.certificates import Certificates
+from mainspring.client.events import EventReader
+from mainspring.client.failures import refusal
 from mainspring.client.protocol import Protocol
 from mainspring.client.results import Inference, ModelInfo, Predictions, ServerInfo
 from mainspring.client.retrying import Retries
@@ -97,6 +99,22 @@ class AsyncClient:
                 timeout_s=timeout_s,
             )
         )
+
+    async def stream(
+        self, endpoint: str, inputs: Mapping[str, Any], *, version: str | None = None, timeout_s: float | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """`Client.stream`."""
+        asked = self._protocol.stream(endpoint, inputs, version, timeout_s)
+        try:
+            async with self._http.stream(**asked) as response:
+                if response.status_code != 200:
+                    raise refusal(answer_of(response, await response.aread()))
+                events = EventReader()
+                async for piece in response.aiter_bytes():
+                    for event in events.feed(piece):
+                        yield event
+        except (self._httpx.HTTPError, OSError) as error:
+            raise self._protocol.broken(lost_by(error)) from error
 
     async def metadata(self, endpoint: str, *, version: str | None = None) -> ModelInfo:
         """`Client.metadata`."""

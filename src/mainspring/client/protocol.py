@@ -11,11 +11,12 @@ from urllib.parse import quote
 
 import msgspec
 
-from mainspring.client.failures import ServerFailed
+from mainspring.client.events import question
+from mainspring.client.failures import ServerFailed, lost
 from mainspring.client.results import Inference, ModelInfo, Predictions, ServerInfo, TensorInfo
 from mainspring.client.retrying import Retries, exchange
 from mainspring.client.rows import Row, predictions_of, tensors_of
-from mainspring.client.talk import Answer, Send, Talk
+from mainspring.client.talk import Answer, Lost, Send, Talk
 from mainspring.core.errors import Invalid, MainspringError
 
 if TYPE_CHECKING:
@@ -159,6 +160,14 @@ class Protocol:
             return Send("POST", path, headers, head + content, left_s)
 
         return (yield from exchange(make, self._retries, timeout_s=timeout_s or self._timeout_s, url=self._url))
+
+    def stream(self, endpoint: str, inputs: Mapping[str, Any], version: str | None, timeout_s: float | None) -> Any:
+        """Return the arguments of httpx's request for an answer in parts."""
+        return question(f"{_path(endpoint, version)}/generate_stream", inputs, timeout_s or self._timeout_s)
+
+    def broken(self, found: Lost) -> MainspringError:
+        """Return the error for an answer in parts that did not come, or not to its end."""
+        return lost(found, self._url, sent_twice=False)
 
     def _get(self, path: str, retries: Retries | None = None) -> Talk[Answer]:
         def make(left_s: float) -> Send:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mainspring.client.certificates import Certificates
+from mainspring.client.events import EventReader
+from mainspring.client.failures import refusal
 from mainspring.client.protocol import Protocol
 from mainspring.client.results import Inference, ModelInfo, Predictions, ServerInfo
 from mainspring.client.retrying import Retries
@@ -131,6 +133,32 @@ class Client:
                 timeout_s=timeout_s,
             )
         )
+
+    def stream(
+        self, endpoint: str, inputs: Mapping[str, Any], *, version: str | None = None, timeout_s: float | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the parts of a prediction as the model makes them: output -> value, beside `model_version` and
+        `parameters`. Nothing is repeated.
+
+        Close the generator to end the answer early.
+
+        Args:
+            inputs: Input -> value of one row.
+            timeout_s: Longest wait for a part; by default that of the client.
+
+        Raises:
+            MainspringError: As of `infer`; also after the first part, where the model fails or the deadline passes.
+        """
+        asked = self._protocol.stream(endpoint, inputs, version, timeout_s)
+        try:
+            with self._http.stream(**asked) as response:
+                if response.status_code != 200:
+                    raise refusal(answer_of(response, response.read()))
+                events = EventReader()
+                for piece in response.iter_bytes():
+                    yield from events.feed(piece)
+        except (self._httpx.HTTPError, OSError) as error:
+            raise self._protocol.broken(lost_by(error)) from error
 
     def metadata(self, endpoint: str, *, version: str | None = None) -> ModelInfo:
         """Return the inputs and outputs of an endpoint."""

@@ -79,7 +79,8 @@ class Unavailable(MainspringError):
 
 
 class NotReady(Unavailable):
-    """A known model, collection or chain cannot answer yet. The message names nothing inside: callers get it."""
+    """A known model, collection or chain cannot answer yet, or no more as the server stops. The message names nothing
+    inside: callers get it."""
 
 
 class Overloaded(MainspringError):

@@ -14,6 +14,7 @@ FAILURES = "predictions__failures"  # its table of failures, which no reader of 
 EXPLANATIONS = "predictions__explanations"  # its table of explanations
 REQUESTED, SAMPLED = "requested", "sampled"  # origins of explanations
 FALLBACK = "(fallback)"  # output of a prediction that a fallback answered: its outputs as JSON
+STREAMED = "(streamed)"  # output of a prediction that was answered in parts: these, and how it ended, as JSON
 ANY_KEY = ""  # name of a condition of a `Selection` that any entity key may fulfil
 
 EXPLAINED_A_DAY = 100, 10_000  # least and most; the attribution channel needs 100

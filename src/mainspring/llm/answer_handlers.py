@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -32,8 +32,7 @@ from mainspring.llm.protocol.answers import (
     read_question,
     read_rating,
 )
-from mainspring.llm.protocol.errors import NoCollection, Told, error_body, told
-from mainspring.llm.protocol.events import framed
+from mainspring.llm.protocol.errors import NoCollection, error_body, told
 from mainspring.llm.protocol.reading import InvalidField
 from mainspring.llm.protocol.searches import read_search, search_document
 from mainspring.llm.search_log import SearchLog
@@ -42,6 +41,7 @@ from mainspring.security.model import Action, Principal
 from mainspring.security.ports import Authoriser
 from mainspring.security.tenants import tenant_of
 from mainspring.serving.http.message import JSON_ONLY, Reply, Request, Streamed
+from mainspring.serving.http.streams import EVENTS, OpenStreams, framed
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.protocol.asked import Outside
 from mainspring.vectors.declaring import Collection
@@ -50,7 +50,6 @@ from mainspring.vectors.model import Build
 from mainspring.vectors.searching import Found, search
 from mainspring.vectors.served import Opened, ServedCollection
 
-EVENTS = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
 _SEARCH_S = 30.0
 _ALIVE = b": waiting\n\n"
 
@@ -124,8 +123,7 @@ class AnswerHandlers:
         ratings: Keeps what callers say of answers; `None`: nothing does.
 
     Attributes:
-        streams: Tasks of the answers in events that are under way.
-        cutting: Whether those that are cancelled end because the server stops.
+        streams: Answers in events that are under way.
     """
 
     def __init__(
@@ -142,8 +140,7 @@ class AnswerHandlers:
         self._call, self._budgets = call, budgets
         self._searched = searched
         self.metrics = AnswerMetrics()
-        self.streams: set[asyncio.Task[Any]] = set()
-        self.cutting = False
+        self.streams = OpenStreams()
 
     def as_model(self, chain: ServedChain, request: Request) -> ChainModel:
         """Return a chain as a language model of the caller of a request."""
@@ -285,30 +282,22 @@ class AnswerHandlers:
         except BaseException:
             await following.aclose()
             raise
-        return Streamed(self._parts(first, following, chain, call), EVENTS + call.outcome.fields)
 
-    async def _parts(
-        self, steps: Steps, following: AsyncGenerator[Steps, None], chain: ServedChain, call: Call
-    ) -> AsyncGenerator[bytes, None]:
-        task = asyncio.current_task()
-        if task is not None:
-            self.streams.add(task)
-        try:
-            yield b"".join(answer_events(steps, chain.declared))
-            async for steps in following:  # noqa: PLR1704
-                yield b"".join(answer_events(steps, chain.declared)) or _ALIVE
-        except asyncio.CancelledError:
-            if not self.cutting or task is None:
-                raise
-            task.uncancel()
-            yield framed(error_body(Told(503, "The server is stopping; ask again."), "openai"), "error")
-        except Exception as error:  # the caller has a status of 200 already, so the stream itself says it
+        def failed(error: Exception) -> bytes:
             _log.warning("An answer to %s failed: %s", call.id, error, exc_info=not isinstance(error, MainspringError))
-            yield framed(error_body(told(error), "openai"), "error")
-        finally:
-            if task is not None:
-                self.streams.discard(task)
-            await following.aclose()
+            return framed(error_body(told(error), "openai"), "error")
+
+        written = _written(first, following, chain)
+        return Streamed(self.streams.parts(written, failed), EVENTS + call.outcome.fields)
+
+
+async def _written(
+    steps: Steps, following: AsyncGenerator[Steps, None], chain: ServedChain
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(following):
+        yield b"".join(answer_events(steps, chain.declared))
+        async for steps in following:  # noqa: PLR1704
+            yield b"".join(answer_events(steps, chain.declared)) or _ALIVE
 
 
 def caller_of(request: Request) -> Principal:

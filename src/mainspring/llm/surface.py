@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from prometheus_client.core import Metric
 
 from mainspring.core.errors import MainspringError, NotFound, QuotaExceeded, Unavailable
 from mainspring.core.time import SystemClock
-from mainspring.llm.answer_handlers import EVENTS, AnswerHandlers, AnswersSource, caller_of
+from mainspring.llm.answer_handlers import AnswerHandlers, AnswersSource, caller_of
 from mainspring.llm.answering import Served, local_budgets
 from mainspring.llm.answers.rating import KeptRatings
 from mainspring.llm.budgets import Budgets
@@ -36,9 +36,9 @@ from mainspring.security.model import Action
 from mainspring.security.ports import Authoriser
 from mainspring.serving.http.message import JSON, JSON_ONLY, Reply, Request, Streamed, reply
 from mainspring.serving.http.routes import DataRoute
+from mainspring.serving.http.streams import EVENTS, OpenStreams
 from mainspring.serving.plane.lane import monotonic_us
 
-_SPARED_S = 0.5  # of the time to drain, in which a stream says why it ends
 _LONGEST_NAME = 128
 _WRITE_S = 1.0
 
@@ -113,8 +113,7 @@ class LanguageSurface:
         self._writing: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._unwritten = False
-        self._streams: set[asyncio.Task[Any]] = set()
-        self._cutting = False
+        self._streams = OpenStreams()
 
     def handler(self, route: DataRoute) -> _Handler:
         owner = self if hasattr(self, route.handler) else self._answers
@@ -176,12 +175,8 @@ class LanguageSurface:
             self._unwritten = True
 
     def drain(self, within_s: float) -> None:
-        asyncio.get_running_loop().call_later(max(0.0, within_s - _SPARED_S), self._cut)
-
-    def _cut(self) -> None:
-        self._cutting = self._answers.cutting = True
-        for task in (*self._streams, *self._answers.streams):
-            task.cancel()
+        for streams in (self._streams, self._answers.streams):
+            streams.drain(within_s)
 
     def refusal(self, request: Request, error: Exception) -> Reply:
         fields = error.fields if isinstance(error, QuotaExceeded) else ()
@@ -286,34 +281,23 @@ class LanguageSurface:
         except BaseException:
             await events.aclose()
             raise
-        return Streamed(self._parts(first, events, writer, call), EVENTS + call.outcome.fields)
 
-    async def _parts(
-        self, batch: Events, events: AsyncGenerator[Events, None], writer: Writer, call: Call
-    ) -> AsyncGenerator[bytes, None]:
-        task = asyncio.current_task()
-        if task is not None:
-            self._streams.add(task)
-        try:
-            write = writer.write
-            yield b"".join([write(event) for event in batch])
-            async for batch in events:  # noqa: PLR1704
-                yield write(batch[0]) if len(batch) == 1 else b"".join([write(event) for event in batch])
-            yield writer.end()
-        except asyncio.CancelledError:
-            if not self._cutting or task is None:
-                raise
-            task.uncancel()
-            yield writer.fail(Told(503, "The server is stopping; ask again."))
-        except Exception as error:  # the caller has a status of 200 already, so the stream itself says it
+        def failed(error: Exception) -> bytes:
             _log.warning(
                 "A stream for %s broke off: %s", call.id, error, exc_info=not isinstance(error, MainspringError)
             )
-            yield writer.fail(told(error))
-        finally:
-            if task is not None:
-                self._streams.discard(task)
-            await events.aclose()
+            return writer.fail(told(error))
+
+        return Streamed(self._streams.parts(_written(first, events, writer), failed), EVENTS + call.outcome.fields)
+
+
+async def _written(batch: Events, events: AsyncGenerator[Events, None], writer: Writer) -> AsyncGenerator[bytes, None]:
+    write = writer.write
+    async with aclosing(events):
+        yield b"".join([write(event) for event in batch])
+        async for batch in events:  # noqa: PLR1704
+            yield write(batch[0]) if len(batch) == 1 else b"".join([write(event) for event in batch])
+        yield writer.end()
 
 
 def _unknown(name: str) -> NotFound:

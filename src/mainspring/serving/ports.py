@@ -3,7 +3,7 @@ what endpoints can do."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mainspring.registry.model import Bundle, TensorSpec
@@ -94,6 +94,22 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Release the model. Idempotent. `predict` is not called afterwards."""
+        ...
+
+
+class Yielding(Executor, Protocol):
+    """An executor of a model whose answer may come in parts."""
+
+    @property
+    def yields(self) -> bool:
+        """Whether it does."""
+        ...
+
+    def events(
+        self, inputs: Mapping[str, Sequence[Any] | np.ndarray[Any, Any]], rows: int
+    ) -> Generator[dict[str, Any], None, None]:
+        """Yield answers of the form of `predict`, each computed when it is asked for; the last is the whole one. Close
+        the generator to end it early. Arguments and errors as of `predict`."""
         ...
 
 

@@ -17,10 +17,10 @@ from mainspring.llm.answers.model import Citation, CitedAnswer, Passage, Questio
 from mainspring.llm.answers.speaking import Reranked, Rewritten, Said, Searched, Step
 from mainspring.llm.model import ChatReply, ChatRequest, Choice, Event, Message, Text
 from mainspring.llm.protocol import openai
-from mainspring.llm.protocol.events import framed
 from mainspring.llm.protocol.openai.replies import write_usage
 from mainspring.llm.protocol.reading import Fields, InvalidField, read_bounded, split
 from mainspring.security.quota import MILLIONTHS
+from mainspring.serving.http.streams import framed
 
 Keys = dict[str, str | int | float | bool]
 _PIECE = 160  # characters of an answer in one event of a stream

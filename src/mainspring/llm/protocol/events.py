@@ -66,8 +66,3 @@ def _frame(block: bytes) -> Frame | None:
         elif field == b"event":
             name = value
     return Frame(name, b"\n".join(data), block + b"\n\n") if data else None
-
-
-def framed(data: bytes, name: str = "") -> bytes:
-    """Return an event. `data` is JSON, which has no line breaks."""
-    return b"event: %b\ndata: %b\n\n" % (name.encode(), data) if name else b"data: %b\n\n" % data

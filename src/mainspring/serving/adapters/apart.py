@@ -12,7 +12,7 @@ import os
 import resource
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -71,20 +71,29 @@ class LoadFunction(msgspec.Struct, frozen=True, array_like=True):
 class LoadedFunction(msgspec.Struct, frozen=True, array_like=True):
     error: str = ""
     fix: str = ""
+    yields: bool = False  # whether it is a generator function
+
+
+BEGIN, GO_ON, CLOSE = "begin", "go on", "close"
 
 
 class Call(msgspec.Struct, frozen=True, array_like=True):
+    """A call; with a `step` one of a generator's, which has the number `stream` among those of its process."""
+
     fetches: list[str]  # of a session
     feed: list[Tensor]
+    step: str = ""
+    stream: int = 0
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """Outputs, or why there are none; `invalid` if a function says that of its rows."""
+    """Outputs, or why there are none; `invalid` if a function says that of its rows, `over` where a generator ended."""
 
     outputs: list[Tensor]
     error: str = ""
     invalid: bool = False
     fix: str = ""
+    over: bool = False
 
 
 def packed(name: str, array: Array) -> Tensor:
@@ -140,11 +149,13 @@ class _Apart:
     def _restart(self) -> None:
         self._started()
 
-    def _asked(self, call: Call) -> Answer:
+    def _asked(self, call: Call, *, again: bool = True) -> Answer:
         with self._running:
             if self._closed:
                 raise closed()
             if not self._child.runs:
+                if not again:
+                    raise ModelFailed(f"The process of model {self._name} ended.")
                 self._restart()
             return self._answer(call)
 
@@ -220,6 +231,8 @@ class FunctionApart(_Apart):
         reads: Sequence[Path] = (),
         hidden: Sequence[Path] = (),
     ) -> None:
+        self.yields = False
+        self._streams = 0
         environment = for_foreign_code({"PYTHONPATH": python_path(), "OPENBLAS_NUM_THREADS": "1"})
         confinement = Confinement(policy(), tuple(map(str, reads)), tuple(map(str, hidden)))
         child = Child(load.code.function, module, environment, confinement, most=_most(limits))
@@ -227,7 +240,24 @@ class FunctionApart(_Apart):
         self._restart()
 
     def __call__(self, **arrays: Array) -> Any:
-        answer = self._asked(Call([], [packed(name, array) for name, array in arrays.items()]))
+        return self._found(self._asked(Call([], _feed(arrays))))
+
+    def events(self, **arrays: Array) -> Generator[Any, None, None]:
+        """Yield what the function yields, each when it is asked for: between two it takes no time of its process."""
+        with self._running:
+            self._streams += 1
+            number = self._streams
+        answer = self._asked(Call([], _feed(arrays), BEGIN, number))
+        try:
+            while not answer.over:
+                yield self._found(answer)
+                answer = self._asked(Call([], [], GO_ON, number), again=False)
+        finally:
+            if not answer.over and not answer.error and self._child.runs and not self._closed:
+                with suppress(MainspringError):
+                    self._asked(Call([], [], CLOSE, number), again=False)
+
+    def _found(self, answer: Answer) -> Any:
         if answer.invalid:  # what the function says of its rows
             raise Invalid(answer.error, fix=answer.fix or None)
         if answer.error:
@@ -243,6 +273,11 @@ class FunctionApart(_Apart):
         if loaded.error:
             self._child.stop()
             raise Corrupt(loaded.error, fix=loaded.fix or None)
+        self.yields = loaded.yields
+
+
+def _feed(arrays: Mapping[str, Array]) -> list[Tensor]:
+    return [packed(name, array) for name, array in arrays.items()]
 
 
 # The process of a session

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from inspect import isgeneratorfunction
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import numpy as np
 from mainspring.core.errors import Corrupt, MainspringError
 from mainspring.registry.model import Bundle, Code, TensorSpec
 from mainspring.serving.adapters.apart import FunctionApart
-from mainspring.serving.plane.executor import Array, ModelFailed, by_name, closed, first_line, given, tensor
+from mainspring.serving.plane.executor import Array, ModelFailed, by_name, closed, first_line, given, last_of, tensor
 from mainspring.serving.protocol.tensor import DTYPES
 
 Function = Callable[..., Any]
@@ -20,8 +22,9 @@ Find = Callable[[Code], Function]  # raises Corrupt where the source is not what
 class FunctionExecutor:
     """A function called with its inputs by name, each an array of shape (rows, ...).
 
-    It returns the array of its one output, or a mapping of output -> array. Arrays that it is given cannot be written
-    to: they may be a request's own.
+    It returns the array of its one output, or a mapping of output -> array. A generator function yields such answers,
+    of which the last is the whole one, that of `predict`. Arrays that it is given cannot be written to: they may be a
+    request's own.
 
     Args:
         find: Returns the function that a manifest names, if its source is what it was when it was registered.
@@ -44,23 +47,47 @@ class FunctionExecutor:
     def nullable(self, name: str) -> bool:  # noqa: ARG002
         return False
 
+    @property
+    def yields(self) -> bool:
+        """Whether its answer comes in parts."""
+        found = self._function
+        return found.yields if isinstance(found, FunctionApart) else isgeneratorfunction(found)
+
     def predict(self, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> dict[str, Array]:
+        with self._failing():
+            found = last_of(self._callable()(**self._arrays(inputs, rows)))
+        return self._answers(found, rows)
+
+    def events(self, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> Generator[dict[str, Array], None, None]:
+        function, arrays = self._callable(), self._arrays(inputs, rows)
+        begin = function.events if isinstance(function, FunctionApart) else function
+        with self._failing(), closing(begin(**arrays)) as events:
+            for found in events:
+                yield self._answers(found, rows)
+
+    def _callable(self) -> Function:
+        if self._function is None:
+            raise closed()
+        return self._function
+
+    def _arrays(self, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> dict[str, Array]:
         arrays = {}
         for name, spec in self.inputs.items():
             view = tensor(given(inputs, name), spec, rows).view()
             view.flags.writeable = False
             arrays[name] = view
-        if self._function is None:
-            raise closed()
+        return arrays
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
         try:
-            found = self._function(**arrays)
+            yield
         except MainspringError:
             raise  # what the project says of its rows
         except Exception as error:
             raise ModelFailed(
                 f"The function {self._name} failed: {type(error).__name__}: {first_line(error)}"
             ) from error
-        return self._answers(found, rows)
 
     def close(self) -> None:
         if isinstance(self._function, FunctionApart):

@@ -59,6 +59,7 @@ _KNOWN_HOSTS = 256
 _KEY_US = 1_000_000  # the longest that a key is looked for, where the endpoint's deadline allows it
 _HUNG_UP = 499  # in the metrics only: nobody is there to be told
 _Handler = Callable[[Request], Awaitable[Reply | Streamed | None]]
+_EVENT_STREAM = "text/event-stream"
 _NO_METHODS: dict[str, tuple[Action | None, _Handler]] = {}
 _NOBODY: tuple[None, None] = (None, None)
 
@@ -185,6 +186,7 @@ class Gateway:
         self._explaining = None if explainers is None else Explaining(bundles, explainers)
         self._handlers = Handlers(self._plane, self._bodies, self._tell, self._numbers, self._sees, self._explaining)
         self._infer = self._handlers.infer
+        self._in_parts = (self._handlers.infer_stream, self._handlers.generate_stream)
         self._routes: dict[str, dict[str, tuple[Action | None, _Handler]]] = {}
         owners = (self._handlers, Extensions(self._plane, self._bodies, self._sees))
         for route in ROUTES:
@@ -243,6 +245,7 @@ class Gateway:
         """Start draining: this process is no longer ready, connections are closed with their next reply, and replies in
         parts end in time."""
         self._plane.draining = True
+        self._handlers.streams.drain(within_s)
         if self._surface is not None:
             self._surface.drain(within_s)
 
@@ -280,7 +283,7 @@ class Gateway:
         except Exception as error:
             self._tell(request, error)
             return
-        if request.template in self._further:
+        if passed.handler in self._in_parts or request.template in self._further:
             request.on_leave = self._keep(self._answer_further(request, passed.handler)).cancel
         else:
             self._keep(self._answer(request, passed.handler))
@@ -429,6 +432,8 @@ class Gateway:
                 kind = "collection" if request.template in self._of_collections else "endpoint"
                 resource = f"{kind}/{request.model}" if request.model else PROJECT
                 self._authoriser.check(principal, action, resource)
+        if handler == self._infer and _EVENT_STREAM in (headers.get("accept") or ""):
+            handler = self._handlers.infer_stream
         if handler is None:
             if methods:
                 raise WrongMethod(f"This path supports {', '.join(sorted(methods))}.")

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from functools import partial
 
 import msgspec
 
-from mainspring.core.errors import Conflict, Denied, Invalid, NotFound
+from mainspring.core.errors import Conflict, Denied, Invalid, MainspringError, NotFound
 from mainspring.core.ids import REQUEST_ID, repeatable
 from mainspring.core.json_content import decoded
 from mainspring.serving.http.body import Bodies
-from mainspring.serving.http.message import JSON_ONLY, Headers, Reply, Request, reply
+from mainspring.serving.http.message import JSON_ONLY, Headers, Reply, Request, Streamed, refusal, reply
 from mainspring.serving.http.openapi import Further, document
 from mainspring.serving.http.routes import ROUTES
+from mainspring.serving.http.streams import EVENTS, OpenStreams, framed
 from mainspring.serving.model import REQUEST
 from mainspring.serving.plane.batch_run import Answer
+from mainspring.serving.plane.events import events
 from mainspring.serving.plane.explaining import Explaining
 from mainspring.serving.plane.inference import Inference, lane_of
 from mainspring.serving.plane.live import Served
@@ -31,7 +35,9 @@ from mainspring.serving.plane.metadata import (
 )
 from mainspring.serving.plane.metrics import CONTENT_TYPE, EndpointMetrics
 from mainspring.serving.plane.plane import DataPlane
+from mainspring.serving.protocol.asked import Answered
 from mainspring.serving.protocol.codec import Decoded, decode_infer, encode_infer
+from mainspring.serving.protocol.generate import as_infer, generated
 
 HEADER_LENGTH = "inference-header-content-length"  # how many bytes of a body are JSON, where binary data follows
 VERSION = "mainspring-version"  # chooses a version where the path does not
@@ -39,7 +45,11 @@ TIMEOUT = "mainspring-timeout-ms"  # shortens the deadline, as `timeout` in the 
 CACHE = "cache-control"  # whether an earlier answer will do
 Tell = Callable[[Request, Reply | Exception | None], None]  # `None`: nobody is there any more
 _MILLISECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII)
+_BROKEN = b'{"error":"An internal error occurred."}'
 _BINARY = ("content-type", "application/octet-stream")
+
+
+_log = logging.getLogger(__name__)
 
 
 class Handlers:
@@ -53,6 +63,7 @@ class Handlers:
         explaining: Explains predictions; `None` where nothing does.
 
     Attributes:
+        streams: Replies in events that are under way.
         described: Returns what the OpenAPI document says of further routes to a caller.
     """
 
@@ -71,6 +82,7 @@ class Handlers:
         self._tell = tell
         self._numbers = numbers
         self._sees = sees
+        self.streams = OpenStreams()
         self.described: Callable[[Request], Further | None] | None = None
 
     async def live_probe(self, _request: Request) -> Reply:
@@ -139,6 +151,53 @@ class Handlers:
         content, _ = encode_infer(answered)
         told = b'%s,"explanations":%s}' % (content[:-1], msgspec.json.encode(explained))
         return Reply(200, told, JSON_ONLY + inference.fields)
+
+    async def generate_stream(self, request: Request) -> Streamed:
+        """Answer in events, by the generate extension: fields of the body are inputs, fields of events outputs.
+
+        https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/generate_rest.yaml
+        """
+        served = self._plane.endpoint(request.model)
+        _, version, _ = _said(request)
+        inputs = lane_of(served, request.version or version).runtime.inputs
+        return await self._in_events(request, as_infer(await self._bodies.read(request), inputs), generated)
+
+    async def infer_stream(self, request: Request) -> Streamed:
+        """Answer in events, each of which is the reply to an `infer`."""
+        header_length, _, _ = _said(request)
+        body = await self._bodies.read(request, header_length or 0)
+        return await self._in_events(request, body, lambda answered: encode_infer(answered)[0])
+
+    async def _in_events(
+        self, request: Request, body: bytes | memoryview, write: Callable[[Answered], bytes]
+    ) -> Streamed:
+        """Return the reply once its first event is there: until then an error has a status."""
+        inference, decoded, deadline = self._inference(request, body)
+        if decoded.binary:
+            error = Invalid("Events are JSON.", fix="ask for no binary data.")
+            inference.failed(error)
+            raise error
+        parts = events(inference, deadline)
+        try:
+            first = await anext(parts, None)
+        except BaseException:
+            await parts.aclose()
+            raise
+
+        async def written() -> AsyncGenerator[bytes, None]:
+            async with aclosing(parts):
+                if first is not None:
+                    yield framed(write(first))
+                async for answered in parts:
+                    yield framed(write(answered))
+
+        def failed(error: Exception) -> bytes:
+            _log.warning(
+                "A stream for %s broke off: %s", request.id, error, exc_info=not isinstance(error, MainspringError)
+            )
+            return framed(refusal(error).body if isinstance(error, MainspringError) else _BROKEN, "error")
+
+        return Streamed(self.streams.parts(written(), failed), EVENTS + inference.fields)
 
     def _inference(self, request: Request, body: bytes | memoryview) -> tuple[Inference, Decoded, float]:
         """Return a request decoded, and its deadline."""

@@ -38,6 +38,7 @@ _INFERRED = (*_ASKED, "408", "413", "415", "429", "500", "503", "507")
 
 # Template -> what it is for, and what it answers with: a schema of `_ANSWERS`, or nothing that has one. Routes that are
 # not here only refuse Triton's clients, in words.
+_GENERATE = "/v2/models/{model}/generate_stream"
 _SAYS: dict[str, tuple[str, str]] = {
     "/v2/health/live": ("The process responds.", "Live"),
     "/v2/health/ready": ("Every endpoint can be served.", "Ready"),
@@ -46,6 +47,7 @@ _SAYS: dict[str, tuple[str, str]] = {
     "/v2/models/{model}": ("Inputs and outputs of the endpoint.", "Model"),
     "/v2/models/{model}/ready": ("Readiness of the endpoint.", "ModelReady"),
     "/v2/models/{model}/infer": ("A prediction.", ""),
+    _GENERATE: ("A prediction in events, of a model that yields.", ""),
     "/v2/models/{model}/explain": ("A prediction, and how much each input moved it.", ""),
     "/v2/models/{model}/config": ("The model's configuration, in Triton's schema.", "Any"),
     "/v2/models/{model}/stats": ("Number and duration of predictions, in Triton's schema.", "Any"),
@@ -145,6 +147,8 @@ def document(
         if _plain(template) not in _SAYS:
             continue
         for path, endpoint, version in _paths(template, served):
+            if _plain(template) == _GENERATE and not _yields(served[endpoint], version):
+                continue
             operation = _operation(method, template, endpoint, version, keyed=keyed)
             paths.setdefault(path, {})[method.lower()] = operation
     if further is not None:
@@ -176,6 +180,10 @@ def _paths(template: str, served: Mapping[str, Served]) -> Iterable[tuple[str, s
         for name, each in sorted(served.items())
         for version in (sorted(each.lanes) if "{version}" in template else [each.heaviest])
     ]
+
+
+def _yields(served: Served, version: str) -> bool:
+    return bool(getattr(served.lanes[version].runtime.executor, "yields", False))
 
 
 def _plain(template: str) -> str:
@@ -210,6 +218,11 @@ def _operation(method: str, template: str, endpoint: str, version: str, *, keyed
             "description": "The prediction, once it is logged.",
             "content": _content(reply) if explains else {**_content(reply), **_bytes_after(reply)},
         }
+    elif plain == _GENERATE:
+        made["requestBody"] = {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
+        events = {"schema": {"type": "string", "description": "Server-sent events; the last one may be an `error`."}}
+        made["responses"]["200"] = {"description": "Events as they come.", "content": {"text/event-stream": events}}
+        made["responses"] |= _refusals(_INFERRED)
     elif method == "POST":
         made["requestBody"] = {"required": False, "content": _content("IndexRequest")}
         made["responses"] |= _refusals(("408", "413", "415"))

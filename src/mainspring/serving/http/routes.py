@@ -57,6 +57,7 @@ ROUTES: tuple[DataRoute, ...] = (
     *_versioned("GET", "/ready", "model_ready"),
     *_versioned("POST", "/infer", "infer"),
     *_versioned("POST", "/explain", "explain"),
+    *_versioned("POST", "/generate_stream", "generate_stream"),
     *_versioned("GET", "/config", "config"),
     *_versioned("GET", "/stats", "statistics"),
     _open("GET", "/v2/models/stats", "statistics"),

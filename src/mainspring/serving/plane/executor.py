@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,20 @@ class ModelFailed(MainspringError):
 def first_line(error: Exception) -> str:
     """Return the first line of a library's error, short enough to show."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def last_of(found: Any) -> Any:
+    """Return what a function returned; of a generator what it yielded last.
+
+    Raises:
+        ValueError: It yielded nothing.
+    """
+    if not isinstance(found, Generator):
+        return found
+    last = deque(found, maxlen=1)
+    if not last:
+        raise ValueError("it yielded nothing")
+    return last[0]
 
 
 def by_name(specs: Iterable[TensorSpec]) -> dict[str, TensorSpec]:

@@ -140,6 +140,25 @@ class Inference:
             arm = router.pick(unit)
         self.lane = self.served.lanes[arm.version]
 
+    def begin(self, waiter: Waiter, deadline_us: float) -> Job[Ask]:
+        """Begin without a place in the queue and without the cache: its answer comes in parts."""
+        self._reuse = None
+        self.job = self._job(waiter, deadline_us)
+        return self.job
+
+    def _job(self, waiter: Waiter, deadline_us: float) -> Job[Ask]:
+        return self.lane.job(
+            self._rows,
+            waiter,
+            received=self._received,
+            deadline=int(deadline_us),
+            priority=self.asked.parameters.priority or LAST,
+            principal=self._principal,
+            request_id=self.asked.id or "",
+            assigned=self.assigned,
+            reuse=self._reuse,
+        )
+
     def submit(self, waiter: Waiter, *, deadline_us: float | None = None) -> None:
         """Queue it for a batch; `waiter` receives the outcome in a later turn of the loop.
 
@@ -153,17 +172,7 @@ class Inference:
         if deadline_us is None:
             allowed_us = self.served.route.deadline_us
             deadline_us = self._received + (min(allowed_us, parameters.timeout) if parameters.timeout else allowed_us)
-        self.job = self.lane.job(
-            self._rows,
-            waiter,
-            received=self._received,
-            deadline=int(deadline_us),
-            priority=parameters.priority or LAST,
-            principal=self._principal,
-            request_id=self.asked.id or "",
-            assigned=self.assigned,
-            reuse=self._reuse,
-        )
+        self.job = self._job(waiter, deadline_us)
         try:
             self.lane.submit(self.job)
         except Exception as error:

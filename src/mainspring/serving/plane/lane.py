@@ -14,10 +14,12 @@ import os
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Executor
 from concurrent.futures import Future as Pending
+from contextlib import suppress
 from copy import copy
+from typing import Any, TypeVar
 
 from mainspring.core.errors import DeadlineExceeded, Invalid, MainspringError, Overloaded, Unavailable
 from mainspring.core.ids import PredictionIds
@@ -53,6 +55,8 @@ _SCREENED_AT_ONCE = 2_048  # values; more are screened in a thread
 _SPARE_US = 5_000  # beside the model's time, for an answer from defaults that is still in time
 
 __all__ = ["Answer", "Ask", "Lane", "monotonic_us"]
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -107,6 +111,7 @@ class Lane:
         self.arm = ArmOutcomes(self.recorder, metrics.arm(version), failures or FailureBuffer(log), clock)
         self.flights = Flights()
         self.reusing: Reusing | None = None
+        self.streams = 0  # answers in parts that are under way
         self._assigned = False  # whether a rollout ever assigned a request to it
         self.statistics = Statistics(clock)
         self.numbers = metrics.version(version)
@@ -161,6 +166,23 @@ class Lane:
             self._assigned = True
         ask = Ask(rows, principal, received, waiter, request_id, assigned, reuse=reuse)
         return Job(ask, rows.count, deadline, priority, nbytes=rows.nbytes)
+
+    def now(self) -> int:
+        """Return the instant of a prediction, UTC epoch microseconds."""
+        return self._clock.now()
+
+    def take_ids(self, rows: int) -> list[str]:
+        """Return ids of new predictions."""
+        return self._ids.take(rows)
+
+    def in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Run a part of the model's work behind what waits for its thread."""
+        return self._loop.run_in_executor(self._threads, work)
+
+    def close_later(self, source: Generator[Any, None, None]) -> None:
+        """Close a generator of the model, once it does nothing."""
+        with suppress(RuntimeError):  # the server has stopped, and the model with it
+            self._threads.submit(source.close)
 
     def check_time(self, received: int, deadline: float) -> None:
         """Raise `DeadlineExceeded` if the deadline has passed."""

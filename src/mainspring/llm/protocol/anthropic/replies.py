@@ -25,9 +25,10 @@ from mainspring.llm.model import (
 )
 from mainspring.llm.protocol.anthropic.requests import Used
 from mainspring.llm.protocol.errors import Told, error_body
-from mainspring.llm.protocol.events import Frame, framed
+from mainspring.llm.protocol.events import Frame
 from mainspring.llm.protocol.parts import arguments_of, usage_of
 from mainspring.llm.protocol.reading import Fields
+from mainspring.serving.http.streams import framed
 
 # Why a message ended -> why a choice did.
 _STOPS = {

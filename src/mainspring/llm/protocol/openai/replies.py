@@ -8,10 +8,10 @@ import msgspec
 
 from mainspring.llm.model import ChatReply, Choice, Event, Message, Text, ToolCall, ToolCallDelta, Usage
 from mainspring.llm.protocol.errors import Told, error_body
-from mainspring.llm.protocol.events import framed
 from mainspring.llm.protocol.openai.requests import written_message
 from mainspring.llm.protocol.parts import usage_of
 from mainspring.llm.protocol.reading import Fields, without_none
+from mainspring.serving.http.streams import framed
 
 DONE = b"[DONE]"
 

@@ -9,9 +9,9 @@ import msgspec
 
 from mainspring.llm.model import CONTENT_FILTER, LENGTH, ChatReply, ChatRequest, Event, ToolCall, ToolChoice, Usage
 from mainspring.llm.protocol.errors import Told, error_fields
-from mainspring.llm.protocol.events import framed
 from mainspring.llm.protocol.parts import written_function
 from mainspring.llm.protocol.reading import Fields
+from mainspring.serving.http.streams import framed
 
 _CUT = {LENGTH: "max_output_tokens", CONTENT_FILTER: "content_filter"}
 

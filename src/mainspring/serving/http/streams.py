@@ -27,6 +27,9 @@ class OpenStreams:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._cutting = False
 
+    def __len__(self) -> int:
+        return len(self._tasks)
+
     def drain(self, within_s: float) -> None:
         """End all streams within a time, with an error where they are not whole."""
         asyncio.get_running_loop().call_later(max(0.0, within_s - _SPARED_S), self._cut)

@@ -9,6 +9,7 @@ its loss; 0: never.
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,60 @@ import torch.distributed.pipelining
 import torch.distributed.tensor.parallel
 
 from kit import parallel_cases, ranks
+from kit.parallel_cases import MORE, ROWS, TARGETS
+from mainspring.core.errors import Invalid
 from mainspring.training.distribution import Distributed
+from mainspring.training.loop.fit import fit_torch
 from mainspring.training.loop.signals import Interrupted
 from mainspring.training.loop.world import launched
+
+
+class Skipping(torch.nn.Module):
+    """A network whose last layer also gets the output of the first, or that cannot be copied."""
+
+    def __init__(self, lock: bool = False) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(6, 6) for _ in range(4))
+        self.last = torch.nn.Linear(6, 1)
+        self.lock = threading.Lock() if lock else None
+
+    def forward(self, rows: Any) -> Any:
+        found = first = self.layers[0](rows)
+        for layer in self.layers[1:]:
+            found = layer(found)
+        return self.last(found + first).sigmoid()
+
+
+def dropping() -> Any:
+    """Return a network that drops units which all processes of a tensor group have."""
+    nn = torch.nn
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 6), nn.Dropout(0.4), nn.Linear(6, 1), nn.Sigmoid())
+
+
+class Single(torch.nn.Module):
+    """A network in float32, which mixed precision needs, between rows in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1))
+
+    def double(self) -> Any:
+        return self
+
+    def forward(self, rows: Any) -> Any:
+        return self.layers(rows.float()).double().sigmoid()
+
+
+def refused(name: str, distributed: Distributed) -> str:
+    """Return why a training is refused."""
+    module = Skipping(lock=name == "lock").double()
+    weights = [*module.parameters(), *([torch.nn.Parameter(torch.zeros(3))] if name == "other" else [])]
+    try:
+        fit_torch(module, (ROWS, TARGETS), torch.nn.functional.binary_cross_entropy, epochs=1,
+                  optimiser=torch.optim.SGD(weights, lr=0.1), distributed=distributed)  # fmt: skip
+    except Invalid as error:
+        return str(error)
+    return ""
 
 
 def declared(text: str) -> Distributed:
@@ -29,6 +81,11 @@ def declared(text: str) -> Distributed:
         shard=int(given.get("shard", 1)), tensor=int(given.get("tensor", 1)), pipeline=int(given.get("pipeline", 1)),
         checkpoint_activations="again" in given,
     )  # fmt: skip
+
+
+entropy = torch.nn.functional.binary_cross_entropy
+MORE["dropping"] = (dropping, (ROWS, TARGETS), entropy, {})
+MORE["mixed"] = (Single, (ROWS, TARGETS), entropy, {"amp": True})
 
 
 def settings(name: str) -> dict[str, Any]:
@@ -54,6 +111,8 @@ def one(folder: Path, name: str) -> Any:
                                         checkpoints=folder / f"kept:{axes}")  # fmt: skip
         except Interrupted as stopped:
             return stopped.number
+    if case.startswith("refused"):
+        return refused(case.removeprefix("refused-"), declared(text))
     return parallel_cases.train(case, distributed=declared(text), **settings(name))
 
 

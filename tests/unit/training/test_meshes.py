@@ -24,8 +24,15 @@ TOLERANCE = 1e-12  # of weights in float64 after some 15 steps: sums of gradient
 NAMES = ("perceptron", "convolutional", "transformer", "tied")
 PAIR = [
     "convolutional:shard=2", "transformer:shard=2,again", "tied:shard=2", "transformer:tensor=2", "perceptron:tensor=2",
-    "convolutional:pipeline=2,again", "tied:pipeline=2",
+    "convolutional:pipeline=2,again", "tied:pipeline=2", "dropping:tensor=2",
 ]  # fmt: skip
+MIXED = ["mixed:shard=2", "mixed:tensor=2", "mixed:pipeline=2"]
+REFUSED = {
+    "refused-skip:pipeline=2": "Stage 1 of the pipeline gives NaN: it uses values that layers of another stage have",
+    "refused-other:shard=2": "The optimiser has a parameter of shape (3,) that the module has not",
+    "refused-lock:shard=2": "it cannot be copied: TypeError",
+    "refused-none:tensor=2": "No layer can be spread over 2 processes. The module has layers.0 (Linear)",
+}
 FOUR = [
     "perceptron:shard=2", "transformer:shard=2,tensor=2", "tied:shard=2,tensor=2", "convolutional:pipeline=2",
     "tied:pipeline=2,shard=2", "transformer:pipeline=2,tensor=2",
@@ -67,8 +74,27 @@ def check(found: dict[str, list[Any]]) -> None:
         assert metrics["loss"]
 
 
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    check(stored(tmp_path, 2, PAIR))
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    return stored(tmp_path_factory.mktemp("pair"), 2, [*PAIR, *MIXED, *REFUSED])
+
+
+def test_two_processes_train_as_one(pair: dict[str, list[Any]]) -> None:
+    check({name: pair[name] for name in PAIR})
+
+
+def test_mixed_precision_is_that_of_one_process_within_its_rounding(pair: dict[str, list[Any]]) -> None:
+    for name in MIXED:
+        weights, _ = parallel_cases.train("mixed", **cases.settings(name))
+        exact, _ = parallel_cases.train("mixed", **cases.settings(name), amp=False)
+        for key, wanted in weights.items():
+            torch.testing.assert_close(pair[name][0][0][key], wanted, rtol=0.01, atol=0.01)
+            assert not torch.equal(pair[name][0][0][key], exact[key])
+
+
+@pytest.mark.parametrize("name", list(REFUSED))
+def test_what_cannot_be_spread_is_refused_by_all_ranks(name: str, pair: dict[str, list[Any]]) -> None:
+    assert all(REFUSED[name] in said for said in pair[name]), pair[name]
 
 
 def test_four_processes_train_as_one_on_two_axes(tmp_path: Path) -> None:

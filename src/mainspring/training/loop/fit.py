@@ -20,7 +20,7 @@ from mainspring.training.loop.interval import Interval
 from mainspring.training.loop.launch import current
 from mainspring.training.loop.looking import LOOK, Looked
 from mainspring.training.loop.loop import Loop
-from mainspring.training.loop.mesh.chosen import parallel_of
+from mainspring.training.loop.mesh.chosen import parallel_of, without_effect
 from mainspring.training.loop.parallel import Parallel
 from mainspring.training.loop.signals import PREEMPTED, WARNED, Interrupted, signals_noted
 from mainspring.training.loop.stopping import EarlyStopping
@@ -140,6 +140,9 @@ def fit_torch(
                 stack.callback(rows.close)
         loop.parallel = _shared(loop, distributed, stack)
         world = loop.parallel.world
+        unused = without_effect(distributed, loop.parallel, loop.device)
+        if unused is not None:
+            loop.tell(unused)
         fingerprint = loop.fingerprint() if checkpoints is not None or world.size > 1 else ""
         _check_alike(world, fingerprint)
         if checkpoints is not None:

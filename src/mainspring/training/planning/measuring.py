@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid
 from mainspring.training.loop.blocks import blocks, size
-from mainspring.training.loop.mesh.cut import bare, cut
+from mainspring.training.loop.mesh.cut import cut
+from mainspring.training.loop.mesh.outline import Outline, bare
 from mainspring.training.loop.mesh.tensor import ROWS, plan_of
 from mainspring.training.loop.tensors import import_torch
 from mainspring.training.planning.model import OPTIMISERS, PRECISIONS, Model, Optimiser, Part
@@ -87,7 +88,7 @@ def measured(subject: Subject, rows: int) -> Model:
         precision=precision,
         optimiser=_optimiser(torch, subject),
         heads=_most_parts(twin) if cuts else 0,
-        chained=_is_chained(torch, twin, subject),
+        chained=_is_chained(subject),
         measured=True,
         largest=max(each.numel() for each in subject.module.parameters()),
         notes=(f"Tensors were counted in passes of {_FEW} and {count} rows on {where}.",),
@@ -378,11 +379,11 @@ def _spread(part: Part, seen: _Seen, twin: Any, cuts: Mapping[str, str]) -> Part
     return replace(part, cut=share, saved_cut=part.saved_cut if share else 0.0, sums=2 if share else 0)
 
 
-def _is_chained(torch: Any, twin: Any, subject: Subject) -> bool:
+def _is_chained(subject: Subject) -> bool:
     """Return whether a pipeline can cut the module."""
     inputs, _ = subject.batch(_FEW)
     try:
-        cut(twin, tuple(torch.empty_like(each, device="meta") for each in inputs), 2)
+        cut(Outline(subject.module), tuple(each.cpu() for each in inputs), 2)
     except Invalid:
         return False
     return True

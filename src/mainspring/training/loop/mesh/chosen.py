@@ -11,6 +11,17 @@ from mainspring.training.loop.parallel import Alone, Parallel, Replicated
 from mainspring.training.loop.world import World
 
 
+def without_effect(declared: Distributed | None, parallel: Parallel, device: Any) -> str | None:
+    """Return why `offload` has no effect, if it was asked for and has none."""
+    if declared is None or not declared.offload:
+        return None
+    if device.type != "cuda":
+        return f"offload has no effect: the module is on the {device.type.upper()}"
+    if getattr(parallel, "sharers", 1) == 1:
+        return "offload has no effect: no process has a shard"
+    return None
+
+
 def parallel_of(world: World, distributed: Distributed | None, device: Any) -> Parallel:
     """Return how a training's processes share its work.
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from copy import deepcopy
 from typing import Any
 
 from mainspring.core.errors import Invalid
 from mainspring.training.distribution import Distributed
 from mainspring.training.loop.batch_norm import Counting, synchronised
 from mainspring.training.loop.blocks import blocks, recomputed, size
+from mainspring.training.loop.mesh.outline import sharing
 from mainspring.training.loop.mesh.state import boxed, copy, in_boxes, is_spread, local, parts_of, placed, united, whole
 from mainspring.training.loop.mesh.tensor import plan_of, spread
 from mainspring.training.loop.parallel import Example, Forward, Loss, Part, Voting, Weights
@@ -22,12 +22,19 @@ from mainspring.training.loop.signals import Interrupted
 from mainspring.training.loop.tensors import import_torch
 from mainspring.training.loop.world import World
 
+_OLDEST = (2, 7)  # version of PyTorch whose functions are used
+
 
 class Meshed(Voting):
     """A module spread over the processes by FSDP2 and by parts of layers, each axis of any length."""
 
     def __init__(self, world: World, distributed: Distributed, device: Any) -> None:
         super().__init__(world)
+        version = self._torch.__version__
+        if tuple(map(int, version.split(".")[:2])) < _OLDEST:
+            raise Invalid(
+                f"PyTorch {version} cannot spread a module.", fix='pip install "torch>=2.7", or use copies alone.'
+            )
         from torch.distributed.device_mesh import init_device_mesh
 
         self.declared, self.device = distributed, device
@@ -68,7 +75,7 @@ class Meshed(Voting):
         self._shapes = {name: each.shape for name, each in module.named_parameters(remove_duplicate=False)}
         state = optimiser.state_dict()
         self._tied = _tied(module)
-        self._own = own = _emptied(module)
+        self._own = own = sharing(module)
         with ExitStack() as stack:
             stack.enter_context(_slow_paths())
             if self.sharers > 1 or self.declared.pipeline > 1:
@@ -321,15 +328,3 @@ def _exchange(tensor: Any, other: Any) -> None:
     if tensor.grad is not None:
         tensor.grad = None
     import_torch().utils.swap_tensors(tensor, other)
-
-
-def _emptied(module: Any) -> Any:
-    """Return a copy of a module that shares its weights and buffers."""
-    memo = {id(each): each for each in (*module.parameters(), *module.buffers())}
-    try:
-        return deepcopy(module, memo)
-    except Exception as error:
-        raise Invalid(
-            f"The module cannot be spread over processes, as it cannot be copied: {type(error).__name__}: {error}.",
-            fix="keep open files, locks and the like out of the module.",
-        ) from error

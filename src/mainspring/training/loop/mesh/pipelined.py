@@ -8,31 +8,33 @@ from typing import Any
 
 from mainspring.core.errors import Invalid
 from mainspring.training.loop.blocks import blocks, recomputed
-from mainspring.training.loop.mesh.cut import Cut, bare, cut, first_tensor
+from mainspring.training.loop.mesh.cut import Cut, cut, first_tensor
 from mainspring.training.loop.mesh.meshed import Meshed
-from mainspring.training.loop.mesh.stage import Schedule, leave_out, staged
+from mainspring.training.loop.mesh.outline import Outline, leave_out
+from mainspring.training.loop.mesh.stage import Schedule, staged
 from mainspring.training.loop.mesh.state import local
 from mainspring.training.loop.mesh.tensor import plan_of, spread
 from mainspring.training.loop.parallel import Loss, Part
+from mainspring.training.loop.tensors import import_torch
 
 
 class Pipelined(Meshed):
     """A module cut into stages, through which the parts of a batch go (arXiv:1811.06965, arXiv:2104.04473)."""
 
-    _twin: Any = None
+    _outline: Outline
     _cut: Cut
     _kind: Any = None
 
     def _built(self, own: Any, module: Any, example: Any, stack: ExitStack) -> Any:
         torch = self._torch
         inputs = example()
-        self._twin = bare(module)
+        self._outline = Outline(module, self.device)
         self._schedules: dict[Any, Schedule] = {}
         self._sizes: dict[Any, tuple[list[Any], Any]] = {}
-        self._cut = cut(self._twin, tuple(each.to("meta") for each in inputs), self.declared.pipeline)
+        self._cut = cut(self._outline, inputs, self.declared.pipeline)
         parts = blocks(own)
         self._shared = self._together(module)
-        leave_out(own, self._twin, lambda name: self._cut.stage_of.get(name, self.stage) == self.stage)
+        leave_out(own, self._outline.twin, lambda name: self._cut.stage_of.get(name, self.stage) == self.stage)
         if self.declared.tensor > 1:
             plan = plan_of(module, self.declared.tensor, self.declared.tensor_plan, own)
             spread(own, self.mesh["tensor"], plan)
@@ -83,17 +85,14 @@ class Pipelined(Meshed):
         """Return what each stage but the last sends for such inputs, and the output, both without data."""
         key = tuple((tuple(each.shape), each.dtype) for each in inputs)
         if key not in self._sizes:
-            torch, sent = self._torch, []
-            layers = dict(self._twin.named_modules())
-            hooks = [
-                layers[self._cut.last(stage)].register_forward_hook(lambda _, __, made: sent.append(first_tensor(made)))
-                for stage in range(self.declared.pipeline - 1)
-            ]
-            with torch.no_grad():
-                made = self._twin(*(torch.empty_like(each, device="meta") for each in inputs))
-            for each in hooks:
-                each.remove()
-            self._sizes[key] = (sent, made)
+            ends = {self._cut.last(stage) for stage in range(self.declared.pipeline - 1)}
+            sent: list[Any] = []
+
+            def seen(name: str, _: Any, made: Any) -> None:
+                if name in ends:
+                    sent.append(first_tensor(made).to("meta"))
+
+            self._sizes[key] = (sent, self._outline.run(inputs, seen).to("meta"))
         return self._sizes[key]
 
     def gradients(self, parts: Iterable[Part], count: int, loss: Loss) -> Any:
@@ -105,7 +104,7 @@ class Pipelined(Meshed):
         def lost(outputs: Any, number: Any) -> Any:
             part = every[int(number)]
             with self._forward():
-                value = loss(outputs[: len(part.inputs[0])], part.targets)
+                value = loss(_rows(outputs, len(part.inputs[0])), part.targets)
             found.append(value.detach() * part.weight)
             return value * (part.weight * self.sharers)
 
@@ -168,6 +167,13 @@ class Pipelined(Meshed):
             if hasattr(each, "reshard"):
                 each.reshard()
         return made
+
+
+def _rows(outputs: Any, count: int) -> Any:
+    """Return the first rows of all tensors in a module's outputs."""
+    from torch.utils._pytree import tree_map_only
+
+    return tree_map_only(import_torch().Tensor, lambda each: each[:count] if each.ndim else each, outputs)
 
 
 def _padded(rows: Any, count: int) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any
 
 from mainspring.training.loop.batch_norm import Counting
@@ -15,33 +14,6 @@ from mainspring.training.loop.tensors import import_torch
 
 class _Sent(BaseException):
     """Ends a forward pass after the last layer of a stage."""
-
-
-def leave_out(module: Any, twin: Any, kept: Callable[[str], bool]) -> None:
-    """Remove weights and buffers of layers that `kept` refuses by name; their outputs are NaN of the right shape."""
-    layers, twins = dict(module.named_modules()), dict(twin.named_modules())
-    for name, layer in layers.items():
-        if kept(name):
-            continue
-        layer.forward = partial(_unknown, twins[name])
-        for inner in layer.modules():
-            for held in (inner._parameters, inner._buffers):
-                held.update(dict.fromkeys(held))
-
-
-def _unknown(twin: Any, *args: Any, **named: Any) -> Any:
-    torch = import_torch()
-    from torch.utils._pytree import tree_map_only
-
-    device = next(each.device for each in (*args, *named.values()) if isinstance(each, torch.Tensor))
-    args, named = tree_map_only(torch.Tensor, lambda each: each.to("meta"), (args, named))
-
-    def made(each: Any) -> Any:
-        value = float("nan") if each.is_floating_point() else 0
-        return torch.full(each.shape, value, dtype=each.dtype, device=device)
-
-    with torch.no_grad():
-        return tree_map_only(torch.Tensor, made, twin(*args, **named))
 
 
 def staged(module: Any, cut: Cut, stage: int, context: Callable[[], AbstractContextManager[Any]], kind: Any,

@@ -207,7 +207,8 @@ class Meshed(Voting):
             number = name.removeprefix("state/").partition("/")[0]
             name = self._names[int(number)] if number.isdecimal() and int(number) < len(self._names) else ""
         found = self.named().get(name) if part in ("module", "best", "optimiser") else None
-        return found if in_boxes(found) else None
+        alike = found is not None and in_boxes(found) and found.shape == self._shapes[name]
+        return found if alike else None
 
     def load(self, module: Any, weights: Weights) -> None:
         own = self.weights(module)
@@ -267,7 +268,7 @@ class Meshed(Voting):
         state = self._optimiser(optimiser, whole)
         if self.declared.pipeline > 1:
             state["state"] = dict(sorted(united(state["state"], self.world, self.stage_group).items()))
-        if self.declared.offload and not self.world.first:
+        if self.declared.offload and self.device.type == "cuda" and not self.world.first:
             found, state["state"] = {}, {}
         done: set[int] = set()
         with self._torch.no_grad():

@@ -10,6 +10,7 @@ import pytest
 
 from kit import rank_depot
 from kit.depot import opened
+from kit.depth import deep
 from kit.waiting import wait_until
 
 pytest.importorskip("torch")
@@ -34,6 +35,7 @@ def test_a_killed_rank_leaves_one_run_and_one_version(trained: tuple[Path, dict[
     assert not list((depot.state / "training").rglob("*.safetensors"))  # of no use any more
 
 
+@deep
 def test_an_error_of_one_rank_ends_the_command_and_names_it(
     trained: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -49,6 +51,7 @@ def test_an_error_of_one_rank_ends_the_command_and_names_it(
     assert b"ValueError: no such thing" in project.tracking.artefact(run.id, "ranks/rank-1.log")
 
 
+@deep
 def test_a_signal_to_the_command_ends_all_with_a_checkpoint_and_the_next_one_resumes(
     trained: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:

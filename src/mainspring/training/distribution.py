@@ -9,7 +9,6 @@ from mainspring.core.errors import Invalid
 from mainspring.training.preemption.names import check_name
 
 _COUNTS = ("processes", "machines", "shard", "tensor", "pipeline")
-ENGINES = ("local",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,6 @@ class Distributed:
         preemption: Cloud whose announcements that it takes a machine back are heeded: "aws", "gcp" or "azure", or
             "detect" for the one that the machine's firmware names; by default none.
         silence_s: Seconds without a step of a rank after which it counts as hanging; more than a step takes.
-        engine: Starts the processes; "local": on this machine.
 
     Raises:
         Invalid: A number is impossible, or the parts do not divide the processes.
@@ -53,7 +51,6 @@ class Distributed:
     silence_s: float = 60.0
     tensor_plan: Mapping[str, str] | None = None
     preemption: str = ""
-    engine: str = "local"
 
     def __post_init__(self) -> None:
         for name in _COUNTS:
@@ -63,8 +60,6 @@ class Distributed:
         if type(self.restarts) is not int or self.restarts < 0 or not self.silence_s > 0:
             raise Invalid(f"Distributed has restarts={self.restarts!r} and silence_s={self.silence_s!r}.")
         check_name(self.preemption)
-        if self.engine not in ENGINES:
-            raise Invalid(f"Distributed has engine={self.engine!r}.", fix=f"use one of {', '.join(ENGINES)}.")
         if self.size > 1:
             self.check(self.size)
         if type(self.at_least) is not int or not 0 <= self.at_least <= self.size:

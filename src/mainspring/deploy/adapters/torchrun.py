@@ -27,7 +27,7 @@ class LocalRunner:
     def run(self, job: Job, stop: Callable[[], int]) -> Iterator[Event]:
         if job.distributed.machines > 1:
             raise Invalid(
-                f"Distributed has machines={job.distributed.machines}, and engine='local' is this machine alone.",
+                f"Distributed has machines={job.distributed.machines}; processes are started on this machine alone.",
                 fix="start torchrun on each machine, with a script that calls ms.fit_torch.",
             )
         (job.folder / "request.json").write_text(job.request, encoding="utf-8")

@@ -76,7 +76,7 @@ def train_in_processes(
         )
         job = Job(run_id, ENTRY, msgspec.json.encode(request).decode(), folder.resolve(), distributed)
         with _run_closed(project, run_id, folder), signals_noted() as noted:
-            runner = training_runner(distributed.engine, project.settings)
+            runner = training_runner()
             shown = _Shown(tell)
             for event in runner.run(job, lambda: noted[0] if noted else 0):
                 shown.show(event)

@@ -38,8 +38,8 @@ def chunk_engine(engine: str, settings: Settings) -> ChunkEngine | None:
     return found
 
 
-def training_runner(engine: str, settings: Settings) -> Runner:  # noqa: ARG001
-    """Return the runner of a training in several processes, one of `training.distribution.ENGINES`.
+def training_runner() -> Runner:
+    """Return the runner of a training in several processes of this machine.
 
     Raises:
         MissingExtra: PyTorch is not installed.

@@ -15,6 +15,7 @@ from mainspring.core import errors
 from mainspring.core.errors import MainspringError
 
 ERRORS = "error-{}.json"
+_LONGEST = 2000  # characters of a message, which goes through a pipe in one piece
 ORDERLY = 3  # exit code of a rank that wrote a checkpoint after a signal
 # Of gloo and of NCCL, in a rank whose peer is gone.
 _LOST_PEER = (
@@ -72,7 +73,7 @@ def keep_error(folder: Path, rank: int, error: BaseException) -> None:
         said = str(error)
     kept = {
         "kind": kind,
-        "what": said,
+        "what": said[:_LONGEST],
         "fix": fix,
         "lost_peer": any(_says_lost(each) for each in _chain(error)),
         "at": time.monotonic(),

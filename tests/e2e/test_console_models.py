@@ -7,7 +7,7 @@ import pytest
 from kit.console.chromium import DRIVEN
 from kit.console.flights import Project
 from kit.console.looks import anywhere, in_order
-from kit.console.registered import MODEL, registered, searched
+from kit.console.registered import MODEL, optimised, registered, searched
 from kit.depth import deep
 
 pytestmark = DRIVEN
@@ -24,7 +24,9 @@ class Searched:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return anywhere(registered(tmp_path_factory.mktemp("project")))
+    project = anywhere(registered(tmp_path_factory.mktemp("project")))
+    optimised(project, "33")
+    return project
 
 
 @pytest.fixture(scope="module")

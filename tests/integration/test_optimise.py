@@ -85,6 +85,8 @@ def test_a_network_becomes_a_smaller_version_which_is_promoted_like_any(both: De
     assert msgspec.json.decode(project.tracking.artefact(run.id, "optimise.json"), type=OptimiseReport) == report
     assert [each.action for each in project.audit.read(20)].count("optimise") == 1
     assert not project.versions.get("network", report.registered or "").aliases
+    card = both.json("models", "card", f"network:{report.registered}")
+    assert f"{report.chosen} of version 1" in {each["name"]: each["value"] for each in card["made"]}["Optimised"]
     promoted = both.json("promote", "network", report.registered)
     assert promoted["promoted"], promoted
     name = report.chosen

@@ -82,6 +82,7 @@ def build(
             ("Flavour", manifest.flavour),
             ("Answers", ", ".join(manifest.outputs or tuple(each.name for each in manifest.output_tensors))),
             ("Threshold", _threshold(manifest.extra)),
+            ("Optimised", _optimised(manifest.extra)),
             ("Registered", format_instant(lineage.created_at)),
             ("Bundle", lineage.digest),
             *(("Waived gate", each) for each in waivers),
@@ -107,6 +108,16 @@ def build(
         fairness=tuple(fairness),
         attention=attention if isinstance(attention, Attention) else None,
     )
+
+
+def _optimised(extra: Mapping[str, Any]) -> str | None:
+    """Return which variant of its parent a version is, by `mainspring optimize`."""
+    made = extra.get("optimised")
+    if not isinstance(made, Mapping):
+        return None
+    worst = made.get("largest_difference")
+    differs = f"; its answers differ from the parent's by at most {worst:.2g}" if isinstance(worst, float) else ""
+    return f"{made.get('variant')} of version {made.get('parent_version')}: {made.get('how')}{differs}"
 
 
 def _threshold(extra: Mapping[str, Any]) -> str:

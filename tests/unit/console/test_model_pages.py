@@ -9,10 +9,11 @@ import pytest
 
 from kit.console.client import Client
 from kit.console.flights import NOW, Project, declared, populated
-from kit.console.registered import MODEL, OTHER, key, registered, searched
+from kit.console.registered import MODEL, OTHER, key, optimised, registered, searched
 from kit.depth import examples
 from mainspring.console.app import create_app
 from mainspring.console.background_cache import Looking
+from mainspring.console.models.variants import optimised as variants_of
 from mainspring.core.time import DAY, MINUTE
 from mainspring.delivery.model import Evaluation, GateResult
 from mainspring.operations.models.evaluation import evaluate_version
@@ -494,3 +495,48 @@ def test_thousands_of_versions_are_a_page_of_twenty(tmp_path: Path) -> None:
     assert f"the newest 20 of {more + 10:,}" in text_of(page)
     assert len(page) < 80_000
     assert digest not in page
+
+
+class TestVariants:
+    def test_pictures_and_a_table_of_what_was_measured(self, tmp_path: Path) -> None:
+        project = registered(tmp_path)
+        run = optimised(project, "31")
+        client = Client(create_app(project), project.key())
+        page = shown(client, f"/models/{MODEL}/versions/31")
+        assert text_of(page).count("trees-50 is chosen: version 34 . It lowers the p50 of one row by 59%.") == 1
+        assert f'href="/runs/{run}"' in page
+        assert page.count('class="curve variants"') == 2
+        assert page.count('<circle class="chosen"') == 2
+        assert page.count('<text class="number"') == 24
+        assert "the &lt;i&gt;version&lt;/i&gt; itself" in page
+        assert "no other is better in both" in row(page, "1 parent")
+        assert "chosen" in row(page, "5 trees-50")
+        assert "a gate fails auc at least 0.8" in row(page, "7 trees-12")
+        assert "refused a row" in row(page, "12 apart")
+        assert "None of the 5,203 splits" in text_of(page)
+        assert "variants" not in shown(client, f"/models/{MODEL}/versions/30")
+
+    def test_a_report_that_is_gone_is_no_error(self, tmp_path: Path) -> None:
+        project = registered(tmp_path)
+        project.tracking.log_artefact(optimised(project, "31"), "optimise.json", b"{}")
+        page = shown(Client(create_app(project), project.key()), f"/models/{MODEL}/versions/31")
+        assert "curve variants" not in page
+
+    def test_dots_lie_where_their_values_are_and_labels_apart(self, tmp_path: Path) -> None:
+        project = registered(tmp_path)
+        optimised(project, "31")
+        found = variants_of(project, project.versions.get(MODEL, "31"))
+        assert found is not None
+        (_, latency), _ = found.pictures
+        dots = [
+            (float(x), float(y))
+            for x, y in re.findall(r'<circle class="(?:first|other)" cx="(.*?)" cy="(.*?)"', latency)
+        ]
+        points = [(each.cost.p50_us, each.quality.value) for each in found.measured if each.cost and each.quality]
+        for (x, y), (price, value) in zip(dots, points, strict=True):
+            for (other_x, other_y), (other_price, other_value) in zip(dots, points, strict=True):
+                assert (x < other_x) == (price < other_price) or abs(x - other_x) < 0.1
+                assert (y < other_y) == (value > other_value) or abs(y - other_y) < 0.1
+        labels = [(float(x), float(y)) for x, y in re.findall(r'<text class="number" x="(.*?)" y="(.*?)"', latency)]
+        near = [(a, b) for a in labels for b in labels if a < b and abs(a[0] - b[0]) < 12 and abs(a[1] - b[1]) < 9]
+        assert near == []

@@ -260,3 +260,20 @@ def test_a_student_of_trees_predicts_what_its_teacher_does_with_texts_and_nulls(
     assert np.abs(found[:, 0] - odds).mean() < 0.1
     with pytest.raises(NotConvertible, match="has one output, and the model has 3"):
         tree_student(frame, teacher, inputs, ("a", "b", "c"), "multiclass", trees=4)
+
+
+def test_tables_of_embeddings_are_in_8_bits_row_by_row() -> None:
+    table = np.random.default_rng(3).normal(size=(300, 16)).astype(np.float32)
+    table[5] = 0
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "x"], ["row"]), helper.make_node("MatMul", ["row", "same"], ["y"])],
+        "table",
+        [helper.make_tensor_value_info("x", TensorProto.INT64, [None])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 16])],
+        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.eye(16, dtype=np.float32), "same")],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
+    small = in_blocks(made, 4)
+    assert len(small) < len(made) / 2.5
+    found = answers(small, np.arange(300))
+    assert (np.abs(found - table).max(axis=1) <= np.abs(table).max(axis=1) / 254 + 1e-7).all()

@@ -11,6 +11,7 @@ from mainspring.console.models.decision_history import Happening, happenings
 from mainspring.console.models.figures import record_of, runs_of
 from mainspring.console.models.listing import Choose, serving, shares, state_of
 from mainspring.console.models.reading import Verified, carded, verified
+from mainspring.console.models.variants import Optimised, optimised
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.time import DAY
 from mainspring.data.model import DatasetCommit
@@ -74,6 +75,7 @@ class VersionPage:
     of_children: int
     decided: tuple[Happening, ...]
     endpoints: tuple[str, ...]  # declared ones of its model
+    optimised: Optimised | None  # its variants, if they were measured
 
     @property
     def state(self) -> str:
@@ -140,6 +142,7 @@ def version_page(project: Project, looking: Looking, model: str, number: str, se
         of_children=len(children),
         decided=_decided(project, version)[:LISTED],
         endpoints=tuple(seen(name for name, of in project.definitions.endpoints.items() if of.model_name == model)),
+        optimised=optimised(project, version),
     )
 
 

@@ -265,10 +265,10 @@ class _Work:
     def _report(self, each: Variant, bundle: Bundle | None) -> VariantReport:
         if bundle is None:
             return VariantReport(name=each.name, how=each.how, why_not=each.why_not)
+        differs = self._limit if each.name == PARENT else apart(self._project, bundle)  # the first that loads it
         metric, higher = self.metric
         rows = side_by_side(bundle, self._parent, self._declared)
         other = rows.candidate if rows.other is None else rows.other
-        differs = self._limit if each.name == PARENT else apart(self._project, bundle)
         why = ""
         if differs > self._limit:
             why = f"a row's answer alone differs by {differs:.2g} from its answer in a batch."

@@ -1,4 +1,5 @@
 """Weights of 8 or 4 bits, in blocks of 32 with a scale each, as standard ONNX says them: DequantizeLinear and MatMul.
+Tables of embeddings have 8 bits, with a scale for each row.
 
 ONNX Runtime joins the two into one operator, which quantises what it multiplies to 8 bits as it comes: each row by
 scales of its own, so that a row's answer does not depend on its batch. Other runtimes restore the weights first.
@@ -27,6 +28,7 @@ from mainspring.training.optimise.onnx_models import (
 )
 
 BLOCK = 32
+_TABLE = 256  # rows of a table of embeddings from which it is worth quantising
 _IN_BLOCKS = 21  # version of the operators from which DequantizeLinear takes blocks and 4 bits
 
 
@@ -41,14 +43,15 @@ def in_blocks(content: bytes, bits: int) -> bytes:
     expect_products(read(content, "Quantisation"))
     model = _raised(read(folded(content), "Quantisation"))
     products = products_of(model, BLOCK)
-    if not products:
+    nodes = _tables_small(model)
+    if not products and len(nodes) == len(model.graph.node):
         raise NotConvertible(f"No product of the model has a constant FP32 matrix of {BLOCK} or more inputs.")
     by_output = {each.node.output[0]: each for each in products}
-    nodes = []
-    for node in model.graph.node:
+    quantised = []
+    for node in nodes:
         known = by_output.get(node.output[0]) if len(node.output) else None
-        nodes += [node] if known is None else _in_blocks(model, known, bits)
-    nodes = _bias_apart(model, nodes, set(by_output))
+        quantised += [node] if known is None else _in_blocks(model, known, bits)
+    nodes = _bias_apart(model, quantised, set(by_output))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     without_unused(model)
@@ -67,6 +70,34 @@ def _raised(model: Any) -> Any:
             f"The model cannot be raised from version {version_of(model)} of ONNX's operators to {_IN_BLOCKS}, which "
             f"has weights in blocks: {first_line(error)}"
         ) from error
+
+
+def _tables_small(model: Any) -> list[Any]:
+    """Return the nodes with tables of embeddings in 8 bits, each of whose rows has a scale of its own."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants, nodes = {each.name: each for each in model.graph.initializer}, []
+    for node in model.graph.node:
+        table = constants.get(node.input[0]) if node.op_type == "Gather" and len(node.input) == 2 else None
+        rows = table.dims[0] if table is not None and len(table.dims) == 2 else 0
+        along = next((each.i for each in node.attribute if each.name == "axis"), 0)
+        if table is None or rows < _TABLE or along != 0 or table.data_type != TensorProto.FLOAT:
+            nodes.append(node)
+            continue
+        values, name = numpy_helper.to_array(table), node.output[0]
+        scales = np.abs(values).max(axis=1, keepdims=True) / 127
+        scales[scales == 0] = 1.0
+        whole = np.rint(values / scales).astype(np.int8)
+        made = {f"{name}__table": whole, f"{name}__table_scales": scales.astype(np.float32)}
+        model.graph.initializer.extend(numpy_helper.from_array(each, key) for key, each in made.items())
+        looked_up = [f"{key}_of_row" for key in made]
+        nodes += [
+            helper.make_node("Gather", [key, node.input[1]], [output], axis=0)
+            for key, output in zip(made, looked_up, strict=True)
+        ]
+        nodes.append(helper.make_node("Cast", looked_up[:1], [f"{name}__whole"], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Mul", [f"{name}__whole", looked_up[1]], [name]))
+    return nodes
 
 
 def _in_blocks(model: Any, product: Product, bits: int) -> list[Any]:

@@ -91,10 +91,10 @@ def plan_training(
     from mainspring.training.planning.measuring import subject_of
 
     chosen, _ = prepared(project, model)
-    found: list[tuple[Subject, int]] = []
+    found: list[TrainingPlan] = []
 
     def look(training: Loop) -> None:
-        found.append((subject_of(model, training), batch or training.batch_size))
+        found.append(_measured(subject_of(model, training), batch or training.batch_size, topology))
 
     def planned(observed: Observed, run: Run, tell: Callable[[str, float], None]) -> TrainingPlan:
         tell("measure the module", 0.2)
@@ -105,7 +105,7 @@ def plan_training(
                 f"The training function of {model!r} did not call fit_torch, so there is no module to measure.",
                 fix="train with fit_torch (docs/howto/train-with-torch.md); other estimators train in one process.",
             )
-        return _measured(*found[0], topology)
+        return found[0]
 
     return project.trainer.inspect(chosen, "plan", planned, since=since, until=until, progress=progress)[1]
 

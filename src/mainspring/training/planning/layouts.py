@@ -62,9 +62,9 @@ def layouts(model: Model, topology: Topology, batch: int) -> Iterator[Layout]:
     for processes, machines in topology.counts():
         for tensor, pipeline, shard in _axes(model, topology, processes * machines):
             copies = processes * machines // (tensor * pipeline * shard)
-            share = batch // (copies * shard)
-            if batch % (copies * shard) or share < 1:
+            if copies * shard > batch:
                 continue
+            share = -(-batch // (copies * shard))  # of the process that has most rows
             for checkpoint in (False, True) if model.blocks else (False,):
                 for offload in (False, True) if shard > 1 and pipeline == 1 and topology.offloads else (False,):
                     made = Distributed(

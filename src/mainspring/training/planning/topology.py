@@ -19,6 +19,7 @@ from mainspring.core.errors import Invalid
 _LATENCIES = (("nvlink", 3.0), ("fabric", 3.0), ("pcie", 8.0), ("infiniband", 6.0), ("efa", 15.0), ("loopback", 40.0))
 _OTHER = 25.0  # microseconds between two neighbours of a ring, over Ethernet
 NETWORK_GB_S = 50.0
+_MOST = 4096  # devices
 T = TypeVar("T")
 
 
@@ -67,7 +68,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         joins = [link.joins for link in self.links]
-        if not 0 < self.size <= 1 << 16 or self.devices < 1:
+        if not 0 < self.size <= _MOST or self.devices < 1:
             raise ValueError(f"there are {self.machines} machines with {self.devices} devices")
         if not 0 <= self.overlaps <= 1 or self.host_gib < 0 or self.host_gb_s <= 0:
             raise ValueError("overlaps is a share, and main memory has a size and a rate")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from kit import ranks
+from kit.depth import deep
 from mainspring.core.errors import Invalid
 from mainspring.llm.sizing.config import architecture
 from mainspring.llm.sizing.trained import trained
@@ -70,7 +71,7 @@ def test_a_training_in_this_process_takes_what_is_planned(name: str) -> None:
     ("size", "spread"),
     [
         (2, ["perceptron/shards", "transformer/layers", "transformer/stages", "transformer/again"]),
-        (4, ["transformer/shards", "transformer/shards and layers"]),
+        pytest.param(4, ["transformer/shards", "transformer/shards and layers"], marks=deep),
     ],
 )
 def test_a_training_takes_what_is_planned_on_every_rank(size: int, spread: list[str], tmp_path: Path) -> None:

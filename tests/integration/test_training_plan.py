@@ -1,0 +1,83 @@
+"""`mainspring train --plan` on a project's network, and on described models."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit import rank_depot
+from kit.depot import copied, opened
+
+pytestmark = pytest.mark.slow
+
+WITHOUT_TORCH = """
+import sys
+from mainspring.operations.training_plan import plan_described, topology_of
+found = plan_described("llama-2-7b", topology_of("8xH100", None), batch=8, sequence=None, precision="amp",
+                       optimiser="adamw")
+assert found.chosen.fits
+print(sorted({"torch", "pyarrow", "duckdb"} & sys.modules.keys()))
+"""
+
+
+def test_a_network_is_measured_where_it_would_be_trained(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    depot = rank_depot.with_network(trained[0], tmp_path / "depot")
+    before = {version.version for version in opened(depot).versions.all("late-parcel")}
+    found = depot.json("train", "late-parcel", "--plan", "--gpus", "4xT4", "--batch", "400")
+    assert (found["measured"], found["parameters"], found["trained"]) == (True, 4 * 8 + 8 + 8 + 1, 49)
+    assert (found["optimiser"], found["precision"], found["batch"], found["row"]) == ("adam", "fp32", 400, "row")
+    assert found["layouts"][0]["fits"]
+    assert found["layouts"][0]["processes"] == 1  # too small to be spread over PCIe
+    here = depot.json("train", "late-parcel", "--plan")
+    assert (here["devices"].endswith("xcore"), here["batch"]) == (True, 100)
+    assert here["layouts"][0]["step_s"]["expected"] > 0
+    project = opened(depot)
+    assert {version.version for version in project.versions.all("late-parcel")} == before
+    assert not (depot.root / "weights-0.txt").exists()  # the function did not go on
+    run = project.tracking.search("late-parcel")[0]
+    assert (run.status, run.tags["mainspring.purpose"]) == ("FINISHED", "plan")
+
+
+def test_an_estimator_that_has_no_module_is_refused(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    ran = copied(trained[0], tmp_path / "depot").run("train", "late-parcel", "--plan", "--json")
+    assert ran.code == 2
+    assert "did not call fit_torch" in ran.document["error"]["what"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--plan"], "--plan needs MODEL"),
+        (["late-parcel", "--plan", "--model", "llama-2-7b"], "--plan needs MODEL"),
+        (["late-parcel", "--gpus", "8xH100"], "--gpus goes with --plan"),
+        (["late-parcel", "--model", "llama-2-7b"], "--model goes with --plan"),
+        (["late-parcel", "--plan", "--precision", "amp"], "are measured"),
+        (["late-parcel", "--plan", "--processes", "2"], "--processes trains"),
+        (["--plan", "--model", "llama-2-7b", "--gpus", "1xT4", "--topology", "x.toml"], "Both --gpus"),
+        (["--plan", "--model", "llama-2-7b", "--gpus", "1xT4", "--optimiser", "best"], "adam8bit"),
+        (["--plan", "--model", "llama-2-7b", "--gpus", "1xT4", "--precision", "fp7"], "bf16-master"),
+        (["--plan", "--model", "llama-2-7b", "--topology", "absent.toml"], "absent.toml"),
+        (["--plan", "--model", "llama-2-7b"], "no GPU to plan for"),
+        (["--plan", "--model", "llama-99", "--gpus", "1xT4"], "llama-99"),
+        (["--plan", "--model", "llama-2-7b", "--gpus", "1xT4", "--batch", "0"], "--batch"),
+    ],
+)
+def test_a_call_that_contradicts_itself_is_refused(
+    words: list[str], said: str, trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    if words[-1] == "llama-2-7b" and Path("/dev/nvidia0").exists():
+        pytest.skip("this machine has a GPU")
+    ran = copied(trained[0], tmp_path / "depot").run("train", *words)
+    assert ran.code == 2 or "absent" in said or "llama-99" in said
+    assert ran.code != 0
+    assert said in " ".join((ran.stdout + ran.stderr).split())
+
+
+def test_a_described_model_is_planned_without_torch() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr

@@ -66,6 +66,7 @@ ROWS: dict[str, tuple[str, str]] = {
         "security.adapters.key_awskms",
         "",
     ),
+    "other ranks": ("training.distributed.agent", ""),
     "the metadata service of a cloud": (
         "training.preemption.aws training.preemption.azure training.preemption.gcp training.preemption.metadata",
         "",

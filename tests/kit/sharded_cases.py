@@ -18,6 +18,7 @@ from kit import ranks
 from kit.full_disk import room
 from mainspring.core.errors import StorageFull
 from mainspring.training.loop.checkpoints import Checkpoint, Checkpoints
+from mainspring.training.loop.objects import ObjectShelf
 from mainspring.training.loop.tensors import take_apart
 from mainspring.training.loop.world import World, joined
 from mainspring.training.loop.writing import Writer
@@ -113,7 +114,9 @@ def write_without_room(checkpoints: Checkpoints, step: int, layout: str, world: 
 
 def main(folder: Path, commands: list[str]) -> None:
     world = joined(torch.device("cpu"))
-    checkpoints = Checkpoints(folder / "checkpoints", keep=9, world=world.aside())
+    address = folder / "address"  # of an object store, in place of the folder
+    place = ObjectShelf(address.read_text(), "ranks") if address.exists() else folder / "checkpoints"
+    checkpoints = Checkpoints(place, keep=9, world=world.aside())
     for command in commands:
         act, *rest = command.split(":")
         if act == "read":

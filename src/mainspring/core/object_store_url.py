@@ -9,10 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound, StorageFull, Unavailable
 from mainspring.core.settings import Address, Url
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
 
 IN_CLEAR = "in_clear"  # option of every address: the network is trusted
 S3 = ("endpoint", "region")
@@ -73,6 +78,28 @@ def check_encrypted(shown: str, endpoint: str, *, in_clear: bool) -> None:
             f"Data for {shown} would go to {parts.hostname} without encryption.",
             fix="use https; in a network of your own, add in_clear=true to the address.",
         )
+
+
+def open_store(scheme: str, bucket: Bucket, names: Mapping[str, str], below: str = "") -> ObjectStore:
+    """Return obstore's store of a prefix.
+
+    Args:
+        names: Name of each option in the store's configuration.
+        below: Part of names after the prefix.
+    """
+    from obstore.store import from_url
+
+    config: Any = {names[name]: value for name, value in bucket.options.items()}
+    return from_url(
+        f"{scheme}://{bucket.name}/{'/'.join(each for each in (bucket.prefix, below) if each)}",
+        config=config,
+        client_options={
+            "allow_http": bucket.plain,
+            "connect_timeout": timedelta(seconds=5),
+            "timeout": timedelta(seconds=60),
+        },
+        retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=15)},
+    )
 
 
 def said_by_store(error: Exception, shown: str, setting: str) -> MainspringError:

@@ -50,7 +50,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_layout_is_read_by_one_process_bit_for_bit(stored: Path) -> None:
     kept = Checkpoints(stored / "checkpoints")
     assert kept.steps() == [1, 2, 3, 4, 5, 6]  # none of the seventh, nor a part of it
-    assert not list(kept.folder.glob("000000000007*"))
+    assert not list((stored / "checkpoints").glob("000000000007*"))
     for step in kept.steps():
         found = cases.take_apart(kept.read(step).state)[1]
         wanted = cases.take_apart(cases.whole(step))[1]

@@ -27,11 +27,12 @@ class Held(Checkpoints):
 
     def __init__(self, folder: Path, *, keep: int = 3) -> None:
         super().__init__(folder, keep=keep)
+        self.folder = folder
         self.go_on = threading.Event()
 
-    def put(self, whole: Apart, content: Iterable[Any], part: Iterable[Any] = ()) -> Path:
+    def put(self, whole: Apart, content: Iterable[Any], part: Iterable[Any] = ()) -> None:
         assert self.go_on.wait(30)
-        return super().put(whole, content, part)
+        super().put(whole, content, part)
 
 
 @pytest.fixture
@@ -111,11 +112,11 @@ def test_by_time_none_is_due_while_one_is_written(held: Held) -> None:
 
 def test_one_that_took_long_puts_the_next_off(tmp_path: Path) -> None:
     class Slow(Checkpoints):
-        def put(self, whole: Apart, content: Iterable[Any], part: Iterable[Any] = ()) -> Path:
+        def put(self, whole: Apart, content: Iterable[Any], part: Iterable[Any] = ()) -> None:
             end = time.thread_time() + 0.01  # of the processor's time, which the steps beside it lack
             while time.thread_time() < end:
                 pass
-            return super().put(whole, content, part)
+            super().put(whole, content, part)
 
     keeping = Keeping(Slow(tmp_path), Interval(0.0))
     with keeping.open():

@@ -97,4 +97,5 @@ def _event(told: dict[str, Any], stop: Callable[[], int]) -> Iterator[Event]:
     elif "failed" in told:
         raise error_of(told["failed"])
     elif "stopped" in told:
-        raise Interrupted(stop() or told["stopped"], told["what"] or "Training was stopped by a signal.")
+        said = told["what"] or "Training was stopped by a signal."
+        raise Interrupted(stop() or told["stopped"], said, preempted=told["preempted"])

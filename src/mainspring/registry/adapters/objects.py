@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,7 +23,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
 from mainspring.core.ids import check_id, new_id
 from mainspring.core.json_content import decoded
-from mainspring.core.object_store_url import NO_BUCKET, Bucket, said_by_store
+from mainspring.core.object_store_url import NO_BUCKET, Bucket, open_store, said_by_store
 from mainspring.core.settings import Url
 from mainspring.core.time import SECOND
 from mainspring.registry.bundles import check_digest
@@ -60,22 +59,8 @@ def open_objects(url: Url) -> ObjectBlobs:
     Raises:
         Invalid: The address has an unknown option, or would send credentials unencrypted to another machine.
     """
-    from obstore.store import from_url
-
-    scheme = url.scheme
-    known = _OPTIONS[scheme]
-    bucket = Bucket.parse(url, list(known))
-    config: Any = {known[name]: value for name, value in bucket.options.items()}
-    store = from_url(
-        f"{scheme}://{bucket.name}/{bucket.prefix}",
-        config=config,
-        client_options={
-            "allow_http": bucket.plain,
-            "connect_timeout": timedelta(seconds=5),
-            "timeout": timedelta(seconds=60),
-        },
-        retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=15)},
-    )
+    known = _OPTIONS[url.scheme]
+    store = open_store(url.scheme, Bucket.parse(url, list(known)), known)
     return ObjectBlobs(store, url.shown)
 
 

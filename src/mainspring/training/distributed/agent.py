@@ -275,7 +275,8 @@ class Agent(SimpleElasticAgent):  # type: ignore[misc]
             self._reap()
         self._kill_all()
         said = next((end.error["what"] for end in sorted(self._ends, key=lambda end: end.rank) if end.orderly), "")
-        self.say(stopped=number, what=said)
+        preempted = any(end.error.get("preempted") for end in self._ends)
+        self.say(stopped=number, what=said, preempted=preempted)
         self._remaining_restarts = 0
         return RunResult(WorkerState.FAILED)
 

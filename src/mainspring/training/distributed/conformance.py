@@ -38,12 +38,17 @@ def _refuse() -> None:
     raise Invalid("There is no shop 7.", fix="name another shop.")
 
 
+def _preempt() -> None:
+    raise Interrupted(signal.SIGTERM, "The machine is preempted.", preempted=True)
+
+
 DEEDS: dict[str, Callable[[], object]] = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "loop": _loop,
     "refuse": _refuse,
     "wait": lambda: time.sleep(0.2),
+    "preempt": _preempt,
 }
 
 
@@ -161,5 +166,8 @@ class RunnerConformance:
         with pytest.raises(Interrupted, match=r"checkpoint .*\.safetensors is written"):
             self.run(runner, folder, [0, 1, 0, "wait"], stop=lambda: signal.SIGTERM if begun.exists() else 0)
         assert not (folder / "weights-0.json").exists()
+        with pytest.raises(Interrupted) as stopped:
+            self.run(runner, folder, [0, 0, 0, "preempt"], [0, 1, 0, "preempt"])
+        assert stopped.value.preempted
         self.run(runner, folder)
         assert (folder / "weights-0.json").read_text() == undisturbed

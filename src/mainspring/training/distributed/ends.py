@@ -13,6 +13,7 @@ from typing import Any
 
 from mainspring.core import errors
 from mainspring.core.errors import MainspringError
+from mainspring.training.loop.signals import Interrupted
 
 ERRORS = "error-{}.json"
 _LONGEST = 2000  # characters of a message, which goes through a pipe in one piece
@@ -75,6 +76,7 @@ def keep_error(folder: Path, rank: int, error: BaseException) -> None:
         "kind": kind,
         "what": said[:_LONGEST],
         "fix": fix,
+        "preempted": isinstance(error, Interrupted) and error.preempted,
         "lost_peer": any(_says_lost(each) for each in _chain(error)),
         "at": time.monotonic(),
     }

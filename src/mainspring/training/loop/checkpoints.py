@@ -20,9 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mainspring.core.errors import Conflict, Corrupt, StorageFull
-from mainspring.core.files import disk_errors, sync_folder
-from mainspring.core.locks import FileLocks
+from mainspring.core.errors import Conflict, Corrupt, MainspringError, StorageFull, Unavailable
+from mainspring.training.loop.shelf import FolderShelf, Shelf
 from mainspring.training.loop.spread import (
     Like,
     Part,
@@ -53,6 +52,10 @@ from mainspring.training.loop.tensors import (
 from mainspring.training.loop.world import World
 
 SUFFIX = ".safetensors"
+_PART = re.compile(r"\d{12}\.[0-9a-f]{12}\.\d{5}\.safetensors")
+_FAILURES: dict[str, type[Exception]] = {
+    "full": StorageFull, "conflict": Conflict, "other": MainspringError, "disk": OSError,
+}  # fmt: skip
 T = TypeVar("T")
 
 
@@ -91,44 +94,34 @@ class Checkpoints:
         world: Ranks of the training, with messages of their own. Each calls all methods but those that return paths.
     """
 
-    def __init__(self, folder: Path, *, keep: int = 3, world: World | None = None) -> None:
-        self.folder = folder
+    def __init__(self, place: Path | Shelf, *, keep: int = 3, world: World | None = None) -> None:
+        self.shelf: Shelf = FolderShelf(place) if isinstance(place, Path) else place
         self._world = world or World()
         self._keep = max(1, keep)
         self._scores: dict[int, float] = {}
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Lock the folder for this training inside the block; remove partial files left by a kill. The first rank does.
+        """Keep other trainings from the files inside the block; remove what a kill left. The first rank does.
 
         Raises:
-            Conflict: Another training holds the folder.
+            Conflict: Another training has them.
         """
         if not self._world.first:
             yield
             return
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            with FileLocks(self.folder).hold("training", wait_s=0):
-                for left in self.folder.glob(".*.partial"):
-                    left.unlink(missing_ok=True)
-                self._remove_strays()
-                yield
-        except Conflict as busy:
-            raise Conflict(
-                f"Another training uses the checkpoints in {self.folder}: {busy.what}",
-                fix="wait for it, stop it, or give this training another folder.",
-            ) from busy
+        with self.shelf.hold():
+            self._remove_strays()
+            yield
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, in ascending order."""
-        with suppress(FileNotFoundError):
-            return sorted(int(path.stem) for path in self.folder.glob(f"*{SUFFIX}") if path.stem.isdecimal())
-        return []
+        stems = (name.removesuffix(SUFFIX) for name in self.shelf.names() if name.endswith(SUFFIX))
+        return sorted(int(stem) for stem in stems if stem.isdecimal())
 
-    def path(self, step: int) -> Path:
-        """Return the path of a step's checkpoint."""
-        return self.folder / f"{step:012d}{SUFFIX}"
+    def shown(self, step: int) -> str:
+        """Return the place of a step's checkpoint, for messages."""
+        return self.shelf.shown(_name(step))
 
     def apart(self, checkpoint: Checkpoint) -> Apart:
         """Split a checkpoint into JSON, tensors, and chunks that this rank stores.
@@ -148,7 +141,7 @@ class Checkpoints:
         part = cut_out(chunks, [chunk for chunk, rank in written.items() if rank == self._world.rank])
         return Apart(checkpoint.step, checkpoint.score, tree, own, places(own), part, places(part), spread, said[0][2])
 
-    def write(self, checkpoint: Checkpoint) -> Path:
+    def write(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, then remove those beyond the retention.
 
         Raises:
@@ -156,16 +149,17 @@ class Checkpoints:
             Invalid: The state holds something that is neither a tensor nor JSON.
         """
         whole = self.apart(checkpoint)
-        return self.put(whole, pieces(whole.tensors, whole.places), pieces(whole.part, whole.part_places))
+        self.put(whole, pieces(whole.tensors, whole.places), pieces(whole.part, whole.part_places))
 
-    def put(self, checkpoint: Apart, content: Iterable[Any], part: Iterable[Any] = ()) -> Path:
+    def put(self, checkpoint: Apart, content: Iterable[Any], part: Iterable[Any] = ()) -> None:
         """Write a checkpoint as `write` does, from the bytes of its tensors in the order of their places.
 
         Raises:
             StorageFull, OSError: This rank or another could not write; then there is no checkpoint on any.
         """
         if self._world.size == 1:
-            return self._commit(checkpoint, content, [])
+            self._commit(checkpoint, content, [])
+            return
         written, failure = _tried(lambda: self._put_part(checkpoint, part)) if checkpoint.part else (None, None)
         every = self._world.gather([written, _said(failure)])
         if not any(each[1] for each in every):
@@ -174,55 +168,45 @@ class Checkpoints:
                 _, failure = _tried(lambda: self._commit(checkpoint, content, parts))
             every = self._world.gather([None, _said(failure)])
         self._agree(checkpoint, failure, [each[1] for each in every])
-        return self.path(checkpoint.step)
 
     def _agree(self, checkpoint: Apart, failure: Exception | None, every: list[Any]) -> None:
         """Raise the same on each rank if any failed."""
         rank = next((rank for rank, each in enumerate(every) if each), None)
         if rank is None:
             return
-        with suppress(OSError):
-            self._part_path(checkpoint).unlink(missing_ok=True)
+        with suppress(OSError, MainspringError):
+            self.shelf.remove(self._part_name(checkpoint))
         if failure is not None:
             raise failure
-        full, what = every[rank]
-        raise (StorageFull if full else OSError)(f"Rank {rank} of {self._world.size}: {what}")
+        kind, what = every[rank]
+        raise _FAILURES[kind](f"Rank {rank} of {self._world.size}: {what}")
 
-    def _part_path(self, checkpoint: Apart) -> Path:
-        return self.folder / f"{checkpoint.step:012d}.{checkpoint.attempt}.{self._world.rank:05d}{SUFFIX}"
+    def _part_name(self, checkpoint: Apart) -> str:
+        return f"{checkpoint.step:012d}.{checkpoint.attempt}.{self._world.rank:05d}{SUFFIX}"
 
     def _put_part(self, checkpoint: Apart, content: Iterable[Any]) -> list[Any]:
-        path = self._part_path(checkpoint)
+        name = self._part_name(checkpoint)
         text = json.dumps({"step": checkpoint.step, "rank": self._world.rank, "of": self._world.size})
-        digest = self._put_file(path, checkpoint.part_places, content, text)
-        return [path.name, path.stat().st_size, digest]
 
-    def _commit(self, checkpoint: Apart, content: Iterable[Any], parts: list[Part]) -> Path:
-        path = self.path(checkpoint.step)
+        def write(path: Path) -> list[Any]:
+            digest = write_tensors(path, checkpoint.part_places, content, text)
+            return [name, path.stat().st_size, digest]
+
+        return self.shelf.put(name, write)
+
+    def _commit(self, checkpoint: Apart, content: Iterable[Any], parts: list[Part]) -> None:
         for each in parts:
-            if not (self.folder / each.file).is_file():
-                raise OSError(
-                    f"{each.file} of another rank is not in {self.folder}: all machines need the same folder."
-                )
+            if not self.shelf.has(each.file):
+                raise OSError(f"{self.shelf.shown(each.file)} of another rank is missing: all machines need one place.")
         text = {"format": 2, "step": checkpoint.step, "score": checkpoint.score, "state": checkpoint.tree}
         if parts:
             text |= {"format": 3, **described(checkpoint.spread, parts)}
-        self._put_file(path, checkpoint.places, content, json.dumps(text))
+        whole = json.dumps(text)
+        self.shelf.put(_name(checkpoint.step), lambda path: write_tensors(path, checkpoint.places, content, whole),
+                       last=True)  # fmt: skip
         self._scores[checkpoint.step] = math.inf if checkpoint.score is None else checkpoint.score
-        self._prune()
-        return path
-
-    def _put_file(self, path: Path, layout: Mapping[str, Place], content: Iterable[Any], text: str) -> str:
-        beside = path.with_name(f".{path.name}.{os.urandom(6).hex()}.partial")
-        with disk_errors(path):
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                digest = write_tensors(beside, layout, content, text)
-                beside.replace(path)
-            finally:
-                beside.unlink(missing_ok=True)
-            sync_folder(self.folder)  # before the checkpoint names it, and before older ones are removed
-        return digest
+        with suppress(Unavailable):  # the next one does it
+            self._prune()
 
     def newest(self, like: Like = no_tensor) -> Checkpoint | None:
         """Return the newest undamaged checkpoint, or `None`; the same on every rank.
@@ -242,8 +226,7 @@ class Checkpoints:
                 return self._filled(opened, like)
             warnings.warn(f"{damages[0]} The previous checkpoint is used.", RuntimeWarning, stacklevel=2)
             if self._world.first:
-                with suppress(OSError):
-                    self.path(step).replace(self.path(step).with_suffix(".corrupt"))
+                self.shelf.set_aside(_name(step))
         return None
 
     def read(self, step: int) -> Checkpoint:
@@ -256,61 +239,74 @@ class Checkpoints:
 
     def _open(self, step: int, world: World) -> Opened:
         """Return a checkpoint whose parts are verified, by each rank some of them."""
-        path = self.path(step)
-        tensors, text = read_tensors(path)
+        shown = self.shown(step)
+        tensors, text = read_tensors(self._local(_name(step)))
         try:
             body = json.loads(text)
-            own = re.compile(rf"{step:012d}\.[0-9a-f]{{12}}\.\d{{5}}{re.escape(SUFFIX)}")
-            spread, parts = parsed(body, lambda name: bool(own.fullmatch(name)))
+            spread, parts = parsed(body, lambda name: bool(_PART.fullmatch(name)) and name.startswith(f"{step:012d}."))
             opened = Opened(body["step"], body["score"], body["state"], tensors, spread,
-                            [self.folder / each.file for each in parts])  # fmt: skip
+                            [each.file for each in parts])  # fmt: skip
         except (ValueError, KeyError, TypeError) as error:
-            raise Corrupt(f"Checkpoint {path} is damaged: {type(error).__name__}: {error}.") from error
+            raise Corrupt(f"Checkpoint {shown} is damaged: {type(error).__name__}: {error}.") from error
         if opened.step != step:
-            raise Corrupt(f"Checkpoint {path} is of step {opened.step!r}.")
+            raise Corrupt(f"Checkpoint {shown} is of step {opened.step!r}.")
         for each in parts[world.rank :: world.size]:
-            check_digest(self.folder / each.file, each.bytes, each.sha256)
+            check_digest(self._local(each.file), each.bytes, each.sha256)
         return opened
 
-    def _filled(self, opened: Opened, like: Like) -> Checkpoint:
-        path = self.path(opened.step)
+    def _local(self, name: str) -> Path:
         try:
-            tensors = read_spread(opened.tensors, opened.spread, opened.parts, like)
+            return self.shelf.local(name)
+        except OSError as error:
+            raise Corrupt(f"{self.shelf.shown(name)} is damaged: {type(error).__name__}: {error}.") from error
+
+    def _filled(self, opened: Opened, like: Like) -> Checkpoint:
+        try:
+            tensors = read_spread(opened.tensors, opened.spread, lambda number: self._local(opened.parts[number]), like)
             return Checkpoint(opened.step, put_together(opened.tree, tensors), opened.score)
         except (ValueError, KeyError, TypeError) as error:
-            raise Corrupt(f"Checkpoint {path} is damaged: {type(error).__name__}: {error}.") from error
+            raise Corrupt(
+                f"Checkpoint {self.shown(opened.step)} is damaged: {type(error).__name__}: {error}."
+            ) from error
 
     def clear(self) -> None:
         """Remove all checkpoints."""
         self._world.gather(None)  # others may be reading
         if self._world.first:
             for step in self.steps():
-                self.path(step).unlink(missing_ok=True)
+                self.shelf.remove(_name(step))
             self._remove_strays()
         self._scores = {}
 
     def _remove_strays(self) -> None:
         """Remove parts that no checkpoint names."""
-        stored = sorted(self.folder.glob(f"[0-9]*.*.*{SUFFIX}"))
+        stored = [name for name in self.shelf.names() if _PART.fullmatch(name)]
         named: set[str] = set()
-        for step in {int(each.name[:12]) for each in stored} & set(self.steps()) if stored else ():
+        for step in {int(name[:12]) for name in stored} & set(self.steps()) if stored else ():
             with suppress(Corrupt, ValueError, KeyError, TypeError):
-                named |= {each["file"] for each in json.loads(read_text(self.path(step))).get("parts", ())}
-        for each in stored:
-            if each.name not in named:
-                each.unlink(missing_ok=True)
+                named |= {each["file"] for each in json.loads(read_text(self._local(_name(step)))).get("parts", ())}
+        for name in stored:
+            if name not in named:
+                self.shelf.remove(name)
 
     def _prune(self) -> None:
         steps = self.steps()
         for step in steps:
             if step not in self._scores:
-                self._scores[step] = _score(self.path(step))
+                self._scores[step] = self._score(step)
         best = min(steps, key=lambda step: (self._scores[step], step))
         for step in steps[: -self._keep]:
             if step != best or not math.isfinite(self._scores[step]):
-                self.path(step).unlink(missing_ok=True)
+                self.shelf.remove(_name(step))
         if self._world.size > 1:
             self._remove_strays()
+
+    def _score(self, step: int) -> float:
+        try:
+            score = json.loads(read_text(self._local(_name(step))))["score"]
+            return math.inf if score is None else float(score)
+        except (Corrupt, ValueError, KeyError, TypeError):
+            return math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,26 +318,23 @@ class Opened:
     tree: Any
     tensors: dict[str, Any]
     spread: dict[str, Spread]
-    parts: list[Path]
+    parts: list[str]  # names of files
+
+
+def _name(step: int) -> str:
+    return f"{step:012d}{SUFFIX}"
 
 
 def _tried(act: Callable[[], T]) -> tuple[T | None, Exception | None]:
     try:
         return act(), None
-    except (StorageFull, OSError) as error:
+    except (MainspringError, OSError) as error:
         return None, error
 
 
-def _said(failure: Exception | None) -> list[Any] | None:
+def _said(failure: Exception | None) -> list[str] | None:
     """Return a failure as JSON for the other ranks."""
     if failure is None:
         return None
-    return [isinstance(failure, StorageFull), failure.what if isinstance(failure, StorageFull) else str(failure)]
-
-
-def _score(path: Path) -> float:
-    try:
-        score = json.loads(read_text(path))["score"]
-        return math.inf if score is None else float(score)
-    except (Corrupt, ValueError, KeyError, TypeError):
-        return math.inf
+    kind = next(name for name, each in _FAILURES.items() if isinstance(failure, each))
+    return [kind, failure.what if isinstance(failure, MainspringError) else str(failure)]

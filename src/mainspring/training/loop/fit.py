@@ -21,6 +21,7 @@ from mainspring.training.loop.launch import current
 from mainspring.training.loop.looking import LOOK, Looked
 from mainspring.training.loop.loop import Loop
 from mainspring.training.loop.mesh.chosen import parallel_of, without_effect
+from mainspring.training.loop.objects import shelf_of
 from mainspring.training.loop.parallel import Parallel
 from mainspring.training.loop.signals import PREEMPTED, WARNED, Interrupted, signals_noted
 from mainspring.training.loop.stopping import EarlyStopping
@@ -86,9 +87,9 @@ def fit_torch(
         seed: Seed of the row order and of the random generators; by default the run's, else 0. Weights are initialised
             before this call: seed PyTorch there.
         run: Receives `loss` and `lr` every `log_every` steps, and `validation` after each epoch.
-        checkpoints: Folder of checkpoints. An interrupted training with the same module, rows and settings is resumed
-            from there; a finished one is started again. `None`: no checkpoints, or the launcher's folder in one of
-            several processes that `mainspring train` starts.
+        checkpoints: Folder of checkpoints, or `s3://bucket/prefix`. An interrupted training with the same module, rows
+            and settings is resumed from there; a finished one is started again. `None`: no checkpoints, or the
+            launcher's folder in one of several processes that `mainspring train` starts.
         checkpoint_every_s: Seconds between checkpoints, at least. By default they follow from what a checkpoint costs
             and how often a training fails, so that it is expected to end first. Checkpoints cost at most 2 % of the
             time in any case.
@@ -146,8 +147,8 @@ def fit_torch(
         fingerprint = loop.fingerprint() if checkpoints is not None or world.size > 1 else ""
         _check_alike(world, fingerprint)
         if checkpoints is not None:
-            folder = Path(checkpoints) / fingerprint[:16]
-            kept = Checkpoints(folder, keep=keep, world=world.aside())
+            place = shelf_of(checkpoints, fingerprint[:16])
+            kept = Checkpoints(place, keep=keep, world=world.aside())
             machines = 1 if distributed is None else distributed.machines
             interval = Interval(checkpoint_every_s, failure_every_h, machines=machines)
             loop.keeping = Keeping(kept, interval, checkpoint_every_steps, loop.tell_checkpoints)

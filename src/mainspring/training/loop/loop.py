@@ -284,7 +284,7 @@ class Loop:
         if self.keeping is not None:
             said = "the checkpoint of this step was not written"
             if self.keeping.has(self.step) or self._checkpoint(self.keeping, wait=True):
-                said = f"the checkpoint {self.keeping.checkpoints.path(self.step)} is written"
+                said = f"the checkpoint {self.keeping.checkpoints.shown(self.step)} is written"
         preempted = signal == PREEMPTED
         if self._announced:
             self.tell(self._announced)

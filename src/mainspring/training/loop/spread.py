@@ -238,14 +238,16 @@ def parsed(text: Mapping[str, Any], allowed: Callable[[str], bool]) -> tuple[dic
     return spread, parts
 
 
-def read_spread(whole: dict[str, Any], spread: dict[str, Spread], files: Sequence[Path], like: Like) -> dict[str, Any]:
+def read_spread(
+    whole: dict[str, Any], spread: dict[str, Spread], files: Callable[[int], Path], like: Like
+) -> dict[str, Any]:
     """Return the tensors, each sharded as `like` says and if it has that shape, else whole and on the CPU.
 
     Only the chunks that this rank needs are read.
 
     Args:
         whole: Tensors that are not spread.
-        files: The files of the chunks, verified.
+        files: Returns the files of the chunks, verified.
 
     Raises:
         Corrupt: A file lacks a chunk.
@@ -268,7 +270,7 @@ def read_spread(whole: dict[str, Any], spread: dict[str, Spread], files: Sequenc
 class Boxes:
     """Chunks of a checkpoint, in memory or in files, of which boxes are read."""
 
-    def __init__(self, cut: Mapping[str, Any], spread: Mapping[str, Spread], files: Sequence[Path]) -> None:
+    def __init__(self, cut: Mapping[str, Any], spread: Mapping[str, Spread], files: Callable[[int], Path]) -> None:
         self.spread = {**spread, **{name: _one_chunk(each) for name, each in cut.items()}}
         self._cut, self._files = cut, files
         self._where = {chunk.key: file for name, each in self.spread.items() for chunk, file in each.boxes(name)}
@@ -284,7 +286,7 @@ class Boxes:
         key = Chunk(name, tuple(at), ()).key
         number = self._where[key]
         if number not in self._opened:
-            self._opened[number] = safe_open(self._files[number], framework="pt")
+            self._opened[number] = safe_open(self._files(number), framework="pt")
         return self._opened[number].get_slice(key)[slices] if slices else self._opened[number].get_tensor(key)
 
 

@@ -103,7 +103,7 @@ class Keeping:
         """Return a sentence that names the newest checkpoint; empty if there is none."""
         self.settle()
         steps = self.checkpoints.steps()
-        return f" The last good checkpoint is {self.checkpoints.path(steps[-1])}." if steps else ""
+        return f" The last good checkpoint is {self.checkpoints.shown(steps[-1])}." if steps else ""
 
 
 def _warn(error: StorageFull | OSError) -> None:

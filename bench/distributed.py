@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -33,6 +34,9 @@ SIDE = Path(distributed_side.__file__)
 RAY = SIDE.with_name("distributed_ray.py")
 BATCH, EPOCHS = 512, 3
 TARGET = 0.97
+_LONGEST_S = 300.0  # of one side
+# torchrun: another store for each attempt. In the usual one restarted ranks find addresses of dead ones (torch 2.13).
+_OWN_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 def asked(folder: Path, *, batch: int = BATCH, kill: int = 0, every: int = 0) -> dict[str, Any]:
@@ -42,8 +46,21 @@ def asked(folder: Path, *, batch: int = BATCH, kill: int = 0, every: int = 0) ->
 
 
 def command(arguments: list[str]) -> None:
-    environment = {**os.environ, "PYTHONPATH": python_path(), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    subprocess.run(arguments, env=environment, check=True, capture_output=True)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": python_path(),
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+        **_OWN_STORE,
+    }
+    with subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            ended = process.wait(_LONGEST_S)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # which ends its ranks too
+            raise
+    if ended:
+        raise subprocess.CalledProcessError(ended, arguments)
 
 
 def ours(request: dict[str, Any]) -> None:
@@ -75,8 +92,11 @@ def step_s(side: Any, batch: int) -> float:
 
 def recovery_s(side: Any) -> float:
     """Seconds from the kill of a rank until all train again."""
-    with tempfile.TemporaryDirectory() as made:
-        side(asked(Path(made), kill=25, every=10))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as made:
+        try:
+            side(asked(Path(made), kill=25, every=10))
+        except subprocess.TimeoutExpired:
+            return math.inf
         return float((Path(made) / "again").read_text()) - float((Path(made) / "killed").read_text())
 
 

@@ -24,8 +24,9 @@ import torch
 
 import train_side as side
 from environments import PEERS
-from mainspring.training.loop.checkpoints import Checkpoint, Checkpoints, generator_states
+from mainspring.training.loop.checkpoints import Checkpoint, Checkpoints
 from mainspring.training.loop.fit import fit_torch
+from mainspring.training.loop.generators import generator_states
 from mainspring.training.loop.writing import Writer
 from report import Case, report
 

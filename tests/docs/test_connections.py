@@ -63,7 +63,8 @@ ROWS: dict[str, tuple[str, str]] = {
     "S3, GCS, Azure, Kinesis, KMS": (
         "core.object_store_url data.adapters.deltaobjects data.adapters.deltareads data.adapters.log_kinesis "
         "operations.pipelines.aws_lambda registry.adapters.objects security.adapters.anchors_s3 "
-        "security.adapters.key_awskms",
+        "security.adapters.key_awskms "
+        "training.loop.objects",
         "",
     ),
     "other ranks": ("training.distributed.agent", ""),

@@ -162,20 +162,21 @@ class Checkpoints:
             return
         written, failure = _tried(lambda: self._put_part(checkpoint, part)) if checkpoint.part else (None, None)
         every = self._world.gather([written, _said(failure)])
-        if not any(each[1] for each in every):
+        if any(each[1] for each in every):
+            with suppress(OSError, MainspringError):
+                self.shelf.remove(self._part_name(checkpoint))
+        else:
             parts = [Part(*each[0]) for each in every if each[0]]
-            if self._world.first:
+            if self._world.first:  # a commit that failed may be there all the same: parts stay until none names them
                 _, failure = _tried(lambda: self._commit(checkpoint, content, parts))
             every = self._world.gather([None, _said(failure)])
-        self._agree(checkpoint, failure, [each[1] for each in every])
+        self._agree(failure, [each[1] for each in every])
 
-    def _agree(self, checkpoint: Apart, failure: Exception | None, every: list[Any]) -> None:
+    def _agree(self, failure: Exception | None, every: list[Any]) -> None:
         """Raise the same on each rank if any failed."""
         rank = next((rank for rank, each in enumerate(every) if each), None)
         if rank is None:
             return
-        with suppress(OSError, MainspringError):
-            self.shelf.remove(self._part_name(checkpoint))
         if failure is not None:
             raise failure
         kind, what = every[rank]
@@ -205,7 +206,7 @@ class Checkpoints:
         self.shelf.put(_name(checkpoint.step), lambda path: write_tensors(path, checkpoint.places, content, whole),
                        last=True)  # fmt: skip
         self._scores[checkpoint.step] = math.inf if checkpoint.score is None else checkpoint.score
-        with suppress(Unavailable):  # the next one does it
+        with suppress(OSError, Unavailable):  # the next one does it
             self._prune()
 
     def newest(self, like: Like = no_tensor) -> Checkpoint | None:

@@ -60,8 +60,8 @@ def placed(order: Order, groups: list[int]) -> list[int]:
             later = [starts[span.group] + row for span in order.spans(lane, window)
                      for row in range(span.start, span.stop)]  # fmt: skip
             assert later[: len(part)] == part.tolist()
-            shuffle = order.shuffle(lane, window)
-            windows[lane, window] = part if shuffle is None else part[shuffle]
+            places = order.places(lane, window)
+            windows[lane, window] = part if places is None else part[np.argsort(places)]
     return [row for piece in order.pieces(0, order.rows)
             for row in windows[piece.lane, piece.window][piece.start : piece.stop].tolist()]  # fmt: skip
 

@@ -95,14 +95,14 @@ class Layout:
         """Return arrays for so many rows."""
         return [each.empty(rows) for each in self.arrays]
 
-    def write(self, batch: pa.RecordBatch, into: Sequence[Values], at: int) -> None:
-        """Write a batch into the arrays, from row `at` on.
+    def write(self, batch: pa.RecordBatch, into: Sequence[Values]) -> None:
+        """Write the rows of a batch into arrays of as many rows.
 
         Raises:
             InvalidData: A value has no place in them.
         """
         for each, array in zip(self.arrays, into, strict=True):
-            each.write(batch, array[at : at + batch.num_rows], self._fill)
+            each.write(batch, array, self._fill)
 
 
 def names(columns: Columns | tuple[Columns, ...]) -> Iterator[Columns]:

@@ -107,8 +107,8 @@ class Order:
             yield Span(group, at - begin, min(until, end) - begin)
             at, place = end, place + 1
 
-    def shuffle(self, lane: int, window: int) -> Whole | None:
-        """Return the order of the rows of a window, int64 of shape (rows,); `None` for that in which they are read."""
+    def places(self, lane: int, window: int) -> Whole | None:
+        """Return the place in its window of each row, as they are read, int64 of shape (rows,); `None`: the same."""
         return self._drawn(lane, window).permutation(self.size(lane, window)) if self._shuffled else None
 
     def _drawn(self, *of: int) -> Any:

@@ -59,6 +59,8 @@ _HOMES = {
     "mainspring.training.flavours.calibration": ["calibrated"],
     "mainspring.training.gates": ["approved", "at_least", "at_most", "beats", "complete_card"],
     "mainspring.training.label": ["Label"],
+    "mainspring.training.boosting.lightgbm": ["fit_lightgbm"],
+    "mainspring.training.boosting.xgboost": ["fit_xgboost"],
     "mainspring.training.loading.loader": ["Loader"],
     "mainspring.training.loop.fit": ["fit_torch"],
     "mainspring.training.loop.lora": ["fit_lora"],
@@ -202,6 +204,8 @@ if TYPE_CHECKING:
     from mainspring.stats.thresholds import Costs as Costs
     from mainspring.training import gates as gates
     from mainspring.training import space as _search
+    from mainspring.training.boosting.lightgbm import fit_lightgbm as fit_lightgbm
+    from mainspring.training.boosting.xgboost import fit_xgboost as fit_xgboost
     from mainspring.training.distribution import Distributed as Distributed
     from mainspring.training.flavours.calibration import calibrated as calibrated
     from mainspring.training.gates import approved as approved

@@ -27,6 +27,11 @@ def rank_variables() -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
+def main_rank_address() -> str:
+    """Return the address of the first rank, as a launcher tells it; by default loopback."""
+    return os.environ.get("MASTER_ADDR", "127.0.0.1")
+
+
 # Variables that a library may need, and none that could be a secret; names that end with _ are beginnings.
 _HARMLESS = (
     "PATH", "HOME", "LANG", "LANGUAGE", "LC_", "TZ", "TZDIR", "PYTHON_", "PYTHONPATH", "PYTHONHASHSEED", "OMP_", "KMP_",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid
@@ -115,11 +116,34 @@ class Loader:
             batch_size: Rows of a batch, over all ranks.
             start: Batches to leave out, as after a resumption.
         """
-        yield from self._yielded(batch_size, rank, ranks, start, seed, epoch, shuffled=True)
+        if not 0 <= rank < ranks or start < 0:
+            raise Invalid(f"rank={rank} of ranks={ranks}, or start={start}, is impossible.")
+        with closing(self.epoch(batch_size, Pace(), seed, epoch)) as loading:
+            for first in range(start * batch_size, len(self), batch_size):
+                count = min(batch_size, len(self) - first)
+                begin, end = (first + count // ranks * each + min(each, count % ranks) for each in (rank, rank + 1))
+                yield self._shaped(loading.take(begin, end))
 
-    def stored(self, batch_size: int) -> Iterator[Any]:
-        """Yield all rows once, in the order of the files, by their names, as `batches` does."""
-        yield from self._yielded(batch_size, 0, 1, 0, shuffled=False)
+    def stored(self, batch_size: int, *, begin: int = 0, end: int | None = None) -> Iterator[Any]:
+        """Yield rows `begin` to `end` once, in the order of the files, by their names, as `batches` does."""
+        until = len(self) if end is None else min(end, len(self))
+        with closing(self.epoch(batch_size, Pace(), shuffled=False)) as loading:
+            for first in range(begin, until, batch_size):
+                yield self._shaped(loading.take(first, min(first + batch_size, until)))
+
+    def matrix_columns(self) -> list[str]:
+        """Return the columns of the one matrix that the inputs are.
+
+        Raises:
+            Invalid: They are something else.
+        """
+        if not (self.single and self._layout.arrays[0].matrix):
+            raise Invalid("The inputs of the loader are no matrix.", fix='give a list of columns: inputs=["a", "b"].')
+        return [*self._layout.arrays[0].columns]
+
+    def target_column(self) -> str:
+        """Return the first column of the targets."""
+        return self._layout.arrays[-1].columns[0]
 
     def epoch(self, batch_size: int, pace: Pace, seed: int = 0, epoch: int = 0, *, shuffled: bool = True) -> Epoch:
         """Return the rows of an epoch, by their positions in it; it has to be closed."""
@@ -142,20 +166,6 @@ class Loader:
         """Return a digest that identifies the rows, their order and their form."""
         text = repr((self._files.digest(), self._settings, self._window, self._lanes))
         return hashlib.sha256(text.encode()).hexdigest()
-
-    def _yielded(
-        self, batch_size: int, rank: int, ranks: int, start: int, seed: int = 0, epoch: int = 0, *, shuffled: bool
-    ) -> Iterator[Any]:
-        if not 0 <= rank < ranks or start < 0:
-            raise Invalid(f"rank={rank} of ranks={ranks}, or start={start}, is impossible.")
-        loading = self.epoch(batch_size, Pace(), seed, epoch, shuffled=shuffled)
-        try:
-            for first in range(start * batch_size, len(self), batch_size):
-                count = min(batch_size, len(self) - first)
-                begin, end = (first + count // ranks * each + min(each, count % ranks) for each in (rank, rank + 1))
-                yield self._shaped(loading.take(begin, end))
-        finally:
-            loading.close()
 
     def _shaped(self, arrays: list[Values]) -> Any:
         inputs = arrays[0] if self.single else tuple(arrays[: self.inputs])

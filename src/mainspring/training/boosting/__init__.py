@@ -1,0 +1,1 @@
+"""Boosted trees on rows that need not fit into memory, in one process or several."""

@@ -72,6 +72,7 @@ ROWS: dict[str, tuple[str, str]] = {
         "training.preemption.aws training.preemption.azure training.preemption.gcp training.preemption.metadata",
         "",
     ),
+    "other ranks": ("training.boosting.rows training.distributed.agent", ""),
     "OpenID Connect": ("security.issuers", ""),
     "upstreams of language models": (
         "llm.adapters.connections vectors.adapters.cross_service vectors.adapters.encoder_service "

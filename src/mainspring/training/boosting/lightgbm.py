@@ -6,7 +6,6 @@ histograms over LightGBM's sockets, which listen on every interface, and neither
 
 from __future__ import annotations
 
-import socket
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ import numpy as np
 
 from mainspring.core.environment import main_rank_address
 from mainspring.core.errors import Invalid, MissingExtra
-from mainspring.training.boosting.rows import TreeRows, address, ranks
+from mainspring.training.boosting.rows import TreeRows, address, free_port, ranks
 from mainspring.training.loading.loader import Loader
 from mainspring.training.loop.world import World
 
@@ -98,9 +97,7 @@ def _network(world: World) -> dict[str, Any]:
     if world.size == 1:
         return {}
     own = address(world, main_rank_address())
-    with socket.socket() as probe:
-        probe.bind((own, 0))
-        port = probe.getsockname()[1]
+    port = free_port(own)
     machines = ",".join(f"{host}:{of}" for host, of in world.gather([own, port]))
     return {
         "machines": machines, "local_listen_port": port, "num_machines": world.size, "time_out": _TIMEOUT_MIN,

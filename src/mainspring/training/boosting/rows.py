@@ -82,3 +82,10 @@ def address(world: World, main: str) -> str:
         probe.connect((socket.gethostbyname(main), 9))  # sends nothing
         own = str(probe.getsockname()[0])
     return "127.0.0.1" if all(each == own for each in world.gather(own)) else own
+
+
+def free_port(host: str) -> int:
+    """Return a port of an address that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])

@@ -37,7 +37,7 @@ def fit_xgboost(
     In one of several processes that a launcher started, each reads its part of the rows, and all return the same trees.
 
     Args:
-        train: One matrix as inputs and one target. Memory holds its bins, a byte a value; with `cache` not even these.
+        train: One matrix as inputs and one target. Memory holds its bins, two bytes a value, or with `cache` none.
         validation: Rows for early stopping (`early_stopping_rounds` of the estimator) and for its metrics.
         cache: Folder for bins on the disk, which are removed afterwards.
         run: Receives the metrics of the validation after each round, as `validation.METRIC`.

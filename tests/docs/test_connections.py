@@ -67,7 +67,6 @@ ROWS: dict[str, tuple[str, str]] = {
         "training.loop.objects",
         "",
     ),
-    "other ranks": ("training.distributed.agent", ""),
     "the metadata service of a cloud": (
         "training.preemption.aws training.preemption.azure training.preemption.gcp training.preemption.metadata",
         "",

@@ -312,6 +312,7 @@ def test_the_documentation_names_every_metric_and_no_other(texts: list[str]) -> 
     scraped |= {"mainspring_spans_total"}
     # Where models have a bound on their memory.
     scraped |= {f"mainspring_models_memory_{each}_bytes" for each in ("used", "limit")}
+    scraped |= {"mainspring_model_executors"}
     scraped |= {f"mainspring_model_{each}" for each in ("in_memory", "memory_bytes", "loads_total", "load_seconds")}
     # Where language models are served.
     counted = ("requests", "tokens", "cost", "hedges", "queued_seconds", "guard_acts")

@@ -79,6 +79,8 @@ def routes_for(
                 outputs=tuple(endpoint.outputs),
                 cache=endpoint.cache,
                 resident=endpoint.resident,
+                executors=endpoint.executors,
+                idle_us=endpoint.idle_us,
                 restricted=defence.restricted,
             )
         )

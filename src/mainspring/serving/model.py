@@ -25,6 +25,7 @@ IN_TIME = 0.99  # of the requests that were due, at least, for a load to be met
 
 REFUSE, DEFAULTS, FLAG, FALLBACK = "refuse", "defaults", "flag", "fallback"
 KEY, REQUEST = "key", "request"
+MOST_EXECUTORS = 64
 _ROUNDING = 1e-9
 _EVERYTHING = Log()
 _FREE = Price()
@@ -118,6 +119,10 @@ class Endpoint:
         outputs: What callers get of the model's numbers, by default all; the first policy that names a caller holds.
         cache: Use of earlier answers for equal inputs; by default each request is computed.
         resident: Whether its models stay in memory where a gateway has a bound on the memory of models.
+        executors: The smallest and largest number of processes of a model that runs in processes of its own, for each
+            process of the gateway. With 0 it leaves the memory when it is not asked for, and the first request brings
+            it back; where a gateway has a bound on the memory of models, this holds for all models.
+        idle: Time without requests after which a model may leave; a duration.
     """
 
     name: str
@@ -135,6 +140,8 @@ class Endpoint:
     outputs: Sequence[Outputs] = ()
     cache: Cache | None = None
     resident: bool = False
+    executors: tuple[int, int] = (1, 1)
+    idle: str | int = "5m"
 
     def __post_init__(self) -> None:
         check_id(self.name, "endpoint")
@@ -167,7 +174,26 @@ class Endpoint:
         if self.cache is not None:
             expect(self.cache, Cache, owner.format("cache"), fix='write cache=ms.Cache(ttl="1m").')
         expect(self.resident, bool, owner.format("stay in memory"), fix="write resident=True.")
+        expect_each(self.executors, int, owner.format("executors"), fix="write the least and the most: (1, 4).")
+        bounds = [*self.executors]
+        if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1] <= MOST_EXECUTORS or not bounds[1]:
+            raise Invalid(
+                f"Endpoint {self.name!r} has executors={self.executors!r}.",
+                fix=f"write the least, from 0, and the most, up to {MOST_EXECUTORS}: (0, 4).",
+            )
+        if self.resident and not self.executors[0]:
+            raise Invalid(
+                f"Endpoint {self.name!r} is resident and may have no executor.", fix="write executors=(1, 4)."
+            )
+        _ = self.idle_us
         declare(self)
+
+    @property
+    def idle_us(self) -> int:
+        found = parse_duration(self.idle)
+        if found < 1_000_000:
+            raise Invalid(f"Endpoint {self.name!r} has idle={self.idle!r}.", fix='write at least "1s".')
+        return found
 
     @property
     def model_name(self) -> str:
@@ -255,6 +281,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     restricted: tuple[Restriction, ...] = ()
     cache: Cache | None = None
     resident: bool = False
+    executors: tuple[int, int] = (1, 1)
+    idle_us: int = 300_000_000
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):

@@ -91,12 +91,12 @@ def _endpoint(item: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
     stored = {} if item.without_store == REFUSE else {"without_store": item.without_store}
     price = {} if item.price == Price() else {"price": body["price"]}
     unusual = _without_empty(body["unusual"] or {}, "answer")
-    unused = {**body, "without_store": "", "price": "", "unusual": unusual}
-    return (
-        _without_empty(unused, "without_store", "unusual", "quotas", "price", "outputs", "cache", "resident")
-        | stored
-        | price
-    )
+    scaling = {
+        name: body[name] for name, usual in (("executors", (1, 1)), ("idle", "5m")) if getattr(item, name) != usual
+    }
+    unused = {**body, "without_store": "", "price": "", "unusual": unusual, "executors": "", "idle": ""}
+    rare = ("without_store", "unusual", "quotas", "price", "outputs", "cache", "resident", "executors", "idle")
+    return _without_empty(unused, *rare) | stored | price | scaling
 
 
 def _function(function: FeatureFunction) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import os
 import resource
 import socket
 import threading
+import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ from mainspring.serving.adapters.sessions import CallLimits, OnnxSession, open_s
 from mainspring.serving.plane.executor import Array, ModelFailed, closed, first_line
 
 _LOAD_S = 120.0
+_RETRY_FIRST_S, _RETRY_LAST_S = 0.25, 10.0  # after the second end in a row
 _ONE = ""  # the name of what a function returns that is no mapping
 
 
@@ -135,6 +137,8 @@ class _Apart:
         self._limits = limits
         self._running = threading.Lock()
         self._closed = False
+        self._ends = 0  # in a row
+        self._start_at = 0.0  # monotonic, s
 
     def close(self) -> None:
         self._closed = True
@@ -156,8 +160,25 @@ class _Apart:
             if not self._child.runs:
                 if not again:
                     raise ModelFailed(f"The process of model {self._name} ended.")
+                if time.monotonic() < self._start_at:
+                    raise ModelFailed(
+                        f"The process of model {self._name} ended {self._ends} times in a row, and is not started yet."
+                    )
                 self._restart()
-            return self._answer(call)
+            try:
+                answer = self._answer(call)
+            except ModelFailed:
+                self._ended()
+                raise
+            self._ends = 0
+            return answer
+
+    def _ended(self) -> None:
+        """Have the next process wait, ever longer, if this one answered nothing either."""
+        self._ends += 1
+        if self._ends > 1:
+            wait_s = min(_RETRY_FIRST_S * 2.0 ** min(self._ends - 2, 16), _RETRY_LAST_S)
+            self._start_at = time.monotonic() + wait_s
 
     def _answer(self, call: Call) -> Answer:
         seconds = self._limits.seconds

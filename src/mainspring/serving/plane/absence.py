@@ -9,6 +9,7 @@ import asyncio
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from mainspring.core.errors import DeadlineExceeded, MainspringError, Unavailable
 from mainspring.serving.plane.batch_run import monotonic_us
@@ -44,6 +45,11 @@ class Absence:
     def over(self) -> bool:
         """Whether the model is in memory."""
         return self._executor.here
+
+    @property
+    def executors(self) -> int:
+        """How many executors the model has; 1 where it has none yet."""
+        return max(1, self._executor.size)
 
     def check(self, lane: Lane, deadline: int) -> None:
         """Have the model loaded if it is out, and refuse a request for which that takes too long.
@@ -83,14 +89,18 @@ class Absence:
         load = self._executor.fetch()
         if load is not self._load:
             self._load = load
-            load.add_done_callback(lambda load: self._loaded(lane, load))
+            kept = ref(lane)  # those who wait keep their lane; the load, which is remembered, does not
+            load.add_done_callback(lambda load: self._loaded(kept, load))
 
-    def _loaded(self, lane: Lane, load: Future[None]) -> None:
+    def _loaded(self, lane: ref[Lane], load: Future[None]) -> None:
         """Called in the thread that loaded."""
         with suppress(RuntimeError):  # the loop is closed: nobody waits
             self._loop.call_soon_threadsafe(self._go_on, lane, load)
 
-    def _go_on(self, lane: Lane, load: Future[None]) -> None:
+    def _go_on(self, kept: ref[Lane], load: Future[None]) -> None:
+        lane = kept()
+        if lane is None:
+            return
         error = CancelledError() if load.cancelled() else load.exception()
         if error is None:
             lane.wake()

@@ -36,6 +36,7 @@ from mainspring.serving.plane.arms import ArmOutcomes, FailureBuffer
 from mainspring.serving.plane.batch_run import Answer, Ask, Waiter, Work, alike, monotonic_us
 from mainspring.serving.plane.executor import ModelFailed
 from mainspring.serving.plane.flights import Flights
+from mainspring.serving.plane.load import Load
 from mainspring.serving.plane.metering import Charge, Quotas
 from mainspring.serving.plane.metrics import EndpointMetrics
 from mainspring.serving.plane.reusing import Reusing
@@ -114,6 +115,7 @@ class Lane:
         self.streams = 0  # answers in parts that are under way
         self._assigned = False  # whether a rollout ever assigned a request to it
         self.statistics = Statistics(clock)
+        self.load = Load()
         self.numbers = metrics.version(version)
         self._endpoint = endpoint
         self._ids = PredictionIds()
@@ -242,6 +244,7 @@ class Lane:
 
     def offer(self, job: Job[Ask]) -> None:
         """Queue a request; errors as of `submit`."""
+        self.load.asked += 1
         try:
             if self._absence is not None:
                 self._absence.check(self, job.deadline)
@@ -254,6 +257,7 @@ class Lane:
 
     def _reject(self, error: MainspringError, received: int) -> None:
         self._metrics.rejections["queue_full" if isinstance(error, Overloaded) else "too_late"] += 1
+        self.load.lost += 1
         self.statistics.failed(monotonic_us() - received)
 
     def wake(self) -> None:
@@ -283,6 +287,8 @@ class Lane:
             queue = self._metrics.stages["queue"]
             for job in batch.jobs:
                 queue.observe((self._taken - job.arrived) / 1e6)
+                self.load.waited_us += self._taken - job.arrived
+            self.load.taken += len(batch.jobs)
             self._rest.extend(alike(batch.jobs))
             self._go_on()
 
@@ -291,6 +297,7 @@ class Lane:
         for job in late:
             self._metrics.rejections["expired"] += 1
             job.payload.refused = True
+            self.load.lost += 1
             self.fail(job, DeadlineExceeded("The deadline passed in the queue."))
 
     def _go_on(self) -> None:
@@ -467,8 +474,13 @@ class Lane:
     def _predict(self, work: Work) -> None:
         begun = time.monotonic_ns()
         work.called = begun // 1000
-        work.outputs = self.runtime.executor.predict(work.gathered.features, work.rows)
-        work.took_us = (time.monotonic_ns() - begun) / 1000
+        self.load.begin(begun / 1000, min(work.rows, self._absence.executors if self._absence is not None else 1))
+        try:
+            work.outputs = self.runtime.executor.predict(work.gathered.features, work.rows)
+        finally:
+            ended = time.monotonic_ns()
+            self.load.end(ended / 1000)
+        work.took_us = (ended - begun) / 1000
 
     def _slow(self, rows: int) -> bool:
         """Return whether a batch belongs in a thread: by what warming up measured, and by the fastest of late. Code

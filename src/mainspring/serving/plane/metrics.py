@@ -19,7 +19,7 @@ from mainspring.features.model import Status
 from mainspring.serving.caching.responses import Responses
 from mainspring.serving.model import LATENCY_BOUNDS
 from mainspring.serving.plane.catalog_copy import CatalogCopy
-from mainspring.serving.residency.residency import Residency
+from mainspring.serving.residency.residency import UNBOUND, Residency
 from mainspring.serving.residency.resident import ResidentExecutor
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -306,24 +306,25 @@ class Metrics(Collector):
         yield from (requests, nbytes, answers)
 
     def _of_memory(self) -> Iterator[Metric]:
-        if self._residency is None:
-            return
-        for name, told, value in (
-            ("used", "Memory of the models of this process, as measured.", self._residency.used),
-            ("limit", "Bound on the memory of the models of this process.", self._residency.budget),
-        ):
-            yield GaugeMetricFamily(f"mainspring_models_memory_{name}_bytes", told, float(value))
+        if self._residency is not None and self._residency.budget != UNBOUND:
+            for name, told, value in (
+                ("used", "Memory of the models of this process, as measured.", self._residency.used),
+                ("limit", "Bound on the memory of the models of this process.", self._residency.budget),
+            ):
+                yield GaugeMetricFamily(f"mainspring_models_memory_{name}_bytes", told, float(value))
         labels = ["endpoint", "version"]
         here = GaugeMetricFamily("mainspring_model_in_memory", "1 for a model that is in memory.", labels=labels)
         nbytes = GaugeMetricFamily("mainspring_model_memory_bytes", "Memory that a model takes.", labels=labels)
         loads = CounterMetricFamily("mainspring_model_loads", "Loads of a model.", labels=labels)
         seconds = GaugeMetricFamily("mainspring_model_load_seconds", "Duration of a model's last load.", labels=labels)
+        executors = GaugeMetricFamily("mainspring_model_executors", "Executors that a model has.", labels=labels)
         for key, model in self._residents().items():
+            executors.add_metric(key, float(model.size))
             here.add_metric(key, float(model.here))
             nbytes.add_metric(key, float(model.nbytes))
             loads.add_metric(key, float(model.loads))
             seconds.add_metric(key, model.load_s)
-        yield from (here, nbytes, loads, seconds)
+        yield from (here, executors, nbytes, loads, seconds)
 
     def _of_connections(self) -> Iterator[Metric]:
         found = self.connections()

@@ -23,9 +23,10 @@ from mainspring.serving.plane.counts import Counts
 from mainspring.serving.plane.lane import Lane, monotonic_us
 from mainspring.serving.plane.live import Live, Served
 from mainspring.serving.plane.metrics import Metrics
+from mainspring.serving.plane.scaler import Scaler
 from mainspring.serving.plane.watch import StoreWatch
 from mainspring.serving.ports import Loader, RoutingTable
-from mainspring.serving.residency.residency import Residency
+from mainspring.serving.residency.residency import UNBOUND, Residency
 from mainspring.serving.residency.resident import ResidentExecutor
 
 _READS = 4  # of an online store on another machine, at once
@@ -76,23 +77,18 @@ class DataPlane:
         self._clock = clock
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="model")
         self._reads = ThreadPoolExecutor(_READS, thread_name_prefix="online-read")
-        self.residency = residency = (
-            None if memory is None else Residency(memory, lambda digest: executors(bundles.load(digest)))
+        self._residency = residency = Residency(
+            UNBOUND if memory is None else memory, lambda digest: executors(bundles.load(digest))
         )
-
-        def load(digest: str) -> runtime.Runtime:
-            if residency is None:
-                return runtime.load(bundles.load(digest), online, executors)
-            return runtime.load_resident(bundles.load(digest), online, executors, residency)
-
+        self._scaler = Scaler(lambda: self.served, residency)
         self._live = Live(
             routes,
-            load=load,
+            load=lambda digest: runtime.load_resident(bundles.load(digest), online, executors, residency),
             lane=self._new_lane,
             mark=catalog.mark if catalog is not None else None,
             counts=counts,
             erasures=erasures,
-            pin=residency.pin if residency is not None else lambda _: None,
+            pin=residency.pin,
         )
         self._store = StoreWatch(online)
         self.metrics = Metrics(
@@ -132,6 +128,7 @@ class DataPlane:
             self._catalog.start()
         self._live.start()
         self._store.start()
+        self._scaler.start()
 
     async def preloaded(self) -> None:
         """Wait until the routing table's bundles are loaded and warm, or it turned out that it cannot be read."""
@@ -139,9 +136,9 @@ class DataPlane:
 
     async def stop(self) -> None:
         """Close everything but the log, which its creator closes."""
+        await self._scaler.stop()
         await self._live.stop()
-        if self.residency is not None:
-            self.residency.stop()
+        self._residency.stop()
         self._failures.patience.stop()
         self._failures.flush()
         await self._store.stop()

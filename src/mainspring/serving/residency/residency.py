@@ -22,9 +22,11 @@ from mainspring.serving.ports import Executor, Loader
 from mainspring.serving.residency.choice import Held, Later, Never, make_room
 from mainspring.serving.residency.measuring import give_back, growth
 from mainspring.serving.residency.resident import ResidentExecutor
+from mainspring.serving.scaling.crew import Crew
 
 STAY_S = 5.0
-LOADED, EVICTED, REFUSED = "loaded", "evicted", "refused"
+LOADED, EVICTED, REFUSED, SCALED = "loaded", "evicted", "refused", "scaled"
+UNBOUND = 1 << 62
 _LOADS = 4  # at once
 _ROOM_S = 30.0  # a load waits for room no longer
 _MOMENT_S = 0.02
@@ -37,13 +39,14 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A model that came, left or could not come. `at` is by the monotonic clock, seconds."""
+    """A model that came, left, could not come, or got another number of executors. `at` is monotonic, seconds."""
 
     at: float
     what: str
     digest: str
     nbytes: int
     why: str
+    executors: int = 0
 
 
 class Residency:
@@ -105,7 +108,10 @@ class Residency:
 
         def make(bundle: Bundle) -> Executor:
             begun = self._clock()
-            return model.takes(executors(bundle), self._clock() - begun)
+            executor = executors(bundle)
+            if executor.inline and self.budget == UNBOUND:
+                return executor  # it stays: nothing is to be known of it
+            return model.takes(_crew(executor), self._clock() - begun)
 
         try:
             self._admit(model, size, _NEW)
@@ -116,9 +122,16 @@ class Residency:
             model.close()
             self._decided(REFUSED, model, str(error))
             raise
+        if not model.outputs:
+            self._forget(model)
+            return made
         model.came(0.0)
         self._decided(LOADED, model, _NEW)
         return made
+
+    def resize(self, model: ResidentExecutor, executors: int, why: str) -> Future[None]:
+        """Give a model in memory another number of executors, in a thread; with 0 it leaves."""
+        return self._loading.submit(self._resize, model, executors, why)
 
     def expected_s(self, model: ResidentExecutor) -> float:
         """Return in how long a model that is out will have been loaded, if all goes as it did last."""
@@ -131,6 +144,38 @@ class Residency:
     def stop(self) -> None:
         """Load nothing any more. Idempotent."""
         self._loading.shutdown(wait=False, cancel_futures=True)
+
+    def _resize(self, model: ResidentExecutor, executors: int, why: str) -> None:
+        if not executors:
+            self._rest(model, why)
+            return
+        crew = model.crew
+        while crew is not None and crew.size > executors:
+            crew.drop()
+            with self._changing:
+                model.nbytes -= model.each
+        try:
+            while crew is not None and crew.size < executors:
+                self._admit(model, model.each * (crew.size + 1), why, within_s=0.0, grows=crew)
+                if not crew.add(lambda: self._make(model.digest)):
+                    return  # the model left, and its bytes with it
+        except Exception as error:
+            with self._changing:
+                if crew is model.crew:
+                    model.nbytes = model.each * crew.size if crew is not None else model.each
+            self._decided(REFUSED, model, f"an executor more, since {why}: {error}")
+            return
+        self._decided(SCALED, model, why)
+
+    def _rest(self, model: ResidentExecutor, why: str) -> None:
+        with self._changing:
+            if not model.reserved or model.digest in self._pinned or model.held(pinned=False).busy:
+                return
+            executor = model.leave()
+        if executor is not None:
+            executor.close()
+        give_back()
+        self._decided(EVICTED, model, why)
 
     def _submit(self, model: ResidentExecutor) -> Future[None]:
         try:
@@ -149,7 +194,7 @@ class Residency:
         try:
             self._admit(model, model.nbytes, why)
             begun = self._clock()
-            executor = self._make(model.digest)
+            executor = _crew(self._make(model.digest))
             model.takes(executor, self._clock() - begun)
         except BaseException as error:
             model.failed()
@@ -160,11 +205,15 @@ class Residency:
         model.came(self._clock() + self._stay_s)
         self._decided(LOADED, model, why)
 
-    def _admit(self, model: ResidentExecutor, need: int, why: str) -> None:
+    def _admit(
+        self, model: ResidentExecutor, need: int, why: str, within_s: float = _ROOM_S, grows: Crew | None = None
+    ) -> None:
         """Reserve a model's bytes; wait for the room, and close what leaves for it."""
-        until = self._clock() + _ROOM_S
+        until = self._clock() + within_s
         while True:
             with self._changing:
+                if grows is not None and model.crew is not grows:
+                    raise Unavailable("The model left.")
                 found = make_room(self._held(model), need, self.budget, self._clock())
                 if not isinstance(found, (Later, Never)):
                     leaving = [self._models[number] for number in found.names]
@@ -201,5 +250,11 @@ class Residency:
         )
 
     def _decided(self, what: str, model: ResidentExecutor, why: str) -> None:
-        self.decisions.append(Decision(self._clock(), what, model.digest, model.nbytes, why))
-        _log.info("Model %s %s, %s bytes: %s", model.digest[:12], what, f"{model.nbytes:,}", why)
+        self.decisions.append(Decision(self._clock(), what, model.digest, model.nbytes, why, model.size))
+        _log.info(
+            "Model %s %s, %d executors, %s bytes: %s", model.digest[:12], what, model.size, f"{model.nbytes:,}", why
+        )
+
+
+def _crew(executor: Executor) -> Executor:
+    return executor if executor.inline else Crew(executor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from math import inf
 from threading import Lock
@@ -13,6 +13,7 @@ from mainspring.core.errors import Unavailable
 from mainspring.registry.model import TensorSpec
 from mainspring.serving.ports import Executor
 from mainspring.serving.residency.choice import Held
+from mainspring.serving.scaling.crew import Crew
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +49,7 @@ class ResidentExecutor:
         self.number = next(_numbers)
         self.digest = digest
         self.nbytes = nbytes
+        self.each = nbytes  # of one executor
         self.reserved = False  # whether its bytes count
         self.loads = self.evictions = 0
         self.load_s = 0.0  # of the last time
@@ -55,6 +57,7 @@ class ResidentExecutor:
         self.outputs: Mapping[str, TensorSpec] = {}
         self._nullable: frozenset[str] = frozenset()
         self._inline = False
+        self.yields = False
         self._executor: Executor | None = None
         self._ready = False  # whether it is in memory, and all of its checks were made
         self._calls = 0
@@ -71,6 +74,17 @@ class ResidentExecutor:
         self._retry_at = self._retry_s = 0.0
 
     @property
+    def crew(self) -> Crew | None:
+        """Its executors, where they are processes of their own and in memory."""
+        executor = self._executor
+        return executor if isinstance(executor, Crew) else None
+
+    @property
+    def size(self) -> int:
+        """How many executors it has."""
+        return crew.size if (crew := self.crew) is not None else int(self._ready)
+
+    @property
     def inline(self) -> bool:
         return self._inline
 
@@ -78,16 +92,20 @@ class ResidentExecutor:
         return name in self._nullable
 
     def predict(self, inputs: Mapping[str, Sequence[Any] | np.ndarray[Any, Any]], rows: int) -> dict[str, Any]:
-        executor = self._enter()
-        while executor is None:  # it left since its lane saw it
-            self.fetch().result()
-            executor = self._enter()
+        executor = self._entered()
         try:
             return executor.predict(inputs, rows)
         finally:
-            with self._changing:
-                self._calls -= 1
-                self._used_at = self._clock()
+            self._left()
+
+    def events(
+        self, inputs: Mapping[str, Sequence[Any] | np.ndarray[Any, Any]], rows: int
+    ) -> Generator[dict[str, Any], None, None]:
+        executor = self._entered()
+        try:
+            yield from executor.events(inputs, rows)  # type: ignore[attr-defined]
+        finally:
+            self._left()
 
     def close(self) -> None:
         with self._changing:
@@ -145,6 +163,7 @@ class ResidentExecutor:
         self.inputs, self.outputs = dict(executor.inputs), dict(executor.outputs)
         self._nullable = frozenset(name for name in self.inputs if executor.nullable(name))
         self._inline = executor.inline
+        self.yields = bool(getattr(executor, "yields", False))
         self.load_s = took_s
         return self
 
@@ -154,6 +173,7 @@ class ResidentExecutor:
             self._ready, self._asked = not self._closed, False
             self._used_at, self._stays_until = self._clock(), stays_until
             self._retry_s = 0.0
+            self.each = self.nbytes
             self.loads += 1
 
     def failed(self) -> None:
@@ -170,6 +190,7 @@ class ResidentExecutor:
         """Take the model out, with the lock held, and return what has to be closed."""
         executor, self._executor = self._executor, None
         self.reserved = self._ready = False
+        self.nbytes = self.each
         self.evictions += 1
         return executor
 
@@ -177,6 +198,17 @@ class ResidentExecutor:
         """Return how it stands, with the lock held."""
         stays = inf if pinned else max(self._stays_until, self._used_at + JUST_S if self._asked else 0.0)
         return Held(self.number, self.nbytes, self._used_at, stays, busy=self._calls > 0 or not self._ready)
+
+    def _entered(self) -> Executor:
+        """Begin a call, and load the model first if it left since its lane saw it."""
+        while (executor := self._enter()) is None:
+            self.fetch().result()
+        return executor
+
+    def _left(self) -> None:
+        with self._changing:
+            self._calls -= 1
+            self._used_at = self._clock()
 
     def _enter(self) -> Executor | None:
         with self._changing:

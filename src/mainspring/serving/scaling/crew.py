@@ -80,8 +80,6 @@ class Crew:
 
     def add(self, make: Callable[[], Executor]) -> bool:
         """Make another one, and let it take part. Returns whether it does: the crew may have been closed."""
-        if self._closed:
-            return False
         member = _Member(make())
         with self._changing:
             if not self._closed:

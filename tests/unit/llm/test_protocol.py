@@ -34,8 +34,9 @@ from mainspring.llm.model import (
     Usage,
 )
 from mainspring.llm.protocol import anthropic, openai, responses
-from mainspring.llm.protocol.events import Frames, framed
+from mainspring.llm.protocol.events import Frames
 from mainspring.llm.protocol.reading import InvalidField
+from mainspring.serving.http.streams import framed
 
 text = st.text(max_size=12)
 some = st.text(min_size=1, max_size=12)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +37,14 @@ FEW = np.array([[1], [5]], np.int64)
 
 def children() -> list[int]:
     own = f"\0{SessionApart.__module__}\0".encode()
-    return [
-        int(pid)
-        for task in Path("/proc/self/task").iterdir()
-        for pid in (task / "children").read_text().split()
-        if own in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            for pid in (task / "children").read_text().split():
+                with suppress(FileNotFoundError, ProcessLookupError):
+                    if own in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        found.append(int(pid))
+    return found
 
 
 def test_a_call_that_does_not_end_is_stopped_and_the_next_is_answered() -> None:

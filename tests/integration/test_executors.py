@@ -131,7 +131,7 @@ def test_executors_come_with_a_burst_and_none_is_left_at_rest() -> None:
             assert each.plane.unready() is None
             assert await asyncio.gather(*(each.ask() for _ in range(10))) == [5.0] * 10  # all wait for one
             assert len(children()) == 1
-        assert not children()
+        await wait_until_async(lambda: not children())
 
     asyncio.run(run())
 

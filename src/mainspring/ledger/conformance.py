@@ -598,11 +598,12 @@ class LedgerConformance:
         assert [{**row, "at": row["at"].timestamp() * 1e6} for row in rows] == [
             {
                 "id": "f1", "version": "4", "at": 1_000, "latency_us": 900, "share": 1.0, "weight": 0.75, "unit": 1,
-                "row": 0, "score": None, "status": 500, "kind": "ModelFailed", "count": 1,
+                "row": 0, "score": None, "cached": False, "status": 500, "kind": "ModelFailed", "count": 1,
             },
             {
                 "id": "p1", "version": "3", "at": 1_000, "latency_us": 700, "share": 1.0, "weight": 0.25,
-                "unit": 2**62 + 1, "row": 0, "score": 1 / 1024, "status": 200, "kind": None, "count": 1,
+                "unit": 2**62 + 1, "row": 0, "score": 1 / 1024, "cached": False, "status": 200, "kind": None,
+                "count": 1,
             },
         ]  # fmt: skip
         assert _observations(ledger.store, position) == (position, [])

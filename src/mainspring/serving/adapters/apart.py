@@ -138,6 +138,7 @@ class _Apart:
         self._running = threading.Lock()
         self._closed = False
         self._ends = 0  # in a row
+        self._why = ""  # of the last
         self._start_at = 0.0  # monotonic, s
 
     def close(self) -> None:
@@ -161,21 +162,20 @@ class _Apart:
                 if not again:
                     raise ModelFailed(f"The process of model {self._name} ended.")
                 if time.monotonic() < self._start_at:
-                    raise ModelFailed(
-                        f"The process of model {self._name} ended {self._ends} times in a row, and is not started yet."
-                    )
+                    raise ModelFailed(f"{self._why} So it did {self._ends} times in a row: it is not started yet.")
                 self._restart()
             try:
                 answer = self._answer(call)
-            except ModelFailed:
-                self._ended()
+            except ModelFailed as error:
+                self._ended(error.what)
                 raise
             self._ends = 0
             return answer
 
-    def _ended(self) -> None:
+    def _ended(self, why: str) -> None:
         """Have the next process wait, ever longer, if this one answered nothing either."""
         self._ends += 1
+        self._why = why
         if self._ends > 1:
             wait_s = min(_RETRY_FIRST_S * 2.0 ** min(self._ends - 2, 16), _RETRY_LAST_S)
             self._start_at = time.monotonic() + wait_s

@@ -120,7 +120,7 @@ class _Found:
 
     @property
     def order(self) -> tuple[float, ...]:
-        """What fits before what does not; the faster, and of equals the simpler one first."""
+        """Order layouts: those that fit first, then by time; of equals the simpler one first."""
         told = self.layout.distributed
         parts = self.layout.accumulate + told.checkpoint_activations + told.offload + told.tensor + told.pipeline
         return (self.missing, round(self.time.total, 9), told.size, parts)

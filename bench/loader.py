@@ -125,14 +125,18 @@ def main() -> None:
         for turn in range(asked.turns):
             for side in (floor, ours, by_batch, *([by_row] if turn == 0 else [])):
                 found = rates(side, folder)
-                best[side.__name__] = tuple(map(max, found, best.get(side.__name__, found)))  # type: ignore[assignment]
+                before = best.get(side.__name__, found)
+                best[side.__name__] = max(found[0], before[0]), max(found[1], before[1])
         ray = by_ray(folder)
     notes = {} if ray else {"Ray Data": ABSENT}
     cases = []
     for of, unit in ((0, "rows/s"), (1, "rows/s of processor")):
-        peers = {"DataLoader by batch": best["by_batch"][of], "DataLoader by row": best["by_row"][of]}
+        peers: dict[str, float | None] = {
+            "DataLoader by batch": best["by_batch"][of],
+            "DataLoader by row": best["by_row"][of],
+        }
         if of == 0:
-            peers["Ray Data"] = ray  # type: ignore[assignment]
+            peers["Ray Data"] = ray
         figures = {peer: None if value is None else round(value) for peer, value in peers.items()}
         cases.append(Case("shuffled batches from Parquet", unit, round(best["ours"][of]), round(best["floor"][of]),
                           figures, notes if of == 0 else {}, more_is_better=True))  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import numpy as np
@@ -20,6 +20,9 @@ from mainspring.serving.plane.batch_run import Answer, Work, monotonic_us, stack
 from mainspring.serving.plane.executor import ModelFailed
 from mainspring.serving.plane.inference import Inference
 from mainspring.serving.protocol.asked import Answered
+
+if TYPE_CHECKING:
+    from mainspring.serving.ports import Yielding
 
 MOST_STREAMS = 128  # of a lane at once
 MOST_BYTES = 8 << 20  # of a part
@@ -78,9 +81,7 @@ async def events(inference: Inference, deadline_us: float) -> AsyncGenerator[Ans
     work.gathered, work.at, work.ids = stack([job.payload.rows]), lane.now(), lane.take_ids(1)
     told = _Told()
     lane.streams += 1
-    source: Generator[dict[str, Any], None, None] = lane.runtime.executor.events(  # type: ignore[attr-defined]
-        work.gathered.features, 1
-    )
+    source = cast("Yielding", lane.runtime.executor).events(work.gathered.features, 1)  # `check_streams` has seen that
     try:
         while (part := await _next(inference, source, deadline_us)) is not None:
             told.add(part)

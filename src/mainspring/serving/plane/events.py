@@ -81,7 +81,8 @@ async def events(inference: Inference, deadline_us: float) -> AsyncGenerator[Ans
     work.gathered, work.at, work.ids = stack([job.payload.rows]), lane.now(), lane.take_ids(1)
     told = _Told()
     lane.streams += 1
-    source = cast("Yielding", lane.runtime.executor).events(work.gathered.features, 1)  # `check_streams` has seen that
+    executor: Yielding = cast("Yielding", lane.runtime.executor)  # `check_streams` has seen that
+    source = executor.events(work.gathered.features, 1)
     try:
         while (part := await _next(inference, source, deadline_us)) is not None:
             told.add(part)

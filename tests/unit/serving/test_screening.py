@@ -101,7 +101,7 @@ async def test_flagged_rows_are_answered_and_named(threads: ThreadPoolExecutor) 
     behind, lane = serve(threads, FLAG)
     answers = await asyncio.gather(ask(behind, rows(0.5, 900.0)), ask(behind, rows(1.0)), ask(behind, rows(-80.0)))
     assert [each.parameters["unusual"] for each in answers] == [["", KEY], [""], [KEY]]
-    assert lane._metrics.screened == {"flagged": 2}
+    assert lane.metrics.screened == {"flagged": 2}
     unasked, _ = serve(threads, None)
     plain = await ask(unasked, rows(0.5, 900.0))
     assert "unusual" not in plain.parameters
@@ -123,7 +123,7 @@ async def test_a_request_with_an_unusual_row_is_refused_alone(threads: ThreadPoo
         wanted = (await ask(plain, each)).outputs[0].data.tolist()
         assert answered.outputs[0].data.tolist() == wanted
     assert len(lane.recorder._log.recent()) == 3
-    assert lane._metrics.screened == {"refused": 2}
+    assert lane.metrics.screened == {"refused": 2}
     with pytest.raises(Invalid, match="unlike"):  # nobody is left in the batch
         await ask(behind, rows(900.0))
     assert (await ask(behind, rows(1.0))).outputs
@@ -135,12 +135,12 @@ async def test_rows_that_cannot_be_checked_are_answered_and_counted(threads: Thr
 
     behind, lane = serve(threads, REFUSE, sums(signing))
     assert (await ask(behind, Asked(None, x(1.0, 1e30)))).outputs
-    assert lane._metrics.screened == {"unchecked": 2}
+    assert lane.metrics.screened == {"unchecked": 2}
     flagged, _ = serve(threads, FLAG, sums(signing))
     assert "unusual" not in (await ask(flagged, Asked(None, x(1e30)))).parameters
     share, lane = serve(threads, Unusual("flag", share=0.0005))  # 2,000 rows cannot tell
     assert "unusual" not in (await ask(share, rows(900.0))).parameters
-    assert lane._metrics.screened == {"unchecked": 1}
+    assert lane.metrics.screened == {"unchecked": 1}
 
 
 @on_a_loop
@@ -179,7 +179,7 @@ async def test_a_fallback_answers_the_unusual_rows_alone_and_the_log_says_so(thr
     assert [each.outputs[0].data.tolist() for each in answers] == wanted
     assert {each.outputs[0].data.dtype for each in answers} == {np.dtype("float32")}
     assert [each.parameters["unusual"] for each in answers] == [["", KEY, ""], [""], [KEY]]
-    assert lane._metrics.screened == {"fallback": 2}
+    assert lane.metrics.screened == {"fallback": 2}
     log = lane.recorder._log
     logged = [[log.find(id_) for id_ in each.parameters["prediction_ids"]] for each in answers]
     assert [[each.fallback for each in made] for made in logged] == [[False, True, False], [False], [True]]

@@ -109,4 +109,4 @@ class Absence:
             error = Unavailable("The model cannot be loaded.")
         for job in lane.batcher.expired(by=_EVERYONE):
             job.payload.refused = True
-            lane.fail(job, error)
+            lane.replies.fail(job, error)

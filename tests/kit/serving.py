@@ -37,6 +37,7 @@ from mainspring.serving.adapters.onnx_explainer import OnnxExplainer
 from mainspring.serving.http.gateway import Gateway
 from mainspring.serving.model import Arm, Route
 from mainspring.serving.plane.counts import Counts
+from mainspring.serving.residency.memory import Memory
 
 NOW = 1_372_636_800_000_000  # 2013-07-01T00:00:00Z
 KEY = SigningKey(bytes(range(32)))
@@ -238,7 +239,7 @@ class Kit:
             max_body_bytes=self.max_body_bytes,
             counts=counts,
             erasures=self.erasures,
-            memory=self.memory,
+            memory=None if self.memory is None else Memory(self.memory),
             surface=self.surface,
         )
 

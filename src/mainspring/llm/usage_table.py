@@ -6,7 +6,6 @@ second: a process that is killed loses a second, and the file does not grow by l
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ import msgspec
 
 from mainspring.core.errors import Conflict
 from mainspring.core.files import disk_errors
+from mainspring.core.own_file import own_file
 from mainspring.core.time import DAY, to_datetime
 
 _FILES = 256  # of a month at once, one a process
@@ -107,20 +107,10 @@ class UsageTable:
 
     def _open(self, month: str) -> int:
         """Open the first file of a month that no living process has, and begin after what is in it."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for number in range(_FILES):
-            path = self._folder / f"{month}.{number}.jsonl"
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                continue
-            size = os.fstat(descriptor).st_size
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a kill cut it off
-                size += os.pwrite(descriptor, b"\n", size)
-            self._month, self._descriptor, self._sealed = month, descriptor, size
-            return descriptor
+        own = own_file(self._folder / f"{month}.{number}.jsonl" for number in range(_FILES))
+        if own is not None:
+            self._month, self._descriptor, self._sealed = month, own[1], os.fstat(own[1]).st_size
+            return self._descriptor
         raise Conflict(f"{_FILES} processes write the usage of language models.", fix="run fewer workers.")
 
     def _close(self) -> None:

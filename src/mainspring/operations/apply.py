@@ -11,6 +11,7 @@ from mainspring.delivery.routing import version_of
 from mainspring.operations.auditing import audit
 from mainspring.operations.fallbacks import check_fallbacks
 from mainspring.operations.features.function_checks import check_functions
+from mainspring.operations.model_memory import check_memory
 from mainspring.operations.policies import own_policies
 from mainspring.operations.promote import gated, publish_routes
 from mainspring.project import Project
@@ -34,6 +35,7 @@ def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Con
 
     Raises:
         Invalid: A policy is not valid, or a fallback answer does not fit the version that its endpoint serves.
+        TooLarge: The model of an endpoint is known not to fit the memory for models.
         InvalidDefinition: The definitions are inconsistent, or a table cannot be migrated to its source's declaration;
             the applied definitions and all tables are unchanged.
     """
@@ -41,7 +43,7 @@ def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Con
     contents = definitions.contents()
     own_policies(project)
     _check_labels(project)
-    _check_fallbacks(project)
+    _check_endpoints(project)
     check_functions(project, project.applied.current(), contents)
     with project.locks.hold("apply"):
         changes = [*difference(project.applied.current(), contents), *tables_needed(project)]
@@ -62,15 +64,17 @@ def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Con
     return changes, contents
 
 
-def _check_fallbacks(project: Project) -> None:
+def _check_endpoints(project: Project) -> None:
+    bound = project.settings.memory_a_process is not None
     for endpoint in project.definitions.endpoints.values():
-        if endpoint.unusual is None or not endpoint.unusual.answer:
+        if not bound and (endpoint.unusual is None or not endpoint.unusual.answer):
             continue
         try:
             version = version_of(endpoint, project.versions, gated=gated(project))
         except NotFound:  # a promotion will check it
             continue
         check_fallbacks(project, version, [endpoint])
+        check_memory(project, version, [endpoint], gated(project))
 
 
 def _check_labels(project: Project) -> None:

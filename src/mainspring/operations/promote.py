@@ -16,6 +16,7 @@ from mainspring.delivery.waiving import with_waivers
 from mainspring.operations.auditing import audit
 from mainspring.operations.defending import defences
 from mainspring.operations.fallbacks import check_fallbacks
+from mainspring.operations.model_memory import check_memory
 from mainspring.operations.models import curating
 from mainspring.operations.models.curating import authors, expect_kept, people, storable
 from mainspring.operations.models.serving_memory import serving_memory
@@ -52,6 +53,7 @@ def promote(
     Raises:
         NotFound: There is no such model or version, or the rollout has ended.
         Invalid: The fallback answer of an endpoint does not fit the version.
+        TooLarge: Its model is known not to fit the memory for models.
     """
     from mainspring.operations.models.cards import personal
 
@@ -62,6 +64,7 @@ def promote(
     expect_kept(project, candidate)
     champions = [each for each in project.definitions.endpoints.values() if each.model == f"{model}@{routing.CHAMPION}"]
     check_fallbacks(project, candidate, champions)
+    check_memory(project, candidate, champions, gated(project))
     promotion = delivery.promote(
         model,
         candidate.version,

@@ -33,6 +33,7 @@ from mainspring.project.executors import executors
 from mainspring.project.explainers import load_explainer
 from mainspring.project.guards import guarded
 from mainspring.project.language_models import AppliedModels, shared_budgets, shared_parts
+from mainspring.project.model_memory import model_memory
 from mainspring.project.retrieval import Retrieval
 from mainspring.project.settings import child_arguments
 from mainspring.security.keys import Authenticator
@@ -51,12 +52,14 @@ def build_gateway(
     counts: Counts | None = None,
     budgets: Budgets | None = None,
     workers: int = 1,
+    slot: int = 0,
 ) -> Gateway:
     """Return the gateway over the project's adapters.
 
     Args:
         budgets: Of language models; by default this process's alone.
         workers: How many processes the gateway has.
+        slot: Which of them this is.
     """
     catalog = copy_catalog(project)
     if budgets is None:
@@ -86,7 +89,7 @@ def build_gateway(
         catalog=catalog,
         counts=counts,
         erasures=erasures,
-        memory=project.settings.memory_a_process,
+        memory=model_memory(project.settings, f"gateway-{slot}"),
         surface=LanguageSurface(
             AppliedModels(
                 catalog.further,
@@ -136,7 +139,7 @@ def main() -> int:
         budgets = shared_budgets(project) or MachineBudgets.within(place, project.wall, spent=counts)
         with traced(project, f"gateway-{chosen.slot}") as tracing:
             serving = serve(
-                build_gateway(project, tracing, counts, budgets, chosen.slots),
+                build_gateway(project, tracing, counts, budgets, chosen.slots, chosen.slot),
                 settings.gateway,
                 listener=listener,
                 limits=settings.gateway_limits,

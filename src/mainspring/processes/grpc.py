@@ -19,6 +19,7 @@ from mainspring.processes.tracing import traced
 from mainspring.project import Project
 from mainspring.project.erasure_mark import ErasureMark
 from mainspring.project.executors import executors
+from mainspring.project.model_memory import model_memory
 from mainspring.project.settings import child_arguments
 from mainspring.security.keys import Authenticator
 from mainspring.serving.plane.counts import FILE, Counts
@@ -52,7 +53,7 @@ def refuse_tls_1_2() -> None:
     set_variable("GRPC_SSL_CIPHER_SUITES", "ECDHE-PSK-CHACHA20-POLY1305", default=True)
 
 
-async def _serve(project: Project, slots: Slots, tracing: Tracing | None, *, shared: bool) -> None:
+async def _serve(project: Project, slot: int, slots: Slots, tracing: Tracing | None, *, shared: bool) -> None:
     settings, address = project.settings, project.settings.grpc
     if address is None:
         raise Invalid("No address is configured for gRPC.", fix='set it in the profile: grpc = "127.0.0.1:8082".')
@@ -75,7 +76,7 @@ async def _serve(project: Project, slots: Slots, tracing: Tracing | None, *, sha
         catalog=catalog,
         counts=Counts(folder(settings.state) / FILE),
         erasures=erasures,
-        memory=settings.memory_a_process,
+        memory=model_memory(settings, f"grpc-{slot}"),
     )
     service = Service(
         plane,
@@ -114,7 +115,7 @@ def main() -> int:
         check_installed()
         slots = Slots(folder(project.settings.state), chosen.slot, chosen.slots)
         with traced(project, "grpc") as tracing:
-            asyncio.run(_serve(project, slots, tracing, shared=chosen.shared))
+            asyncio.run(_serve(project, chosen.slot, slots, tracing, shared=chosen.shared))
         log.info("gRPC ended")
 
     return run("grpc", body, chosen)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
@@ -31,7 +31,8 @@ from mainspring.serving.plane.metrics import EndpointMetrics
 from mainspring.serving.protocol.schema import Rows
 from mainspring.serving.residency.choice import Held, Later, Leave, Never, make_room
 from mainspring.serving.residency.measuring import growth
-from mainspring.serving.residency.residency import EVICTED, LOADED, REFUSED, Residency
+from mainspring.serving.residency.memory import Memory, MemoryDecisions, MemorySizes, What
+from mainspring.serving.residency.residency import Residency
 from mainspring.serving.residency.resident import ResidentExecutor
 
 pytestmark = pytest.mark.slow
@@ -90,15 +91,21 @@ class Shop:
 
     budget: int
     stay_s: float = 0.0
+    sizes: MemorySizes = field(default_factory=MemorySizes)
 
     def __post_init__(self) -> None:
         self.bundles: dict[str, Bundle] = {}
+        self.decisions = MemoryDecisions()
         self.open: dict[str, int] = {}
         self.most = self.made = 0
         self.delay_s = 0.0
         self.broken: set[str] = set()
         self.changing = threading.Lock()
-        self.residency = Residency(self.budget, lambda digest: self.make(self.bundles[digest]), stay_s=self.stay_s)
+        self.residency = Residency(
+            Memory(self.budget, self.sizes, self.decisions),
+            lambda digest: self.make(self.bundles[digest]),
+            stay_s=self.stay_s,
+        )
 
     def make(self, one: Bundle) -> OnnxExecutor:
         shop = self
@@ -130,8 +137,8 @@ class Shop:
         )
         return runtime.replace(made, residency=self.residency)
 
-    def log(self, what: str) -> list[str]:
-        return [each.digest for each in self.residency.decisions if each.what == what]
+    def log(self, what: What) -> list[str]:
+        return [each.digest for each in self.decisions.since(0) if each.what == what]
 
 
 def of(made: runtime.Runtime) -> ResidentExecutor:
@@ -154,7 +161,32 @@ def test_a_model_is_measured_and_leaves_for_another(shop: Shop) -> None:
     assert shop.residency.used == of(two).nbytes
     assert of(one).predict(ROWS, 2)["probability"].tolist() == ANSWERS  # whoever asks has it loaded again
     assert (of(one).here, of(two).here, shop.most) == (True, False, 1)
-    assert (shop.log(LOADED), shop.log(EVICTED)) == ([one.digest, two.digest, one.digest], [one.digest, two.digest])
+    assert (shop.log(What.LOADED), shop.log(What.EVICTED)) == (
+        [one.digest, two.digest, one.digest],
+        [one.digest, two.digest],
+    )
+
+
+def test_decisions_tell_the_memory_before_and_after_and_a_start_knows_the_sizes(shop: Shop) -> None:
+    one, two = heavy(0.0, 25), heavy(1.0, 25)
+    shop.residency.pin([], {one.digest: ["late"]})
+    of_one, of_two = of(shop.load(one)), of(shop.load(two))
+    left = of_one.nbytes
+    loaded, evicted, last = shop.decisions.since(0)
+    assert (loaded.what, loaded.endpoints, loaded.used_before, loaded.used) == (What.LOADED, ("late",), 0, left)
+    assert (evicted.executors, evicted.before, evicted.nbytes, evicted.budget) == (0, 1, left, 40 * MB)
+    assert (last.endpoints, last.used, last.executors) == ((), of_two.nbytes, 1)
+    of_two.close()
+    shop.residency.stop()
+    assert [(each.what, each.why) for each in shop.decisions.since(0)[3:]] == [
+        (What.EVICTED, "its version is served no longer"),
+        (What.ENDED, "the process ended"),
+    ]
+    again = Shop(40 * MB, sizes=shop.sizes)  # of what is known, room is made before the load
+    again.load(one, size=10)
+    again.load(two, size=10)
+    assert (again.made, again.most) == (2, 1)
+    again.residency.stop()
 
 
 def test_memory_comes_back_when_a_model_leaves(shop: Shop) -> None:
@@ -171,12 +203,15 @@ def test_a_model_that_can_never_fit_says_by_how_much_and_leaves_nothing(shop: Sh
     with pytest.raises(TooLarge):  # it took more than its files say
         shop.load(heavy(0.0, 50), size=10)
     assert (shop.made, sum(shop.open.values()), shop.residency.used) == (1, 0, 0)
+    with pytest.raises(TooLarge):  # which is known by now
+        shop.load(heavy(0.0, 50), size=10)
+    assert shop.made == 1
     pinned = shop.load(heavy(0.5, 25))
     shop.residency.pin([pinned.digest])
     with pytest.raises(TooLarge, match="of which resident models hold"):
         shop.load(heavy(1.0, 25))
     assert of(pinned).here
-    assert len(shop.log(REFUSED)) == 3
+    assert len(shop.log(What.REFUSED)) == 4
 
 
 def test_a_resident_model_comes_and_never_leaves(shop: Shop) -> None:
@@ -245,7 +280,7 @@ def test_a_load_that_fails_is_not_tried_for_a_while() -> None:
     for _ in range(5):
         with pytest.raises(Unavailable, match="broken"):
             of(one).predict(ROWS, 2)
-    assert shop.log(REFUSED) == [one.digest]
+    assert shop.log(What.REFUSED) == [one.digest]
     assert not of(one).reserved
     shop.broken = set()
     time.sleep(1.05)

@@ -50,6 +50,7 @@ from mainspring.serving.plane.plane import DataPlane
 from mainspring.serving.plane.status import SPENT
 from mainspring.serving.ports import ExplainerLoader, Loader, RoutingTable
 from mainspring.serving.protocol.codec import ErrorResponse
+from mainspring.serving.residency.memory import Memory
 
 if TYPE_CHECKING:
     from mainspring.serving.plane.tracing import Tracing
@@ -136,7 +137,7 @@ class Gateway:
         catalog: The copy of the catalog that routes and keys come from, where they do.
         counts: Counts of spent quotas; by default in this process's memory.
         erasures: Returns the mark of the last erasure of a person's data, after which no earlier answer is given.
-        memory: Bytes that the models of this process may take together; by default there is no bound.
+        memory: As of `DataPlane`.
         surface: Further routes; their keys may also be given as `x-api-key`.
     """
 
@@ -161,7 +162,7 @@ class Gateway:
         catalog: CatalogCopy | None = None,
         counts: Counts | None = None,
         erasures: Callable[[], str] = str,
-        memory: int | None = None,
+        memory: Memory | None = None,
         surface: Surface | None = None,
     ) -> None:
         self._plane = DataPlane(

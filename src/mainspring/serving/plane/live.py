@@ -142,7 +142,7 @@ class Live:
         wall: The machine's clock, for the end of sheds and the periods of quotas.
         counts: Counts of spent quotas; by default in memory.
         erasures: Returns the mark of the last erasure of a person's data, after which no earlier answer is given.
-        pin: Gets the bundles whose models may not leave the memory.
+        pin: Gets the bundles whose models may not leave the memory, and the endpoints of each bundle.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Live:
         wall: Clock | None = None,
         counts: Counts | None = None,
         erasures: Callable[[], str] = str,
-        pin: Callable[[Collection[str]], None] = lambda _: None,
+        pin: Callable[[Collection[str], Mapping[str, Sequence[str]]], None] = lambda *_: None,
     ) -> None:
         self._erasures = erasures
         self._pin = pin
@@ -291,7 +291,7 @@ class Live:
             whole: Whether all were tried, so that those that are not in use are retired.
         """
         # An arm of a rollout that is out of memory would fail requests that its control answers.
-        self._pin(_digests(route for route in routes.values() if route.resident or route.rollout))
+        self._pin(_digests(route for route in routes.values() if route.resident or route.rollout), _users(routes))
         served: dict[str, Served] = {}
         refused: dict[str, str] = {}
         for name, route in routes.items():
@@ -400,6 +400,15 @@ class Live:
 
 def _digests(routes: Iterable[Route]) -> set[str]:
     return {arm.digest for route in routes for arm in route.arms}
+
+
+def _users(routes: Mapping[str, Route]) -> dict[str, list[str]]:
+    """Return digest -> the endpoints that route to it."""
+    found: dict[str, list[str]] = {}
+    for name, route in sorted(routes.items()):
+        for digest in dict.fromkeys(arm.digest for arm in route.arms):
+            found.setdefault(digest, []).append(name)
+    return found
 
 
 def _ours(error: Exception) -> bool:

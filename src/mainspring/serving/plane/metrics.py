@@ -19,7 +19,8 @@ from mainspring.features.model import Status
 from mainspring.serving.caching.responses import Responses
 from mainspring.serving.model import LATENCY_BOUNDS
 from mainspring.serving.plane.catalog_copy import CatalogCopy
-from mainspring.serving.residency.residency import UNBOUND, Residency
+from mainspring.serving.residency.memory import UNBOUND
+from mainspring.serving.residency.residency import Residency
 from mainspring.serving.residency.resident import ResidentExecutor
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -26,7 +26,8 @@ from mainspring.serving.plane.metrics import Metrics
 from mainspring.serving.plane.scaler import Scaler
 from mainspring.serving.plane.watch import StoreWatch
 from mainspring.serving.ports import Loader, RoutingTable
-from mainspring.serving.residency.residency import UNBOUND, Residency
+from mainspring.serving.residency.memory import Memory
+from mainspring.serving.residency.residency import Residency
 from mainspring.serving.residency.resident import ResidentExecutor
 
 _READS = 4  # of an online store on another machine, at once
@@ -48,7 +49,8 @@ class DataPlane:
         hangs_us: How long after its deadline a request of a rollout is given up that a model keeps.
         counts: Counts of spent quotas; by default in this process's memory.
         erasures: Returns the mark of the last erasure of a person's data, after which no earlier answer is given.
-        memory: Bytes that the models of this process may take together; by default there is no bound.
+        memory: What the models of this process may take together, by default without a bound, and what is written of
+            them.
 
     Attributes:
         in_flight: Number of requests in flight, counted by the protocol's server.
@@ -69,7 +71,7 @@ class DataPlane:
         hangs_us: int = HANGS_US,
         counts: Counts | None = None,
         erasures: Callable[[], str] = str,
-        memory: int | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self._catalog = catalog
         self._log = log
@@ -77,9 +79,7 @@ class DataPlane:
         self._clock = clock
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="model")
         self._reads = ThreadPoolExecutor(_READS, thread_name_prefix="online-read")
-        self._residency = residency = Residency(
-            UNBOUND if memory is None else memory, lambda digest: executors(bundles.load(digest))
-        )
+        self._residency = residency = Residency(memory or Memory(), lambda digest: executors(bundles.load(digest)))
         self._scaler = Scaler(lambda: self.served, residency)
         self._live = Live(
             routes,

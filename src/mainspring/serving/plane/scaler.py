@@ -100,16 +100,15 @@ class Scaler:
         before, passed_s, size = found.before, max(now - found.at, 1e-3), model.size
         found.at, found.before = now, summed
         taken = summed.taken - before.taken
-        wanted = found.policy.decide(
-            Observed(
-                now,
-                size,
-                min(1.0, (summed.busy_us - before.busy_us) / 1e6 / passed_s / max(1, size)),
-                (summed.waited_us - before.waited_us) / 1e6 / taken if taken else 0.0,
-                summed.lost - before.lost if size else 0,
-                summed.asked - before.asked,
-            )
+        seen = Observed(
+            now,
+            size,
+            min(1.0, (summed.busy_us - before.busy_us) / 1e6 / passed_s / max(1, size)),
+            (summed.waited_us - before.waited_us) / 1e6 / taken if taken else 0.0,
+            summed.lost - before.lost if size else 0,
+            summed.asked - before.asked,
         )
+        wanted = found.policy.decide(seen)
         goal = wanted.executors if model.crew is not None or not wanted.executors else size
         if size and goal != size and (found.change is None or found.change.done()):
-            found.change = self._residency.resize(model, goal, wanted.why)
+            found.change = self._residency.resize(model, goal, wanted.why, seen)

@@ -10,71 +10,62 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeVar
 
 from mainspring.core.errors import MainspringError, TooLarge, Unavailable
+from mainspring.core.time import Clock, SystemClock
 from mainspring.registry.model import Bundle
 from mainspring.serving.ports import Executor, Loader
 from mainspring.serving.residency.choice import Held, Later, Never, make_room
 from mainspring.serving.residency.measuring import give_back, growth
+from mainspring.serving.residency.memory import UNBOUND, Decision, Memory, Size, What
 from mainspring.serving.residency.resident import ResidentExecutor
 from mainspring.serving.scaling.crew import Crew
+from mainspring.serving.scaling.policy import Observed
 
 STAY_S = 5.0
-LOADED, EVICTED, REFUSED, SCALED = "loaded", "evicted", "refused", "scaled"
-UNBOUND = 1 << 62
 _LOADS = 4  # at once
 _ROOM_S = 30.0  # a load waits for room no longer
 _MOMENT_S = 0.02
-_KEPT = 256  # decisions
-_NEW, _PINNED, _ASKED = "a new version", "it is resident", "a request"
+_NEW, _PINNED, _ASKED, _RETIRED = "a new version", "it is resident", "a request", "its version is served no longer"
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """A model that came, left, could not come, or got another number of executors. `at` is monotonic, seconds."""
-
-    at: float
-    what: str
-    digest: str
-    nbytes: int
-    why: str
-    executors: int = 0
 
 
 class Residency:
     """The models of one process.
 
     Args:
-        budget: Bytes that they may take together.
+        memory: Bytes that they may take together, what they were measured to take, and the log of what is decided.
         make: Makes a model's executor anew from its digest, with the checks of digest and signature.
         clock: Monotonic, seconds.
+        wall: The time of the world, for the log.
         stay_s: A model that a request brought stays at least so long.
     """
 
     def __init__(
         self,
-        budget: int,
+        memory: Memory,
         make: Callable[[str], Executor],
         *,
         clock: Callable[[], float] = time.monotonic,
+        wall: Clock | None = None,
         stay_s: float = STAY_S,
     ) -> None:
-        self.budget = budget
-        self.decisions: deque[Decision] = deque(maxlen=_KEPT)
+        self.budget = memory.nbytes
+        self._sizes, self._decisions = memory.sizes, memory.decisions
         self._make = make
         self._clock = clock
+        self._wall = wall or SystemClock()
         self._stay_s = stay_s
         self._changing = threading.Lock()
         self._models: dict[int, ResidentExecutor] = {}
         self._pinned: frozenset[str] = frozenset()
+        self._users: Mapping[str, Sequence[str]] = {}
+        self._decided = False  # whether anything was
         self._loading = ThreadPoolExecutor(_LOADS, thread_name_prefix="resident")
 
     @property
@@ -83,8 +74,14 @@ class Residency:
         with self._changing:
             return sum(each.nbytes for each in self._models.values() if each.reserved)
 
-    def pin(self, digests: Collection[str]) -> None:
-        """Let these models never leave, and bring those that are out."""
+    def pin(self, digests: Collection[str], users: Mapping[str, Sequence[str]] | None = None) -> None:
+        """Let these models never leave, and bring those that are out.
+
+        Args:
+            users: Digest -> the endpoints that its model answers for.
+        """
+        if users is not None:
+            self._users = users
         self._pinned = frozenset(digests)
         for model in list(self._models.values()):
             if model.digest in self._pinned and not model.reserved:
@@ -102,36 +99,53 @@ class Residency:
             Unavailable: Models that may not leave yet take the room.
             As of `load`.
         """
+        known = self._sizes.find(digest)
+        need = max(size, known.nbytes) if known is not None else size
         model = ResidentExecutor(
-            digest, size, lock=self._changing, clock=self._clock, bring=self._submit, forget=self._forget
+            digest, need, lock=self._changing, clock=self._clock, bring=self._submit, forget=self._forget
         )
+        load_s = 0.0
 
         def make(bundle: Bundle) -> Executor:
+            nonlocal load_s
             begun = self._clock()
             executor = executors(bundle)
+            load_s = self._clock() - begun
             if executor.inline and self.budget == UNBOUND:
                 return executor  # it stays: nothing is to be known of it
-            return model.takes(_crew(executor), self._clock() - begun)
+            return model.takes(_crew(executor), load_s)
 
         try:
-            self._admit(model, size, _NEW)
+            self._admit(model, need, _NEW)
             made, grown = growth(lambda: load(make))
-            if grown > size:
-                self._admit(model, grown, _NEW)
+            self._measured(model, max(size, grown), load_s)
         except BaseException as error:
             model.close()
-            self._decided(REFUSED, model, str(error))
+            self._note(What.REFUSED, model, str(error))
             raise
         if not model.outputs:
-            self._forget(model)
+            self._forget(model, 0)
             return made
         model.came(0.0)
-        self._decided(LOADED, model, _NEW)
+        self._note(What.LOADED, model, _NEW)
         return made
 
-    def resize(self, model: ResidentExecutor, executors: int, why: str) -> Future[None]:
-        """Give a model in memory another number of executors, in a thread; with 0 it leaves."""
-        return self._loading.submit(self._resize, model, executors, why)
+    def _measured(self, model: ResidentExecutor, nbytes: int, load_s: float) -> None:
+        """Count what a model takes in place of what it was taken to need, and keep that for the next start."""
+        self._sizes.keep(model.digest, Size(nbytes=nbytes, load_s=load_s, at=self._wall.now()))
+        if nbytes > model.nbytes:
+            self._admit(model, nbytes, _NEW)
+        else:
+            with self._changing:
+                model.nbytes = nbytes
+
+    def resize(self, model: ResidentExecutor, executors: int, why: str, seen: Observed | None = None) -> Future[None]:
+        """Give a model in memory another number of executors, in a thread; with 0 it leaves.
+
+        Args:
+            seen: Its load, for the log.
+        """
+        return self._loading.submit(self._resize, model, executors, why, seen)
 
     def expected_s(self, model: ResidentExecutor) -> float:
         """Return in how long a model that is out will have been loaded, if all goes as it did last."""
@@ -144,12 +158,15 @@ class Residency:
     def stop(self) -> None:
         """Load nothing any more. Idempotent."""
         self._loading.shutdown(wait=False, cancel_futures=True)
+        if self._decided:
+            self._decided = False
+            self._decisions.add(Decision(at=self._wall.now(), what=What.ENDED, digest="", why="the process ended"))
 
-    def _resize(self, model: ResidentExecutor, executors: int, why: str) -> None:
+    def _resize(self, model: ResidentExecutor, executors: int, why: str, seen: Observed | None) -> None:
         if not executors:
-            self._rest(model, why)
+            self._rest(model, why, seen)
             return
-        crew = model.crew
+        crew, before = model.crew, model.size
         while crew is not None and crew.size > executors:
             crew.drop()
             with self._changing:
@@ -163,19 +180,20 @@ class Residency:
             with self._changing:
                 if crew is model.crew:
                     model.nbytes = model.each * crew.size if crew is not None else model.each
-            self._decided(REFUSED, model, f"an executor more, since {why}: {error}")
+            self._note(What.REFUSED, model, f"an executor more, since {why}: {error}", before=before, seen=seen)
             return
-        self._decided(SCALED, model, why)
+        self._note(What.SCALED, model, why, before=before, seen=seen)
 
-    def _rest(self, model: ResidentExecutor, why: str) -> None:
+    def _rest(self, model: ResidentExecutor, why: str, seen: Observed | None) -> None:
         with self._changing:
             if not model.reserved or model.digest in self._pinned or model.held(pinned=False).busy:
                 return
+            before, nbytes = model.size, model.nbytes
             executor = model.leave()
         if executor is not None:
             executor.close()
         give_back()
-        self._decided(EVICTED, model, why)
+        self._note(What.EVICTED, model, why, before=before, nbytes=nbytes, seen=seen)
 
     def _submit(self, model: ResidentExecutor) -> Future[None]:
         try:
@@ -185,9 +203,11 @@ class Residency:
             stopped.set_exception(Unavailable("The gateway is stopping."))
             return stopped
 
-    def _forget(self, model: ResidentExecutor) -> None:
+    def _forget(self, model: ResidentExecutor, executors: int) -> None:
         with self._changing:
             self._models.pop(model.number, None)
+        if executors:
+            self._note(What.EVICTED, model, _RETIRED, before=executors)
 
     def _load(self, model: ResidentExecutor) -> None:
         why = _PINNED if model.digest in self._pinned else _ASKED
@@ -198,12 +218,12 @@ class Residency:
             model.takes(executor, self._clock() - begun)
         except BaseException as error:
             model.failed()
-            self._decided(REFUSED, model, str(error))
+            self._note(What.REFUSED, model, str(error))
             if isinstance(error, MainspringError) and not isinstance(error, Unavailable):
                 raise Unavailable(error.what) from error
             raise
         model.came(self._clock() + self._stay_s)
-        self._decided(LOADED, model, why)
+        self._note(What.LOADED, model, why)
 
     def _admit(
         self, model: ResidentExecutor, need: int, why: str, within_s: float = _ROOM_S, grows: Crew | None = None
@@ -217,6 +237,7 @@ class Residency:
                 found = make_room(self._held(model), need, self.budget, self._clock())
                 if not isinstance(found, (Later, Never)):
                     leaving = [self._models[number] for number in found.names]
+                    had = [(each.size, each.nbytes) for each in leaving]
                     closing = [each.leave() for each in leaving]
                     model.nbytes, model.reserved = need, True
                     self._models[model.number] = model
@@ -227,10 +248,11 @@ class Residency:
             if left_s <= 0:
                 raise Unavailable("Models that are in use take the memory for models.")
             time.sleep(min(max(found.at - self._clock(), _MOMENT_S), left_s))
-        for each, executor in zip(leaving, closing, strict=True):
+        for each, executor, (before, nbytes) in zip(leaving, closing, had, strict=True):
             if executor is not None:
                 executor.close()
-            self._decided(EVICTED, each, f"{need:,} bytes are needed for bundle {model.digest[:12]}: {why}")
+            said = f"{need:,} bytes are needed for bundle {model.digest[:12]}: {why}"
+            self._note(What.EVICTED, each, said, before=before, nbytes=nbytes)
         if leaving:
             give_back()
 
@@ -249,11 +271,43 @@ class Residency:
             fix="raise `memory` in the profile's table `gateway`, or let fewer endpoints be resident.",
         )
 
-    def _decided(self, what: str, model: ResidentExecutor, why: str) -> None:
-        self.decisions.append(Decision(self._clock(), what, model.digest, model.nbytes, why, model.size))
-        _log.info(
-            "Model %s %s, %d executors, %s bytes: %s", model.digest[:12], what, model.size, f"{model.nbytes:,}", why
+    def _note(
+        self,
+        what: What,
+        model: ResidentExecutor,
+        why: str,
+        *,
+        before: int = 0,
+        nbytes: int | None = None,
+        seen: Observed | None = None,
+    ) -> None:
+        """Log a decision; `before` it the model had so many executors, and those that leave had `nbytes`."""
+        size, used, bytes_ = model.size, self.used, model.nbytes if nbytes is None else nbytes
+        more = {
+            What.LOADED: bytes_,
+            What.EVICTED: -bytes_,
+            What.SCALED: model.each * (size - before),
+        }.get(what, 0)
+        self._decided = True
+        self._decisions.add(
+            Decision(
+                at=self._wall.now(),
+                what=what,
+                digest=model.digest,
+                why=why,
+                endpoints=tuple(self._users.get(model.digest, ())),
+                nbytes=bytes_,
+                executors=size,
+                before=before,
+                used=used,
+                used_before=max(0, used - more),
+                budget=0 if self.budget == UNBOUND else self.budget,
+                delay_ms=None if seen is None else seen.delay_s * 1000,
+                lost=None if seen is None else seen.lost,
+                busy=None if seen is None else seen.busy,
+            )
         )
+        _log.info("Model %s %s, %d executors, %s bytes: %s", model.digest[:12], what, size, f"{bytes_:,}", why)
 
 
 def _crew(executor: Executor) -> Executor:

@@ -33,7 +33,7 @@ class ResidentExecutor:
         lock: Guards the state of all models together.
         clock: Monotonic, seconds.
         bring: Begins to load it.
-        forget: Is told once it is closed.
+        forget: Is told once it is closed, and how many executors it had in memory.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class ResidentExecutor:
         lock: Lock,
         clock: Callable[[], float],
         bring: Callable[[ResidentExecutor], Future[None]],
-        forget: Callable[[ResidentExecutor], None],
+        forget: Callable[[ResidentExecutor, int], None],
     ) -> None:
         self.number = next(_numbers)
         self.digest = digest
@@ -109,9 +109,10 @@ class ResidentExecutor:
 
     def close(self) -> None:
         with self._changing:
+            size = self.size if self._ready else 0
             self._closed, self.reserved, self._ready = True, False, False
             executor, self._executor = self._executor, None
-        self._forget(self)
+        self._forget(self, size)
         if executor is not None:
             executor.close()
 

@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from itertools import product
+from math import ceil
 
 from mainspring.core.errors import DeadlineExceeded, MainspringError, Overloaded
 from mainspring.core.time import ManualClock
-from mainspring.serving.batching.batcher import Batcher, Job
+from mainspring.serving.batching.batcher import Batch, Batcher, Job
 from mainspring.serving.batching.estimates import Cost
 from workload import Arrival, Line, Service, adversarial, bursty, ideal, optimum, poisson
 
@@ -37,6 +38,7 @@ class History:
     waits: list[tuple[int, int]] = field(default_factory=list)  # (since, until) as announced
     most_rows: int = 0
     most_bytes: int = 0
+    most_executors: int = 0  # that ran at once
 
     def in_time(self, arrivals: Sequence[Arrival]) -> list[int]:
         return [place for place, (_, finished) in self.done.items() if finished <= arrivals[place].deadline]
@@ -46,8 +48,8 @@ _CANCEL, _END, _LOOK, _ARRIVE = range(4)  # what comes first of one instant
 
 
 def simulate(arrivals: Sequence[Arrival], service: Service, batcher: Batcher[int], clock: ManualClock) -> History:
-    """Run arrivals, in order of time, through a batcher, whose clock is `clock`, and one executor."""
-    history, jobs, running = History(), dict[int, Job[int]](), list[Job[int]]()
+    """Run arrivals, in order of time, through a batcher, whose clock is `clock`, and its executors."""
+    history, jobs, running = History(), dict[int, Job[int]](), dict[int, Batch[int]]()
     look_at = -1
     events = [(each.at, _ARRIVE, index) for index, each in enumerate(arrivals)]
     events += [
@@ -63,9 +65,9 @@ def simulate(arrivals: Sequence[Arrival], service: Service, batcher: Batcher[int
             if batcher.cancel(jobs[index]):
                 history.dropped.add(index)
         elif kind == _END:
-            begun = history.batches[-1][0]
-            history.done.update((job.payload, (begun, now)) for job in running)
-            batcher.done(sum(job.rows for job in running), now - begun)
+            begun, batch = history.batches[index][0], running.pop(index)
+            history.done.update((job.payload, (begun, now)) for job in batch.jobs)
+            batcher.done(batch, now - begun)
         elif kind == _ARRIVE:
             each = arrivals[index]
             jobs[index] = Job(index, each.rows, each.deadline, each.priority, nbytes=each.nbytes)
@@ -76,23 +78,26 @@ def simulate(arrivals: Sequence[Arrival], service: Service, batcher: Batcher[int
                 del jobs[index]
             history.most_rows = max(history.most_rows, batcher.waiting_rows)
             history.most_bytes = max(history.most_bytes, batcher.waiting_bytes)
-        if not batcher.idle or not batcher.waiting_rows or (events and events[0][0] == now):
+        if events and events[0][0] == now:
             continue
-        until = batcher.wait_until()
-        if until > now:
-            if until != look_at:
-                look_at = until
-                history.waits.append((now, until))
-                heapq.heappush(events, (until, _LOOK, -1))
-            continue
-        batch = batcher.take()
-        history.late.update((job.payload, now) for job in batch.late)
-        if batch.jobs:
-            running = batch.jobs
-            history.batches.append((now, [job.payload for job in running]))
-            heapq.heappush(events, (now + service(batch.rows, now), _END, -1))
-        elif batcher.waiting_rows:
-            raise AssertionError("an idle executor left rows waiting")
+        while batcher.idle and batcher.waiting_rows:
+            until = batcher.wait_until()
+            if until > now:
+                if until != look_at:
+                    look_at = until
+                    history.waits.append((now, until))
+                    heapq.heappush(events, (until, _LOOK, -1))
+                break
+            batch = batcher.take()
+            history.late.update((job.payload, now) for job in batch.late)
+            if batch.jobs:
+                running[len(history.batches)] = batch
+                takes = service(ceil(batch.rows / batch.executors), now)
+                heapq.heappush(events, (now + takes, _END, len(history.batches)))
+                history.batches.append((now, [job.payload for job in batch.jobs]))
+                history.most_executors = max(history.most_executors, sum(one.executors for one in running.values()))
+            elif batcher.waiting_rows:
+                raise AssertionError("an idle executor left rows waiting")
     return history
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 from integration.test_apart import ENDLESS, children
 from kit.serving import KEY, NOW, route
 from kit.tensors import counted
-from kit.waiting import wait_until_async
+from kit.waiting import wait_until, wait_until_async
 from mainspring.core.errors import MainspringError
 from mainspring.core.time import ManualClock
 from mainspring.features.adapters.memory import MemoryOnlineStore
@@ -45,12 +47,13 @@ def test_a_crew_answers_as_one_does_and_at_the_same_time() -> None:
         crew.add(lambda: OnnxExecutor(counted(KEY)))
         assert (crew.size, len(children())) == (size, size)
         for count in (1, 2, 7):
-            assert crew.predict({"n": rows[:count]}, count)["y"].tolist() == alone[:count].tolist()
+            for parts in (1, size):
+                assert crew.predict({"n": rows[:count]}, count, parts)["y"].tolist() == alone[:count].tolist()
     for child in children()[1:]:
         os.kill(child, signal.SIGKILL)
     with pytest.raises(ModelFailed, match="ended"):
-        crew.predict({"n": rows}, 7)
-    assert crew.predict({"n": rows}, 7)["y"].tolist() == alone.tolist()
+        crew.predict({"n": rows}, 7, 3)
+    assert crew.predict({"n": rows}, 7, 3)["y"].tolist() == alone.tolist()
     crew.drop()
     crew.drop()
     crew.drop()
@@ -58,6 +61,61 @@ def test_a_crew_answers_as_one_does_and_at_the_same_time() -> None:
     crew.close()
     assert not crew.add(lambda: OnnxExecutor(counted(KEY)))
     assert not children()
+
+
+class Meeting(OnnxExecutor):
+    """A model whose calls end once `parties` of them run at the same time."""
+
+    inline = False
+    meeting: ClassVar[threading.Barrier] = threading.Barrier(1)
+
+    def predict(self, inputs: Any, rows: int) -> Any:
+        Meeting.meeting.wait(20)
+        return super().predict(inputs, rows)
+
+
+def test_calls_at_once_have_an_executor_each_and_the_others_wait() -> None:
+    Meeting.meeting = threading.Barrier(2)
+    crew = Crew(Meeting(counted(KEY)))
+    assert crew.add(lambda: Meeting(counted(KEY)))
+    row = np.array([[5]], dtype=np.int64)
+    with ThreadPoolExecutor(6) as threads:
+        calls = [threads.submit(crew.predict, {"n": row}, 1) for _ in range(6)]
+        assert [call.result()["y"].tolist() for call in calls] == [[[5.0]]] * 6
+        Meeting.meeting = threading.Barrier(3)  # of two executors, no three calls meet
+        calls = [threads.submit(crew.predict, {"n": row}, 1) for _ in range(3)]
+        wait_until(lambda: Meeting.meeting.n_waiting == 2, "two calls")
+        dropping = threads.submit(crew.drop)
+        time.sleep(0.05)
+        assert (Meeting.meeting.n_waiting, crew.size, dropping.done()) == (2, 2, False)
+        Meeting.meeting.abort()
+        for call in calls:
+            assert isinstance(call.exception(), threading.BrokenBarrierError)
+        dropping.result()
+    assert crew.size == 1
+    crew.close()
+
+
+def test_a_lane_runs_as_many_batches_at_once_as_its_model_has_executors() -> None:
+    async def run() -> None:
+        Meeting.meeting = threading.Barrier(1)
+        async with Plane(Meeting, executors=(3, 3), deadline_us=30_000_000) as each:
+            lane = each.plane.endpoint("counted").lanes["1"]
+            await wait_until_async(lambda: lane.runtime.executor.size == 3)  # type: ignore[attr-defined]
+            Meeting.meeting = threading.Barrier(3)
+            asked = []
+            for _ in range(3):  # each comes while the ones before it are computed
+                asked.append(asyncio.create_task(each.ask()))
+                await asyncio.sleep(0.02)
+            assert await asyncio.gather(*asked) == [5.0] * 3
+            document = lane.statistics.document("counted", "1")
+            assert [each["batch_size"] for each in document["batch_stats"]] == [1]
+            assert lane.batcher.idle
+            assert lane.load.busy_us(monotonic_us()) > 2 * 20_000
+            del lane, asked
+        await wait_until_async(lambda: not children())
+
+    asyncio.run(run())
 
 
 def test_a_process_that_ends_at_each_call_is_started_ever_less_often() -> None:
@@ -83,7 +141,8 @@ def _error(executor: OnnxExecutor) -> str:
 class Plane:
     """A data plane with one endpoint, whose model runs apart."""
 
-    def __init__(self, **changes: Any) -> None:
+    def __init__(self, make: Any = OnnxExecutor, **changes: Any) -> None:
+        self.make = make
         self.bundles, self.routes = Bundles(MemoryBlobs(), KEY.public), CatalogRoutes(memory_catalog())
         made = counted(KEY)
         self.bundles.save(made)
@@ -93,7 +152,7 @@ class Plane:
     async def __aenter__(self) -> Plane:
         self.plane = DataPlane(
             routes=self.routes, bundles=self.bundles, online=MemoryOnlineStore(), log=MemoryLedger(),
-            executors=OnnxExecutor, clock=ManualClock(NOW), threads=1,
+            executors=self.make, clock=ManualClock(NOW), threads=1,
         )  # fmt: skip
         self.plane.start()
         await wait_until_async(lambda: self.plane.served)

@@ -17,6 +17,7 @@ from kit.depth import DEEP
 from mainspring.core.errors import DeadlineExceeded, Overloaded
 from mainspring.core.time import ManualClock
 from mainspring.serving.batching.batcher import Batcher, Job
+from unit.serving.test_scaling import erlang_c
 from workload import Arrival, Line, adversarial, bursty, ideal, optimum, poisson
 
 NOISE = 0.1
@@ -302,7 +303,7 @@ def test_a_wrong_prediction_never_shuts_the_door_for_good() -> None:
         batch = batcher.take()
         assert len(batch.jobs) == 1
         clock.advance(100)
-        batcher.done(1, 100)
+        batcher.done(batch, 100)
     assert batcher.cost.predict(1) < 200
 
 
@@ -316,10 +317,11 @@ def test_what_is_late_whenever_it_is_tried_is_tried_less_often() -> None:
             batcher.offer(Job("hopeless", 1, clock.now() + 100))
         except DeadlineExceeded:
             refused += 1
-        if batcher.take().jobs:
+        batch = batcher.take()
+        if batch.jobs:
             busy += 1_000
             clock.advance(1_000)
-            batcher.done(1, 1_000)
+            batcher.done(batch, 1_000)
         else:
             clock.advance(1_000)
     assert busy <= 0.15 * clock.now()
@@ -374,3 +376,108 @@ def test_a_check_refuses_what_an_offer_would_and_changes_nothing_else(arrivals, 
     for place, error in offered.refused.items():  # a check knows no bytes: where these are too many it may say "late"
         assert "bytes are" in str(error) or str(asked.refused[place]) == str(error)
     assert replace(asked, refused={}) == replace(offered, refused={})
+
+
+# Several executors
+
+
+def several(
+    executors: int, arrivals: list[Arrival], service: Any, *, known: Line | None = None, **bounds: Any
+) -> History:
+    clock = ManualClock()
+    batcher: Batcher[int] = Batcher(clock.now, **{"max_queue_rows": 64, "max_batch_rows": 8, **bounds})
+    if known is not None:
+        batcher.cost = trained(known, batcher.max_batch_rows)
+    batcher.executors = executors
+    return batching.simulate(arrivals, service, batcher, clock)
+
+
+@given(arrivals=arrivals_lists, **costs, executors=st.integers(2, 4), known=st.booleans())
+def test_several_executors_end_each_request_once_and_none_is_idle(arrivals, fixed, per_row, executors, known) -> None:
+    """That none is idle while a request waits, `simulate` asserts."""
+    line = Line(fixed, per_row, 0.0)
+    history = several(executors, arrivals, line, known=line if known else None)
+    ends = [*history.refused, *history.late, *history.done, *history.dropped]
+    assert sorted(ends) == list(range(len(arrivals)))
+    assert history.most_executors <= executors
+    assert not history.waits
+
+
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=3),
+    st.integers(1, 40),
+    st.integers(0, 60),
+    st.integers(0, 20),
+)
+def test_an_idle_executor_takes_what_makes_all_that_waits_done_soonest(busy, count, fixed, per_row) -> None:
+    """Against all ways to divide the rows among it and those that are busy for so many batches of a row."""
+    clock = ManualClock()
+    batcher: Batcher[int] = Batcher(clock.now, max_queue_rows=10_000, max_batch_rows=1_000)
+    batcher.cost = trained(Line(fixed, per_row, 0.0), 1_000)
+    batcher.executors = 1
+    for rows in busy:  # one after the other each takes all that waits
+        batcher.offer(Job(0, rows, 10**9))
+        assert batcher.take().rows == rows
+        batcher.executors += 1
+    for place in range(count):
+        batcher.offer(Job(place, 1, 10**9))
+    frees = [fixed + per_row * rows for rows in busy]
+
+    def done(mine: int) -> float:
+        ends, left = [fixed + per_row * mine], sorted(frees)
+        if count > mine and not per_row:
+            ends.append(fixed + left[0])
+        elif count > mine:  # the others take a row each in turn, whoever is done first with it
+            taken = [0] * len(left)
+            for _ in range(count - mine):
+                place = min(range(len(left)), key=lambda one: left[one] + fixed + per_row * (taken[one] + 1))
+                taken[place] += 1
+            ends += [at + fixed + per_row * rows for at, rows in zip(left, taken, strict=True) if rows]
+        return max(ends)
+
+    best = min(done(mine) for mine in range(1, count + 1))
+    assert done(batcher.take().rows) <= best + per_row
+
+
+def test_a_large_request_alone_is_divided_among_the_idle_executors() -> None:
+    clock = ManualClock()
+    batcher: Batcher[str] = Batcher(clock.now, max_queue_rows=4_096, max_batch_rows=1_024)
+    batcher.cost = trained(Line(100, 50, 0.0), 1_024)
+    batcher.executors = 4
+    batcher.offer(Job("large", 1_000, 20_000))  # alone on one executor it would be late
+    large = batcher.take()
+    assert (large.rows, large.executors, batcher.idle) == (1_000, 4, False)
+    clock.advance(12_600)
+    batcher.done(large, 12_600)
+    assert batcher.cost.predict(250) == pytest.approx(12_600, rel=0.01)
+    for name in ("one", "two"):
+        batcher.offer(Job(name, 100, clock.now() + 20_000))
+    assert [batcher.take().executors, batcher.take().executors] == [2, 2]
+
+
+@pytest.mark.parametrize("executors", [1, 2, 4])
+def test_waits_are_those_of_queueing_theory(executors: int) -> None:
+    """Batches of one row with exponential times are an M/M/c queue."""
+    chance, mean, load = random.Random(5), 1_000, 0.7
+    arrivals = poisson(load * executors / mean, 30_000_000 // executors, slack=10**9)
+    history = several(
+        executors, arrivals, lambda _rows, _now: 1 + int(chance.expovariate(1 / mean)), max_batch_rows=1,
+        max_queue_rows=10**6,
+    )  # fmt: skip
+    waited = sum(begun - arrivals[place].at for place, (begun, _) in history.done.items()) / len(history.done)
+    wanted = erlang_c(load * executors, executors) * mean / (executors * (1 - load))
+    assert waited == pytest.approx(wanted, rel=0.15)
+
+
+@pytest.mark.parametrize("line", [Line(1_000, 50, NOISE), Line(100, 1_000, NOISE), Line(5_000, 0, NOISE)])
+@pytest.mark.parametrize("executors", [2, 4])
+def test_the_goodput_of_several_is_as_many_times_that_of_one(executors: int, line: Line) -> None:
+    size = 32
+    capacity = executors * size / (line.fixed + line.per_row * size)
+    slack = 6 * (line.fixed + line.per_row * size)
+    arrivals = poisson(2 * capacity, 20 * slack, slack=slack)
+    history = several(executors, arrivals, line, known=line, max_queue_rows=4_096, max_batch_rows=size)
+    good = len(history.in_time(arrivals))
+    assert good >= 0.9 * capacity * 20 * slack
+    assert len(history.done) - good <= 0.02 * len(history.done)
+    assert len(history.late) <= 0.02 * len(arrivals)

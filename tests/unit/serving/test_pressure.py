@@ -167,7 +167,7 @@ class Gateway:
             else:
                 self.late += 1
             heapq.heappush(self._free, (self.clock.now(), job.payload.number))
-        self.batcher.done(batch.rows, self.clock.now() - began)
+        self.batcher.done(batch, self.clock.now() - began)
         if self.batcher.waiting_rows:
             self._woken = True
             self.call_soon(self._batch)

@@ -5,6 +5,10 @@ It waits for more only while requests are being lost and a fuller batch is predi
 priority (the lower number first), then by deadline, then by arrival. The queue is bounded in rows and bytes. A request
 whose predicted finish is behind its deadline is refused at once, which leaves the time to one that can still meet its
 deadline. Instants are microseconds of the clock that is passed in.
+
+Several executors run batches at the same time. One that is idle takes as many of the queued rows as make all of them
+done soonest, the others taking the rest as they become free: half of them where two are idle, all of them where the
+others are busy for longer than the batch takes, or where a batch's rows cost nothing.
 """
 
 from __future__ import annotations
@@ -30,15 +34,30 @@ _SHRINK, _GROW = 3 / 4, 1 / 32  # the cap on a batch's rows: of what it is, of w
 
 @dataclass(slots=True)
 class Batch(Generic[Payload]):
-    """Jobs to run now, and expired jobs."""
+    """Jobs to run now, and expired jobs.
+
+    Attributes:
+        executors: How many compute it, each a part of its rows.
+        tight: The first deadline, if it was predicted in time.
+        oldest: The first arrival.
+        full: Whether there were more than it could hold.
+        trial: A job that was let in although it was predicted to be late.
+        busy_until: When it is predicted to be done.
+    """
 
     jobs: list[Job[Payload]] = field(default_factory=list)
     late: list[Job[Payload]] = field(default_factory=list)
     rows: int = 0
+    executors: int = 1
+    tight: int | None = None
+    oldest: int = 0
+    full: bool = False
+    trial: Job[Payload] | None = None
+    busy_until: float = 0.0
 
 
 class Batcher(Generic[Payload]):
-    """The queue of one executor, which runs one batch at a time.
+    """The queue of one or more executors, each of which runs one batch at a time.
 
     Args:
         now: The clock.
@@ -46,6 +65,9 @@ class Batcher(Generic[Payload]):
         max_queue_bytes: The most bytes that wait; a larger request waits alone.
         max_batch_rows: The most rows of a batch; a larger request runs alone.
         cost: Prior estimate of a batch's cost.
+
+    Attributes:
+        executors: How many there are; may be changed at any time.
     """
 
     def __init__(
@@ -65,12 +87,11 @@ class Batcher(Generic[Payload]):
         self.cost = cost or Cost()
         self._waiting: Waiting[Payload] = Waiting()
         self._traffic = Traffic()
-        self._busy_until: float | None = None
-        self._tight: int | None = None  # the first deadline of the batch that runs, if it was predicted in time
-        self._oldest = 0  # the first arrival in it
-        self._full = False  # whether there were more than it could hold
+        self.executors = 1
+        self._running: list[Batch[Payload]] = []
+        self._busy = 0  # executors
         self._cut_at = -1  # when the cap was last lowered
-        self._trial: Job[Payload] | None = None  # was let in although it was predicted to be late
+        self._trial: Job[Payload] | None = None  # waits although it was predicted to be late
         self._no_trial_before = 0
         self._longest_us = 0.0  # how long any batch takes, all but surely
         self._learn()
@@ -85,7 +106,8 @@ class Batcher(Generic[Payload]):
 
     @property
     def idle(self) -> bool:
-        return self._busy_until is None
+        """Whether an executor is."""
+        return self._busy < self.executors
 
     def offer(self, job: Job[Payload]) -> None:
         """Queue a job.
@@ -159,7 +181,7 @@ class Batcher(Generic[Payload]):
         happens, a batch that begins later loses as many, but less often. Ask again after every `offer`.
         """
         now, rows, rate = self._now(), self._waiting.rows, self._traffic.rate
-        if not self._traffic.scarce or not rate or not rows or rows >= self.cap_rows:
+        if not self._traffic.scarce or not rate or not rows or rows >= self.cap_rows or self.executors > 1:
             return now
         slower = 1 + ADMIT * self.cost.usual_deviation
         heads = (queue.entries[0][2] for queue in self._waiting.queues.values())
@@ -178,17 +200,19 @@ class Batcher(Generic[Payload]):
         return now + int(wait) if kept(wait) > _GAIN * kept(0) else now
 
     def take(self) -> Batch[Payload]:
-        """Return what the idle executor runs now; without jobs, it stays idle. After a batch call `done`."""
+        """Return what an idle executor runs now; without jobs, it stays idle. After a batch call `done`."""
         batch: Batch[Payload] = Batch()
         now, waiting = self._now(), self._waiting
         for priority in tuple(waiting.priorities):
             waiting.expire(priority, now, batch.late)
         if not waiting.rows:
             return batch
-        self._traffic.choice(min(waiting.rows + self._traffic.missed, self.cap_rows))
-        self._tight = None
+        most = self.cap_rows
+        if self.executors > 1:
+            most = min(most, ceil(self._share(now, waiting.rows, self.cost.per_row_us)))
+        self._traffic.choice(min(waiting.rows + self._traffic.missed, most))
         for priority in tuple(waiting.priorities):
-            if not self._add(priority, now, batch):
+            if not self._add(priority, now, batch, most):
                 break
         if batch.jobs:
             self._trial = None
@@ -197,28 +221,31 @@ class Batcher(Generic[Payload]):
         self._learn()
         if batch.jobs:
             self._traffic.begin(now)
-            self._full = bool(waiting.rows)
-            self._oldest = batch.jobs[0].arrived
-            self._busy_until = now + self.cost.predict(batch.rows)
+            batch.full = bool(waiting.rows) and most == self.cap_rows
+            batch.oldest = batch.jobs[0].arrived
+            batch.executors = self._over(batch.rows, batch.rows + waiting.rows)
+            batch.busy_until = now + self.cost.predict(batch.rows / batch.executors)
+            self._running.append(batch)
+            self._busy += batch.executors
         return batch
 
-    def done(self, rows: int, took_us: float) -> None:
-        """Record that the batch ran, and its duration."""
+    def done(self, batch: Batch[Payload], took_us: float, rows: int | None = None) -> None:
+        """Record that a batch ran, its duration, and of how many rows, by default all of its."""
         now = self._now()
+        rows = ceil((batch.rows if rows is None else rows) / batch.executors)
         self.cost.observe(rows, took_us)
-        self._busy_until = None
-        if self._trial is not None:
-            if now > self._trial.deadline:
+        self._end(batch)
+        if batch.trial is not None:
+            if now > batch.trial.deadline:
                 self._no_trial_before = now + int(_TRIALS * took_us)
-            self._trial = None
-        elif self._tight is not None and now > self._tight:
+        elif batch.tight is not None and now > batch.tight:
             # Lowered where that much less would have been in time. Who waited already when the cap was last lowered was
             # let in by what was believed before, and says nothing of the cap since.
             saved = (1 - _SHRINK) * rows * self.cost.per_row_us
-            if rows > 1 and self._oldest > self._cut_at and now - self._tight <= saved:
+            if rows > 1 and batch.oldest > self._cut_at and now - batch.tight <= saved:
                 self.cap_rows = max(1, int(min(self.cap_rows, rows) * _SHRINK))
                 self._cut_at = now
-        elif self._full and self.cap_rows < self.max_batch_rows:
+        elif batch.full and self.cap_rows < self.max_batch_rows:
             self.cap_rows = min(self.max_batch_rows, self.cap_rows + max(1, int(self.max_batch_rows * _GROW)))
         self._learn()
 
@@ -227,10 +254,47 @@ class Batcher(Generic[Payload]):
         rows = max(self.cap_rows, ceil(self._traffic.waiting))
         self._longest_us = self.cost.predict(rows) * (1 + ADMIT * self.cost.usual_deviation)
 
-    def failed(self) -> None:
-        """Record that the batch failed. The cost model learns nothing from it."""
-        self._busy_until = None
-        self._trial = None
+    def failed(self, batch: Batch[Payload]) -> None:
+        """Record that a batch failed. The cost model learns nothing from it."""
+        self._end(batch)
+
+    def _end(self, batch: Batch[Payload]) -> None:
+        self._running.remove(batch)
+        self._busy -= batch.executors
+
+    def _free_at(self, now: int) -> list[float]:
+        """Return when each executor is free, the first one first. A batch that should be through takes as long again as
+        it is late."""
+        found = [float(now)] * (self.executors - self._busy)
+        for batch in self._running:
+            found += [max(batch.busy_until, 2 * now - batch.busy_until)] * batch.executors
+        found.sort()
+        return found
+
+    def _over(self, rows: int, waiting: int) -> int:
+        """Return how many executors divide a batch of so many of the waiting rows: those that are idle, by its part."""
+        idle = self.executors - self._busy
+        return 1 if idle < 2 else max(1, min(idle * rows // waiting, rows))
+
+    def _first_free(self, now: int) -> float:
+        """Return the first of `_free_at`."""
+        if self._busy < self.executors:
+            return now
+        return min([max(batch.busy_until, 2 * now - batch.busy_until) for batch in self._running])
+
+    def _share(self, now: int, rows: int, per_row: float) -> float:
+        """Return how many of these rows the executor that is free first should run, for all to be done soonest: each
+        takes rows until all that take any end at once."""
+        free = self._free_at(now)
+        if not per_row:
+            return rows / free.count(free[0])
+        level, summed = 0.0, 0.0
+        for count, at in enumerate(free):
+            if count and at >= level:
+                break
+            summed += at
+            level = (rows * per_row + summed) / (count + 1)
+        return min(rows, (level - free[0]) / per_row)
 
     def _late_alone(self, now: int, job: Job[Payload]) -> float:
         """Return the lateness (µs) of a job that runs at once.
@@ -238,8 +302,9 @@ class Batcher(Generic[Payload]):
         It runs whatever is predicted: only so can a prediction that was wrong be corrected. If the last such one was
         late indeed, another has to wait for a while.
         """
-        if now + self._takes(job.rows) > job.deadline:
-            late_us = now + self.cost.predict(job.rows) - job.deadline
+        rows = ceil(job.rows / (self.executors - self._busy))
+        if now + self._takes(rows) > job.deadline:
+            late_us = now + self.cost.predict(rows) - job.deadline
             if late_us > 0 and now < self._no_trial_before:
                 return late_us
             self._trial = job
@@ -250,7 +315,7 @@ class Batcher(Generic[Payload]):
         waiting, slack = self._waiting, job.deadline - now
         if self._trial is None and waiting.rows + job.rows <= self.cap_rows:
             # The usual case in few steps: even the longest batch would be done before the first deadline.
-            free = now if self._busy_until is None else max(self._busy_until, 2 * now - self._busy_until)
+            free = self._first_free(now)
             first = min(job.deadline, waiting.first_deadline) if waiting.rows else job.deadline
             if free + self._longest_us <= first:
                 return 0
@@ -295,13 +360,13 @@ class Batcher(Generic[Payload]):
         """Return when `rows` more behind `ahead` are done, all but surely.
 
         Their batch is taken to fill up behind them as the recent ones could have, but not beyond what arrives within
-        `slack` less what such a batch takes: nobody is refused in favour of those who do not come. A batch that should
-        be through takes as long again as it is late.
+        `slack` less what such a batch takes: nobody is refused in favour of those who do not come.
         """
-        free: float = now
-        if self._busy_until is not None:
-            free = max(self._busy_until, 2 * now - self._busy_until)
+        free = self._first_free(now)
         cost, traffic = self.cost, self._traffic
+        if self.executors > 1:  # those ahead and these are divided among them, these last
+            each = cost.per_row_us + cost.fixed_us / self.cap_rows
+            ahead = max(0, ceil(self._share(now, ahead + rows, each)) - rows)
         full, last = divmod(ahead + rows - 1, self.cap_rows)
         longest = cost.predict(last + 1)
         if traffic.waiting > last + 1:
@@ -315,25 +380,31 @@ class Batcher(Generic[Payload]):
         off = sqrt((cost.usual_deviation * longest) ** 2 + full * (cost.deviation * each) ** 2)
         return free + full * each + longest + ADMIT * off
 
-    def _takes(self, rows: int) -> float:
+    def _takes(self, rows: float) -> float:
         """Return how long a batch may take to be called in time."""
         return self.cost.predict(rows) * (1 + RUN * self.cost.usual_deviation)
 
-    def _add(self, priority: int, now: int, batch: Batch[Payload]) -> bool:
-        """Move into the batch what runs of one priority, and return whether the next one may add to it."""
+    def _add(self, priority: int, now: int, batch: Batch[Payload], most: int) -> bool:
+        """Move into a batch of at most so many rows what runs of one priority, and return whether the next one may add
+        to it."""
         queue, before = self._waiting.queues[priority], batch.rows
-        entries, skip, room = queue.entries, 0, self.cap_rows
+        entries, skip, room = queue.entries, 0, most
         if before:
-            room = self._room(before, now)
+            room = self._room(batch, now, most)
             if room <= 0:
                 return False
         count, rows = (len(entries), queue.rows) if queue.rows <= room else self._prefix(priority, room, before == 0)
         if not count:
             return False
-        if now + self._takes(before + rows) > entries[0][0]:
+        waiting = before + self._waiting.rows
+
+        def takes(rows: int) -> float:
+            return self._takes((before + rows) / self._over(before + rows, waiting))
+
+        if now + takes(rows) > entries[0][0]:
             skip, count = choose(
                 [(deadline, job.rows) for deadline, _, job in entries],
-                lambda rows: self._takes(before + rows),
+                takes,
                 now=now,
                 max_rows=room,
             )
@@ -342,18 +413,18 @@ class Batcher(Generic[Payload]):
             if before and sum(entry[2].rows for entry in entries[skip : skip + count]) > room:
                 return False
         tight = entries[skip][0]
-        self._tight = tight if self._tight is None else min(self._tight, tight)
+        batch.tight = tight if batch.tight is None else min(batch.tight, tight)
         whole = skip + count == len(entries)
         if skip:
             self._waiting.pop(priority, skip, batch.late)
         batch.rows += self._waiting.pop(priority, count, batch.jobs)
         return whole
 
-    def _room(self, rows: int, now: int) -> int:
-        """Return how many rows can join a batch of `rows` within its deadlines."""
-        room, cost = self.cap_rows - rows, self.cost
+    def _room(self, batch: Batch[Payload], now: int, most: int) -> int:
+        """Return how many rows can join a batch within its deadlines."""
+        room, cost = most - batch.rows, self.cost
         if cost.per_row_us:
-            left = ((self._tight or now) - now) / (1 + RUN * cost.usual_deviation) - cost.predict(rows)
+            left = ((batch.tight or now) - now) / (1 + RUN * cost.usual_deviation) - cost.predict(batch.rows)
             room = min(room, int(left / cost.per_row_us))
         return room
 
@@ -374,6 +445,6 @@ class Batcher(Generic[Payload]):
             waiting.remove(trial)
             batch.jobs.append(trial)
             batch.rows = trial.rows
-            self._trial = trial
+            batch.trial = trial
         for priority in tuple(waiting.priorities):
             waiting.pop(priority, None, batch.late)

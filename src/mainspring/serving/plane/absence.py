@@ -30,7 +30,7 @@ class Absence:
 
     def __init__(self, residency: Residency, executor: ResidentExecutor) -> None:
         self._residency = residency
-        self._executor = executor
+        self.executor = executor
         self._loop = asyncio.get_running_loop()
         self._load: Future[None] | None = None  # which wakes the lane
         self._timer: asyncio.TimerHandle | None = None
@@ -44,12 +44,12 @@ class Absence:
     @property
     def over(self) -> bool:
         """Whether the model is in memory."""
-        return self._executor.here
+        return self.executor.here
 
     @property
     def executors(self) -> int:
         """How many executors the model has; 1 where it has none yet."""
-        return max(1, self._executor.size)
+        return max(1, self.executor.size)
 
     def check(self, lane: Lane, deadline: int) -> None:
         """Have the model loaded if it is out, and refuse a request for which that takes too long.
@@ -57,10 +57,10 @@ class Absence:
         Raises:
             DeadlineExceeded: The model will be back after the deadline.
         """
-        if self._executor.ask():
+        if self.executor.ask():
             return
         self._fetch(lane)
-        left_us = self._residency.expected_s(self._executor) * 1e6
+        left_us = self._residency.expected_s(self.executor) * 1e6
         if monotonic_us() + left_us > deadline:
             raise DeadlineExceeded(
                 "The model is being loaded, and will not be ready before the deadline.",
@@ -72,7 +72,7 @@ class Absence:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._executor.ask():
+        if self.executor.ask():
             return False
         if lane.batcher.waiting_rows:
             self._fetch(lane)
@@ -86,7 +86,7 @@ class Absence:
         lane.wake()
 
     def _fetch(self, lane: Lane) -> None:
-        load = self._executor.fetch()
+        load = self.executor.fetch()
         if load is not self._load:
             self._load = load
             kept = ref(lane)  # those who wait keep their lane; the load, which is remembered, does not

@@ -34,14 +34,16 @@ class Course:
     """A batch that left the queue.
 
     Attributes:
+        batch: The batch, as the queue knows it.
         taken: When it did, monotonic, µs.
         rows: Those that the model computes, or would have.
         sound: Whether all of it ran to its end, so that its time says what such a batch takes.
     """
 
-    __slots__ = ("_lane", "_rest", "rows", "sound", "taken")
+    __slots__ = ("_lane", "_rest", "batch", "rows", "sound", "taken")
 
     def __init__(self, lane: Lane, batch: Batch[Ask], taken: int) -> None:
+        self.batch = batch
         self.taken = taken
         self.rows = batch.rows
         self.sound = True
@@ -209,12 +211,13 @@ class Course:
         lane = self._lane
         begun = time.monotonic_ns()
         work.called = begun // 1000
-        lane.load.begin(begun / 1000, min(work.rows, lane.executors))
+        executors = min(self.batch.executors, work.rows)
+        lane.load.begin(begun / 1000, executors)
         try:
-            work.outputs = lane.runtime.executor.predict(work.gathered.features, work.rows)
+            work.outputs = lane.predict(work.gathered.features, work.rows, executors)
         finally:
             ended = time.monotonic_ns()
-            lane.load.end(ended / 1000)
+            lane.load.end(ended / 1000, executors)
         work.took_us = (ended - begun) / 1000
 
     def _slow(self, rows: int) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from copy import copy
@@ -132,11 +132,6 @@ class Lane:
             self.reusing = Reusing(responses, self.runtime, self.version, self.flights, self._clock)
 
     @property
-    def executors(self) -> int:
-        """How many executors the model has; 1 where it has none yet."""
-        return self._absence.executors if self._absence is not None else 1
-
-    @property
     def here(self) -> bool:
         """Whether the model is in memory."""
         return self._absence is None or self._absence.over
@@ -164,6 +159,12 @@ class Lane:
             self.replies.assigned = True
         ask = Ask(rows, principal, received, waiter, request_id, assigned, reuse=reuse)
         return Job(ask, rows.count, deadline, priority, nbytes=rows.nbytes)
+
+    def predict(self, features: Mapping[str, Any], rows: int, executors: int) -> Mapping[str, Any]:
+        """Return the model's outputs; so many of its executors divide the rows."""
+        if self._absence is not None and executors > 1:
+            return self._absence.executor.predict(features, rows, executors)
+        return self.runtime.executor.predict(features, rows)
 
     def now(self) -> int:
         """Return the instant of a prediction, UTC epoch microseconds."""
@@ -257,7 +258,9 @@ class Lane:
         self.statistics.failed(monotonic_us() - received)
 
     def wake(self) -> None:
-        """Run what is queued in the next turn of the loop, unless something runs."""
+        """Run what is queued in the next turn of the loop, unless every executor runs something."""
+        if self._absence is not None:
+            self.batcher.executors = self._absence.executors
         if self._scheduled or not self.batcher.idle:
             return
         self._scheduled = True
@@ -275,6 +278,11 @@ class Lane:
         if wait_us > 0:
             self._timer = self._loop.call_later(wait_us / 1e6, self._run)
             return
+        self._take()
+        if self.batcher.waiting_rows:  # for another executor
+            self.wake()
+
+    def _take(self) -> None:
         batch = self.batcher.take()
         self.expire(batch.late)
         if batch.jobs:
@@ -290,9 +298,9 @@ class Lane:
     def ended(self, course: Course) -> None:
         """Go on after a batch that has ended."""
         if course.sound:
-            self.batcher.done(course.rows, monotonic_us() - course.taken)
+            self.batcher.done(course.batch, monotonic_us() - course.taken, course.rows)
         else:
-            self.batcher.failed()
+            self.batcher.failed(course.batch)
         if self.batcher.waiting_rows:
             self.wake()
 

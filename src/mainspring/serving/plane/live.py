@@ -348,7 +348,8 @@ class Live:
         lanes: dict[str, Lane] = {}
         responses = self._responses(route, old)
         for arm in route.arms:
-            kept = old.lanes.get(arm.version) if old is not None else None
+            # As many threads as a lane may have executors are its own from its begin.
+            kept = old.lanes.get(arm.version) if old is not None and old.route.executors == route.executors else None
             if kept is not None and kept.runtime.digest == arm.digest:
                 kept.batcher.max_queue_rows = route.max_queue_rows
                 kept.recorder.policy = route.log

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 
 class Load:
     """Counts since the lane began.
@@ -12,21 +14,29 @@ class Load:
         taken, waited_us: Those that a batch took, and how long all of them had waited.
     """
 
-    __slots__ = ("_state", "asked", "lost", "taken", "waited_us")
+    __slots__ = ("_busy", "_changing", "_done_us", "_since_us", "asked", "lost", "taken", "waited_us")
 
     def __init__(self) -> None:
         self.asked = self.lost = self.taken = self.waited_us = 0
-        self._state = (0.0, 0.0, 0)  # time of executors until the call that runs, its begin and its executors
+        self._changing = threading.Lock()
+        self._done_us, self._since_us, self._busy = 0.0, 0.0, 0  # time of executors until an instant, and busy ones
 
     def begin(self, now_us: float, executors: int) -> None:
-        """Count the time of a call, which keeps so many executors busy."""
-        self._state = (self._state[0], now_us, executors)
+        """Count the time of a call, which keeps so many executors busy. Called in the call's thread."""
+        self._change(now_us, executors)
 
-    def end(self, now_us: float) -> None:
-        """End the call that runs."""
-        self._state = (self.busy_us(now_us), 0.0, 0)
+    def end(self, now_us: float, executors: int) -> None:
+        """End a call."""
+        self._change(now_us, -executors)
+
+    def _change(self, now_us: float, more: int) -> None:
+        with self._changing:
+            now_us = max(now_us, self._since_us)  # threads come in another order than they looked at the clock
+            self._done_us += self._busy * (now_us - self._since_us)
+            self._since_us = now_us
+            self._busy += more
 
     def busy_us(self, now_us: float) -> float:
         """Return for how long executors were busy, all of them together."""
-        done, begun, executors = self._state
-        return done + executors * max(0.0, now_us - begun)
+        with self._changing:
+            return self._done_us + self._busy * max(0.0, now_us - self._since_us)

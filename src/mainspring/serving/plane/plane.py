@@ -225,7 +225,9 @@ class DataPlane:
 
     def _new_lane(self, route: Route, arm: Arm, loaded: runtime.Runtime) -> Lane:
         # Calls of unknown length keep no other model waiting for a thread.
-        own = None if loaded.executor.inline else ThreadPoolExecutor(1, thread_name_prefix=f"model-{route.endpoint}")
+        own = None
+        if not loaded.executor.inline:
+            own = ThreadPoolExecutor(route.executors[1], thread_name_prefix=f"model-{route.endpoint}")
         return Lane(
             route.endpoint,
             arm.version,

@@ -91,9 +91,14 @@ class ResidentExecutor:
     def nullable(self, name: str) -> bool:
         return name in self._nullable
 
-    def predict(self, inputs: Mapping[str, Sequence[Any] | np.ndarray[Any, Any]], rows: int) -> dict[str, Any]:
+    def predict(
+        self, inputs: Mapping[str, Sequence[Any] | np.ndarray[Any, Any]], rows: int, executors: int = 1
+    ) -> dict[str, Any]:
+        """Return the outputs, as any executor does; `executors` as of `Crew.predict`."""
         executor = self._entered()
         try:
+            if executors > 1 and isinstance(executor, Crew):
+                return executor.predict(inputs, rows, executors)
             return executor.predict(inputs, rows)
         finally:
             self._left()

@@ -1,4 +1,4 @@
-"""Several executors of one model as one: a batch's rows are divided among them, and computed at the same time."""
+"""Several executors of one model as one: each call gets one that is idle, or several that divide its rows."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 
     Values = Sequence[Any] | np.ndarray[Any, Any]
 
+_MOST_PARTS = 64  # that are computed at once, beside the first of each call
+
 
 class Crew:
-    """An `Executor` of one or more that are alike, each of which runs one call at a time.
+    """An `Executor` of one or more that are alike, each of which runs one call at a time. Threads call it at once; a
+    call that finds none idle waits for one.
 
     Args:
         first: Gives the inputs and outputs, and stays as long as the crew.
@@ -27,8 +30,9 @@ class Crew:
 
     def __init__(self, first: Executor) -> None:
         self._first = first
-        self._members = [_Member(first)]  # replaced, never changed
-        self._changing = threading.Lock()
+        self._members = [first]
+        self._idle = [first]  # the one that was used last comes first again: its memory is warm
+        self._changed = threading.Condition()
         self._closed = False
         self._threads: ThreadPoolExecutor | None = None
 
@@ -47,16 +51,27 @@ class Crew:
     def nullable(self, name: str) -> bool:
         return self._first.nullable(name)
 
-    def predict(self, inputs: Mapping[str, Values], rows: int) -> dict[str, Any]:
-        members = self._members[:rows] or self._members
+    def predict(self, inputs: Mapping[str, Values], rows: int, executors: int = 1) -> dict[str, Any]:
+        """Return the outputs, as any executor does.
+
+        Args:
+            executors: How many may divide the rows, as far as they are idle.
+        """
+        members = self._take(max(1, min(executors, rows)))
         if len(members) == 1:
-            return members[0].run(inputs, rows, members[0])
+            try:
+                return members[0].predict(inputs, rows)
+            finally:
+                self._give_back(members[0])
         bounds = [rows * place // len(members) for place in range(len(members) + 1)]
 
         def run(place: int) -> dict[str, Any]:
             first, last = bounds[place], bounds[place + 1]
-            part = {name: values[first:last] for name, values in inputs.items()}
-            return members[place].run(part, last - first, members[0])
+            try:
+                part = {name: values[first:last] for name, values in inputs.items()}
+                return members[place].predict(part, last - first)
+            finally:
+                self._give_back(members[place])
 
         threads = self._threads or self._started()
         others = [threads.submit(run, place) for place in range(1, len(members))]
@@ -80,54 +95,56 @@ class Crew:
 
     def add(self, make: Callable[[], Executor]) -> bool:
         """Make another one, and let it take part. Returns whether it does: the crew may have been closed."""
-        member = _Member(make())
-        with self._changing:
+        member = make()
+        with self._changed:
             if not self._closed:
-                self._members = [*self._members, member]
+                self._members.append(member)
+                self._idle.append(member)
+                self._changed.notify_all()
                 return True
         member.close()
         return False
 
     def drop(self) -> None:
-        """Close the last one once it is idle, if it is not the only one."""
-        with self._changing:
-            if len(self._members) == 1:
+        """Close one once it is idle, if it is not the only one."""
+        with self._changed:
+            while not self._closed and len(self._members) > 1:
+                found = next((each for each in self._idle if each is not self._first), None)
+                if found is not None:
+                    self._idle.remove(found)
+                    self._members.remove(found)
+                    break
+                self._changed.wait()
+            else:
                 return
-            *self._members, last = self._members
-        last.close()
+        found.close()
 
     def close(self) -> None:
-        with self._changing:
-            members, self._closed = self._members, True
+        with self._changed:
+            members, self._closed = [*self._members], True
+            self._changed.notify_all()
         for each in members:
-            each.executor.close()
+            each.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False)
 
+    def _take(self, most: int) -> list[Executor]:
+        """Return an executor, and further ones that are idle, for this call alone."""
+        with self._changed:
+            while not self._idle and not self._closed:
+                self._changed.wait()
+            if not self._idle:
+                return [self._first]  # it says that it is closed
+            return [self._idle.pop() for _ in range(min(most, len(self._idle)))]
+
+    def _give_back(self, member: Executor) -> None:
+        with self._changed:
+            if member not in self._idle:
+                self._idle.append(member)
+            self._changed.notify_all()
+
     def _started(self) -> ThreadPoolExecutor:
-        with self._changing:
+        with self._changed:
             if self._threads is None:
-                self._threads = ThreadPoolExecutor(thread_name_prefix="crew")
+                self._threads = ThreadPoolExecutor(_MOST_PARTS, thread_name_prefix="crew")
             return self._threads
-
-
-class _Member:
-    """One executor of a crew."""
-
-    def __init__(self, executor: Executor) -> None:
-        self.executor = executor
-        self._running = threading.Lock()
-        self._closed = False
-
-    def run(self, inputs: Mapping[str, Values], rows: int, instead: _Member) -> dict[str, Any]:
-        """Return the outputs; `instead` computes them if this one was dropped."""
-        if self is not instead:
-            with self._running:
-                if not self._closed:
-                    return self.executor.predict(inputs, rows)
-        return instead.executor.predict(inputs, rows)
-
-    def close(self) -> None:
-        with self._running:
-            self._closed = True
-            self.executor.close()

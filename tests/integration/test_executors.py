@@ -97,22 +97,24 @@ def test_calls_at_once_have_an_executor_each_and_the_others_wait() -> None:
 
 
 def test_a_lane_runs_as_many_batches_at_once_as_its_model_has_executors() -> None:
+    async def check(each: Plane) -> None:
+        lane = each.plane.endpoint("counted").lanes["1"]
+        await wait_until_async(lambda: lane.runtime.executor.size == 3)  # type: ignore[attr-defined]
+        Meeting.meeting = threading.Barrier(3)
+        asked = []
+        for _ in range(3):  # each comes while the ones before it are computed
+            asked.append(asyncio.create_task(each.ask()))
+            await asyncio.sleep(0.02)
+        assert await asyncio.gather(*asked) == [5.0] * 3
+        document = lane.statistics.document("counted", "1")
+        assert [each["batch_size"] for each in document["batch_stats"]] == [1]
+        assert lane.batcher.idle
+        assert lane.load.busy_us(monotonic_us()) > 2 * 20_000
+
     async def run() -> None:
         Meeting.meeting = threading.Barrier(1)
         async with Plane(Meeting, executors=(3, 3), deadline_us=30_000_000) as each:
-            lane = each.plane.endpoint("counted").lanes["1"]
-            await wait_until_async(lambda: lane.runtime.executor.size == 3)  # type: ignore[attr-defined]
-            Meeting.meeting = threading.Barrier(3)
-            asked = []
-            for _ in range(3):  # each comes while the ones before it are computed
-                asked.append(asyncio.create_task(each.ask()))
-                await asyncio.sleep(0.02)
-            assert await asyncio.gather(*asked) == [5.0] * 3
-            document = lane.statistics.document("counted", "1")
-            assert [each["batch_size"] for each in document["batch_stats"]] == [1]
-            assert lane.batcher.idle
-            assert lane.load.busy_us(monotonic_us()) > 2 * 20_000
-            del lane, asked
+            await check(each)
         await wait_until_async(lambda: not children())
 
     asyncio.run(run())

@@ -6,7 +6,7 @@ import json
 import signal
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from mainspring.training.loop.signals import Interrupted
 
 ERRORS = "error-{}.json"
 _LONGEST = 2000  # characters of a message, which goes through a pipe in one piece
+_CAUSE_S = 5.0  # after a rank that lost a peer, until the peer must have shown why
 ORDERLY = 3  # exit code of a rank that wrote a checkpoint after a signal
 # Of gloo and of NCCL, in a rank whose peer is gone.
 _LOST_PEER = (
@@ -100,6 +101,29 @@ def end_of(folder: Path, rank: int, code: int) -> End:
     if code and not error:
         error = {"kind": "MainspringError", "what": f"It ended with exit code {code}.", "fix": None}
     return End(rank, code, error, error.get("at", time.monotonic()), why="lost its connection to the others")
+
+
+def cause(ends: Sequence[End], *, running: bool) -> End | None:
+    """Return the end that made the others fail, once it is known.
+
+    A rank that was killed comes before one with an error, which can be that of having lost it.
+
+    Args:
+        running: Whether a rank still runs.
+    """
+    bad = [end for end in ends if not end.well]
+    if not bad:
+        return None
+    causes = [end for end in bad if end.killed] or [end for end in bad if not end.lost_peer]
+    if causes:
+        return min(causes, key=lambda end: end.at)
+    return bad[0] if time.monotonic() - bad[0].seen > _CAUSE_S or not running else None
+
+
+def said_at_stop(ends: Sequence[End]) -> tuple[str, bool]:
+    """Return the words of the first rank that stopped in order, and whether a machine is preempted."""
+    said = next((end.error["what"] for end in sorted(ends, key=lambda end: end.rank) if end.orderly), "")
+    return said, any(end.error.get("preempted") for end in ends)
 
 
 def error_of(told: dict[str, Any]) -> MainspringError:

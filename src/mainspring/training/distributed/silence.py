@@ -54,6 +54,10 @@ class Silences:
         fewest = min((beat.step for beat in silent.values()), default=0)
         return [rank for rank, beat in silent.items() if beat.step == fewest]
 
+    def why(self, beat: Beat) -> str:
+        """Return a sentence on a rank that hangs, of its last beat."""
+        return f"told nothing for {self._silence_s:g} s after step {beat.step}"
+
     def clear(self) -> None:
         """Forget the ranks: others are started."""
         self._last, self._silent_s = {}, {}

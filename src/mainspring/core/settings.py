@@ -103,13 +103,18 @@ class Traces:
 
 
 CHUNK_ENGINES = ("ray", "spark")  # of batch runs
+TRAINING_RUNNERS = ("local", "ray")  # of trainings in several processes
 
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """Where steps of pipelines and batch runs run that ask for another place than this machine."""
+    """Where steps of pipelines, batch runs and trainings run that ask for another place than this machine."""
 
     ray: str = ""  # address of a cluster; empty: Ray is started on this machine
+    ray_cpus: str = "1"  # of each process of a training
+    ray_gpus: str = ""  # the same; empty: 1 if the cluster has them for all, else 0
+    ray_wait: str = "1m"  # for the cluster to give a training room
+    training_runner: str = "local"  # one of TRAINING_RUNNERS
     spark: str = "local[*]"  # master
     kubernetes_image: str = ""
     kubernetes_folder: str = "/project"  # the project's folder in the image

@@ -31,6 +31,7 @@ def train(
     until: int | None = None,
     without: Sequence[str] = (),
     processes: int | None = None,
+    runner: str = "",
     progress: Callable[[str, float], None] | None = None,
 ) -> TrainReport:
     """Train a model of the project on data known by `until` (by default now, by the domain clock).
@@ -41,6 +42,7 @@ def train(
     Args:
         without: Rows to leave out, as if they had never been ingested; see `data.without.read`.
         processes: Processes of each machine that train; by default as many as the model declares.
+        runner: Where several processes are started, "local" or "ray"; by default as the profile says.
 
     Raises:
         Invalid, InvalidData: What is to be left out is no part of the model's data.
@@ -53,7 +55,7 @@ def train(
         chosen = replace(chosen, distributed=replace(chosen.distributed or Distributed(), processes=processes))
     until = project.clock.now() if until is None else until
     with begun(project, "train", f"model/{model}") as done:
-        report = _train(project, chosen, since=since, until=until, without=left_out, progress=progress)
+        report = _train(project, chosen, runner, since=since, until=until, without=left_out, progress=progress)
         less = f", without {', '.join(without)}" if without else ""
         done(f"version {report.version}, run {report.run_id}{less}")
     if search_run:
@@ -63,12 +65,12 @@ def train(
     return report
 
 
-def _train(project: Project, model: Model, **given: Any) -> TrainReport:
-    if model.distributed is None or model.distributed.size == 1:
+def _train(project: Project, model: Model, runner: str, **given: Any) -> TrainReport:
+    if not runner and (model.distributed is None or model.distributed.size == 1):
         return project.trainer.train(model, **given)
     from mainspring.operations.distributed.launching import train_in_processes
 
-    return train_in_processes(project, model, **given)
+    return train_in_processes(project, model, runner=runner, **given)
 
 
 def prepared(project: Project, model: str) -> tuple[Model, str]:

@@ -9,6 +9,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.core.settings import TRAINING_RUNNERS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +34,11 @@ def _needed(context: click.Context, argument: click.Parameter, model: str | None
     "--processes", type=click.IntRange(1), help="Train in so many processes; by default as the model declares."
 )
 @click.option(
+    "--runner",
+    type=click.Choice(TRAINING_RUNNERS),
+    help="Start the processes here or on Ray; by default as the profile says.",
+)
+@click.option(
     "--plan", is_flag=True, is_eager=True, help="Train nothing: print the layout that fits, its time, and why."
 )
 @click.option("--model", "described", metavar="MODEL", help="With --plan: a language model, as of `llm plan`.")
@@ -51,19 +57,20 @@ def command(
     until: str | None,
     without: tuple[str, ...],
     processes: int | None,
+    runner: str | None,
     plan: bool,
     **planned: Any,
 ) -> None:
     """Train MODEL on data known by --until, verify that the bundle matches the estimator, sign and register it."""
-    if plan and processes is not None:
-        raise click.UsageError("--processes trains; with --plan give --gpus or --topology.")
+    if plan and (processes is not None or runner is not None):
+        raise click.UsageError("--processes and --runner train; with --plan give --gpus or --topology.")
     if plan:
         _plan(call, model, since, until, **planned)
         return
     useless = [f"--{name.replace('_', '-')}" for name, value in planned.items() if value is not None]
     if useless:
         raise click.UsageError(f"{', '.join(useless).replace('--described', '--model')} goes with --plan.")
-    _train(call, str(model), since, until, without, processes)
+    _train(call, str(model), since, until, without, processes, runner or "")
 
 
 def _plan(
@@ -104,8 +111,9 @@ def _plan(
 
 
 def _train(
-    call: Call, model: str, since: str | None, until: str | None, without: tuple[str, ...], processes: int | None
-) -> None:
+    call: Call, model: str, since: str | None, until: str | None, without: tuple[str, ...], processes: int | None,
+    runner: str,
+) -> None:  # fmt: skip
     from rich.markup import escape
 
     from mainspring.core.time import parse_instant
@@ -120,6 +128,7 @@ def _train(
             until=None if until is None else parse_instant(until),
             without=without,
             processes=processes,
+            runner=runner,
             progress=lambda stage, share: progress.update(model, round(share * 100), 100, stage),
         )
         progress.finish(model, f"version {report.version}")

@@ -43,9 +43,13 @@ def train_in_processes(
     since: int | None,
     until: int | None,
     without: Sequence[Without],
+    runner: str = "",
     progress: Progress | None,
 ) -> TrainReport:
     """Train a model in the processes that it declares, and register the version.
+
+    Args:
+        runner: One of `TRAINING_RUNNERS`; by default the profile's.
 
     Raises:
         Conflict: Another such training of the model runs.
@@ -54,7 +58,7 @@ def train_in_processes(
     distributed = model.distributed
     if distributed is None or distributed.size < 2:
         raise Invalid(f"Model {model.name!r} is trained by one process.", fix="declare ms.Distributed(processes=2).")
-    began = time.monotonic()
+    began, runs = time.monotonic(), training_runner(project.settings, runner)
     folder = project.settings.state / "training" / model.name
     tell = progress or (lambda _stage, _share: None)
     with project.own_locks.within("training").hold(model.name, wait_s=0):
@@ -76,9 +80,8 @@ def train_in_processes(
         )
         job = Job(run_id, ENTRY, msgspec.json.encode(request).decode(), folder.resolve(), distributed)
         with _run_closed(project, run_id, folder), signals_noted() as noted:
-            runner = training_runner()
             shown = _Shown(tell)
-            for event in runner.run(job, lambda: noted[0] if noted else 0):
+            for event in runs.run(job, lambda: noted[0] if noted else 0):
                 shown.show(event)
             report = msgspec.json.decode((folder / REPORT).read_bytes(), type=TrainReport)
             tags = {"processes": str(shown.size), "replaced": str(len(shown.notes))}

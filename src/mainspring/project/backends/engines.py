@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import asdict
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from mainspring.core.settings import Settings
+from mainspring.core.errors import Invalid, MissingExtra
+from mainspring.core.settings import TRAINING_RUNNERS, Engines, Settings
 from mainspring.project.backends.base import lazily
+from mainspring.project.setting_values import count, duration, whole
 
 if TYPE_CHECKING:
     from mainspring.deploy.engines.ports import ChunkEngine
@@ -38,12 +42,33 @@ def chunk_engine(engine: str, settings: Settings) -> ChunkEngine | None:
     return found
 
 
-def training_runner() -> Runner:
-    """Return the runner of a training in several processes of this machine.
+def training_runner(settings: Settings, name: str = "") -> Runner:
+    """Return one of `TRAINING_RUNNERS` for a training in several processes, by default the profile's.
 
     Raises:
-        MissingExtra: PyTorch is not installed.
+        Invalid: There is none of this name, or a setting of it is wrong.
+        MissingExtra: PyTorch or Ray is not installed.
     """
+    chosen = name or settings.engines.training_runner
+    if chosen not in TRAINING_RUNNERS:
+        raise Invalid(f"The runner of trainings is {chosen!r}.", fix=f"use one of {', '.join(TRAINING_RUNNERS)}.")
     lazily("training.loop.tensors", "import_torch", extra="torch")()
-    runner: Runner = lazily("deploy.adapters.torchrun", "LocalRunner", extra="torch")()
+    runner: Runner
+    if chosen == "local":
+        runner = lazily("deploy.adapters.torchrun", "LocalRunner", extra="torch")()
+    else:
+        if find_spec("ray") is None:  # imported by a process of its own
+            raise MissingExtra("RayRanks (ray)", "ray")
+        runner = lazily("deploy.adapters.ray_ranks", "RayRanks", extra="ray")(
+            settings.engines.ray, **_of_ray(settings.engines)
+        )
     return runner
+
+
+def _of_ray(engines: Engines) -> dict[str, Any]:
+    values = asdict(engines)
+    return {
+        "cpus": whole(values, "ray_cpus"),
+        "gpus": count(values, "ray_gpus") if engines.ray_gpus else None,
+        "wait_s": duration(values, "ray_wait") / 1e6,
+    }

@@ -16,7 +16,6 @@ import signal
 import socket
 import sys
 import time
-from contextlib import suppress
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -34,6 +33,7 @@ from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousIn
 
 from mainspring.core.environment import set_variable
 from mainspring.training.distributed.ends import End, cause, said_at_stop
+from mainspring.training.distributed.hearing import telling
 from mainspring.training.distributed.ranks import LOOK_S, Ranks
 from mainspring.training.distributed.silence import Silences
 from mainspring.training.distribution import Distributed
@@ -92,9 +92,9 @@ class Agent(SimpleElasticAgent):  # type: ignore[misc]
     """
 
     def __init__(self, entry: str, folder: Path, distributed: Distributed, tell: int) -> None:
-        self._folder, self._distributed, self._tell = folder, distributed, tell
+        self._folder, self._distributed, self._say = folder, distributed, telling(tell)
         threads = max(1, (os.cpu_count() or 1) // distributed.processes)
-        self._ranks = Ranks(entry, folder, threads, lambda stage, share: self.say(stage=stage[:200], share=share))
+        self._ranks = Ranks(entry, folder, threads, lambda stage, share: self._say(stage=stage[:200], share=share))
         self._silences = Silences(distributed.silence_s)
         self._attempt, self._stopping = -1, 0
         self._looked = self._told = time.monotonic()
@@ -103,10 +103,6 @@ class Agent(SimpleElasticAgent):  # type: ignore[misc]
             monitor_interval=LOOK_S,
         )  # fmt: skip
         super().__init__(spec)
-
-    def say(self, **what: Any) -> None:
-        with suppress(BrokenPipeError):
-            os.write(self._tell, json.dumps(what).encode() + b"\n")
 
     def stop(self, number: int, _frame: object) -> None:
         """Note a signal, of which the ranks are told."""
@@ -124,7 +120,7 @@ class Agent(SimpleElasticAgent):  # type: ignore[misc]
             "TORCHELASTIC_RESTART_COUNT": str(self._attempt),
             "TORCHELASTIC_RUN_ID": self._folder.name,
         }
-        self.say(started=len(worker_group.workers), attempt=self._attempt)  # before a rank says a word
+        self._say(started=len(worker_group.workers), attempt=self._attempt)  # before a rank says a word
         self._ranks.start({worker.global_rank: worker.local_rank for worker in worker_group.workers}, every)
         return {worker.local_rank: worker.global_rank for worker in worker_group.workers}
 
@@ -143,7 +139,7 @@ class Agent(SimpleElasticAgent):  # type: ignore[misc]
             self._told = now
             beat = self._ranks.beats().get(0)
             if beat is not None and beat.phase != OUTSIDE:
-                self.say(step=beat.step)
+                self._say(step=beat.step)
         return RunResult(WorkerState.HEALTHY)
 
     def _after(self, failed: End, worker_group: WorkerGroup) -> RunResult:
@@ -153,7 +149,7 @@ class Agent(SimpleElasticAgent):  # type: ignore[misc]
         self._end_others()
         if not failed.killed and not failed.lost_peer:
             self._remaining_restarts = 0
-            self.say(failed={**failed.error, "rank": failed.rank, "size": size})
+            self._say(failed={**failed.error, "rank": failed.rank, "size": size})
             return RunResult(WorkerState.FAILED)
         after = size
         if self._remaining_restarts == 0:
@@ -161,7 +157,7 @@ class Agent(SimpleElasticAgent):  # type: ignore[misc]
             if after:
                 worker_group.spec.local_world_size = after
                 self._remaining_restarts = 1
-        self.say(lost=failed.rank, why=failed.why, size=after, before=size)
+        self._say(lost=failed.rank, why=failed.why, size=after, before=size)
         return RunResult(WorkerState.FAILED)
 
     def _look_for_silence(self, passed_s: float) -> None:
@@ -179,7 +175,7 @@ class Agent(SimpleElasticAgent):  # type: ignore[misc]
             self._ranks.reap()
         self._ranks.kill_all()
         said, preempted = said_at_stop(self._ranks.ends)
-        self.say(stopped=number, what=said, preempted=preempted)
+        self._say(stopped=number, what=said, preempted=preempted)
         self._remaining_restarts = 0
         return RunResult(WorkerState.FAILED)
 

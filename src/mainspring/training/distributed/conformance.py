@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,13 +92,16 @@ def work(request: str, tell: Callable[[str, float], None]) -> None:
 class RunnerConformance:
     """Behaviour of every runner. Its fixture `runner`, of the class, is one; all processes see the folders of tests."""
 
+    shape: Mapping[str, int] = {"processes": 2}  # of each job: two ranks
+
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:
         """The folder of a job."""
         return tmp_path
 
-    @staticmethod
+    @classmethod
     def run(
+        cls,
         runner: Runner,
         folder: Path,
         *deeds: Sequence[Any],
@@ -107,7 +110,7 @@ class RunnerConformance:
     ) -> list[Event]:
         """Run a job of two ranks, and return what its runner told."""
         request = json.dumps({"folder": str(folder), "deeds": deeds})
-        distributed = replace(Distributed(processes=2, restarts=1, silence_s=2.0), **settings)
+        distributed = replace(Distributed(**cls.shape, restarts=1, silence_s=2.0), **settings)
         job = Job("run", __name__, request, folder, distributed)
         return list(runner.run(job, stop))
 

@@ -6,10 +6,10 @@ import json
 import signal
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mainspring.core import errors
 from mainspring.core.errors import MainspringError
@@ -126,14 +126,18 @@ def said_at_stop(ends: Sequence[End]) -> tuple[str, bool]:
     return said, any(end.error.get("preempted") for end in ends)
 
 
-def error_of(told: dict[str, Any]) -> MainspringError:
+def error_of_rank(told: Mapping[str, Any]) -> MainspringError:
     """Return the error of a rank as one of this process, of the same kind, with the rank."""
+    return error_of({**told, "what": f"Rank {told['rank']} of {told['size']}: {told['what']}"})
+
+
+def error_of(told: Mapping[str, Any]) -> MainspringError:
+    """Return an error of another process as one of this process, of the same kind."""
     kind = getattr(errors, told["kind"], MainspringError)
-    what = f"Rank {told['rank']} of {told['size']}: {told['what']}"
     try:
-        return kind(what, fix=told["fix"])
+        return cast("MainspringError", kind(told["what"], fix=told["fix"]))
     except TypeError:  # a kind with arguments of its own
-        return MainspringError(what, fix=told["fix"])
+        return MainspringError(told["what"], fix=told["fix"])
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,0 +1,56 @@
+"""Process of a launcher that has a training's ranks on a Ray cluster: Ray ends the process where its cluster is lost.
+
+`python -m mainspring.deploy.adapters.ray_agent ENTRY FOLDER TELL`
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from mainspring.core.environment import set_variable
+from mainspring.core.errors import MainspringError
+from mainspring.training.distributed.conducting import Conductor
+from mainspring.training.distributed.hearing import telling
+from mainspring.training.distribution import Distributed
+
+ASKED = "ray.json"  # of the job's folder: the arguments of `_train`
+_RECONNECT_S = 20  # to a cluster's control service, before Ray ends this process
+
+
+def _train(
+    entry: str, folder: Path, say: Any, *, address: str, owner: str, cpus: int, gpus: int | None, wait_s: float
+) -> bool:
+    from mainspring.core.ray_cluster import connect
+    from mainspring.deploy.adapters.ray_machines import RayMachines
+
+    distributed = Distributed(**json.loads((folder / "distributed.json").read_text(encoding="utf-8")))
+    connect(address)
+    noted: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: noted.append(number))  # Ray has set its own
+    machines = RayMachines(entry, folder, owner, distributed, cpus=cpus, gpus=gpus)
+    try:
+        stopping = lambda: noted[0] if noted else 0  # noqa: E731
+        return Conductor(folder.name, distributed, machines, say, stopping, wait_s=wait_s).run()
+    finally:
+        machines.close()
+
+
+def main() -> int:
+    """Run the job of a folder; return 0 if all ranks ended well."""
+    entry, folder, tell = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    set_variable("RAY_gcs_rpc_server_reconnect_timeout_s", str(_RECONNECT_S), default=True)
+    say = telling(tell)
+    try:
+        return 0 if _train(entry, folder, say, **json.loads((folder / ASKED).read_text(encoding="utf-8"))) else 1
+    except MainspringError as error:
+        say(refused={"kind": type(error).__name__, "what": error.what, "fix": error.fix})
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""Machines that a Ray cluster gives to a training: an actor on each, whose process of ours forks the ranks.
+
+The project's folder and its state folder have the same paths on every node of the cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from mainspring.core.errors import Invalid, MainspringError, Unavailable
+from mainspring.training.distributed.asking import MachineProcess
+from mainspring.training.distributed.conducting import Place
+from mainspring.training.distributed.ports import OWNER
+from mainspring.training.distribution import Distributed
+
+_ANSWER_S = 15.0  # for a machine to answer; one that does not is lost
+_READY_S = 0.5
+
+
+class _Machine:
+    """A machine's process, in an actor on it. Ray sends this class by its name, and texts and numbers."""
+
+    def __init__(self, entry: str, folder: str, owner: str, threads: int) -> None:
+        self._process: MachineProcess | None = None
+        with suppress(OSError):
+            if (Path(folder) / OWNER).read_text() == owner:
+                self._process = MachineProcess(entry, Path(folder), owner, threads)
+
+    def where(self) -> tuple[str, str, bool]:
+        """Return the node's name, its address, and whether it sees the folder of the job."""
+        node = ray.get_runtime_context().get_node_id()
+        return f"{platform.node()}/{node[:8]}", ray.util.get_node_ip_address(), self._process is not None
+
+    def answer(self, request: str) -> str:
+        return self._process.answer(request) if self._process is not None else ""
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A machine: its bundle of the placement group, its actor, and its place once it is ready."""
+
+    bundle: int
+    actor: Any
+    where: Any
+    place: Place | None = None
+    lost: bool = False
+
+
+class RayMachines:
+    """`Machines` of the cluster that this process is connected to.
+
+    Args:
+        folder: Folder of the job, with the name of its owner.
+        cpus: Processors of one rank.
+        gpus: GPUs of one rank; `None`: one if the cluster has them for all, else none.
+    """
+
+    def __init__(
+        self, entry: str, folder: Path, owner: str, distributed: Distributed, *, cpus: int, gpus: int | None
+    ) -> None:
+        self._folder, self._given = folder, (entry, str(folder), owner, cpus)
+        count, each = distributed.machines, distributed.processes
+        if gpus is None:
+            gpus = int(sum(_of(node, "GPU") >= each for node in _nodes()) >= count)
+        self._bundle = {"CPU": cpus * each, **({"GPU": gpus * each} if gpus else {})}
+        self._group = placement_group([self._bundle] * count, strategy="SPREAD" if count > 1 else "PACK")
+        self._slots: list[_Slot] = []
+
+    def place(self, count: int) -> Sequence[Place]:
+        self._slots = [slot for slot in self._slots if not slot.lost]
+        free = sorted(set(range(count)) - {slot.bundle for slot in self._slots})
+        self._slots += [self._slot(bundle) for bundle in free]
+        if waiting := [slot for slot in self._slots if slot.place is None]:
+            ready, _ = ray.wait([slot.where for slot in waiting], num_returns=len(waiting), timeout=_READY_S)
+            for slot in waiting:
+                if slot.where in ready:
+                    self._take(slot)
+        self._slots.sort(key=lambda slot: slot.lost or slot.place is None)  # stable: those that stay keep their order
+        return [slot.place for slot in self._slots if slot.place is not None and not slot.lost]
+
+    def _slot(self, bundle: int) -> _Slot:
+        strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle)
+        options = {"num_cpus": self._bundle["CPU"], "num_gpus": self._bundle.get("GPU", 0)}
+        make: Any = ray.remote(max_restarts=0, max_task_retries=0, scheduling_strategy=strategy, **options)(_Machine)
+        actor = make.remote(*self._given)
+        return _Slot(bundle, actor, actor.where.remote())
+
+    def _take(self, slot: _Slot) -> None:
+        try:
+            name, address, sees = ray.get(slot.where)
+        except ray.exceptions.RayActorError as error:
+            if getattr(error, "actor_init_failed", False):
+                raise _broken(error) from None
+            slot.lost = True
+            return
+        except ray.exceptions.RayError as error:
+            raise _broken(error) from None
+        slot.place = Place(name, address)
+        if not sees:
+            raise Invalid(
+                f"Node {slot.place} of the Ray cluster does not see the folder {self._folder}.",
+                fix="give the profile a state folder, `state`, that all nodes mount at the same path: checkpoints lie "
+                "there. Or train on one machine.",
+            )
+
+    def ask(self, requests: Mapping[int, Mapping[str, Any]]) -> dict[int, Mapping[str, Any] | None]:
+        asked = {
+            number: self._slots[number].actor.answer.remote(json.dumps(request))
+            for number, request in requests.items()
+            if not self._slots[number].lost
+        }
+        answered: Sequence[Any] = []
+        if asked:
+            answered, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=_ANSWER_S)
+        found: dict[int, Mapping[str, Any] | None] = dict.fromkeys(requests)
+        for number, reference in asked.items():
+            text = ""
+            with suppress(ray.exceptions.RayError):
+                text = ray.get(reference) if reference in answered else ""
+            if text:
+                found[number] = json.loads(text)
+            else:
+                self._lose(self._slots[number])
+        return found
+
+    def _lose(self, slot: _Slot) -> None:
+        slot.lost = True
+        with suppress(ray.exceptions.RayError, ValueError):
+            ray.kill(slot.actor)
+
+    def shown(self) -> str:
+        nodes = [f"{node['NodeManagerAddress']} with {_amounts(node.get('Resources', {}))}" for node in _nodes()]
+        free = _amounts(ray.available_resources())
+        return f"{len(nodes)} {'node' if len(nodes) == 1 else 'nodes'}: {', '.join(nodes)}; {free} are free"
+
+    def wanted(self) -> str:
+        return _amounts(self._bundle)
+
+    def close(self) -> None:
+        """Give the machines back; what runs there ends."""
+        with suppress(ray.exceptions.RayError, ValueError):
+            for slot in self._slots:
+                ray.kill(slot.actor)
+            remove_placement_group(self._group)
+
+
+def _nodes() -> list[Mapping[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _of(node: Mapping[str, Any], kind: str) -> int:
+    return int(node.get("Resources", {}).get(kind, 0))
+
+
+def _amounts(resources: Mapping[str, float]) -> str:
+    """Return amounts as `4 CPU and 1 GPU`."""
+    named = [f"{resources.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU") if kind == "CPU" or resources.get(kind)]
+    return " and ".join(named)
+
+
+def _broken(error: Exception) -> MainspringError:
+    told = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
+    return Unavailable(
+        f"A node of the Ray cluster cannot start a machine's process: {told[-1].strip()}",
+        fix="install the same mainspring there, with the extras torch and ray.",
+    )

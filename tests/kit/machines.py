@@ -1,4 +1,4 @@
-"""Runner of trainings on several machines, each of which is a process of this one; see `training.distributed.conducting`."""
+"""Runner of trainings on several machines, each a process of this one; see `training.distributed.conducting`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from mainspring.training.distributed.asking import MachineProcess
 from mainspring.training.distributed.conducting import Conductor, Place
-from mainspring.training.distributed.hearing import events
+from mainspring.training.distributed.hearing import events_of
 from mainspring.training.distributed.ports import OWNER, Event, Job
 
 
@@ -72,4 +72,4 @@ class MachinesRunner:
         finally:
             machines.close()
         for each in told:
-            yield from events(each, stop)
+            yield from events_of(each, stop)

@@ -94,10 +94,10 @@ def _heard(agent: subprocess.Popen[bytes], telling: int, stop: Callable[[], int]
             return
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:
-            yield from events(json.loads(line), stop)
+            yield from events_of(json.loads(line), stop)
 
 
-def events(told: Mapping[str, Any], stop: Callable[[], int]) -> Iterator[Event]:
+def events_of(told: Mapping[str, Any], stop: Callable[[], int]) -> Iterator[Event]:
     """Yield the events of a line.
 
     Raises:

@@ -71,7 +71,7 @@ ROWS: dict[str, tuple[str, str]] = {
         "training.preemption.aws training.preemption.azure training.preemption.gcp training.preemption.metadata",
         "",
     ),
-    "other ranks": ("training.boosting.rows training.distributed.agent", ""),
+    "other ranks": ("training.boosting.rows training.distributed.agent training.distributed.machine", ""),
     "OpenID Connect": ("security.issuers", ""),
     "upstreams of language models": (
         "llm.adapters.connections vectors.adapters.cross_service vectors.adapters.encoder_service "
@@ -80,7 +80,8 @@ ROWS: dict[str, tuple[str, str]] = {
     ),
     "Kubernetes": ("deploy.engines.kubernetes_api", f"{MUTUAL}kubernetes"),
     "Ray, Spark": (
-        "core.ray_cluster deploy.adapters.ray deploy.adapters.ray_chunks deploy.adapters.spark "
+        "core.ray_cluster deploy.adapters.ray deploy.adapters.ray_agent deploy.adapters.ray_chunks "
+        "deploy.adapters.ray_machines deploy.adapters.spark "
         "deploy.adapters.spark_chunks features.functions.on_ray",
         "",
     ),

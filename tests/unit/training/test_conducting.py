@@ -198,10 +198,12 @@ def test_no_room_is_said_with_what_was_asked_and_what_is_there() -> None:
 
 
 def test_a_machine_that_cannot_start_its_ranks_is_named() -> None:
-    cluster = Cluster("a", "b", deeds={})
-    cluster._start = lambda machine, **_: {"failed": "No space left on device"}  # type: ignore[method-assign]
+    class Full(Cluster):
+        def _start(self, machine: str, **_: Any) -> Mapping[str, Any]:
+            return {"failed": "No space left on device"}
+
     with pytest.raises(MainspringError, match="Machine a: No space left on device"):
-        run(cluster)
+        run(Full("a", "b", deeds={}))
 
 
 def test_a_rank_that_hangs_on_one_machine_is_told_from_those_that_wait_on_another() -> None:

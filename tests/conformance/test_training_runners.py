@@ -33,7 +33,7 @@ class TestLocalRunner(RunnerConformance):
 
 @pytest.mark.skipif(not DEEP, reason="a part of `make test-deep`")
 class TestSeveralMachines(RunnerConformance):
-    shape: Mapping[str, int] = {"processes": 1, "machines": 2}
+    shape: Mapping[str, Any] = {"processes": 1, "machines": 2}
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -84,4 +84,4 @@ class TestRayRanks(RunnerConformance):
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 class TestRayRanksOnSeveralNodes(TestRayRanks):
-    shape: Mapping[str, int] = {"processes": 1, "machines": 2}
+    shape: Mapping[str, Any] = {"processes": 1, "machines": 2}

@@ -170,7 +170,7 @@ class Conductor:
             "TORCHELASTIC_RESTART_COUNT": str(self._attempt),
             "TORCHELASTIC_RUN_ID": self._id,
         }
-        requests = {
+        requests: dict[int, Request] = {
             number: {
                 "ranks": list(ranks),
                 "variables": {**variables, "LOCAL_WORLD_SIZE": str(len(ranks))},

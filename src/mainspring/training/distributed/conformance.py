@@ -92,7 +92,7 @@ def work(request: str, tell: Callable[[str, float], None]) -> None:
 class RunnerConformance:
     """Behaviour of every runner. Its fixture `runner`, of the class, is one; all processes see the folders of tests."""
 
-    shape: Mapping[str, int] = {"processes": 2}  # of each job: two ranks
+    shape: Mapping[str, Any] = {"processes": 2}  # of each job: two ranks
 
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from mainspring.core.errors import Invalid, MainspringError, Unavailable
@@ -24,6 +25,9 @@ from mainspring.training.distributed.ports import OWNER
 from mainspring.training.distribution import Distributed
 
 _ANSWER_S = 15.0  # for a machine to answer; one that does not is lost
+_START_S = 300.0  # the same for its first answer: it imports PyTorch, from a slow disk perhaps
+_PING_S = 1.0
+_LOOK = json.dumps({"do": "look"})
 _READY_S = 0.5
 
 
@@ -53,6 +57,7 @@ class _Slot:
     actor: Any
     where: Any
     place: Place | None = None
+    first: Any = None  # its first answer, until it has come
     lost: bool = False
 
 
@@ -105,7 +110,7 @@ class RayMachines:
             return
         except ray.exceptions.RayError as error:
             raise _broken(error) from None
-        slot.place = Place(name, address)
+        slot.place, slot.first = Place(name, address), slot.actor.answer.remote(_LOOK)
         if not sees:
             raise Invalid(
                 f"Node {slot.place} of the Ray cluster does not see the folder {self._folder}.",
@@ -114,6 +119,7 @@ class RayMachines:
             )
 
     def ask(self, requests: Mapping[int, Mapping[str, Any]]) -> dict[int, Mapping[str, Any] | None]:
+        self._warm()
         asked = {
             number: self._slots[number].actor.answer.remote(json.dumps(request))
             for number, request in requests.items()
@@ -124,14 +130,27 @@ class RayMachines:
             answered, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=_ANSWER_S)
         found: dict[int, Mapping[str, Any] | None] = dict.fromkeys(requests)
         for number, reference in asked.items():
-            text = ""
-            with suppress(ray.exceptions.RayError):
-                text = ray.get(reference) if reference in answered else ""
-            if text:
+            if text := _got(reference) if reference in answered else "":
                 found[number] = json.loads(text)
             else:
                 self._lose(self._slots[number])
         return found
+
+    def _warm(self) -> None:
+        """Wait until the processes of new machines have started; others hear that they are not forgotten."""
+        until = time.monotonic() + _START_S
+        while starting := [slot for slot in self._slots if slot.first is not None and not slot.lost]:
+            ready, _ = ray.wait([slot.first for slot in starting], num_returns=len(starting), timeout=_PING_S)
+            for slot in starting:
+                if slot.first in ready:
+                    if not _got(slot.first):
+                        self._lose(slot)
+                    slot.first = None
+                elif time.monotonic() > until:
+                    self._lose(slot)
+            for slot in self._slots:
+                if slot.place is not None and slot.first is None and not slot.lost:
+                    slot.actor.answer.remote(_LOOK)
 
     def _lose(self, slot: _Slot) -> None:
         slot.lost = True
@@ -140,8 +159,11 @@ class RayMachines:
 
     def shown(self) -> str:
         nodes = [f"{node['NodeManagerAddress']} with {_amounts(node.get('Resources', {}))}" for node in _nodes()]
-        free = _amounts(ray.available_resources())
-        return f"{len(nodes)} {'node' if len(nodes) == 1 else 'nodes'}: {', '.join(nodes)}; {free} are free"
+        free = dict(ray.available_resources())
+        if placement_group_table(self._group).get("state") == "CREATED":  # what this training has is free for it
+            for kind, amount in self._bundle.items():
+                free[kind] = free.get(kind, 0.0) + amount * self._group.bundle_count
+        return f"{len(nodes)} {'node' if len(nodes) == 1 else 'nodes'}: {', '.join(nodes)}; {_amounts(free)} are free"
 
     def wanted(self) -> str:
         return _amounts(self._bundle)
@@ -152,6 +174,14 @@ class RayMachines:
             for slot in self._slots:
                 ray.kill(slot.actor)
             remove_placement_group(self._group)
+
+
+def _got(answer: Any) -> str:
+    """Return an answer that has come; an empty text from a machine that is lost."""
+    try:
+        return str(ray.get(answer))
+    except ray.exceptions.RayError:
+        return ""
 
 
 def _nodes() -> list[Mapping[str, Any]]:

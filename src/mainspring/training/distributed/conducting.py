@@ -21,6 +21,7 @@ from mainspring.training.loop.beats import OUTSIDE, Beat
 _AFTER_S = 1.0  # for the other ranks to end by themselves after the first
 _STOP_S = 30.0  # for all ranks to write a checkpoint after a signal
 _TELL_EVERY_S = 0.5
+_PATIENCE_S = 2.0  # before it is said that the cluster gives no room
 _LOOPBACK = "127.0.0.1"
 
 Request = Mapping[str, Any]
@@ -129,13 +130,14 @@ class Conductor:
 
     def _room(self, size: int) -> int:
         """Return for how many ranks there are machines, once it is enough for `size` or the time is over."""
-        until, said, self._ranks = time.monotonic() + self._wait_s, False, []
+        began, said, self._ranks = time.monotonic(), False, []
         while True:
             self._places = self._machines.place(self._distributed.machines)
             room = len(self._places) * self._distributed.processes
-            if room >= size or self._stopping() or time.monotonic() > until:
+            waited_s = time.monotonic() - began
+            if room >= size or self._stopping() or waited_s > self._wait_s:
                 return room
-            if not said:
+            if not said and waited_s > _PATIENCE_S:
                 self._say(stage=f"wait for {self._wanted()}; {self._machines.shown()}", share=0.02)
                 said = True
             self._ask("look", _all(self._places))  # they must not think that they are forgotten

@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from torch.distributed import TCPStore
 
+from mainspring.core import environment
 from mainspring.core.errors import MainspringError
 from mainspring.training.distributed.ends import End
 from mainspring.training.distributed.ports import OWNER
@@ -70,7 +71,7 @@ class Machine:
     def _start(self, ranks: list[int], variables: Mapping[str, str], interface: str) -> Mapping[str, Any]:
         found = interface and _interface_of(interface)
         names = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if found else ()
-        chosen = {name: str(found) for name in names if name not in os.environ}
+        chosen = {name: str(found) for name in names if name not in environment.variables()}
         self.ranks.start({rank: number for number, rank in enumerate(ranks)}, {**variables, **chosen})
         return {}
 

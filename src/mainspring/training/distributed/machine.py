@@ -24,7 +24,6 @@ from typing import IO, Any
 
 from torch.distributed import TCPStore
 
-from mainspring.core import environment
 from mainspring.core.errors import MainspringError
 from mainspring.training.distributed.ends import End
 from mainspring.training.distributed.ports import OWNER
@@ -69,10 +68,9 @@ class Machine:
         return {"port": port}
 
     def _start(self, ranks: list[int], variables: Mapping[str, str], interface: str) -> Mapping[str, Any]:
-        found = interface and _interface_of(interface)
-        names = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if found else ()
-        chosen = {name: str(found) for name in names if name not in environment.variables()}
-        self.ranks.start({rank: number for number, rank in enumerate(ranks)}, {**variables, **chosen})
+        found = _interface_of(interface)
+        usual = dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), found) if found is not None else {}
+        self.ranks.start({rank: number for number, rank in enumerate(ranks)}, variables, usual)
         return {}
 
     def _look(self) -> Mapping[str, Any]:

@@ -47,12 +47,15 @@ class Ranks:
     def running(self) -> list[int]:
         return list(self._processes)
 
-    def start(self, local: Mapping[int, int], variables: Mapping[str, str]) -> None:
+    def start(
+        self, local: Mapping[int, int], variables: Mapping[str, str], usual: Mapping[str, str] | None = None
+    ) -> None:
         """Start ranks; those of the attempt before have ended.
 
         Args:
             local: Number on this machine, by rank.
             variables: Of torchrun, the same for all.
+            usual: Further ones, unless this process has them.
         """
         self.ends = []
         for rank in local:
@@ -63,6 +66,8 @@ class Ranks:
         for rank, number in local.items():
             pid = os.fork()
             if not pid:
+                for name, value in (usual or {}).items():
+                    set_variable(name, value, default=True)
                 own = {"RANK": str(rank), "LOCAL_RANK": str(number)}
                 os._exit(self._rank(rank, {**variables, **own}))
             self._processes[rank] = pid

@@ -83,6 +83,7 @@ from mainspring.operations.replay.model import Replayed, ReplayReport
 from mainspring.operations.reproduce.reproducing import Reproduction
 from mainspring.operations.rollout.outlook import PlanReport
 from mainspring.operations.rollout.reports import RolloutReport
+from mainspring.operations.scaling import Scaling
 from mainspring.operations.search.searching import SearchReport
 from mainspring.operations.sessions import OpenSession
 from mainspring.operations.status import EndpointStatus, OpenIncident, Status
@@ -343,6 +344,7 @@ DOCUMENTS = {
     "bench": Document(Baseline, ("measured_at",)),
     "endpoints list": Document(list[EndpointSummary]),
     "endpoints callers": Document(list[Caller]),
+    "endpoints scaling": Document(Scaling),
     "endpoints show": Document(
         _object(
             "ShownEndpoint", endpoint=EndpointStatus, incidents=list[OpenIncident], stream=StreamStatus | None

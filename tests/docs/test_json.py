@@ -217,7 +217,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("runs list", []), ("runs show", ["{runs list[0][id]}"]),
         ("runs compare", ["{runs list[0][id]}", "{runs list[1][id]}"]),
         ("runs rename", ["{runs list[0][id]}", "deeper"]), ("runs note", ["{runs list[0][id]}", "Before the winter."]),
-        ("endpoints list", []), ("endpoints show", [MODEL]), ("monitor skew", [MODEL]),
+        ("endpoints list", []), ("endpoints show", [MODEL]), ("endpoints scaling", []), ("monitor skew", [MODEL]),
         ("audit search", ["--limit", "3", "--subjects"]), ("audit verify", []),
         ("audit export", ["events.jsonl"]), ("audit proof", ["0", "--subjects"]),
         ("subject export", ["parcel", "x", "--output", "x.zip"]),

@@ -12,6 +12,7 @@ import pytest
 from integration.test_gateway import Running, on_a_loop, running
 from kit.serving import FEATURES, Kit, expected, full_request, heavy, route
 from kit.waiting import wait_until_async
+from mainspring.serving.load.use import read_uses
 from mainspring.serving.model import Arm, Route
 
 MB = 1_000_000
@@ -67,6 +68,10 @@ async def test_endpoints_whose_models_are_out_answer_as_the_others_do() -> None:
         used = re.search(r"^mainspring_models_memory_used_bytes (\S+)", text, re.M)
         assert used is not None
         assert 25 * MB < float(used[1]) <= 40 * MB
+        uses = read_uses({0: text.encode()})
+        assert (uses.used, uses.limit) == (float(used[1]), 40 * MB)
+        assert [uses.endpoints[f"e{place}"].executors for place in (out[0], out[1])] == [1, 0]
+        assert uses.endpoints[f"e{out[0]}"].nbytes == uses.used
         explained = await each.client.post(f"/v2/models/e{out[0]}/explain", json=full_request())
         assert explained.status_code == 200
 

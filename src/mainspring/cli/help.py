@@ -155,6 +155,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "endpoints list": ("endpoints list",),
     "endpoints show": ("endpoints show late-delivery",),
     "endpoints callers": ("endpoints callers late-delivery --last 7d",),
+    "endpoints scaling": ("endpoints scaling", "endpoints scaling late-delivery --last 7d"),
     "objectives": ("objectives",),
     "quotas": ("quotas",),
     "export prometheus-rules": ("export prometheus-rules --output rules.yml",),

@@ -67,3 +67,11 @@ def _show_blocks(console: Console, columns: Sequence[str], rows: Sequence[Sequen
             if cell:
                 block.add_row(f"  {name}", cell)
         console.print(block)
+
+
+def size_text(count: float) -> str:
+    """Return bytes with a unit."""
+    for unit, power in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(count) >= power:
+            return f"{count / power:.1f} {unit}"
+    return f"{count:.0f} B"

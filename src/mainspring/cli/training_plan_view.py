@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mainspring.cli.tables import show_records, size_text
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
@@ -17,7 +19,6 @@ _PARTS = (("weights", "cyan"), ("gradients", "blue"), ("optimiser", "magenta"), 
 
 def show_plan(console: Console, found: TrainingPlan) -> None:
     """Print a plan: its layouts as a table, the memory of each as a bar, and the reasons."""
-    from mainspring.cli.tables import show_records
 
     kind = "measured" if found.measured else "described"
     console.print(
@@ -56,7 +57,7 @@ def _row(each: LayoutPlan) -> list[str | Text]:
 
     return [
         Text(each.said, "bold" if each.fits else "red"), f"{each.accumulate} x {each.rows}",
-        f"{size(each.memory.total)} of {size(each.memory.limit)}",
+        f"{size_text(each.memory.total)} of {size_text(each.memory.limit)}",
         f"{_time(each.step_s.expected)} ({_time(each.step_s.low)}-{_time(each.step_s.high)})", f"{each.rows_s:,.4g}",
     ]  # fmt: skip
 
@@ -72,21 +73,13 @@ def _bar(each: LayoutPlan) -> Text:
         taken = getattr(memory, part)
         bar.append("█" * round(taken * scale), colour)
         if taken:
-            said.append(f"{part} {size(taken)}")
+            said.append(f"{part} {size_text(taken)}")
     bar.append("·" * max(0, _WIDTH - len(bar)), "dim")
     end = min(_WIDTH, round(memory.limit * scale))
     if memory.host:
-        said.append(f"in main memory {size(memory.host)}")
+        said.append(f"in main memory {size_text(memory.host)}")
     return Text.assemble("  ", bar[:end], "|", bar[end:], f" {each.said}: {', '.join(said)}")
 
 
 def _time(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
-
-
-def size(count: float) -> str:
-    """Return bytes with a unit."""
-    for unit, power in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if abs(count) >= power:
-            return f"{count / power:.1f} {unit}"
-    return f"{count:.0f} B"

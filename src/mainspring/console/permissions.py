@@ -84,13 +84,13 @@ NEEDS: Mapping[tuple[str, str], Needs] = {
     **_all(_PROJECT, "GET /api/data/commits/{commit}/difference"),
     **{
         ("GET", f"/endpoints/{{endpoint}}{tab}"): _ENDPOINT
-        for tab in ("", "/performance", "/fairness", "/drift", "/latency", "/capacity", "/rollout")
+        for tab in ("", "/performance", "/fairness", "/drift", "/latency", "/capacity", "/scaling", "/rollout")
     },
     **_all(Needs(Action.PREDICTION_READ, "endpoint/{endpoint}"), "GET /endpoints/{endpoint}/callers"),
     **_all(Needs(Action.PREDICTION_READ, "endpoint/{name}"), "GET /api/endpoints/{name}/callers"),
     **{
         ("GET", f"/api/endpoints/{{name}}/{part}"): _NAMED_ENDPOINT
-        for part in ("windows", "quality", "fairness", "distribution", "objectives", "service", "baselines")
+        for part in ("windows", "quality", "fairness", "distribution", "objectives", "service", "baselines", "scaling")
     },
     **{
         key: _MODEL

@@ -26,7 +26,7 @@ def check_memory(project: Project, version: ModelVersion, endpoints: Iterable[En
 
     sizes = model_memory(project.settings, "").sizes
     size = sizes.find(version.digest)
-    if size is None:
+    if size is None or not size.sure:
         return
     held: dict[str, int] = {}
     for each in project.definitions.endpoints.values():

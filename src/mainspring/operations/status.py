@@ -18,10 +18,12 @@ from mainspring.operations.collection_checks import CollectionStatus, collection
 from mainspring.operations.defending import in_words
 from mainspring.operations.endpoint_checks import problem_of
 from mainspring.operations.incidents import importance
+from mainspring.operations.scaling import live_uses
 from mainspring.operations.service.objectives import objectives
 from mainspring.operations.streams.reports import listed
 from mainspring.project import Project
 from mainspring.project.running import Running, alive, read_running
+from mainspring.serving.load.use import CacheUse, Use, Uses
 
 
 class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +42,9 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     quality_by_version: dict[str, VersionQuality] = {}  # version that predicted -> quality in the same window
     objectives: list[ObjectiveReport] = []
     shed: str = ""  # the share of requests that is refused on purpose, in words
+    executors: int | None = None  # over the processes of this machine's gateway; `None` if none answers
+    model_bytes: int | None = None  # of its models in memory, likewise
+    cache: CacheUse | None = None  # of an endpoint with a cache, likewise
 
 
 class OpenIncident(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,13 +107,14 @@ def status(project: Project) -> Status:
     from mainspring.operations.policies import invalid_policies
 
     running = read_running(project.settings.state)
+    uses = live_uses(project)
     if running is not None and not alive(running.pid):
         running = None
     return Status(
         project=project.settings.project,
         profile=project.settings.profile,
         up=running,
-        endpoints=[endpoint_status(project, name) for name in project.definitions.endpoints],
+        endpoints=[endpoint_status(project, name, uses) for name in project.definitions.endpoints],
         sources=[SourceStatus(source=name, version=project.lake.version(name)) for name in project.definitions.sources],
         online=_online(project),
         damaged_segments=project.predictions.damaged(),
@@ -152,8 +158,11 @@ def _online(project: Project) -> StoreStatus:
     return StoreStatus(address=project.settings.online.shown, problem="")
 
 
-def endpoint_status(project: Project, name: str) -> EndpointStatus:
+def endpoint_status(project: Project, name: str, uses: tuple[int, Uses] | None = None) -> EndpointStatus:
     """Return one endpoint at a glance.
+
+    Args:
+        uses: As of `live_uses`; by default they are looked up.
 
     Raises:
         NotFound: There is no such endpoint.
@@ -163,6 +172,8 @@ def endpoint_status(project: Project, name: str) -> EndpointStatus:
     windows = project.monitors.windows(name)
     newest = next((window for window in reversed(windows) if window.labels), windows[-1] if windows else None)
     judged = next((window for window in reversed(windows) if window.judged), None)
+    processes, found = live_uses(project) if uses is None else uses
+    use = found.endpoints.get(name, Use()) if processes else None
     return EndpointStatus(
         endpoint=name,
         problem=problem_of(project, declared),
@@ -177,4 +188,7 @@ def endpoint_status(project: Project, name: str) -> EndpointStatus:
         quality_by_version={} if newest is None else newest.by_predictor,
         objectives=objectives(project, name),
         shed=in_words(project, name),
+        executors=None if use is None else use.executors,
+        model_bytes=None if use is None else use.nbytes,
+        cache=None if use is None else use.cache,
     )

@@ -31,7 +31,7 @@ from unit.console.test_pages import text_of
 
 ENDPOINT = "late-arrival"
 HERE = f"/endpoints/{ENDPOINT}"
-TABS = ("", "/performance", "/fairness", "/drift", "/latency", "/capacity", "/callers", "/rollout")
+TABS = ("", "/performance", "/fairness", "/drift", "/latency", "/capacity", "/scaling", "/callers", "/rollout")
 
 
 @pytest.fixture(scope="module")

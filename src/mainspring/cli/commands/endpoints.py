@@ -10,7 +10,7 @@ from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
 from mainspring.cli.stdout_redirect import dated
-from mainspring.cli.tables import show_records
+from mainspring.cli.tables import show_records, size_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -120,6 +120,51 @@ def callers_(call: Call, *, endpoint: str, last: str) -> None:
     call.result(found, show)
 
 
+@make("scaling", reads_only=True)
+@click.argument("endpoint", required=False)
+@click.option("--last", default="1d", show_default=True, help="Time to look back, a duration.")
+def scaling_(call: Call, *, endpoint: str | None, last: str) -> None:
+    """Show executors and memory of models, by default of all endpoints, and every decision on them with its reason.
+
+    Decisions are of this machine's gateway: models that were loaded, left the memory or were refused, and changed
+    numbers of executors, with the load that they follow from.
+    """
+    from mainspring.core.time import parse_duration
+    from mainspring.operations.scaling import scaling
+
+    found = scaling(call.project, call.project.wall.now() - parse_duration(last), endpoint)
+
+    def show(console: Console) -> None:
+        if found.memory_limit is not None:
+            said = f"{size_text(found.memory)} of {size_text(found.memory_limit)}"
+            console.print(f"Models take {said} in {found.processes} processes.")
+        rows = [
+            (each.endpoint, str(each.executors), f"{each.least} to {each.most}", size_text(each.model_bytes),
+             "–" if each.cache is None else f"{each.cache.hits + each.cache.shared:,} of "
+             f"{each.cache.hits + each.cache.shared + each.cache.misses + each.cache.refused:,}")
+            for each in found.endpoints
+        ]  # fmt: skip
+        columns = ("endpoint", "executors", "limits", "memory", "from its cache")
+        show_records(console, columns, rows, right=("executors", "memory"))
+        if not found.processes:
+            console.print("No gateway of this machine answers: run mainspring up", style="dim")
+        if not found.decisions:
+            console.print(f"Nothing was decided within {last}.")
+            return
+        rows = [
+            (each.at, each.what, ", ".join(each.endpoints) or each.digest[:12],
+             f"{each.executors_before} → {each.executors_after}",
+             f"{size_text(each.memory_before)} → {size_text(each.memory_after)}",
+             "–" if each.queue_delay_ms is None else f"{each.queue_delay_ms:.1f}",
+             "–" if each.lost is None else str(each.lost), each.why)
+            for each in found.decisions
+        ]  # fmt: skip
+        columns = ("at", "decision", "endpoint", "executors", "memory", "waited ms", "refused", "why")
+        show_records(console, columns, rows, right=("waited ms", "refused"))
+
+    call.result(found, show)
+
+
 def stream_document(found: StreamStatus) -> dict[str, Any]:
     """Return the progress of a stream endpoint, with instants as texts."""
     from dataclasses import asdict
@@ -161,3 +206,4 @@ def show_stream(console: Console, found: StreamStatus) -> None:
 command.add_command(list_)
 command.add_command(show_)
 command.add_command(callers_)
+command.add_command(scaling_)

@@ -9,6 +9,7 @@ import click
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
+from mainspring.cli.tables import show_records, size_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,7 +80,6 @@ def plan(
 @click.option("--since", default="30d", show_default=True, help="Age of the first day that counts.")
 def usage(call: Call, *, by: str, since: str) -> None:
     """Show tokens, cost and speed of language models, the dearest first."""
-    from mainspring.cli.tables import show_records
     from mainspring.core.time import DAY, parse_duration
     from mainspring.operations.llm_usage import usage as used
 
@@ -106,7 +106,6 @@ def usage(call: Call, *, by: str, since: str) -> None:
 @click.option("--all", "all_", is_flag=True, help="Also calls that were decided, of the last 30 days.")
 def approvals(call: Call, *, all_: bool) -> None:
     """List calls of tools that wait for a person, the oldest first."""
-    from mainspring.cli.tables import show_records
     from mainspring.operations.held_calls import described, held_calls
 
     found = held_calls(call.project, all_=all_)
@@ -147,11 +146,10 @@ def _decide(call: Call, held: str, *, approve: bool, reason: str = "") -> None:
 
 
 def _show(console: Console, found: Plan) -> None:
-    from mainspring.cli.tables import show_records
 
     console.print(
         f"[bold]{found.model}[/]: {_count(found.total)} parameters, {_count(found.active)} for a token, "
-        f"{_size(found.cache_bytes_per_token)} of cache a token"
+        f"{size_text(found.cache_bytes_per_token)} of cache a token"
     )
     console.print(
         f"{found.gpus}, {found.concurrency:,} sequences of {found.context:,} tokens "
@@ -175,7 +173,7 @@ def _show(console: Console, found: Plan) -> None:
     if first is None:
         first = max(found.variants, key=lambda each: each.most_sequences)
         console.print(
-            f"\nNothing fits. {first.dtype} comes nearest: {_size(first.missing_bytes)} a GPU are missing; "
+            f"\nNothing fits. {first.dtype} comes nearest: {size_text(first.missing_bytes)} a GPU are missing; "
             f"{first.most_sequences:,} sequences of {found.context:,} tokens would fit.",
             style="bold red",
         )
@@ -196,7 +194,7 @@ def _row(each: Variant) -> list[str | Text]:
     layout = " ".join(f"{name}{size}" for name, size in axes if size > 1) or "1"
     cost = each.dollars_per_million
     return [
-        Text(each.dtype, "bold" if each.fits else "red"), _size(each.weights_bytes), layout,
+        Text(each.dtype, "bold" if each.fits else "red"), size_text(each.weights_bytes), layout,
         f"{each.most_sequences:,}", f"{each.longest_context:,}",
         _rate(each.prefill), _rate(each.decode), _time(each.first_token_ms), _time(each.next_token_ms),
         _dollars(cost.prompt if cost else None), _dollars(cost.answer if cost else None),
@@ -213,13 +211,13 @@ def _bar(each: Variant) -> Text:
     for part, colour in _PARTS:
         size = getattr(memory, part)
         bar.append("█" * round(size * scale), colour)
-        said.append(f"{part} {_size(size)}")
+        said.append(f"{part} {size_text(size)}")
     bar.append("·" * max(0, _WIDTH - len(bar)), "dim")
     end = min(_WIDTH, round(memory.total * scale))
     line = Text.assemble(f"  {each.dtype:<12} ", bar[:end], "|", bar[end:], f" {', '.join(said)}")
     if each.fits:
-        return line.append(f", free {_size(memory.free)}")
-    return line.append(f"; {_size(each.missing_bytes)} more than the {_size(memory.total)} of a GPU", "red")
+        return line.append(f", free {size_text(memory.free)}")
+    return line.append(f"; {size_text(each.missing_bytes)} more than the {size_text(memory.total)} of a GPU", "red")
 
 
 def _rate(value: Interval | None) -> str:
@@ -239,13 +237,6 @@ def _count(count: int) -> str:
         if count >= size:
             return f"{count / size:.4g}{unit}"
     return str(count)
-
-
-def _size(size: float) -> str:
-    for unit, power in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if abs(size) >= power:
-            return f"{size / power:.1f} {unit}"
-    return f"{size:.0f} B"
 
 
 for _command in (plan, usage, approvals, approve, deny):

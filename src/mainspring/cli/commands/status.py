@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.tables import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,6 +142,8 @@ def show_endpoint(console: Console, endpoint: EndpointStatus) -> None:
             f"            predicted by version {version}: {figures or 'no figures'} "
             f"over {found_quality.labels:,} labels of the newest window that has any"
         )
+    if endpoint.executors or endpoint.cache is not None:
+        _show_use(console, endpoint)
     for promise in endpoint.objectives:
         left = "no events yet" if promise.budget_left is None else f"{promise.budget_left:.1%} of the budget left"
         style = {"page": "red", "ticket": "yellow"}.get(promise.alert, "default")
@@ -152,4 +155,16 @@ def show_endpoint(console: Console, endpoint: EndpointStatus) -> None:
             f"{len(endpoint.alerting_columns)} of them in two windows in a row: {named}",
             soft_wrap=True,
             markup=False,
+        )
+
+
+def _show_use(console: Console, endpoint: EndpointStatus) -> None:
+    """Print the executors, the memory and the cache of an endpoint."""
+    if endpoint.executors:
+        console.print(f"            executors: {endpoint.executors}, {size_text(endpoint.model_bytes or 0)} of memory")
+    if (cache := endpoint.cache) is not None:
+        console.print(
+            f"            cache: {cache.hits:,} hits, {cache.shared:,} shared, {cache.misses:,} misses, "
+            f"{cache.evictions:,} evictions; {cache.answers:,} answers of {size_text(cache.nbytes)}",
+            soft_wrap=True,
         )

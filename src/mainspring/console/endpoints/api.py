@@ -20,6 +20,7 @@ from mainspring.operations.endpoint_health import endpoints
 from mainspring.operations.fairness import Fairness, live_fairness
 from mainspring.operations.quality import MeasuredWindow, quality
 from mainspring.operations.quotas import QuotaUse, use
+from mainspring.operations.scaling import Scaling, scaling
 from mainspring.operations.service.objectives import objectives
 from mainspring.project import Project
 from mainspring.serving.model import Baseline
@@ -98,6 +99,13 @@ def add_endpoint_api(router: APIRouter, project: Project) -> None:
     def list_samples(name: Id, since: Instant, until: Instant) -> Answer:
         """Counts of requests and durations in `[since, until)`, by minute or hour, oldest first."""
         return Answer({"endpoint": known(name), "samples": project.service.samples(since, until, [name])})
+
+    @router.get("/endpoints/{name}/scaling")
+    @answers(Scaling)
+    def show_scaling(name: Id, since: Maybe = None) -> Answer:
+        """Executors, memory and cache of the endpoint now, and the decisions from `since` on, by default a day."""
+        begin = project.wall.now() - DAY if since is None else since
+        return Answer(scaling(project, begin, known(name)))
 
     @router.get("/endpoints/{name}/baselines")
     @answers(endpoint=str, baselines=list[Baseline])

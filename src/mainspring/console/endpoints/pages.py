@@ -17,6 +17,8 @@ from mainspring.console.endpoints.live import live
 from mainspring.console.endpoints.overview import SHOWN_COLUMNS, known_endpoints, overview
 from mainspring.console.endpoints.performance import interval, performance
 from mainspring.console.endpoints.period import RANGES, Period, asked_period
+from mainspring.console.endpoints.scaling import STATES as STATES_OF_MODELS
+from mainspring.console.endpoints.scaling import scaling_page
 from mainspring.console.endpoints.service import service
 from mainspring.console.features.pages import Frame
 from mainspring.console.features.values import source_address
@@ -45,6 +47,7 @@ TABS = {
     "drift": "Drift",
     "latency": "Latency",
     "capacity": "Capacity",
+    "scaling": "Scaling",
     "callers": "Callers",
     "rollout": "Rollouts",
 }
@@ -137,6 +140,12 @@ def add_endpoint_pages(router: APIRouter, project: Project, looking: Looking, fr
         state = live(project, endpoint, project.routes.current().get(endpoint))
         view = capacity(project, endpoint, {arm.digest: arm.weight for arm in state.arms})
         return page("endpoint_capacity.html", {**content, "view": view})
+
+    @router.get("/endpoints/{endpoint}/scaling")
+    def show_scaling(request: Request, endpoint: str, period: Asked) -> Response:
+        content = framed(request, endpoint, "scaling", period)
+        view = scaling_page(project, endpoint, period)
+        return page("endpoint_scaling.html", {**content, "view": view, "states": STATES_OF_MODELS})
 
     @router.get("/endpoints/{endpoint}/callers")
     def show_callers(request: Request, endpoint: str, period: Asked) -> Response:

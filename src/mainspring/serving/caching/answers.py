@@ -33,6 +33,7 @@ class Answers:
         self._proven: dict[bytes, _Entry] = {}
         self._left: dict[bytes, None] = {}  # keys of those that were new when they left
         self._new_bytes = self.nbytes = 0
+        self.evicted = 0  # for want of room
 
     def __len__(self) -> int:
         return len(self._new) + len(self._proven)
@@ -88,6 +89,7 @@ class Answers:
                 self._proven[key] = entry
                 self.nbytes += entry.cost
             else:
+                self.evicted += 1
                 self._left[key] = None
                 if len(self._left) > len(self):
                     del self._left[next(iter(self._left))]
@@ -98,6 +100,7 @@ class Answers:
             entry.uses -= 1
             self._proven[key] = entry
         else:
+            self.evicted += 1
             self.nbytes -= entry.cost
 
     def _drop(self, key: bytes) -> None:

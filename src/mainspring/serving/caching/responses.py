@@ -115,6 +115,11 @@ class Responses:
     def nbytes(self) -> int:
         return self._answers.nbytes
 
+    @property
+    def evicted(self) -> int:
+        """How many answers left for want of room."""
+        return self._answers.evicted
+
     def asked(self, owner: str, cache_control: str = "") -> Reuse:
         """Return what a request allows.
 

@@ -299,12 +299,16 @@ class Metrics(Collector):
         )
         nbytes = GaugeMetricFamily("mainspring_cache_bytes", "Size of kept answers.", labels=["endpoint"])
         answers = GaugeMetricFamily("mainspring_cache_answers", "Number of kept answers.", labels=["endpoint"])
+        evictions = CounterMetricFamily(
+            "mainspring_cache_evictions", "Answers that left for want of room.", labels=["endpoint"]
+        )
         for name, responses in self._responses().items():
             nbytes.add_metric([name], float(responses.nbytes))
             answers.add_metric([name], float(len(responses)))
+            evictions.add_metric([name], float(responses.evicted))
             for outcome, count in responses.outcomes.items():
                 requests.add_metric([name, outcome], float(count))
-        yield from (requests, nbytes, answers)
+        yield from (requests, nbytes, answers, evictions)
 
     def _of_memory(self) -> Iterator[Metric]:
         if self._residency is not None and self._residency.budget != UNBOUND:

@@ -15,12 +15,29 @@ MAIN = "main"  # the place of models in the machine's own memory
 _KEPT = 256
 
 
+_ALIKE = 1.25  # two measures that differ by no more are of one size
+
+
 class Size(msgspec.Struct, frozen=True, kw_only=True):
-    """Memory that one executor of a model took when it was last loaded. `at` is UTC epoch microseconds."""
+    """Memory that one executor of a model took when it was last loaded.
+
+    Attributes:
+        at: UTC epoch microseconds.
+        sure: Whether two measures in a row were alike. What else grew during the first load counts as the model's, so
+            one alone refuses nothing.
+    """
 
     nbytes: int
     load_s: float
     at: int
+    sure: bool = False
+
+    def again(self, newer: Size) -> Size:
+        """Return what this measure and a newer one say: of two that are alike the smaller, else the newer."""
+        low, high = sorted((self.nbytes, newer.nbytes))
+        if high > _ALIKE * low:
+            return newer
+        return Size(nbytes=low, load_s=newer.load_s, at=newer.at, sure=True)
 
 
 class Sizes(Protocol):

@@ -101,6 +101,7 @@ class Residency:
         """
         known = self._sizes.find(digest)
         need = max(size, known.nbytes) if known is not None else size
+        sure = known is None or known.sure
         model = ResidentExecutor(
             digest, need, lock=self._changing, clock=self._clock, bring=self._submit, forget=self._forget
         )
@@ -116,7 +117,12 @@ class Residency:
             return model.takes(_crew(executor), load_s)
 
         try:
-            self._admit(model, need, _NEW)
+            try:
+                self._admit(model, need, _NEW)
+            except TooLarge:
+                if sure:
+                    raise
+                self._admit(model, size, _NEW)
             made, grown = growth(lambda: load(make))
             self._measured(model, max(size, grown), load_s)
         except BaseException as error:
@@ -132,7 +138,8 @@ class Residency:
 
     def _measured(self, model: ResidentExecutor, nbytes: int, load_s: float) -> None:
         """Count what a model takes in place of what it was taken to need, and keep that for the next start."""
-        self._sizes.keep(model.digest, Size(nbytes=nbytes, load_s=load_s, at=self._wall.now()))
+        size, before = Size(nbytes=nbytes, load_s=load_s, at=self._wall.now()), self._sizes.find(model.digest)
+        self._sizes.keep(model.digest, size if before is None else before.again(size))
         if nbytes > model.nbytes:
             self._admit(model, nbytes, _NEW)
         else:

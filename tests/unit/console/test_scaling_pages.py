@@ -1,0 +1,125 @@
+"""Executors and memory of an endpoint's models over time, as the processes of a gateway decided."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit.console.client import Client
+from kit.console.flights import Project, populated
+from mainspring.console.app import create_app
+from mainspring.console.formats import milliseconds, size
+from mainspring.core.time import HOUR, MINUTE
+from mainspring.operations.scaling import history, scaling
+from mainspring.operations.status import endpoint_status
+from mainspring.serving.adapters.residency_files import FileDecisions
+from mainspring.serving.load.use import CacheUse, read_uses
+from mainspring.serving.residency.memory import Decision, What
+from unit.console.test_endpoint_pages import charts_of
+from unit.console.test_pages import text_of
+
+HERE, MB = "/endpoints/late-arrival/scaling", 1_000_000
+OWN, OTHER = "a" * 64, "b" * 64
+
+
+def decision(at: int, what: What, digest: str = OWN, **fields: Any) -> Decision:
+    names = ("late-arrival",) if digest == OWN else ("other",)
+    return Decision(at=at, what=what, digest=digest, **{"endpoints": names, "why": "a request", **fields})
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project whose gateway had two processes: one was killed and started again, one goes on."""
+    made = populated()
+    made.settings = replace(made.settings, state=tmp_path)
+    start, bound = made.wall.now() - 4 * HOUR, {"budget": 100 * MB}
+    first, second = FileDecisions(tmp_path, "gateway-0"), FileDecisions(tmp_path, "gateway-1")
+    first.add(decision(start, What.LOADED, executors=1, nbytes=20 * MB, used=20 * MB, **bound))
+    second.add(decision(start + 1, What.LOADED, executors=1, nbytes=20 * MB, used=20 * MB, **bound))
+    first.add(
+        decision(
+            start + HOUR, What.SCALED, executors=3, before=1, nbytes=60 * MB, used=60 * MB, used_before=20 * MB,
+            why="requests waited 70 ms, and 3 were refused", delay_ms=70.0, lost=3, busy=0.9, **bound,
+        )
+    )  # fmt: skip
+    second.add(decision(start + 2 * HOUR, What.LOADED, OTHER, executors=1, nbytes=30 * MB, used=50 * MB, **bound))
+    again = FileDecisions(tmp_path, "gateway-0")  # after a kill: nobody said that the others are gone
+    again.add(decision(start + 3 * HOUR, What.LOADED, executors=1, nbytes=25 * MB, used=25 * MB, **bound))
+    second.add(decision(start + 3 * HOUR + MINUTE, What.EVICTED, before=1, nbytes=20 * MB, used=30 * MB, **bound))
+    return made
+
+
+def test_the_state_follows_each_process_and_a_new_run_begins_anew(project: Project) -> None:
+    found = FileDecisions(project.settings.state).since(0)
+    start = found[0].at
+    instants = [start - 1, start + 1, start + HOUR, start + 2 * HOUR, start + 3 * HOUR, start + 4 * HOUR]
+    states = history(found, "late-arrival", instants)
+    assert states[0] is None
+    assert [(each.executors, each.nbytes // MB, each.used // MB, each.budget // MB) for each in states[1:]] == [
+        (2, 40, 40, 200),
+        (4, 80, 80, 200),
+        (4, 80, 110, 200),
+        (2, 45, 75, 200),
+        (1, 25, 55, 200),
+    ]
+    ended = [*found, Decision(at=found[-1].at + 1, what=What.ENDED, digest="", why="", process="gateway-0", run="new")]
+    assert history(ended, "late-arrival", [ended[-1].at])[0].executors == 0
+
+
+def test_the_page_draws_it_with_a_mark_for_each_decision(project: Project) -> None:
+    client = Client(create_app(project), project.key())
+    page = client.page(HERE).text
+    executors, memory = charts_of(page)
+    assert {1, 2, 4} <= set(executors["lines"][0]["y"])
+    assert max(memory["lines"][0]["y"]) == pytest.approx(80)
+    assert memory["level"] == {"y": 200.0, "text": "bound"}
+    assert [mark["text"] for mark in executors["marks"]][2] == "Scaled: requests waited 70 ms, and 3 were refused"
+    assert len(executors["marks"]) == 5  # none of another endpoint's model
+    text = text_of(page)
+    assert "no gateway of this machine answers" in text
+    assert f"1 → 3 {size(20 * MB)} → {size(60 * MB)} {milliseconds(70.0)} 3" in text
+    hour = client.page(f"{HERE}?range=24h").text
+    assert text_of(hour).count("a request") == text.count("a request")
+    document = client.get("/api/endpoints/late-arrival/scaling").json()
+    assert [each["what"] for each in document["decisions"]] == ["evicted", "loaded", "scaled", "loaded", "loaded"]
+    assert document["decisions"][2]["queue_delay_ms"] == 70.0
+    assert client.get("/api/endpoints/nobody/scaling").status_code == 404
+
+
+def test_an_endpoint_on_which_nothing_was_decided_says_how_to_scale_it() -> None:
+    made = populated()
+    page = text_of(Client(create_app(made), made.key()).page(HERE).text)
+    assert "executors=(0, 4)" in page
+    assert scaling(made, 0).decisions == []
+    assert endpoint_status(made, "late-arrival").executors is None
+
+
+NUMBERS = b"""
+mainspring_model_executors{endpoint="late",version="1"} 2.0
+mainspring_model_in_memory{endpoint="late",version="1"} 1.0
+mainspring_model_memory_bytes{endpoint="late",version="1"} 100.0
+mainspring_model_executors{endpoint="late",version="2"} 0.0
+mainspring_model_in_memory{endpoint="late",version="2"} 0.0
+mainspring_model_memory_bytes{endpoint="late",version="2"} 7.0
+mainspring_models_memory_used_bytes 100.0
+mainspring_models_memory_limit_bytes 500.0
+# TYPE mainspring_cache_requests_total counter
+mainspring_cache_requests_total{endpoint="late",outcome="hit"} 5.0
+mainspring_cache_requests_total{endpoint="late",outcome="joined"} 4.0
+mainspring_cache_requests_total{endpoint="late",outcome="miss"} 3.0
+mainspring_cache_requests_total{endpoint="late",outcome="refused"} 2.0
+mainspring_cache_bytes{endpoint="late"} 640.0
+mainspring_cache_answers{endpoint="late"} 3.0
+# TYPE mainspring_cache_evictions_total counter
+mainspring_cache_evictions_total{endpoint="late"} 1.0
+"""
+
+
+def test_numbers_of_processes_add_up() -> None:
+    found = read_uses({0: NUMBERS, 1: NUMBERS})
+    late = found.endpoints["late"]
+    assert (late.executors, late.nbytes, found.used, found.limit) == (4, 200, 200, 1_000)
+    assert late.cache == CacheUse(hits=10, shared=8, misses=6, refused=4, evictions=2, answers=6, nbytes=1_280)

@@ -151,7 +151,7 @@ def scaling_(call: Call, *, endpoint: str | None, last: str) -> None:
         if not found.decisions:
             console.print(f"Nothing was decided within {last}.")
             return
-        rows = [
+        told = [
             (each.at, each.what, ", ".join(each.endpoints) or each.digest[:12],
              f"{each.executors_before} → {each.executors_after}",
              f"{size_text(each.memory_before)} → {size_text(each.memory_after)}",
@@ -159,8 +159,8 @@ def scaling_(call: Call, *, endpoint: str | None, last: str) -> None:
              "–" if each.lost is None else str(each.lost), each.why)
             for each in found.decisions
         ]  # fmt: skip
-        columns = ("at", "decision", "endpoint", "executors", "memory", "waited ms", "refused", "why")
-        show_records(console, columns, rows, right=("waited ms", "refused"))
+        titles = ("at", "decision", "endpoint", "executors", "memory", "waited ms", "refused", "why")
+        show_records(console, titles, told, right=("waited ms", "refused"))
 
     call.result(found, show)
 

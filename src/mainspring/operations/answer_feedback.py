@@ -23,6 +23,10 @@ _log = logging.getLogger(__name__)
 _AFTER = 1  # µs: a label is known after its prediction
 
 
+class AnswerGone(NotFound):
+    """The answer that is rated is not in the log."""
+
+
 class Rating(msgspec.Struct, frozen=True, kw_only=True):
     """A person's feedback on an answer: column of feedback -> value, ingested into a source."""
 
@@ -46,7 +50,10 @@ def rate(project: Project, answer: str, said: Sequence[str], reason: str = "") -
         Conflict: The row does not pass the checks of its source.
     """
     project.predictions.compact()
-    logged = project.predictions.find(answer)
+    try:
+        logged = project.predictions.find(answer)
+    except NotFound as error:
+        raise AnswerGone(error.what, fix=error.fix) from error
     declared = project.definitions.answer_chain(logged.endpoint)
     known = {each.column: each for each in declared.labels}
     values: dict[str, Any] = {}
@@ -85,7 +92,7 @@ def rate(project: Project, answer: str, said: Sequence[str], reason: str = "") -
 
 def ingest_ratings(project: Project) -> int:
     """Ingest the ratings that gateways of this machine kept, and return how many. One that cannot be is put away, and
-    said in the log.
+    said in the log; one whose answer is in the log no more, since it was erased or too old, is deleted.
 
     Raises:
         Unavailable: The catalog or the lake does not respond; the rest is ingested by the next call.
@@ -95,6 +102,9 @@ def ingest_ratings(project: Project) -> int:
     for taken, given in waiting(project.settings.state / FOLDER):
         try:
             rate(project, given.answer, [f"{given.column}={given.value}"], given.reason)
+        except AnswerGone as error:
+            taken.unlink()
+            _log.warning("A rating is dropped: %s", error)
         except (Conflict, Invalid, NotFound) as error:
             _log.error("The rating %s is not ingested: %s", refuse(taken), error)
         else:

@@ -74,7 +74,7 @@ def _charts(
     starts = tuple(range(first, last, step))
     ends = tuple(min(last, start + step) for start in starts)
     states = history(found, endpoint, ends)
-    marks = tuple((each.at, f"{STATES[each.what][0]}: {each.why}") for each in shown[-_MOST_MARKS:])
+    marks = tuple((each.at, _mark(each)) for each in shown[-_MOST_MARKS:])
     limit = max((each.budget for each in states if each is not None), default=0)
 
     def chart(
@@ -110,3 +110,8 @@ def _charts(
             lambda value: formats.size(round(value * _MB)), (limit / _MB, "bound") if limit else None,
         ),
     )  # fmt: skip
+
+
+def _mark(each: Decision) -> str:
+    """Return a decision in a word; the table has the reason."""
+    return f"{each.before} → {each.executors}" if each.what == What.SCALED else STATES[each.what][0].lower()

@@ -99,6 +99,13 @@ def waiting(folder: Path) -> Iterator[tuple[Path, Rating]]:
         yield taken, msgspec.json.decode(taken.read_bytes(), type=Rating)
 
 
+def kept(folder: Path) -> Iterator[tuple[Path, Rating]]:
+    """Yield every rating of the folder with its file: those that wait, and those that could not be ingested."""
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*.taken"), *(folder / _REFUSED).glob("*.json")]):
+        with suppress(FileNotFoundError, msgspec.DecodeError):  # it was ingested meanwhile
+            yield path, msgspec.json.decode(path.read_bytes(), type=Rating)
+
+
 def refuse(taken: Path) -> Path:
     """Put a rating away that cannot be ingested, and return where it is."""
     make_folder(taken.parent / _REFUSED)

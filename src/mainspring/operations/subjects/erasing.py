@@ -27,7 +27,7 @@ from mainspring.features.tilelog.rows import tiles_table
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.auditing import audit
 from mainspring.operations.materialize import materialise_views
-from mainspring.operations.subjects import artefacts, calls, documents, endpoints, messages
+from mainspring.operations.subjects import artefacts, calls, documents, endpoints, messages, ratings
 from mainspring.operations.subjects.artefacts import Artefact
 from mainspring.operations.subjects.naming import Subject, former_names, key_values
 from mainspring.operations.subjects.receipts import signed
@@ -106,6 +106,8 @@ def _planned(
     held += [Held(f"collection/{name}", count) for name, count in documents.find(project, subjects).items()]
     if quoting := calls.find(project, subjects):
         held.append(Held("held calls", len(quoting)))
+    if rated := ratings.find(project, subjects):
+        held.append(Held("ratings", len(rated)))
     held += [Held(f"stream endpoint/{name}", count) for name, count in endpoints.find(project, subjects).items()]
     states = sum(
         state is not None
@@ -273,6 +275,8 @@ def _carry_out(project: Project, subjects: Sequence[Subject], planned: Plan, tol
                 held.enter_context(project.locks.hold(f"{what}.{tiles_table(slot(view))}", wait_s=WAIT_S))
         for store in _online_stores(project):
             store.delete(_online_names(project, store, subjects))
+    told("ratings")
+    ratings.erase(project, subjects)
     told(PREDICTIONS)
     for subject in subjects:
         project.predictions.erase(subject.keys)

@@ -20,6 +20,7 @@ from mainspring.data.model import CHUNKS_PREFIX, DERIVED_PREFIXES, RECORD_PREFIX
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.auditing import audit
 from mainspring.operations.features.entity_values import entity_values
+from mainspring.operations.subjects import ratings
 from mainspring.operations.subjects.naming import Subject
 from mainspring.operations.subjects.tables import conditions, sql
 from mainspring.project import Project
@@ -49,6 +50,7 @@ def export(project: Project, subject: Subject, path: Path) -> list[Exported]:
     parts = {f"tables/{table}.jsonl": rows for table, rows in _tables(project, subject)}
     parts["features.jsonl"] = _features(project, subject)
     parts[f"{PREDICTIONS}.jsonl"] = _predictions(project, subject)
+    parts["ratings.jsonl"] = map(msgspec.to_builtins, ratings.of_subject(project, subject))
     parts["audit.jsonl"] = _events(project, subject)
     with disk_errors(path), _private(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         made = [each for name, rows in parts.items() if (each := _written(archive, name, rows)).rows]

@@ -3,7 +3,8 @@
 A server (`serve`, a process of its own, one for all workers of a run) imports once what commands import, and forks for
 each command: a process of its own, with its own arguments, environment, folder and streams, that has nothing of
 another command's. A shell finds the same as the programs `mainspring` and `python` in the folder `programs()`
-(`prefork_client`), and so do forked commands that start a child. `MAINSPRING_TESTS_START=real` starts an interpreter
+(`prefork_client`), and so do forked commands that start a child. Commands that need PyTorch are forked from a copy of
+the server that has imported it too, made for the first of them. `MAINSPRING_TESTS_START=real` starts an interpreter
 for each instead, as `make test-deep` does. So do tests of what starting is: its time, what is imported, signals
 meanwhile.
 """
@@ -37,7 +38,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from kit.prefork_client import COUNT, exactly, number, umask
+from kit.prefork_client import COUNT, TORCH, address_of, exactly, number, umask
 from mainspring.core.locks import FileLocks
 
 _HEAVY = (
@@ -54,6 +55,13 @@ _HEAVY = (
     "sklearn.ensemble",
     "sklearn.linear_model",
     "sklearn.pipeline",
+)
+_WITH_TORCH = (
+    "mainspring.training.distributed.agent",
+    "torch.distributed.fsdp",
+    "torch.distributed.pipelining",
+    "torch.distributed.tensor.parallel",
+    "torch.utils.data",
 )
 _NOT_IMPORTED = re.compile(
     r"__main__|conformance|\.migrations\.|\.adapters\.(catboost|lightgbm|(ray|spark)(_chunks)?|xgboost)$|\.(on_ray|ray_cluster)$|\.distributed\.(agent|ranks|machine)$"
@@ -76,6 +84,7 @@ _FREE = (
     ),
     "LC_CTYPE",  # an interpreter sets it itself
     *("MLFLOW_DISABLE_TELEMETRY", "OMP_WAIT_POLICY"),  # so does the package, also in the process of the tests
+    "PYTHONUNBUFFERED",  # a forked command does as it says
 )
 # nor what the server has not, but for these.
 _READ = ("ARROW", "GRPC", "LC_", "LD_", "MALLOC", "MKL", "MLFLOW", "OMP", "OPENBLAS", "OTEL", "PYTHON", "SKLEARN", "TZ")
@@ -110,10 +119,14 @@ def program(module: types.ModuleType, *arguments: object) -> list[str]:
     return [str(programs() / "python"), "-c", code, *map(str, arguments)]
 
 
-def script(path: Path, *arguments: object) -> list[str]:
-    """Return the command that runs a file as a program, as `program` does a module; it finds what lies beside it."""
+def script(path: Path, *arguments: object, imports: str = "sys") -> list[str]:
+    """Return the command that runs a file as a program, as `program` does a module; it finds what lies beside it.
+
+    Args:
+        imports: A library that it imports; `torch`: it is forked where that is imported already.
+    """
     code = (
-        f"import runpy, sys; sys.path[:0] = [{str(path.parent)!r}, {_TESTS!r}]; "
+        f"import runpy, sys, {imports}; sys.path[:0] = [{str(path.parent)!r}, {_TESTS!r}]; "
         f"runpy.run_path({str(path)!r}, run_name='__main__')"
     )
     return [str(programs() / "python"), "-c", code, *map(str, arguments)]
@@ -153,8 +166,8 @@ class Command:
         self._arguments = list(arguments)
         self.returncode: int | None = None
         self._line = socket.socket(socket.AF_UNIX)
-        self._line.connect(_server().address)
         command = ["-m", "mainspring", *arguments]
+        self._line.connect(address_of(_server().address, command, cwd))
         said = json.dumps([command, str(cwd), dict(environment), umask(), [0, 1, 2]]).encode()
         with Path(os.devnull).open() as nothing:
             streams = [nothing.fileno(), stdout.fileno(), stderr.fileno()]
@@ -255,9 +268,14 @@ def _real() -> bool:
 
 
 def _same(environment: Mapping[str, str], here: Mapping[str, str]) -> bool:
-    """Whether libraries are the same in an environment as imported in another, of which `_bound` is left."""
-    bound = _bound(environment)
-    return here.items() <= bound.items() and not any(name.startswith(_READ) for name in bound.keys() - here.keys())
+    """Whether libraries are the same in an environment as imported in another, of which `_bound` is left.
+
+    Folders of modules may be more: a forked command looks there too.
+    """
+    bound, before = _bound(environment), dict(here)
+    path, least = (set(each.pop("PYTHONPATH", "").split(os.pathsep)) - {""} for each in (bound, before))
+    others = bound.keys() - before.keys()
+    return least <= path and before.items() <= bound.items() and not any(name.startswith(_READ) for name in others)
 
 
 def _bound(environment: Mapping[str, str]) -> dict[str, str]:
@@ -283,20 +301,28 @@ def serve() -> None:
     gc.collect()
     gc.freeze()  # a child's collection shall not touch, and so copy, what all share
     gc.enable()
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
-        listener.listen(64)
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as with_torch:
+        for each, at in ((listener, address), (with_torch, address + TORCH)):
+            each.bind(at)
+            each.listen(64)
         os.write(ready, b"ready")
         os.close(ready)
-        _Attendant(listener, here, str(Path(address).parent / "bin" / "python")).attend()
+        _Attendant(listener, here, str(Path(address).parent / "bin" / "python"), with_torch).attend()
     shutil.rmtree(Path(address).parent, ignore_errors=True)
 
 
 class _Attendant:
-    """Begins commands, and says of each which process it is and how that ended. It is the parent of all."""
+    """Begins commands, and says of each which process it is and how that ended. It is the parent of all.
 
-    def __init__(self, listener: socket.socket, here: Mapping[str, str], python: str) -> None:
+    Args:
+        with_torch: Where commands are asked for that need PyTorch: a copy of this process attends there.
+    """
+
+    def __init__(
+        self, listener: socket.socket, here: Mapping[str, str], python: str, with_torch: socket.socket | None = None
+    ) -> None:
         self._listener, self._here, self._python = listener, here, python
+        self._with_torch, self._copy = with_torch, 0
         self._lines: dict[int, socket.socket] = {}  # who asked for the command, by its process
         self._waiting = selectors.DefaultSelector()
         self._woken, waker = socket.socketpair()
@@ -307,8 +333,9 @@ class _Attendant:
 
     def attend(self) -> None:
         """Attend until standard input ends: then all of pytest has ended, however it went, and so do all commands."""
-        for each in (self._listener, self._woken, 0):
-            self._waiting.register(each, selectors.EVENT_READ)
+        for each in (self._listener, self._woken, self._with_torch, 0):
+            if each is not None:
+                self._waiting.register(each, selectors.EVENT_READ)
         while 0 not in (ready := [key.fileobj for key, _ in self._waiting.select()]):
             if self._woken in ready:
                 self._woken.recv(4096)
@@ -317,19 +344,39 @@ class _Attendant:
                 if line in ready:  # whoever asked is gone
                     self._waiting.unregister(line)
                     os.kill(process, signal.SIGKILL)
+            if self._with_torch is not None and self._with_torch in ready:
+                self._begin_copy(self._with_torch)
             if self._listener in ready:
                 line, _ = self._listener.accept()
                 with contextlib.suppress(OSError, AssertionError):  # it is gone already
                     self._begin(line)
         for process in self._lines:
             os.kill(process, signal.SIGKILL)
+        if self._copy:  # the same input ends for it
+            os.waitpid(self._copy, 0)
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                assert ended[0] != self._copy, "the copy with PyTorch has ended"
                 with self._lines.pop(ended[0]) as line, contextlib.suppress(KeyError, OSError):
                     self._waiting.unregister(line)
                     line.sendall(COUNT.pack(os.waitstatus_to_exitcode(ended[1])))
+
+    def _begin_copy(self, listener: socket.socket) -> None:
+        self._waiting.unregister(listener)
+        self._copy = os.fork()
+        if self._copy == 0:
+            signal.set_wakeup_fd(-1)
+            for each in (*self._open, *self._lines.values()):
+                each.close()
+            try:
+                _import_torch()
+                _Attendant(listener, self._here, self._python).attend()
+            except BaseException:
+                traceback.print_exc()
+            os._exit(0)
+        listener.close()
 
     def _begin(self, line: socket.socket) -> None:
         line.settimeout(30)
@@ -358,6 +405,15 @@ class _Attendant:
         line.sendall(COUNT.pack(child))
 
 
+def _import_torch() -> None:
+    gc.disable()
+    for name in _WITH_TORCH:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
 def _place(files: Sequence[int], places: Sequence[int]) -> None:
     """Give open files the numbers under which they were inherited."""
     above = max(*files, *places) + 1
@@ -378,6 +434,10 @@ def _command(arguments: list[str], cwd: str, environment: dict[str, str]) -> int
     os.environ.clear()
     os.environ.update(environment)
     how, what, *others = arguments
+    sys.path[1:1] = [each for each in environment.get("PYTHONPATH", "").split(os.pathsep) if each not in sys.path]
+    if environment.get("PYTHONUNBUFFERED"):
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(write_through=True)  # type: ignore[union-attr]
     main = sys.modules["mainspring.cli.main"]
     code: Any = 0
     try:

@@ -12,9 +12,12 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Iterator
 
 PROBE = "mainspring.operations.models.probing"  # confines itself and starts others, which a forked one cannot
 COUNT = struct.Struct("!i")
+TORCH = "-torch"  # at the end of the address where commands are forked from a process that has imported PyTorch
+_NAMES = (b"torch", b"mainspring.training.distributed")
 
 
 def main(address: str) -> None:
@@ -26,7 +29,7 @@ def main(address: str) -> None:
         _become(arguments)
     files = _open()
     with socket.socket(socket.AF_UNIX) as line:
-        line.connect(address)
+        line.connect(address_of(address, arguments, "."))
         said = json.dumps([arguments, os.path.realpath("."), dict(os.environ), umask(), files]).encode()
         socket.send_fds(line, [COUNT.pack(len(said))], files)
         line.sendall(said)
@@ -45,6 +48,23 @@ def main(address: str) -> None:
 
 def _is_forked(arguments: list[str]) -> bool:
     return arguments[:1] == ["-m"] and arguments[1].split(".")[0] == "mainspring" and arguments[1] != PROBE
+
+
+def address_of(address: str, arguments: list[str], folder: str | os.PathLike[str]) -> str:
+    """Return where to ask for a command: arguments, or modules of the project in its folder, can name PyTorch."""
+    words = " ".join(arguments).encode()
+    named = any(each in words for each in _NAMES) or any(_NAMES[0] in text for text in _modules(folder))
+    return address + TORCH if named else address
+
+
+def _modules(folder: str | os.PathLike[str]) -> Iterator[bytes]:
+    """Yield the text of each module in a folder, and in those right below it."""
+    for path in (folder, *(each.path for each in os.scandir(folder) if each.is_dir() and each.name[0] != ".")):
+        with contextlib.suppress(OSError), os.scandir(path) as found:
+            for each in found:
+                if each.name.endswith(".py"):
+                    with open(each.path, "rb") as file:  # noqa: PTH123
+                        yield file.read()
 
 
 def umask() -> int:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
+from kit import prefork
 from kit.waiting import free_port
-from mainspring.core.own_process import python_path
 
 
 def fork(size: int, folder: Path, work: Callable[[], None]) -> None:
@@ -20,11 +18,14 @@ def fork(size: int, folder: Path, work: Callable[[], None]) -> None:
 
     Each has one thread, as the tests share a machine. The status of the first that fails is this process's.
     """
+    from mainspring.training.distributed.agent import end_with_parent_process
+
     every = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     children = []
     for rank in range(size):
         child = os.fork()
         if not child:
+            end_with_parent_process()
             os.environ.update({**every, "RANK": str(rank), "LOCAL_RANK": str(rank)})
             os._exit(_worked(folder / f"rank-{rank}.log", work))
         children.append(child)
@@ -51,12 +52,10 @@ def run(
     script: Path, size: int, folder: Path, arguments: Sequence[str], within_s: float = 180
 ) -> tuple[int, list[str]]:
     """Run `SCRIPT SIZE FOLDER ARGUMENTS`, which calls `fork`; return its exit status and what each rank printed."""
-    command = [sys.executable, str(script), str(size), str(folder), *arguments]
-    environment = {**os.environ, "PYTHONPATH": python_path(), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
-    try:
-        status = process.wait(within_s)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # the ranks too
+    command = prefork.script(script, size, folder, *arguments, imports="torch")
+    with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+        try:
+            status = process.wait(within_s)
+        finally:
+            process.kill()  # the ranks end with it
     return status, [(folder / f"rank-{rank}.log").read_text() for rank in range(size)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,20 +15,30 @@ from typing import Any
 
 import pytest
 
+from kit import prefork
 from kit.depth import DEEP
+from kit.later import later
 from kit.machines import MachinesRunner, OwnMachines
 from mainspring.deploy.adapters.torchrun import LocalRunner
 from mainspring.training.distributed.conformance import RunnerConformance
 from mainspring.training.distributed.ports import Lost, Runner
 
-pytest.importorskip("torch")
+later("torch")
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="class")
+def forked() -> Iterator[None]:
+    """Agents and machines are forked from a process that has imported PyTorch."""
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(sys, "executable", str(prefork.programs() / "python"))
+        yield
 
 
 class TestLocalRunner(RunnerConformance):
     @pytest.fixture(scope="class")
     @classmethod
-    def runner(cls) -> LocalRunner:
+    def runner(cls, forked: None) -> LocalRunner:
         return LocalRunner()
 
 
@@ -37,10 +48,11 @@ class TestSeveralMachines(RunnerConformance):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def runner(cls) -> MachinesRunner:
+    def runner(cls, forked: None) -> MachinesRunner:
         return MachinesRunner()
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_rank_and_a_machine_that_die_are_replaced(tmp_path: Path) -> None:
     attempt, killed = 0, []
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from kit import prefork
 from kit.depth import deep, examples
 from kit.later import later
 
@@ -26,7 +26,7 @@ VICTIM = Path(__file__).with_name("loop_victim.py")
 
 def run(folder: Path, *specs: str) -> list[list[str]]:
     done = subprocess.run(
-        [sys.executable, str(VICTIM), str(folder), *specs],
+        prefork.script(VICTIM, folder, *specs, imports="torch"),
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

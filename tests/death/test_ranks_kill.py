@@ -15,23 +15,27 @@ from pathlib import Path
 import psutil
 import pytest
 
+from kit import prefork
 from kit.depth import deep, examples
+from kit.later import later
 from kit.waiting import wait_until
 
-pytest.importorskip("torch")
+later("torch")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 VICTIM = Path(__file__).with_name("ranks_victim.py")
 
 
-def launched(folder: Path, *deeds: str) -> subprocess.Popen[str]:
+def launched(folder: Path, *deeds: str, real: bool = True) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(VICTIM), str(folder), *deeds]
+    command = prefork.script(VICTIM, folder, *deeds, imports="torch")
+    if real:  # of processes that are killed
+        command = [sys.executable, str(VICTIM), str(folder), *deeds]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
 def trained(folder: Path) -> str:
     """Train to the end, and return the weights."""
-    with launched(folder) as process:
+    with launched(folder, real=False) as process:
         process.communicate(timeout=300)
     assert process.returncode == 0
     return (folder / "weights-0.json").read_text()

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import random
 import subprocess
-import sys
 import warnings
 from pathlib import Path
 
 import pytest
 
+from kit import prefork
 from kit.depth import examples
-from mainspring.core.own_process import python_path
+from kit.later import later
 from mainspring.training.loop.checkpoints import Checkpoints
 
-pytest.importorskip("torch")
-cases = importlib.import_module("kit.sharded_cases")
+later("torch")
+cases = later("kit.sharded_cases")
 
 KILLS = examples(gate=1, deep=40)
 VICTIM = Path(__file__).with_name("spread_victim.py")
@@ -30,9 +29,8 @@ def test_what_killed_ranks_leave_is_a_whole_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     specs = [*(f"{number % 2}#{rng.randint(1, 30)}" for number in range(KILLS)), "-"]
     done = subprocess.run(
-        [sys.executable, str(VICTIM), "2", str(tmp_path), *specs],
-        env={**os.environ, "PYTHONPATH": python_path(), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-        timeout=500, check=False,
+        prefork.script(VICTIM, 2, tmp_path, *specs, imports="torch"), env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
     said = "\n".join((tmp_path / f"rank-{rank}.log").read_text() for rank in (0, 1))
     ended = dict(line.split() for line in done.stdout.splitlines())

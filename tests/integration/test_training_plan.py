@@ -57,7 +57,7 @@ def test_an_estimator_that_has_no_module_is_refused(trained: tuple[Path, dict[st
         (["late-parcel", "--gpus", "8xH100"], "--gpus goes with --plan"),
         (["late-parcel", "--model", "llama-2-7b"], "--model goes with --plan"),
         (["late-parcel", "--plan", "--precision", "amp"], "are measured"),
-        (["late-parcel", "--plan", "--processes", "2"], "--processes trains"),
+        (["late-parcel", "--plan", "--processes", "2"], "--processes and --runner train"),
         (["--plan", "--model", "llama-2-7b", "--gpus", "1xT4", "--topology", "x.toml"], "Both --gpus"),
         (["--plan", "--model", "llama-2-7b", "--gpus", "1xT4", "--optimiser", "best"], "adam8bit"),
         (["--plan", "--model", "llama-2-7b", "--gpus", "1xT4", "--precision", "fp7"], "bf16-master"),

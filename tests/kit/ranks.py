@@ -18,7 +18,7 @@ def fork(size: int, folder: Path, work: Callable[[], None]) -> None:
 
     Each has one thread, as the tests share a machine. The status of the first that fails is this process's.
     """
-    from mainspring.training.distributed.agent import end_with_parent_process
+    from mainspring.training.distributed.ranks import end_with_parent_process
 
     every = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     children = []

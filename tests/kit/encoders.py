@@ -70,36 +70,37 @@ def small_tokenizer() -> bytes:
     return made.to_str().encode()
 
 
-def write_encoder(folder: Path, *, pairs: bool = False, **config: Any) -> Path:
+def write_encoder(folder: Path, *, pairs: bool = False, width: int = ENCODER_WIDTH, **config: Any) -> Path:
     """Write an encoder with random weights as Hugging Face does.
 
     Args:
         pairs: Whether it is a cross-encoder.
+        width: Of a vector.
     """
     chance = np.random.default_rng(3)
     shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.word_embeddings.weight": (len(ENCODER_WORDS), ENCODER_WIDTH),
-        "embeddings.position_embeddings.weight": (ENCODER_PLACES, ENCODER_WIDTH),
-        "embeddings.token_type_embeddings.weight": (2, ENCODER_WIDTH),
+        "embeddings.word_embeddings.weight": (len(ENCODER_WORDS), width),
+        "embeddings.position_embeddings.weight": (ENCODER_PLACES, width),
+        "embeddings.token_type_embeddings.weight": (2, width),
     }
     layer, wide = "encoder.layer.0.", 12
     denses = {
-        "attention.output.dense": (ENCODER_WIDTH, ENCODER_WIDTH),
-        "intermediate.dense": (wide, ENCODER_WIDTH),
+        "attention.output.dense": (width, width),
+        "intermediate.dense": (wide, width),
     }
-    denses |= {"output.dense": (ENCODER_WIDTH, wide)}
-    denses |= {f"attention.self.{kind}": (ENCODER_WIDTH, ENCODER_WIDTH) for kind in ("query", "key", "value")}
+    denses |= {"output.dense": (width, wide)}
+    denses |= {f"attention.self.{kind}": (width, width) for kind in ("query", "key", "value")}
     for name, shape in denses.items():
         shapes |= {f"{layer}{name}.weight": shape, f"{layer}{name}.bias": shape[:1]}
     for name in ("embeddings", f"{layer}attention.output", f"{layer}output"):
-        shapes |= {f"{name}.LayerNorm.{part}": (ENCODER_WIDTH,) for part in ("weight", "bias")}
+        shapes |= {f"{name}.LayerNorm.{part}": (width,) for part in ("weight", "bias")}
     if pairs:
         shapes = {f"bert.{name}": shape for name, shape in shapes.items()}
         shapes |= {
-            "bert.pooler.dense.weight": (ENCODER_WIDTH, ENCODER_WIDTH),
-            "bert.pooler.dense.bias": (ENCODER_WIDTH,),
+            "bert.pooler.dense.weight": (width, width),
+            "bert.pooler.dense.bias": (width,),
         }
-        shapes |= {"classifier.weight": (1, ENCODER_WIDTH), "classifier.bias": (1,)}
+        shapes |= {"classifier.weight": (1, width), "classifier.bias": (1,)}
         config = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}, **config}
     header, parts, at = {}, [], 0
     for name, shape in shapes.items():

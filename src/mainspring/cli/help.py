@@ -66,6 +66,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "optimize late-delivery --for edge --dry-run",
         "optimize late-delivery:3 --only int8-static --only fp16 --within 0.005",
         "optimize late-delivery@champion --choose trees-50",
+        "optimize late-delivery:3 --retrain --epochs 3",
+        "optimize words --rows texts.txt --within 0.1",
     ),
     "models add": ("models add late-delivery model.onnx --parent late-delivery:3",),
     "models approve": ("models approve late-delivery:4 --reason 'the false alarms are gone'",),

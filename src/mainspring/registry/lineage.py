@@ -14,6 +14,7 @@ ORIGINAL_AUTHOR = "imported.author"
 SIGNER = "imported.from"  # a tag of an import's run
 BASE = "base"  # a version's tag: the digest of the weights that an adapter was trained on, which is no bundle
 PARENT = "parent"  # a version's tag: the digest of the bundle that it was made from
+VARIANT = "optimised"  # a version's tag: the variant of its parent that it is
 
 
 class Ancestor(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,10 +20,10 @@ from mainspring.core.errors import Conflict
 from mainspring.core.time import Clock, format_instant
 from mainspring.data.model import DatasetCommit, TableScan
 from mainspring.data.ports import LakeTables, Snapshots
-from mainspring.data.without import Scan, Without
+from mainspring.data.without import Scan, Without, read
 from mainspring.data.without import told as left_out_rows
 from mainspring.registry.bundles import Bundles
-from mainspring.registry.model import Bundle
+from mainspring.registry.model import Bundle, Manifest
 from mainspring.registry.ports import ModelVersions, Tracking
 from mainspring.registry.processes import process_tags
 from mainspring.registry.runs import PURPOSE
@@ -191,6 +191,24 @@ class Trainer:
             if model.baseline:
                 with run.prefixed("baseline.") as prefixed:
                     fit_model(model, _of_baseline(observed), prefixed)
+
+    def again(self, model: Model, made: Manifest, use: Callable[[Observed, Run], T]) -> T:
+        """Return the result of `use`, given the rows that a version was trained on and a run of which nothing is kept.
+
+        Raises:
+            NotFound: The data are gone.
+            Conflict: The project's features are not those of the version any more.
+        """
+        pinned = self._pin(model, self._snapshots.get(made.dataset_commit))
+        if pinned.tags["features_digest"] != made.features_digest:
+            raise Conflict(
+                f"The features of {model.name} were changed since the version was trained.",
+                fix=f"train it again: mainspring train {model.name}.",
+            )
+        since, until = made.extra.get("since"), made.extra.get("until")
+        observed = self._observe(model, pinned, since, until, without=[*map(read, made.extra.get(WITHOUT, ()))])
+        with Run(MutedTracking(), made.run_id, self._clock, seed=model.seed) as run, run.active():
+            return use(observed, run)
 
     def register(self, report: TrainReport, pinned: Pinned, progress: Progress | None = None) -> TrainReport:
         """Register the version that `build` has stored; return the report with it."""

@@ -245,6 +245,13 @@ class StoredChunks:
                 found.update(batch.column(0).to_pylist())
         return found
 
+    def texts(self, encoder: str) -> list[str]:
+        """Return the texts of the chunks whose vectors are an encoder's, by its digest, in the order of documents."""
+        with duck.session() as con:
+            self._register(con)
+            query = f"SELECT _text FROM chunks WHERE {_LIVE} AND _encoder = {quote_text(encoder)}"
+            return [text for (text,) in con.execute(f"{query} ORDER BY _document, _number").fetchall()]
+
     def documents(self, recipe: str) -> int:
         """Return the number of documents."""
         with duck.session() as con:

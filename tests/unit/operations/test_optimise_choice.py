@@ -39,7 +39,8 @@ def test_the_bound_holds_for_the_end_of_the_interval_and_gates_and_refusals_coun
     table = [PARENTS, variant("wide", 0.001, 50, high=0.02), variant("gate", 0.0, 40, gates=("auc",))]
     table += [variant("batch", 0.0, 30, why="a row's answer depends on its batch.")]
     assert choose(on_front(table, "cpu"), "cpu", 0.005)[0] is None
-    assert choose(on_front(table, "cpu"), "cpu", 0.03)[0] is None  # the front is that of `gate`, whose gate fails
+    assert choose(on_front(table, "cpu"), "cpu", 0.03)[0] == "wide"  # not hidden by `gate`, which may not be chosen
+    assert [each.name for each in on_front(table, "cpu") if each.front] == [PARENT, "wide"]
     assert choose(on_front(table, "cpu"), "cpu", 0.005, "wide") == ("wide", "As asked for.")
     with pytest.raises(Conflict, match="batch cannot be chosen: a row's answer depends"):
         choose(table, "cpu", 0.005, "batch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,38 +20,54 @@ if TYPE_CHECKING:
 @click.argument("version", metavar="MODEL[:VERSION]")
 @click.option(
     "--for", "target", type=click.Choice(("cpu", "cuda", "edge")), default="cpu", show_default=True,
-    help="The fastest for one row (cpu) or a batch (cuda), or the smallest (edge).",
+    help="The fastest for one row (cpu) or a batch on a GPU (cuda), or the smallest (edge).",
 )  # fmt: skip
 @click.option("--only", multiple=True, metavar="VARIANT", help="Make this variant; repeatable. By default all.")
+@click.option("--retrain", is_flag=True, help="Also prune the network, and train it further by its training function.")
+@click.option("--epochs", type=int, metavar="N", help="Epochs of that; by default half of the function's own.")
+@click.option(
+    "--rows",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Rows of a model of tensors (JSON), or texts of an encoder, one a line.",
+)
 @click.option("--within", default=0.01, show_default=True, help="Largest loss of the metric, a share of the parent's.")
 @click.option("--choose", "chosen", metavar="VARIANT", help="Register this variant, whatever it loses.")
 @click.option("--dry-run", is_flag=True, help="Measure only; record no run and register no version.")
 @click.option("--no-memory", is_flag=True, help="Do not measure the memory, which takes seconds for each variant.")
+@click.option(
+    "--device-memory", default=256, show_default=True, metavar="MIB", help="Memory of a device of --for edge."
+)
 def command(
     call: Call,
     *,
     version: str,
     target: str,
     only: tuple[str, ...],
+    retrain: bool,
+    epochs: int | None,
+    rows: Path | None,
     within: float,
     chosen: str | None,
     dry_run: bool,
     no_memory: bool,
+    device_memory: int,
 ) -> None:
-    """Make variants of a version (INT8, INT4, FP16, fewer trees, a smaller graph), measure them here, and register the
-    best within its gates as a version."""
+    """Make variants of a version (INT8, INT4, FP16, fewer trees or neurons), measure them here, and register the best
+    within its gates as a version."""
     from mainspring.operations.optimise.optimising import optimise
+    from mainspring.operations.optimise.subject import Wish
 
+    wish = Wish(
+        target, only, retrain=retrain, epochs=epochs, memory=not no_memory, device_memory=device_memory << 20, rows=rows
+    )
     with call.progress() as progress:
         report = optimise(
             call.project,
             version,
-            target=target,
-            only=only,
+            wish,
             within=within,
             chosen=chosen,
             dry_run=dry_run,
-            memory=not no_memory,
             progress=lambda stage, share: progress.update(version, round(share * 100), 100, stage),
         )
         progress.finish(version, report.chosen or "no variant chosen")
@@ -61,12 +78,15 @@ def _show(console: Console, report: OptimiseReport) -> None:
     from mainspring.cli.tables import show_records
 
     _line(console, f"{report.model}:{report.version} for {report.target}, on {report.machine}")
+    _line(console, f"Judged on {report.judged_on}. Energy: {report.energy}.")
     columns = ("variant", report.metric, "worse by", "p50", "p99", "batch", "rows/s", "size", "memory", "load", "note")
     rows = [_row(each) for each in report.variants if each.cost is not None]
     show_records(console, columns, rows, right=columns[1:-1], folded=("note",))
     for each in report.variants:
         if each.cost is None:
             _line(console, f"No {each.name}: {each.why_not}")
+        elif each.kept:
+            _line(console, f"{each.name}: {each.kept}.")
     chosen = f"{report.chosen} is chosen" if report.chosen else f"{report.model}:{report.version} stays"
     _line(console, f"{chosen}. {report.why}")
     if report.registered:
@@ -99,7 +119,10 @@ def _note(each: VariantReport) -> str:
     if each.why_not:
         return f"refused: {each.why_not}"
     words = ["chosen"] if each.chosen else ["on the front"] if each.front else []
-    return "; ".join([*words, *(f"gate: {gate}" for gate in each.gates_failed[:1])])
+    cosine = [] if each.cosine is None else [f"cosine {each.cosine:.4f}"]
+    spent = None if each.cost is None else each.cost.energy_uj_a_row
+    energy = [] if spent is None else [f"{spent:.3g} µJ/row"]
+    return "; ".join([*words, *cosine, *energy, *(f"gate: {gate}" for gate in each.gates_failed[:1])])
 
 
 def _line(console: Console, text: str) -> None:

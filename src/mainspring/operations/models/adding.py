@@ -167,7 +167,8 @@ def register(project: Project, model: str, made: Made, alias: str | None) -> Add
     )
     check_model(manifest, made.files)
     inputs = None if made.golden is None else dict(made.golden)
-    manifest = msgspec.structs.replace(manifest, tolerance=_tolerance(manifest))
+    given = float(made.fields.get("tolerance", 0.0))
+    manifest = msgspec.structs.replace(manifest, tolerance=max(given, _tolerance(manifest)))
     probed = probe(project, Draft(manifest, tuple(made.files), inputs), dict(made.files))
     if probed.tensors:
         manifest = msgspec.structs.replace(
@@ -176,7 +177,7 @@ def register(project: Project, model: str, made: Made, alias: str | None) -> Add
             output_tensors=probed.output_tensors,
             outputs=tuple(spec.name for spec in probed.output_tensors),
         )
-        manifest = msgspec.structs.replace(manifest, tolerance=_tolerance(manifest))
+        manifest = msgspec.structs.replace(manifest, tolerance=max(given, _tolerance(manifest)))
     for specs in (manifest.tensors, manifest.output_tensors):
         names = [spec.name for spec in specs]
         if len(set(names)) < len(names):

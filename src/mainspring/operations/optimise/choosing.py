@@ -1,4 +1,4 @@
-"""The choice of a variant: the cheapest of the Pareto front whose loss of quality stays within a bound."""
+"""The choice of a variant: the cheapest whose loss of quality stays within a bound, and which passes the gates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def on_front(variants: Sequence[VariantReport], target: str) -> list[VariantRepo
     points = {
         each.name: (each.quality.loss, cost(each.cost))
         for each in variants
-        if each.quality is not None and each.cost is not None and not each.why_not
+        if each.quality is not None and each.cost is not None and not each.why_not and not each.gates_failed
     }
 
     def beaten(name: str) -> bool:
@@ -60,7 +60,7 @@ def choose(
     fine = [
         (cost(each.cost), each.name, each.quality.worst_loss)
         for each in variants
-        if each.front and each.quality is not None and each.cost is not None and not each.gates_failed
+        if each.quality is not None and each.cost is not None and not each.why_not and not each.gates_failed
         and each.quality.worst_loss <= allowed_loss
     ]  # fmt: skip
     of_parent = by_name[PARENT].cost

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+from mainspring.registry.lineage import VARIANT
+
 PARENT = "parent"  # name of the version itself among its variants
 REPORT = "optimise.json"  # artefact of the run
 PURPOSE = "optimise"  # of the run
-MADE = "optimised"  # key in a manifest's `extra`
+MADE = VARIANT  # key in a manifest's `extra`, too
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +51,9 @@ class VariantReport(msgspec.Struct, frozen=True, kw_only=True):
     """A variant: what was measured, and why it may not be chosen, if it may not.
 
     `apart` is the largest difference of a row's answer alone from its answer in a batch; `worst` of an answer from the
-    parent's, over 1 + its size. What could not be made has only `why_not`.
+    parent's, over 1 + its size. `provider` is the execution provider of ONNX Runtime that it needs, if not the
+    processor's. `kept` names what was not quantised, and why. `cosine` is the mean of an encoder's vectors to the
+    parent's. What could not be made has only `why_not`.
     """
 
     name: str
@@ -60,6 +64,9 @@ class VariantReport(msgspec.Struct, frozen=True, kw_only=True):
     apart: float | None = None
     worst: float | None = None
     gates_failed: tuple[str, ...] = ()
+    provider: str = ""
+    kept: str = ""
+    cosine: float | None = None
     front: bool = False
     chosen: bool = False
 
@@ -76,6 +83,8 @@ class OptimiseReport(msgspec.Struct, frozen=True, kw_only=True):
     higher_is_better: bool
     within: float
     held_out_rows: int
+    judged_on: str = ""  # those rows
+    energy: str = ""  # where it is read, or why it is not
     variants: tuple[VariantReport, ...]
     chosen: str | None
     why: str

@@ -10,6 +10,7 @@ from mainspring.project.backends import retrieval as backends
 from mainspring.project.backends.base import lazily
 from mainspring.project.parts.cached import cached_property
 from mainspring.project.parts.data import DataParts
+from mainspring.registry.lineage import VARIANT
 
 if TYPE_CHECKING:
     from mainspring.features.functions.deriving import Deriver
@@ -130,13 +131,17 @@ class RetrievalParts(DataParts):
         return found
 
     def encoder_version(self, declared: DeclaredEncoder | DeclaredReranker) -> ModelVersion:
-        """Return the registered version that an encoder or a reranker names now.
+        """Return the registered version that an encoder or a reranker names now: by its number or an alias, else the
+        newest, those apart that `optimize` made.
 
         Raises:
             NotFound: There is none.
         """
         name, separator, reference = declared.reference.replace("@", ":").partition(":")
-        found = [self.versions.get(name, reference)] if separator else self.versions.all(name)[:1]
+        if separator:
+            found = [self.versions.get(name, reference)]
+        else:
+            found = [each for each in self.versions.all(name) if VARIANT not in each.tags][:1]
         if not found:
             kind = type(declared).__name__
             fix = f"run `mainspring encoders add {name}{'' if kind == 'Encoder' else ' FOLDER'}`."

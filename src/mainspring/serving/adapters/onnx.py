@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.registry.model import Bundle, Input, Manifest, TensorSpec
 from mainspring.registry.onnx_cost import unbounded_operator
+from mainspring.registry.providers import provider_of
 from mainspring.serving.adapters.apart import SessionApart
 from mainspring.serving.adapters.sessions import CallLimits, OnnxSession, open_session
 from mainspring.serving.plane.executor import (
@@ -67,7 +69,10 @@ class OnnxExecutor:
         manifest, name = bundle.manifest, f"bundle {bundle.digest[:12]}"
         content = bundle.files["model.onnx"]
         self.inline = unbounded_operator(content, name) is None
-        opened: Callable[..., OnnxSession] = open_session if self.inline else SessionApart
+        provider = provider_of(manifest)
+        if provider and not self.inline:
+            raise Corrupt(f"The model of {name} runs in a process of its own, and is sealed for {provider}.")
+        opened: Callable[..., OnnxSession] = partial(open_session, provider=provider) if self.inline else SessionApart
         session = opened(content, name, threads=threads, limits=limits or CallLimits())
         try:
             self._prepare(session, manifest, name)

@@ -14,10 +14,12 @@ from typing import Any, Protocol
 import onnxruntime as ort
 
 from mainspring.core.errors import Corrupt
+from mainspring.registry.providers import expect_provider
 from mainspring.serving.plane.executor import Array, ModelFailed, first_line
 
 # Where ONNX Runtime looks for a tensor's data outside its file, were there such a file: below this there is none.
 _NOWHERE = os.devnull
+_PROCESSOR, _OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
 _LOOP_S = 1.0  # of processor time for a call on an event loop, which serves nobody else meanwhile
 _LOOK_S = 0.25
 
@@ -140,12 +142,20 @@ class _Session:
         del self._session, self.get_inputs, self.get_outputs
 
 
-def open_session(content: bytes, name: str, *, threads: int = 1, limits: CallLimits | None = None) -> OnnxSession:
+def open_session(
+    content: bytes, name: str, *, threads: int = 1, limits: CallLimits | None = None, provider: str = ""
+) -> OnnxSession:
     """Return a session of ONNX Runtime on this processor, which reads nothing but `content`.
+
+    Args:
+        provider: Execution provider that runs the whole graph instead: an operator that it does not have is refused,
+            not run by the processor.
 
     Raises:
         Corrupt: The model does not load.
+        Invalid: The provider is not here.
     """
+    expect_provider(provider, ort.get_available_providers(), name)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -154,8 +164,11 @@ def open_session(content: bytes, name: str, *, threads: int = 1, limits: CallLim
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.add_session_config_entry("session.load_model_format", "ONNX")  # never guessed from the bytes
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
+    if provider:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    settings = {"device_type": "CPU", "num_of_threads": str(threads)} if provider == _OPENVINO else {}
     try:
-        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(content, options, providers=[(provider or _PROCESSOR, settings)])
     except Exception as error:  # the runtime's own errors share no other base
         raise Corrupt(f"The model of {name} does not load: {first_line(error)}") from error
     return _Session(session, name, limits or CallLimits())

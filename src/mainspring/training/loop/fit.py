@@ -23,6 +23,7 @@ from mainspring.training.loop.loop import Loop
 from mainspring.training.loop.mesh.chosen import parallel_of, without_effect
 from mainspring.training.loop.objects import shelf_of
 from mainspring.training.loop.parallel import Parallel
+from mainspring.training.loop.refining import REFINE
 from mainspring.training.loop.signals import PREEMPTED, WARNED, Interrupted, signals_noted
 from mainspring.training.loop.stopping import EarlyStopping
 from mainspring.training.loop.streamed import rows_of
@@ -125,10 +126,8 @@ def fit_torch(
     loop.clip_norm, loop.amp, loop.accumulate = clip_norm, amp, accumulate
     loop.seed = seed if seed is not None else run.seed if run is not None else 0
     loop.run, loop.log_every, loop.progress = run, log_every, progress
-    look = LOOK.get()
-    if look is not None:
-        look(loop)
-        raise Looked
+    if _refined(loop):
+        checkpoints = None
     launch = current()
     if launch is not None:
         loop.same_run, loop.restart_finished = True, checkpoints is not None and not launch.attempt
@@ -163,6 +162,17 @@ def fit_torch(
     if stopped:
         raise Interrupted(stopped[0], f"Training was stopped by a signal after its last step, {loop.step}.")
     return module.eval()
+
+
+def _refined(loop: Loop) -> bool:
+    """Let those who asked look at the training, which ends it, or change it; return whether it was changed."""
+    look, refine = LOOK.get(), REFINE.get()
+    if look is not None:
+        look(loop)
+        raise Looked
+    if refine is not None:
+        refine(loop)
+    return refine is not None
 
 
 def _shared(loop: Loop, distributed: Distributed | None, stack: ExitStack) -> Parallel:

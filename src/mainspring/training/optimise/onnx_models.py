@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -99,6 +100,45 @@ def products_of(model: Any, least: int) -> list[Product]:
         if weights.shape[0] >= least:
             found.append(Product(node, weights, node.input[2] if len(node.input) > 2 else ""))
     return found
+
+
+_LEAST_KEPT = 256  # numbers of a constant that is worth a word
+_NAMED = 3
+
+
+def not_quantised(content: bytes) -> str:
+    """Return which operators of a quantised model stay in floating point, and why, for people; empty if none does.
+
+    Named are those with weights, and products of two matrices that are both computed.
+    """
+    from onnx import TensorProto
+
+    graph = read(content, "Quantisation").graph
+    floats = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
+    constants = [each for each in graph.initializer if each.data_type in floats and len(each.dims) > 1]
+    weights = {each.name: math.prod(each.dims) for each in constants}
+    restored = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    large, computed = [], []
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" or restored & set(node.input):
+            continue
+        size = max((weights.get(name, 0) for name in node.input), default=0)
+        said = f"{node.op_type} {node.name or node.output[0]!r}"
+        if size >= _LEAST_KEPT:
+            large.append(f"{said} ({size:,} weights)")
+        elif node.op_type in PRODUCTS and not any(name in weights for name in node.input):
+            computed.append(said)
+    parts = []
+    if large:
+        parts.append(f"{_listed(large)} {'stays' if len(large) == 1 else 'stay'} in floating point")
+    if computed:
+        parts.append(f"{_listed(computed)} {'multiplies' if len(computed) == 1 else 'multiply'} computed matrices")
+    return "; ".join(parts)
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def without_unused(model: Any) -> None:

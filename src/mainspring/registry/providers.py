@@ -1,0 +1,46 @@
+"""The execution provider of ONNX Runtime that a bundle was sealed for, where it is not the processor's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+import msgspec
+
+from mainspring.core.errors import Invalid
+from mainspring.registry.model import Bundle, Manifest
+
+_KEY = "provider"  # in a manifest's `extra`
+GPUS = frozenset({"CUDAExecutionProvider", "TensorrtExecutionProvider"})
+_PACKAGES = {
+    "CUDAExecutionProvider": "onnxruntime-gpu",
+    "TensorrtExecutionProvider": "onnxruntime-gpu and TensorRT",
+    "OpenVINOExecutionProvider": "onnxruntime-openvino",
+}
+
+
+def provider_of(manifest: Manifest) -> str:
+    """Return the execution provider that a model needs; empty where it is the processor's."""
+    return str(manifest.extra.get(_KEY, ""))
+
+
+def with_provider(bundle: Bundle, provider: str) -> Bundle:
+    """Return a bundle that needs an execution provider; the same if that is empty. Not sealed."""
+    if not provider:
+        return bundle
+    extra = {**bundle.manifest.extra, _KEY: provider}
+    return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, extra=extra))
+
+
+def expect_provider(provider: str, available: Collection[str], owner: str) -> None:
+    """Raise if an execution provider is not here.
+
+    Raises:
+        Invalid: The message names the package that has it.
+    """
+    if provider and provider not in available:
+        package = _PACKAGES.get(provider, "a build of ONNX Runtime that has it")
+        raise Invalid(
+            f"The model of {owner} is sealed for {provider}, and ONNX Runtime has {', '.join(available)} here.",
+            fix=f"install {package} in place of onnxruntime, or promote the version that it was made of.",
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mainspring.core.environment import for_foreign_code
 from mainspring.operations.optimise import edge_process
 from mainspring.operations.optimise.model import Cost
 from mainspring.registry.bundles import MODEL
@@ -73,7 +73,7 @@ def _measured(content: bytes, feeds: Mapping[str, Array], memory_bytes: int) -> 
         }
         np.savez(Path(place) / "inputs.npz", allow_pickle=False, **plain)
         command = [sys.executable, "-P", str(edge_process.__file__), place, str(memory_bytes)]
-        alone = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        alone = for_foreign_code({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_S, check=False, env=alone)
         except subprocess.TimeoutExpired:

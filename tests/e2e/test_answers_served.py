@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -29,6 +30,7 @@ from kit.servers import PostgresServer, running
 from kit.waiting import wait_until
 from mainspring.core.time import DAY, to_datetime
 from mainspring.ledger.model import Selection
+from mainspring.llm.answers.rating import FOLDER, Rating
 from mainspring.llm.answers.recording import recorded_answer
 from mainspring.operations.access import add_account, grant_role, parse_grant
 from mainspring.operations.answer_feedback import ingest_ratings
@@ -243,7 +245,11 @@ def test_callers_rate_their_own_answers_and_nobody_elses(library: Library) -> No
         process.kill()  # what was taken is on the disk
     assert rows() == []
     project = opened(library.depot)
+    kept = project.settings.state / FOLDER
+    gone = Rating(answers="told", answer="01JZ0000000000000000000000", column="helpful", value=True, reason="Mine.")
+    (kept / "gone.json").write_bytes(msgspec.json.encode(gone))  # its answer was erased meanwhile
     assert [ingest_ratings(project), ingest_ratings(project)] == [2, 0]
+    assert not [path for path in kept.rglob("*") if path.is_file()]
     project.close()
     newest = rows()[0]
     assert [newest[name] for name in ("answer", "helpful", "stars", "reason")] == [answer, True, 4, "So it is."]

@@ -39,6 +39,7 @@ from mainspring.data.streams.model import NewMessage
 from mainspring.data.streams.reading import read_between
 from mainspring.features.layout import slot
 from mainspring.features.tilelog.rows import tiles_table
+from mainspring.llm.answers.rating import FOLDER, Rating
 from mainspring.operations.auditing import audit
 from mainspring.operations.encryption import rewrite
 from mainspring.operations.features.verifying import verify
@@ -69,9 +70,23 @@ shops = ms.StreamEndpoint("shops", model="m@champion", topic="asked", source=pur
 """
 
 
+def rated(state: Path) -> None:
+    """Keep ratings of answers to Ana and Ben, of one that is gone, and one of Ben's that quotes her."""
+    for place, answer, reason in (
+        ("refused/one.json", "clear0", "She was told the sum."), ("two.json", "clear1", f"It is about {ANA}, not me."),
+        ("three.taken", "clear1", "It helped."), ("refused/four.json", "gone0", "Whoever this was."),
+    ):  # fmt: skip
+        path = state / FOLDER / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(
+            msgspec.json.encode(Rating(answers="late", answer=answer, column="good", value=True, reason=reason))
+        )
+
+
 def test_after_an_erasure_no_byte_of_any_store_is_the_subjects(tmp_path: Path) -> None:
     state = tmp_path / ".mainspring"
     project = planted(tmp_path)
+    rated(state)
     wait_until(lambda: found_in(state / "ledger"), "the file of the log that is not compacted")
     before = " ".join(found_in(state))
     for store in (
@@ -94,14 +109,14 @@ def test_after_an_erasure_no_byte_of_any_store_is_the_subjects(tmp_path: Path) -
     assert manifest["keys"] == {"customer": ANA}
     assert {each["file"]: each["rows"] for each in manifest["files"]} == {
         "tables/purchases.jsonl": 2, "tables/purchases__quarantine.jsonl": 1, "features.jsonl": 1,
-        "predictions.jsonl": 3, "audit.jsonl": 3,
+        "predictions.jsonl": 3, "ratings.jsonl": 2, "audit.jsonl": 3,
     }  # fmt: skip
     assert sum(ANA.encode() in line for line in lines["predictions.jsonl"]) == 3
     assert not any(BEN.encode() in line or b"ana-7f3e9c21x" in line for each in lines.values() for line in each)
     planned = erasing.plan(project, [ana])
     held = {each.store: each.rows for each in planned.held if "tiles" not in each.store}
     assert held == {
-        "lake/purchases": 2, "lake/purchases__quarantine": 1, "online": 1, "predictions": 3, "keys": 1,
+        "lake/purchases": 2, "lake/purchases__quarantine": 1, "ratings": 3, "online": 1, "predictions": 3, "keys": 1,
     }  # fmt: skip
     assert planned.rebuilt == ["Shop"]
     assert [each.partition(" ")[2] for each in planned.commits] == ["before"]
@@ -112,6 +127,7 @@ def test_after_an_erasure_no_byte_of_any_store_is_the_subjects(tmp_path: Path) -
     assert {each["store"]: each["rows"] for each in receipt["stores"] if "tiles" not in each["store"]} == held
     assert receipt["still_in"] == []
     assert found_in(state) == []
+    assert [path.name for path in (state / FOLDER).rglob("*.*")] == ["three.taken"]
     assert project.erasures.all() == [erasure]
     with pytest.raises(Corrupt):
         verified(erasure.receipt.replace("asked", "ashed").encode())

@@ -2,4 +2,4 @@
 
 import mainspring as ms
 
-ms.Endpoint("late-arrival", model="late-arrival@champion", deadline="250ms", replicas=(1, 4))
+ms.Endpoint("late-arrival", model="late-arrival@champion", deadline="250ms")

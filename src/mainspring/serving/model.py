@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
@@ -108,7 +109,7 @@ class Endpoint:
         name: Its name, an id; it is the model name of the Open Inference Protocol.
         model: `model@alias` or `model@version`.
         deadline: The longest a request may take, a duration; what cannot make it is refused at once.
-        replicas: The smallest and largest number of workers.
+        replicas: Deprecated: it never had an effect. See `executors`.
         log: Log settings: the logged share of its predictions, and whether a response waits for the log.
         without_store: What becomes of a request by key while the online store does not answer: "refuse" is 503,
             "defaults" an answer from the stored features' defaults, as if the entity had never been seen. Their status
@@ -129,7 +130,7 @@ class Endpoint:
     _: KW_ONLY
     model: str
     deadline: str | int = "50ms"
-    replicas: tuple[int, int] = (1, 1)
+    replicas: tuple[int, int] | None = None
     max_queue_rows: int = 4096
     log: Log = _EVERYTHING
     description: str = ""
@@ -150,7 +151,14 @@ class Endpoint:
         expect(self.model, str, owner.format("model"), fix=f'write a name with an alias or version: "{name}@champion".')
         expect(self.log, Log, owner.format("log"), fix="write log=ms.Log(...).")
         expect(self.max_queue_rows, int, owner.format("longest queue"), fix="write a number of rows.")
-        expect_each(self.replicas, int, owner.format("replicas"), fix="write the least and the most: (1, 1).")
+        if self.replicas is not None:
+            warnings.warn(
+                f"replicas={self.replicas!r} of endpoint {self.name!r} has no effect and will be removed. Fix: leave "
+                "it out; executors=(1, 4) scales a model that runs apart, and the profile's gateway_workers are the "
+                "processes that serve.",
+                FutureWarning,
+                stacklevel=3,
+            )
         expect_each(self.quotas, Quota, owner.format("quotas"), fix="write quotas=[ms.Quota(...)].")
         expect(self.price, Price, owner.format("price"), fix="write price=ms.Price(row=0.001).")
         expect_each(self.outputs, Outputs, owner.format("outputs"), fix="write outputs=[ms.Outputs(digits=2)].")

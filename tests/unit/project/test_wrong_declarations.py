@@ -17,6 +17,7 @@ from mainspring.core.errors import Invalid, InvalidDefinition
 from mainspring.core.time import to_datetime
 from mainspring.operations.apply import apply
 from mainspring.project import open_project
+from mainspring.project.definitions.contents import content
 from mainspring.project.definitions.loading import load_definitions
 from mainspring.project.settings import load_settings
 
@@ -95,7 +96,6 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "endpoint: log": (lambda: served(log="sync"), "log of endpoint 'late' is 'sync'"),
     "endpoint: deadline": (lambda: served(deadline=0.05), "0.05 is not a duration"),
     "endpoint: queue": (lambda: served(max_queue_rows="4096"), "queue of endpoint 'late' is '4096'"),
-    "endpoint: replicas": (lambda: served(replicas=2), "replicas of endpoint 'late' is 2"),
     "model: name": (lambda: any_.model(fit_trees, **dict.fromkeys(NEEDED)), "cannot name a model"),
     "model: observations": (lambda: late_model(observations="placed"), "observations of model .* is 'placed'"),
     "model: source": (lambda: late_model(observations=orders), "observations of model .* is Source"),
@@ -194,6 +194,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
     yield load
     sys.modules.pop("wrong_pay", None)
+
+
+def test_replicas_say_that_they_have_no_effect_and_change_nothing() -> None:
+    with pytest.warns(FutureWarning, match=r"replicas=\(1, 4\) of endpoint 'late'.*Fix: .*executors=\(1, 4\)") as said:
+        old = served(replicas=(1, 4))
+    assert said[0].filename == __file__
+    assert content(old) == content(served())
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,7 @@ def _endpoint(item: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
     scaling = {
         name: body[name] for name, usual in (("executors", (1, 1)), ("idle", "5m")) if getattr(item, name) != usual
     }
+    del body["replicas"]
     unused = {**body, "without_store": "", "price": "", "unusual": unusual, "executors": "", "idle": ""}
     rare = ("without_store", "unusual", "quotas", "price", "outputs", "cache", "resident", "executors", "idle")
     return _without_empty(unused, *rare) | stored | price | scaling

@@ -10,15 +10,23 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+# Variables of processes that serve, unless they are set. Each has a request's work for one core, beside other
+# processes: where these share the cores, threads of NumPy's library wait for one another, which takes processor time.
+FOR_SERVING = {"OPENBLAS_NUM_THREADS": "1"}
+
 
 def variables() -> Mapping[str, str]:
     """Return the environment, for `project.settings`."""
     return os.environ
 
 
-def for_child(changes: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a child process: this one's, with some variables changed."""
-    return {**os.environ, **changes}
+def for_child(changes: Mapping[str, str], defaults: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a child process: this one's, with some variables changed.
+
+    Args:
+        defaults: Variables that are set where this one's has none.
+    """
+    return {**(defaults or {}), **os.environ, **changes}
 
 
 def rank_variables() -> dict[str, str]:
@@ -40,14 +48,15 @@ _HARMLESS = (
 )  # fmt: skip
 
 
-def for_foreign_code(changes: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a process that runs code which must not see this one's secrets."""
+def for_foreign_code(changes: Mapping[str, str], defaults: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a process that runs code which must not see this one's secrets; `defaults` as of
+    `for_child`."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if name in _HARMLESS or any(name.startswith(each) for each in _HARMLESS if each.endswith("_"))
     }
-    return {**kept, **changes}
+    return {**(defaults or {}), **kept, **changes}
 
 
 def set_variable(name: str, value: str, *, default: bool = False) -> None:

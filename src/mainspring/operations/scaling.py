@@ -10,8 +10,7 @@ import msgspec
 from mainspring.core.errors import NotFound
 from mainspring.core.time import format_instant
 from mainspring.operations.endpoint_health import endpoints
-from mainspring.project import Project
-from mainspring.project.model_memory import model_memory
+from mainspring.project import Project, model_memory
 from mainspring.serving.load.use import CacheUse, Use, Uses, read_uses
 from mainspring.serving.plane.slots import folder, numbers
 from mainspring.serving.residency.memory import Decision, What
@@ -117,7 +116,7 @@ def now(project: Project, name: str, uses: Uses) -> ScalingNow:
 
 def decisions(project: Project, since: int, endpoint: str | None = None) -> list[Decision]:
     """Return the decisions on this machine from an instant on, of one endpoint's models or all, oldest first."""
-    found = model_memory(project.settings, "").decisions.since(since)
+    found = model_memory.decisions(project.settings).since(since)
     if endpoint is None:
         return list(found)
     own = {each.digest for each in found if endpoint in each.endpoints}

@@ -52,14 +52,14 @@ def build_gateway(
     counts: Counts | None = None,
     budgets: Budgets | None = None,
     workers: int = 1,
-    slot: int = 0,
+    slot: int | None = None,
 ) -> Gateway:
     """Return the gateway over the project's adapters.
 
     Args:
         budgets: Of language models; by default this process's alone.
         workers: How many processes the gateway has.
-        slot: Which of them this is.
+        slot: Which of them this is; `None` for one apart from them, of whose decisions no log is kept.
     """
     catalog = copy_catalog(project)
     if budgets is None:
@@ -89,7 +89,7 @@ def build_gateway(
         catalog=catalog,
         counts=counts,
         erasures=erasures,
-        memory=model_memory(project.settings, f"gateway-{slot}"),
+        memory=model_memory(project.settings, "" if slot is None else f"gateway-{slot}"),
         surface=LanguageSurface(
             AppliedModels(
                 catalog.further,
@@ -139,7 +139,7 @@ def main() -> int:
         budgets = shared_budgets(project) or MachineBudgets.within(place, project.wall, spent=counts)
         with traced(project, f"gateway-{chosen.slot}") as tracing:
             serving = serve(
-                build_gateway(project, tracing, counts, budgets, chosen.slots, chosen.slot),
+                build_gateway(project, tracing, counts, budgets, chosen.slots, None if chosen.apart else chosen.slot),
                 settings.gateway,
                 listener=listener,
                 limits=settings.gateway_limits,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from io import BufferedWriter
 from pathlib import Path
 
-from mainspring.core.environment import for_child
+from mainspring.core.environment import FOR_SERVING, for_child
 from mainspring.core.settings import Settings
 
 MODULES = {
@@ -67,7 +67,7 @@ def spawn(kind: Kind, settings: Settings, lifeline: int, environment: Mapping[st
             stdout=log,
             stderr=log,
             pass_fds=[lifeline, *kind.inherits],
-            env=for_child(environment),
+            env=for_child(environment, FOR_SERVING if kind.slot is not None else None),
             start_new_session=True,
         )
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mainspring.core.environment import for_child
+from mainspring.core.environment import FOR_SERVING, for_child
 from mainspring.core.errors import MainspringError, Unavailable
 from mainspring.core.settings import Address
 from mainspring.operations.plane_connection import connect
@@ -43,7 +43,7 @@ def gateway_apart(project: Project) -> Iterator[tuple[Address, bool]]:
                 env=for_child({
                     "MAINSPRING_GATEWAY": f"127.0.0.1:{port}", "MAINSPRING_LEDGER": f"{folder}/ledger",
                     "MAINSPRING_TRACES": "",  # of invented requests
-                }),
+                }, FOR_SERVING),
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, pass_fds=(lifeline,),
             )  # fmt: skip
         if len(cores) > 1:

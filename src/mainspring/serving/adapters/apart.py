@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from mainspring.core.environment import for_foreign_code
+from mainspring.core.environment import FOR_SERVING, for_foreign_code
 from mainspring.core.errors import Corrupt, Invalid, MainspringError
 from mainspring.core.own_process import Child, python_path, receive, send
 from mainspring.core.sandbox import Confinement, policy
@@ -254,7 +254,7 @@ class FunctionApart(_Apart):
     ) -> None:
         self.yields = False
         self._streams = 0
-        environment = for_foreign_code({"PYTHONPATH": python_path(), "OPENBLAS_NUM_THREADS": "1"})
+        environment = for_foreign_code({"PYTHONPATH": python_path()}, FOR_SERVING)
         confinement = Confinement(policy(), tuple(map(str, reads)), tuple(map(str, hidden)))
         child = Child(load.code.function, module, environment, confinement, most=_most(limits))
         super().__init__(load.code.function, child, load, limits)

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -15,55 +14,48 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kit import prefork
-from kit.depth import deep, examples
-from kit.later import later
+from death.ranks_summary import LAYOUTS, disturbed, launched, trained
+from kit.depth import deep, examples, in_turns
 from kit.waiting import wait_until
 
-later("torch")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-VICTIM = Path(__file__).with_name("ranks_victim.py")
-
-
-def launched(folder: Path, *deeds: str, real: bool = True) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = prefork.script(VICTIM, folder, *deeds, imports="torch")
-    if real:  # of processes that are killed
-        command = [sys.executable, str(VICTIM), str(folder), *deeds]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-
-
-def trained(folder: Path) -> str:
-    """Train to the end, and return the weights."""
-    with launched(folder, real=False) as process:
-        process.communicate(timeout=300)
-    assert process.returncode == 0
-    return (folder / "weights-0.json").read_text()
+pytest.importorskip("torch")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("undisturbed"))
+    return trained(tmp_path_factory.mktemp("undisturbed"), 2, "copies")[0]
 
 
 def test_a_killed_launcher_leaves_no_process_and_the_next_one_goes_on(tmp_path: Path, undisturbed: str) -> None:
     for _ in range(examples(gate=1, deep=6)):
-        with launched(tmp_path, "0:1:0:wait") as process:
+        with launched(tmp_path, 2, "copies", "0:1:each:wait") as process:
             wait_until(lambda: (tmp_path / "checkpoints").exists() or process.poll() is not None, "a checkpoint")
             below = psutil.Process(process.pid).children(recursive=True)
             assert len(below) == 3, "an agent and two ranks"
             process.kill()
         wait_until(partial(_ended, below), "the agent and the ranks to end")
-    assert trained(tmp_path) == undisturbed
+    assert set(trained(tmp_path, 2, "copies")) == {undisturbed}
+
+
+@pytest.mark.parametrize(
+    ("size", "layout", "word"),
+    examples(gate=[(2, "shards", "kill")], deep=in_turns([2, 3, 4], LAYOUTS, ["kill", "stop", "loop"])),
+)
+def test_ranks_die_or_hang_at_each_moment(size: int, layout: str, word: str, tmp_path: Path) -> None:
+    for each in disturbed(tmp_path, size, layout, word, random.Random(os.environ.get("DEATH_SEED"))):
+        assert each.steps <= 5, each  # two between checkpoints, of which one may not be stored yet
 
 
 @deep
-def test_any_rank_may_die_at_any_time(tmp_path: Path, undisturbed: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_any_rank_may_die_or_stop_at_any_time(number: signal.Signals, tmp_path: Path, undisturbed: str) -> None:
     chance = random.Random(os.environ.get("DEATH_SEED"))
-    for number in range(12):
-        folder = tmp_path / str(number)
+    silence_s = 30.0 if number == signal.SIGKILL else 2.0
+    for place in range(examples(gate=1, deep=12)):
+        folder = tmp_path / str(place)
         folder.mkdir()
-        with launched(folder, "0:0:0:wait", "1:1:0:wait") as process:
+        with launched(folder, 2, "copies", "0:0:each:wait", "1:1:each:wait", silence_s=silence_s) as process:
             assert process.stdout is not None
             for _ in range(2):
                 while "Started" not in (line := process.stdout.readline()) and line:
@@ -72,7 +64,7 @@ def test_any_rank_may_die_at_any_time(tmp_path: Path, undisturbed: str) -> None:
                     process.wait(chance.uniform(0, 3))
                 with suppress(psutil.NoSuchProcess, IndexError):  # all is done already
                     [agent] = psutil.Process(process.pid).children() or [None]
-                    chance.choice(agent.children() if agent else []).send_signal(signal.SIGKILL)
+                    chance.choice(agent.children() if agent else []).send_signal(number)
             process.communicate(timeout=300)
         assert process.returncode == 0
         assert (folder / "weights-0.json").read_text() == (folder / "weights-1.json").read_text() == undisturbed

@@ -8,7 +8,7 @@ import pytest
 
 from mainspring.training.distributed.silence import Silences
 from mainspring.training.distribution import Distributed
-from mainspring.training.loop.beats import COMPUTING, OUTSIDE, WAITING, Beat, Heart, read_beat
+from mainspring.training.loop.beats import COMPUTING, OUTSIDE, STORING, WAITING, Beat, Heart, read_beat
 
 NOBODY = {0: False, 1: False, 2: False}
 
@@ -46,6 +46,23 @@ def test_a_rank_that_never_comes_to_the_loop_is_found_after_ten_times_as_long() 
     assert seen(OUTSIDE, WAITING, WAITING, seconds=50).hanging(NOBODY) == [0]
 
 
+def test_of_ranks_that_store_a_checkpoint_the_one_that_writes_is_found() -> None:
+    silences = Silences(5.0)
+    beats = {rank: Beat(9, 4, STORING, 2, COMPUTING if rank == 1 else WAITING) for rank in range(3)}
+    for _ in range(6):
+        silences.look(beats, 1.0)
+    assert silences.hanging(NOBODY) == [1]
+
+
+def test_a_rank_that_does_not_end_is_found_once_the_first_one_has_ended() -> None:
+    for seconds, found in ((49, []), (50, [1, 2])):
+        silences = Silences(5.0)
+        for _ in range(seconds + 1):
+            silences.look({1: Beat(9, 4, OUTSIDE), 2: Beat(9, 4, OUTSIDE)}, 1.0)
+        assert silences.hanging(NOBODY) == []
+        assert silences.hanging(NOBODY, first_ended=True) == found
+
+
 def test_a_stopped_process_is_the_one_whatever_it_did() -> None:
     assert seen(WAITING, COMPUTING, OUTSIDE, seconds=5).hanging({**NOBODY, 2: True}) == [2]
 
@@ -66,8 +83,10 @@ def test_the_last_beat_stays_in_the_file(tmp_path: Path) -> None:
         heart.beat(COMPUTING, 7)
         with heart.waiting():
             assert read_beat(tmp_path / "beat") == Beat(3, 7, WAITING)
+            heart.beat_aside(WAITING)
+            assert read_beat(tmp_path / "beat") == Beat(3, 7, WAITING, 1, WAITING)
         assert read_beat(tmp_path / "beat").phase == COMPUTING
-    assert read_beat(tmp_path / "beat") == Beat(5, 7, OUTSIDE)
+    assert read_beat(tmp_path / "beat") == Beat(5, 7, OUTSIDE, 1, WAITING)
 
 
 @pytest.mark.parametrize(

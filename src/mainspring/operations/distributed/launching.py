@@ -22,7 +22,9 @@ from mainspring.operations.distributed.rank import CHECKPOINTS, REPORT, Asked
 from mainspring.project.backends.engines import training_runner
 from mainspring.registry.processes import current_starter
 from mainspring.registry.runs import ERROR, error_text
+from mainspring.training.distributed.logs import logged
 from mainspring.training.distributed.ports import LOGS, Event, Job, Lost, Stage, Started, Stepped
+from mainspring.training.loop.loop import UNWRITTEN
 from mainspring.training.loop.signals import signals_noted
 from mainspring.training.model import Model, TrainReport
 from mainspring.training.space import Chosen
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 
 ENTRY = "mainspring.operations.distributed.rank"
 Progress = Callable[[str, float], None]
-_LOG_BYTES = 2 << 20  # of a rank's log, kept with the run
 
 
 def train_in_processes(
@@ -86,7 +87,9 @@ def train_in_processes(
             report = msgspec.json.decode((folder / REPORT).read_bytes(), type=TrainReport)
             tags = {"processes": str(shown.size), "replaced": str(len(shown.notes))}
             project.tracking.log(run_id, tags=tags)
-        report = replace(report, notes=[*report.notes, *shown.notes], seconds=time.monotonic() - began)
+            unwritten = project.tracking.get(run_id).tags.get(UNWRITTEN)
+        notes = [*report.notes, *([unwritten] if unwritten else []), *shown.notes]
+        report = replace(report, notes=notes, seconds=time.monotonic() - began)
         report = project.trainer.register(report, pinned, progress)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return report
@@ -138,7 +141,7 @@ def _run_closed(project: Project, run_id: str, folder: Path) -> Iterator[None]:
 
 def _keep_logs(project: Project, run_id: str, folder: Path) -> None:
     for path in sorted(folder.glob(LOGS.format("*"))):
-        if content := path.read_bytes()[-_LOG_BYTES:]:
+        if content := logged(path):
             project.tracking.log_artefact(run_id, f"ranks/{path.name}", content)
 
 

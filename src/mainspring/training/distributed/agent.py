@@ -157,13 +157,14 @@ class Agent(SimpleElasticAgent):  # type: ignore[misc]
             if after:
                 worker_group.spec.local_world_size = after
                 self._remaining_restarts = 1
-        self._say(lost=failed.rank, why=failed.why, size=after, before=size)
+        self._say(lost=failed.rank, why=failed.why, size=after, before=size, printed=failed.error.get("printed", ""))
         return RunResult(WorkerState.FAILED)
 
     def _look_for_silence(self, passed_s: float) -> None:
         beats = self._ranks.beats()
         self._silences.look(beats, passed_s)
-        for rank in self._silences.hanging(self._ranks.stopped()):
+        first_ended = any(end.rank == 0 for end in self._ranks.ends)
+        for rank in self._silences.hanging(self._ranks.stopped(), first_ended=first_ended):
             self._ranks.end_hanging(rank, self._silences.why(beats[rank]))
 
     def _stopped(self, number: int) -> RunResult:

@@ -123,7 +123,7 @@ class Conductor:
             if after and (room := self._room(after)) < after:
                 after = self._distributed.fewer(room + 1)
                 why = f"{why}, and the cluster has {self._machines.shown()}"
-            self._say(lost=failed.rank, why=why, size=after, before=size)
+            self._say(lost=failed.rank, why=why, size=after, before=size, printed=failed.error.get("printed", ""))
             if not after:
                 return False
             size, self._attempt = after, self._attempt + 1
@@ -220,7 +220,8 @@ class Conductor:
         now = time.monotonic()
         passed, self._looked = now - self._looked, now
         self._silences.look(self._beats, passed)
-        for rank in self._silences.hanging(self._stopped):
+        first_ended = any(end.rank == 0 for end in self._ends)
+        for rank in self._silences.hanging(self._stopped, first_ended=first_ended):
             number = rank // self._distributed.processes
             why = self._silences.why(self._beats[rank])
             self._ask("hang", {number: {"rank": rank, "why": why}})

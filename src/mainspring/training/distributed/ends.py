@@ -13,6 +13,8 @@ from typing import Any, cast
 
 from mainspring.core import errors
 from mainspring.core.errors import MainspringError
+from mainspring.training.distributed.logs import last_lines, said_last
+from mainspring.training.distributed.ports import LOGS
 from mainspring.training.loop.signals import Interrupted
 
 ERRORS = "error-{}.json"
@@ -35,7 +37,8 @@ class End:
 
     Args:
         code: Exit code, or the negative number of the signal that killed it.
-        error: `kind`, `what`, `fix` and more of the error that it kept.
+        error: `kind`, `what`, `fix` and more of the error that it kept; `printed` are its last lines, where its error
+            does not say all.
         at: Instant of the error by the clock that all processes share.
         seen: Instant at which its end was seen.
         why: Sentence on its end, if the code does not say it.
@@ -74,6 +77,7 @@ def keep_error(folder: Path, rank: int, error: BaseException) -> None:
     elif isinstance(error, KeyboardInterrupt):
         said = str(error)
     kept = {
+        "ours": isinstance(error, MainspringError),
         "kind": kind,
         "what": said[:_LONGEST],
         "fix": fix,
@@ -96,11 +100,18 @@ def end_of(folder: Path, rank: int, code: int) -> End:
         error = json.loads((folder / ERRORS.format(rank)).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         error = {}
+    printed = last_lines(folder / LOGS.format(rank)) if code and not error.get("ours") else ""
     if code < 0:
-        return End(rank, code, why=f"was killed by {signal.Signals(-code).name}")
+        return End(rank, code, {"printed": printed}, why=f"was killed by {signal.Signals(-code).name}")
     if code and not error:
         error = {"kind": "MainspringError", "what": f"It ended with exit code {code}.", "fix": None}
-    return End(rank, code, error, error.get("at", time.monotonic()), why="lost its connection to the others")
+    return End(
+        rank,
+        code,
+        {**error, "printed": printed},
+        error.get("at", time.monotonic()),
+        why="lost its connection to the others",
+    )
 
 
 def cause(ends: Sequence[End], *, running: bool) -> End | None:
@@ -128,7 +139,7 @@ def said_at_stop(ends: Sequence[End]) -> tuple[str, bool]:
 
 def error_of_rank(told: Mapping[str, Any]) -> MainspringError:
     """Return the error of a rank as one of this process, of the same kind, with the rank."""
-    return error_of({**told, "what": f"Rank {told['rank']} of {told['size']}: {told['what']}"})
+    return error_of({**told, "what": f"Rank {told['rank']} of {told['size']}: {told['what']}{said_last(told)}"})
 
 
 def error_of(told: Mapping[str, Any]) -> MainspringError:

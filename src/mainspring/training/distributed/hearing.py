@@ -1,6 +1,7 @@
 """Launcher's side of a process that starts and watches ranks: what it tells becomes a runner's events.
 
-It tells lines of JSON: `started` and `attempt`, `stage` and `share`, `step`, `lost` with `why`, `size` and `before`.
+It tells lines of JSON: `started` and `attempt`, `stage` and `share`, `step`, `lost` with `why`, `size`, `before` and
+`printed`.
 The last is `failed` of a rank, `stopped` by a signal, or `refused`, an error that is no rank's, unless all went well.
 """
 
@@ -20,6 +21,7 @@ from mainspring.core.environment import for_child
 from mainspring.core.errors import MainspringError, Unavailable
 from mainspring.core.own_process import python_path
 from mainspring.training.distributed.ends import error_of, error_of_rank
+from mainspring.training.distributed.logs import said_last
 from mainspring.training.distributed.ports import Event, Job, Lost, Stage, Started, Stepped
 from mainspring.training.loop.signals import Interrupted
 
@@ -112,8 +114,9 @@ def events_of(told: Mapping[str, Any], stop: Callable[[], int]) -> Iterator[Even
     elif "lost" in told:
         yield Lost(told["lost"], told["why"], told["size"])
         if not told["size"]:
+            what = f"Rank {told['lost']} of {told['before']} {told['why']}, and is not replaced any more."
             raise MainspringError(
-                f"Rank {told['lost']} of {told['before']} {told['why']}, and is not replaced any more.",
+                f"{what}{said_last(told)}",
                 fix="run the same command again: it resumes from the last checkpoint; or give more restarts.",
             )
     elif "failed" in told:

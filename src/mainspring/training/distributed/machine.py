@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import astuple
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -78,7 +79,7 @@ class Machine:
         now, ends, self.ranks.ends = time.monotonic(), self.ranks.ends, []
         return {
             "ends": [_shown(end, now) for end in ends],
-            "beats": {rank: [beat.count, beat.step, beat.phase] for rank, beat in self.ranks.beats().items()},
+            "beats": {rank: astuple(beat) for rank, beat in self.ranks.beats().items()},
             "stopped": [rank for rank, stopped in self.ranks.stopped().items() if stopped],
             "stages": self._stages(),
         }

@@ -17,6 +17,7 @@ import torch
 
 from mainspring.core.environment import set_variable
 from mainspring.training.distributed.ends import ERRORS, ORDERLY, End, end_of, keep_error
+from mainspring.training.distributed.logs import Outputs
 from mainspring.training.distributed.ports import BEATS, LOGS
 from mainspring.training.loop.beats import Beat, read_beat
 from mainspring.training.loop.signals import Interrupted
@@ -41,6 +42,7 @@ class Ranks:
         self._folder, self._threads, self._tell = folder, threads, tell
         self._request = (folder / "request.json").read_text(encoding="utf-8")
         self._processes: dict[int, int] = {}  # rank -> pid, of those that run
+        self._outputs = Outputs()
         self.ends: list[End] = []  # of this attempt, in the order in which they were seen
 
     @property
@@ -64,25 +66,28 @@ class Ranks:
         sys.stdout.flush()
         sys.stderr.flush()
         for rank, number in local.items():
+            output = self._outputs.pipe(self._folder / LOGS.format(rank))
             pid = os.fork()
             if not pid:
                 for name, value in (usual or {}).items():
                     set_variable(name, value, default=True)
                 own = {"RANK": str(rank), "LOCAL_RANK": str(number)}
-                os._exit(self._rank(rank, {**variables, **own}))
+                os._exit(self._rank(rank, {**variables, **own}, output))
+            os.close(output)
             self._processes[rank] = pid
 
-    def _rank(self, rank: int, variables: Mapping[str, str]) -> int:
-        """Work as a rank, in its process; return the exit code."""
+    def _rank(self, rank: int, variables: Mapping[str, str], output: int) -> int:
+        """Work as a rank, in its process, and print to `output`; return the exit code."""
         try:
             end_with_parent_process()
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
             for name, value in variables.items():
                 set_variable(name, value)
-            log = os.open(self._folder / LOGS.format(rank), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
+            self._outputs.forget()
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            os.close(output)
             faulthandler.register(
                 signal.SIGUSR1, file=(self._folder / f"stack-{rank}.txt").open("w"), all_threads=False
             )
@@ -103,10 +108,12 @@ class Ranks:
         return 0
 
     def reap(self) -> None:
-        """Note the ends of ranks."""
+        """Keep what ranks have printed, and note their ends."""
+        self._outputs.read()
         for rank, pid in list(self._processes.items()):
             found, status = os.waitpid(pid, os.WNOHANG)
             if found:
+                self._outputs.read()  # its last words
                 del self._processes[rank]
                 self.ends.append(end_of(self._folder, rank, os.waitstatus_to_exitcode(status)))
 
@@ -149,6 +156,7 @@ class Ranks:
         for pid in self._processes.values():
             os.waitpid(pid, 0)
         self._processes = {}
+        self._outputs.close()
 
 
 def end_with_parent_process() -> None:

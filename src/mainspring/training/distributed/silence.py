@@ -29,22 +29,24 @@ class Silences:
             self._silent_s[rank] = silent if self._last.get(rank) == beat else 0.0
         self._last = dict(beats)
 
-    def hanging(self, stopped: Mapping[int, bool]) -> list[int]:
+    def hanging(self, stopped: Mapping[int, bool], *, first_ended: bool = False) -> list[int]:
         """Return the ranks that hang.
 
         Of ranks that are silent, those that a signal has stopped, else those in their own work. If all that are silent
         wait for others, those that have not come to the loop for ten times as long, else those that completed the
-        fewest steps.
+        fewest steps. After the end of the first rank, those that have not ended for ten times as long.
 
         Args:
             stopped: Whether a process is stopped, by rank.
+            first_ended: Whether the first rank, which alone has work after the loop, has ended.
         """
         silent = {rank: beat for rank, beat in self._last.items() if self._silent_s[rank] >= self._silence_s}
-        waiting = [rank for rank, beat in silent.items() if beat.phase == WAITING]
-        late = max((self._silent_s[rank] for rank in waiting), default=0.0) >= _OUTSIDE * self._silence_s
+        waiting = [rank for rank, beat in silent.items() if beat.does == WAITING]
+        longest = max((self._silent_s[rank] for rank in (silent if first_ended else waiting)), default=0.0)
+        late = longest >= _OUTSIDE * self._silence_s
         kinds = [
             [rank for rank in silent if stopped.get(rank)],
-            [rank for rank, beat in silent.items() if beat.phase == COMPUTING],
+            [rank for rank, beat in silent.items() if beat.does == COMPUTING],
             [rank for rank, beat in self._last.items() if late and beat.phase == OUTSIDE],
         ]
         if found := next(filter(None, kinds), None):

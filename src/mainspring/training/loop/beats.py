@@ -1,6 +1,6 @@
 """Heartbeats of a rank: the launcher sees how far each is, and which one the others wait for.
 
-A file of 24 bytes for each rank, mapped into its memory: a beat costs a microsecond, and stays when the process dies.
+A file of 40 bytes for each rank, mapped into its memory: a beat costs a microsecond, and stays when the process dies.
 """
 
 from __future__ import annotations
@@ -17,22 +17,32 @@ from mainspring.training.loop.parallel import Loss, Parallel, Part
 from mainspring.training.loop.world import World
 
 OUTSIDE, COMPUTING, WAITING = 0, 1, 2  # of the loop; the rank's own work; for the other ranks
+STORING = 3  # a checkpoint is written, and the thread that does it tells what it does
 _LAYOUT = struct.Struct("<QQQ")
+_ASIDE = struct.Struct("<QQ")
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """State of a rank: beats so far, completed steps, and what it does."""
+    """State of a rank: beats so far, completed steps, and what it does; those of its thread that writes checkpoints."""
 
     count: int = 0
     step: int = 0
     phase: int = OUTSIDE
+    aside_count: int = 0
+    aside_phase: int = COMPUTING
+
+    @property
+    def does(self) -> int:
+        """What the rank does, which is what its other thread does where it waits for that."""
+        return self.aside_phase if self.phase == STORING else self.phase
 
 
 def read_beat(path: Path) -> Beat:
     """Return the last beat; that of a rank outside its loop if there is none."""
     try:
-        return Beat(*_LAYOUT.unpack(path.read_bytes()[: _LAYOUT.size]))
+        content = path.read_bytes()
+        return Beat(*_LAYOUT.unpack_from(content), *_ASIDE.unpack_from(content, _LAYOUT.size))
     except (OSError, struct.error):
         return Beat()
 
@@ -42,15 +52,29 @@ class Heart:
 
     def __init__(self, path: Path) -> None:
         with path.open("wb+") as file:
-            file.write(_LAYOUT.pack(0, 0, OUTSIDE))
+            file.write(_LAYOUT.pack(0, 0, OUTSIDE) + _ASIDE.pack(0, COMPUTING))
             file.flush()
-            self._memory = mmap.mmap(file.fileno(), _LAYOUT.size)
-        self._count = self._step = 0
+            self._memory = mmap.mmap(file.fileno(), _LAYOUT.size + _ASIDE.size)
+        self._count = self._step = self._aside_count = 0
 
     def beat(self, phase: int, step: int | None = None) -> None:
         self._count += 1
         self._step = self._step if step is None else step
         _LAYOUT.pack_into(self._memory, 0, self._count, self._step, phase)
+
+    def beat_aside(self, phase: int) -> None:
+        """Tell what the thread that writes checkpoints does."""
+        self._aside_count += 1
+        _ASIDE.pack_into(self._memory, _LAYOUT.size, self._aside_count, phase)
+
+    @contextmanager
+    def storing(self) -> Iterator[None]:
+        """Tell inside the block that this rank waits for a checkpoint to be written."""
+        self.beat(STORING)
+        try:
+            yield
+        finally:
+            self.beat(COMPUTING)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -85,8 +109,23 @@ class _World(World):
             super().barrier()
 
     def aside(self) -> World:
-        """Return the ranks for a thread beside the training, whose messages say nothing of the training."""
-        return World(self.rank, self.size, self.local_rank, self.group).aside()
+        """Return the ranks for a thread beside the training, which tells of its own messages."""
+        made = World(self.rank, self.size, self.local_rank, self.group).aside()
+        return _Aside(made, self.heart)  # type: ignore[attr-defined]
+
+
+class _Aside(World):
+    """The ranks for a thread beside the training, which tells before and after each message."""
+
+    def __init__(self, world: World, heart: Heart) -> None:
+        super().__init__(world.rank, world.size, world.local_rank, world.group)
+        object.__setattr__(self, "heart", heart)
+
+    def gather_tensors(self, tensor: Any, group: Any = None) -> list[Any]:
+        self.heart.beat_aside(WAITING)  # type: ignore[attr-defined]
+        found = super().gather_tensors(tensor, group)
+        self.heart.beat_aside(COMPUTING)  # type: ignore[attr-defined]
+        return found
 
 
 class _Beating:

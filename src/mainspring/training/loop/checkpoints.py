@@ -177,10 +177,8 @@ class Checkpoints:
         rank = next((rank for rank, each in enumerate(every) if each), None)
         if rank is None:
             return
-        if failure is not None:
-            raise failure
         kind, what = every[rank]
-        raise _FAILURES[kind](f"Rank {rank} of {self._world.size}: {what}")
+        raise _FAILURES[kind](f"Rank {rank} of {self._world.size}: {what}") from failure
 
     def _part_name(self, checkpoint: Apart) -> str:
         return f"{checkpoint.step:012d}.{checkpoint.attempt}.{self._world.rank:05d}{SUFFIX}"
@@ -193,7 +191,8 @@ class Checkpoints:
             digest = write_tensors(path, checkpoint.part_places, content, text)
             return [name, path.stat().st_size, digest]
 
-        return self.shelf.put(name, write)
+        with _needing(checkpoint.part_places, text):
+            return self.shelf.put(name, write)
 
     def _commit(self, checkpoint: Apart, content: Iterable[Any], parts: list[Part]) -> None:
         for each in parts:
@@ -203,8 +202,9 @@ class Checkpoints:
         if parts:
             text |= {"format": 3, **described(checkpoint.spread, parts)}
         whole = json.dumps(text)
-        self.shelf.put(_name(checkpoint.step), lambda path: write_tensors(path, checkpoint.places, content, whole),
-                       last=True)  # fmt: skip
+        with _needing(checkpoint.places, whole):
+            self.shelf.put(_name(checkpoint.step), lambda path: write_tensors(path, checkpoint.places, content, whole),
+                           last=True)  # fmt: skip
         self._scores[checkpoint.step] = math.inf if checkpoint.score is None else checkpoint.score
         with suppress(OSError, Unavailable):  # the next one does it
             self._prune()
@@ -324,6 +324,16 @@ class Opened:
 
 def _name(step: int) -> str:
     return f"{step:012d}{SUFFIX}"
+
+
+@contextmanager
+def _needing(places: Mapping[str, Place], text: str) -> Iterator[None]:
+    """Say of a file that finds no space in the block how many bytes it needs."""
+    try:
+        yield
+    except StorageFull as error:
+        size = max((place.end for place in places.values()), default=0) + len(text)
+        raise StorageFull(f"{error.what} It needs {size:,} bytes.", fix=error.fix) from error
 
 
 def _tried(act: Callable[[], T]) -> tuple[T | None, Exception | None]:

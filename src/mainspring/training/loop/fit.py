@@ -7,8 +7,9 @@ bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from mainspring.training.loop.checkpoints import Checkpoints
 from mainspring.training.loop.interval import Interval
 from mainspring.training.loop.launch import current
 from mainspring.training.loop.looking import LOOK, Looked
-from mainspring.training.loop.loop import Loop
+from mainspring.training.loop.loop import Loop, digest_of
 from mainspring.training.loop.mesh.chosen import parallel_of, without_effect
 from mainspring.training.loop.objects import shelf_of
 from mainspring.training.loop.parallel import Parallel
@@ -27,7 +28,8 @@ from mainspring.training.loop.refining import REFINE
 from mainspring.training.loop.signals import PREEMPTED, WARNED, Interrupted, signals_noted
 from mainspring.training.loop.stopping import EarlyStopping
 from mainspring.training.loop.streamed import rows_of
-from mainspring.training.loop.world import World, joined
+from mainspring.training.loop.tensors import sampled_digest
+from mainspring.training.loop.world import joined
 from mainspring.training.loop.writing import Keeping
 from mainspring.training.preemption.notices import PreemptionNotices, notices_of
 from mainspring.training.preemption.watching import Watch
@@ -143,14 +145,14 @@ def fit_torch(
         unused = without_effect(distributed, loop.parallel, loop.device)
         if unused is not None:
             loop.tell(unused)
-        fingerprint = loop.fingerprint() if checkpoints is not None or world.size > 1 else ""
-        _check_alike(world, fingerprint)
+        described = loop.described() if checkpoints is not None or world.size > 1 else {}
+        _check_alike(loop, described, distributed)
         if checkpoints is not None:
-            place = shelf_of(checkpoints, fingerprint[:16])
+            place = shelf_of(checkpoints, digest_of(chain(*described.values()))[:16])
             kept = Checkpoints(place, keep=keep, world=world.aside())
             machines = 1 if distributed is None else distributed.machines
             interval = Interval(checkpoint_every_s, failure_every_h, machines=machines)
-            loop.keeping = Keeping(kept, interval, checkpoint_every_steps, loop.tell_checkpoints)
+            loop.keeping = _keeping(loop, kept, interval, checkpoint_every_steps)
             stack.enter_context(loop.keeping.open())
         loop.noted = stack.enter_context(signals_noted())
         if loop.notices is not None and world.local_rank == 0:
@@ -188,13 +190,26 @@ def _shared(loop: Loop, distributed: Distributed | None, stack: ExitStack) -> Pa
     return beating(shared, launch.heart, lambda: loop.step, spread=spread)
 
 
-def _check_alike(world: World, fingerprint: str) -> None:
-    """Raise where a rank trains another module, on other rows or with other settings."""
-    every = world.gather(fingerprint)
+def _keeping(loop: Loop, checkpoints: Checkpoints, interval: Interval, every_steps: int | None) -> Keeping:
+    launch = current()
+    storing = nullcontext if launch is None else launch.heart.storing
+    return Keeping(checkpoints, interval, every_steps, loop.tell_checkpoints, loop.tell_failed, storing)
+
+
+def _check_alike(loop: Loop, described: Mapping[str, Iterable[Any]], distributed: Distributed | None) -> None:
+    """Raise where a rank trains another module, on other rows or with other settings.
+
+    Copies begin with the weights of the first rank. Where a module is spread over ranks, they must have the same.
+    """
+    world, digests = loop.parallel.world, {name: digest_of(each) for name, each in described.items()}
+    if distributed is not None and distributed.parts > 1 and world.size > 1:
+        digests["weights at the beginning"] = sampled_digest(dict(loop.module.named_parameters()))
+    every = world.gather(digests)
     other = [rank for rank, each in enumerate(every) if each != every[0]]
     if other:
+        differ = [name for name in digests if any(each[name] != every[0][name] for each in every)]
         raise Invalid(
-            f"Rank {', '.join(map(str, other))} of {world.size} does not train what rank 0 does: its module, rows or "
-            "settings differ.",
+            f"Rank {', '.join(map(str, other))} of {world.size} does not train what rank 0 does: "
+            f"{', '.join(differ)} differ.",
             fix="call fit_torch alike in every process: the same seed, rows and module, whatever the rank.",
         )

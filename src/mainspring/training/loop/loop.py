@@ -27,6 +27,7 @@ from mainspring.training.preemption.notices import Notice, PreemptionNotices
 if TYPE_CHECKING:
     from mainspring.training.runs.run import Run
 
+UNWRITTEN = "checkpoint_not_written"  # tag of a run: why its last checkpoint of all that failed did
 _LOOK_EVERY = 32  # steps between two checks of the loss, where a check waits for the accelerator
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # address of a function in a module's text
 
@@ -71,9 +72,9 @@ class Loop:
         self.best: dict[str, Any] | None = None
         self._losses: list[Any] = []  # not yet checked
 
-    def fingerprint(self) -> str:
-        """Return a digest that identifies this training: module, rows, settings and frozen weights, but not those
-        that are trained, nor the number of epochs.
+    def described(self) -> dict[str, tuple[Any, ...]]:
+        """Return values that identify this training by their texts: module, rows, settings and frozen weights, but not
+        those that are trained, nor the number of epochs.
 
         Raises:
             Invalid: The optimiser or the schedule has state that a checkpoint cannot store.
@@ -87,10 +88,15 @@ class Loop:
         stopping = self.stopping and (self.stopping.patience, self.stopping.min_delta, self.stopping.mode)
         settings = (self.schedule_per, self.clip_norm, self.amp, self.seed, self.batch_size, stopping,
                     *((self.accumulate,) if self.accumulate > 1 else ()))  # fmt: skip
-        rows = (self.rows.digest(), self.validation.digest() if self.validation else None)
-        frozen = (weights_digest(self.frozen),) if self.frozen else ()
-        text = "\0".join(map(repr, (self.module, shapes, loss, *states, *settings, *rows, *frozen)))
-        return hashlib.sha256(_ADDRESS.sub("", text).encode()).hexdigest()
+        return {
+            "module": (self.module, shapes),
+            "loss": (loss,),
+            "optimiser or schedule": tuple(states),
+            "settings": settings,
+            "rows": (self.rows.digest(),),
+            "validation rows": (self.validation.digest() if self.validation else None,),
+            "frozen weights": (weights_digest(self.frozen),) if self.frozen else (),
+        }
 
     def train(self, module: Any) -> None:
         """Train this module, as the processes share it, in place of the one given; the optimiser has its parameters."""
@@ -356,6 +362,12 @@ class Loop:
                 stacklevel=2,
             )
 
+    def tell_failed(self, said: str) -> None:
+        """Say that a checkpoint could not be written."""
+        self.tell(said)
+        if self.run is not None and self.parallel.world.first:
+            self.run.set_tag(UNWRITTEN, said)
+
     def hear(self, notice: Notice) -> None:
         """Note a preemption, from the thread that listens for it."""
         self._announced = notice.what
@@ -365,6 +377,12 @@ class Loop:
         """Say what happens, and which share is done."""
         if self.progress is not None:
             self.progress(what, min(1.0, (self.epoch + self.batch / self.batches) / self.epochs))
+
+
+def digest_of(values: Iterable[Any]) -> str:
+    """Return the SHA-256 of the texts of values."""
+    text = "\0".join(map(repr, values))
+    return hashlib.sha256(_ADDRESS.sub("", text).encode()).hexdigest()
 
 
 def _out_of_memory(error: BaseException) -> bool:

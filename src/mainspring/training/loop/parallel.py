@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, Protocol
 
 from mainspring.training.loop.batch_norm import Counting, synchronised
@@ -261,15 +262,26 @@ class Replicated(Whole, Voting):
     @contextmanager
     def training(self, module: Any, optimiser: Any, forward: Forward, example: Example) -> Iterator[Any]:  # noqa: ARG002
         self._module, self._forward = module, forward
-        on = [self.world.local_rank] if self.world.device.type == "cuda" else None
-        wrapped = self._torch.nn.parallel.DistributedDataParallel
         with ExitStack() as stack:
             stack.enter_context(synchronised(module, self._counting))
             stack.enter_context(recomputed(blocks(module).values(), self._again))
             if any(each.requires_grad for each in module.parameters()):
-                self._reducing = wrapped(module, on, broadcast_buffers=False, gradient_as_bucket_view=True)
+                self._reducing = self._wrapped(module)
             yield module
         self._module = self._reducing = None
+
+    def _wrapped(self, module: Any) -> Any:
+        """Return the module with weights and buffers of the first rank, whose gradients are averaged.
+
+        Buffers are not sent again: batch normalisation computes the same ones on all ranks.
+        """
+        on = [self.world.local_rank] if self.world.device.type == "cuda" else None
+        wrapping = self._torch.nn.parallel.DistributedDataParallel
+        if "forward_sync_buffers" in signature(wrapping).parameters:
+            return wrapping(module, on, forward_sync_buffers=False, gradient_as_bucket_view=True)
+        wrapped = wrapping(module, on, gradient_as_bucket_view=True)
+        wrapped.broadcast_buffers = False  # its name before PyTorch 2.13; as an argument it would keep them apart now
+        return wrapped
 
     def share(self, numbers: Any) -> Any:
         return self._torch.tensor_split(numbers, self.world.size)[self.world.rank]

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ class Keeping:
         every_steps: Number of steps between checkpoints, whatever they cost; replaces `interval`.
         told: Called when the first checkpoint is stored, with the seconds that this took, and a text of the interval
             and the numbers that it follows from, empty for one in steps.
+        failed: Called with a sentence on each checkpoint that could not be written.
+        storing: Returns a context of each wait for a write.
     """
 
     def __init__(
@@ -39,8 +41,10 @@ class Keeping:
         interval: Interval,
         every_steps: int | None = None,
         told: Callable[[float, str], None] | None = None,
+        failed: Callable[[str], None] | None = None,
+        storing: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        self.checkpoints = checkpoints
+        self.checkpoints, self._storing, self._failed = checkpoints, storing, failed
         self._interval, self._every_steps, self._told = interval, every_steps, told
         self._writer = Writer(checkpoints)
         self._last = time.monotonic()  # start of the last checkpoint
@@ -79,9 +83,10 @@ class Keeping:
         """Write a checkpoint in the background, or `wait` for it; return False if it is known to have failed."""
         self.settle()
         try:
-            (self._writer.write if wait else self._writer.begin)(checkpoint)
+            with self._storing():
+                (self._writer.write if wait else self._writer.begin)(checkpoint)
         except (StorageFull, OSError) as error:
-            _warn(error)
+            self._warn(error)
             return False
         finally:
             self._last = time.monotonic()
@@ -91,13 +96,15 @@ class Keeping:
     def settle(self) -> None:
         """Wait for a pending write."""
         try:
-            if self._writer.settle() and self._told is not None:
+            with self._storing():
+                settled = self._writer.settle()
+            if settled and self._told is not None:
                 told, self._told = self._told, None
                 by_time = self._every_steps is None
                 told(self._writer.took_s, self._interval.explained(self._writer.cost_s or 0.0) if by_time else "")
         except (StorageFull, OSError) as error:
             self._step = -1
-            _warn(error)
+            self._warn(error)
 
     def said(self) -> str:
         """Return a sentence that names the newest checkpoint; empty if there is none."""
@@ -105,10 +112,12 @@ class Keeping:
         steps = self.checkpoints.steps()
         return f" The last good checkpoint is {self.checkpoints.shown(steps[-1])}." if steps else ""
 
-
-def _warn(error: StorageFull | OSError) -> None:
-    said = error.what if isinstance(error, StorageFull) else f"The checkpoint was not written: {error}."
-    warnings.warn(f"{said} Training goes on without this checkpoint.", RuntimeWarning, stacklevel=3)
+    def _warn(self, error: StorageFull | OSError) -> None:
+        said = error.what if isinstance(error, StorageFull) else f"The checkpoint was not written: {error}."
+        said = f"{said} Training goes on without this checkpoint."
+        if self._failed is not None:
+            self._failed(said)
+        warnings.warn(said, RuntimeWarning, stacklevel=3)
 
 
 def free_bytes(machine: Path = _MACHINE, group: Path = _GROUP) -> int | None:

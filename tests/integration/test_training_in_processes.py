@@ -33,6 +33,10 @@ def test_a_killed_rank_leaves_one_run_and_one_version(trained: tuple[Path, dict[
     assert sorted(set(steps)) == list(range(1, max(steps) + 1))
     assert rank_depot.weights(depot, 0) == rank_depot.weights(depot, 1)
     assert not list((depot.state / "training").rglob("*.safetensors"))  # of no use any more
+    rank_depot.steer(depot)
+    again = depot.json("reproduce", run.id)
+    assert again["same"], again
+    assert again["notes"] == ["trained by 2 processes, as the run was"]
 
 
 @deep

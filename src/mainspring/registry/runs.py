@@ -12,12 +12,13 @@ from mainspring.registry.model import RunRecord
 from mainspring.registry.ports import Tracking
 from mainspring.registry.processes import PID, is_dead, process_tags
 
-__all__ = ["ERROR", "NAME", "NOTE", "PARENT", "PURPOSE", "error_text", "process_tags", "sweep"]
+__all__ = ["ERROR", "NAME", "NOTE", "PARENT", "PROCESSES", "PURPOSE", "error_text", "process_tags", "sweep"]
 
 PARENT = "mainspring.parent"  # id of the parent run
 NAME = "mainspring.name"  # name of a run among its siblings
 NOTE = "mainspring.note"  # what a person wrote about a run
 PURPOSE = "mainspring.purpose"  # of a run that is no training: what it is for
+PROCESSES = "processes"  # number of processes that trained, if several did
 ERROR = "mainspring.error"  # error of a failed run: class, message and place
 _LONGEST_ERROR = 4000  # characters
 _PACKAGE = Path(__file__).parents[1]

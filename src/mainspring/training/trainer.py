@@ -139,15 +139,21 @@ class Trainer:
         return self._registered(bundle, pinned, report, tell)
 
     def begin(
-        self, model: Model, *, since: int | None = None, until: int | None = None, without: Sequence[Without] = ()
+        self,
+        model: Model,
+        *,
+        since: int | None = None,
+        until: int | None = None,
+        commit: DatasetCommit | None = None,
+        without: Sequence[Without] = (),
     ) -> tuple[str, Pinned]:
-        """Open the run of a training that other processes do, on the data as it is now; return its id too.
+        """Open the run of a training that other processes do, by default on the data as it is now; return its id too.
 
         Each calls `build`, or `follow` if it is not the first rank; afterwards this one calls `register`.
         """
         check_declared(model)
         check_left_out(model, without)
-        pinned = self._pin(model)
+        pinned = self._pin(model, commit)
         with self._start(model, pinned) as run:
             _log_inputs(run, model, pinned, since, until, without)
         return run.id, pinned

@@ -20,13 +20,12 @@ from mainspring.delivery.verdicts import verdicts
 from mainspring.operations.ci.model import Check, failed, passed, skipped, warned
 from mainspring.project import Project
 from mainspring.project.executors import executors
-from mainspring.project.scratch import scratch_bundles, scratch_tracking, scratch_versions
+from mainspring.project.scratch import scratch_bundles, scratch_trainer
 from mainspring.registry.model import Bundle, ModelVersion
 from mainspring.stats.metrics import higher_is_better
 from mainspring.training import gates as make
 from mainspring.training.gate_kinds import FairnessGate, Gate
 from mainspring.training.model import Model
-from mainspring.training.trainer import Trainer
 
 _NOT_HERE = ("approved", "card")  # decided by people, when a version is promoted
 _SLOWER, _WORSE = 1.5, 0.05  # of undeclared checks; each is a warning
@@ -54,16 +53,7 @@ def training_checks(
 ) -> Iterator[Check]:
     """Train each model on a share of its observations, spread evenly over time, as `train` does."""
     for model in models:
-        scratch = Trainer(
-            lake=project.lake,
-            snapshots=project.snapshots,
-            tracking=scratch_tracking(made.folder),
-            versions=scratch_versions(),
-            bundles=(bundles := scratch_bundles(made.folder, project)),
-            signing_key=project.signing_key,
-            clock=project.wall,
-            root=project.settings.root,
-        )
+        scratch, bundles = scratch_trainer(project, made.folder), scratch_bundles(made.folder, project)
         try:
             chosen, data = _searched(project, model), _as_now(project)
             report = scratch.train(chosen, until=project.clock.now(), commit=data, share=share, progress=told)

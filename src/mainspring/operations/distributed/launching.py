@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +17,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mainspring.core.errors import Invalid, MainspringError
+from mainspring.core.time import Clock
+from mainspring.data.model import DatasetCommit
 from mainspring.data.without import Without
 from mainspring.operations.distributed.rank import CHECKPOINTS, REPORT, Asked
 from mainspring.project.backends.engines import training_runner
+from mainspring.project.scratch import Scratch, scratch_tracking, scratch_trainer
+from mainspring.registry.ports import Tracking
 from mainspring.registry.processes import current_starter
-from mainspring.registry.runs import ERROR, error_text
+from mainspring.registry.runs import ERROR, PROCESSES, error_text
 from mainspring.training.distributed.logs import logged
 from mainspring.training.distributed.ports import LOGS, Event, Job, Lost, Stage, Started, Stepped
 from mainspring.training.loop.loop import UNWRITTEN
@@ -46,11 +50,15 @@ def train_in_processes(
     without: Sequence[Without],
     runner: str = "",
     progress: Progress | None,
+    commit: DatasetCommit | None = None,
+    scratch: Scratch | None = None,
 ) -> TrainReport:
     """Train a model in the processes that it declares, and register the version.
 
     Args:
         runner: One of `TRAINING_RUNNERS`; by default the profile's.
+        commit: The data to train on, by default every table as it is now.
+        scratch: Place of the run and the bundle, in which nothing is registered; by default the project's.
 
     Raises:
         Conflict: Another such training of the model runs.
@@ -60,15 +68,21 @@ def train_in_processes(
     if distributed is None or distributed.size < 2:
         raise Invalid(f"Model {model.name!r} is trained by one process.", fix="declare ms.Distributed(processes=2).")
     began, runs = time.monotonic(), training_runner(project.settings, runner)
-    folder = project.settings.state / "training" / model.name
-    tell = progress or (lambda _stage, _share: None)
-    with project.own_locks.within("training").hold(model.name, wait_s=0):
+    settings, tell = project.settings, progress or (lambda _stage, _share: None)
+    trainer, tracking, place = project.trainer, project.tracking, settings.state
+    if scratch is not None:
+        trainer, place = scratch_trainer(project, scratch.folder), scratch.folder
+        tracking = scratch_tracking(scratch.folder)
+    folder = place / "training" / model.name
+    with nullcontext() if scratch else project.own_locks.within("training").hold(model.name, wait_s=0):
         _clear(folder)
         tell("pin the data", 0.0)
-        run_id, pinned = project.trainer.begin(model, since=since, until=until, without=without)
+        run_id, pinned = trainer.begin(model, since=since, until=until, commit=commit, without=without)
         request = Asked(
-            root=str(project.settings.root.resolve()),
-            profile=project.settings.profile,
+            root=str((settings.root if scratch is None else scratch.project).resolve()),
+            profile=settings.profile,
+            code=str(settings.root.resolve()) if scratch else "",
+            scratch=str(scratch.folder.resolve()) if scratch else "",
             folder=str(folder.resolve()),
             model=model.name,
             begun=Begun(run_id, pinned.commit.id, pinned.files),
@@ -80,17 +94,17 @@ def train_in_processes(
             by=current_starter(),
         )
         job = Job(run_id, ENTRY, msgspec.json.encode(request).decode(), folder.resolve(), distributed)
-        with _run_closed(project, run_id, folder), signals_noted() as noted:
+        with _run_closed(tracking, project.wall, run_id, folder), signals_noted() as noted:
             shown = _Shown(tell)
             for event in runs.run(job, lambda: noted[0] if noted else 0):
                 shown.show(event)
             report = msgspec.json.decode((folder / REPORT).read_bytes(), type=TrainReport)
-            tags = {"processes": str(shown.size), "replaced": str(len(shown.notes))}
-            project.tracking.log(run_id, tags=tags)
-            unwritten = project.tracking.get(run_id).tags.get(UNWRITTEN)
+            tags = {PROCESSES: str(shown.size), "replaced": str(len(shown.notes))}
+            tracking.log(run_id, tags=tags)
+            unwritten = tracking.get(run_id).tags.get(UNWRITTEN)
         notes = [*report.notes, *([unwritten] if unwritten else []), *shown.notes]
         report = replace(report, notes=notes, seconds=time.monotonic() - began)
-        report = project.trainer.register(report, pinned, progress)
+        report = trainer.register(report, pinned, progress)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return report
 
@@ -123,26 +137,26 @@ class _Shown:
 
 
 @contextmanager
-def _run_closed(project: Project, run_id: str, folder: Path) -> Iterator[None]:
+def _run_closed(tracking: Tracking, clock: Clock, run_id: str, folder: Path) -> Iterator[None]:
     """Keep the ranks' logs with the run after the block, and close the run if the block fails."""
     try:
         yield
     except BaseException as error:
         with suppress(MainspringError):
-            _keep_logs(project, run_id, folder)
+            _keep_logs(tracking, run_id, folder)
         status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
         with suppress(MainspringError):
             if status == "FAILED":
-                project.tracking.log(run_id, tags={ERROR: error_text(error)})
-            project.tracking.finish(run_id, status, project.wall.now())
+                tracking.log(run_id, tags={ERROR: error_text(error)})
+            tracking.finish(run_id, status, clock.now())
         raise
-    _keep_logs(project, run_id, folder)
+    _keep_logs(tracking, run_id, folder)
 
 
-def _keep_logs(project: Project, run_id: str, folder: Path) -> None:
+def _keep_logs(tracking: Tracking, run_id: str, folder: Path) -> None:
     for path in sorted(folder.glob(LOGS.format("*"))):
         if content := logged(path):
-            project.tracking.log_artefact(run_id, f"ranks/{path.name}", content)
+            tracking.log_artefact(run_id, f"ranks/{path.name}", content)
 
 
 def _clear(folder: Path) -> None:

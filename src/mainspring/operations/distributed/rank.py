@@ -14,6 +14,7 @@ from mainspring.core.environment import rank_variables
 from mainspring.core.files import write_atomic
 from mainspring.data.without import read
 from mainspring.project import open_project
+from mainspring.project.scratch import scratch_trainer, with_code
 from mainspring.project.settings import load_settings
 from mainspring.registry.processes import started_by
 from mainspring.training.distributed.ports import BEATS
@@ -33,6 +34,8 @@ class Asked(msgspec.Struct, frozen=True):
 
     root: str
     profile: str
+    code: str  # another folder than `root`, of a run that is reproduced
+    scratch: str  # folder of such a run
     folder: str
     model: str
     begun: Begun
@@ -50,8 +53,9 @@ def work(request: str, tell: Callable[[str, float], None]) -> None:
     world, folder = launched(), Path(asked.folder)
     attempt = int(rank_variables().get("TORCHELASTIC_RESTART_COUNT", "0"))
     launch = Launch(asked.distributed, folder / CHECKPOINTS, Heart(folder / BEATS.format(world.rank)), attempt)
+    settings = load_settings(Path(asked.root), asked.profile)
     with (
-        closing(open_project(load_settings(Path(asked.root), asked.profile))) as project,
+        closing(open_project(with_code(settings, Path(asked.code)) if asked.code else settings)) as project,
         started_by(asked.by),
         launching(launch),
     ):
@@ -59,10 +63,9 @@ def work(request: str, tell: Callable[[str, float], None]) -> None:
         if asked.params is not None:
             model = replace(model, train=Chosen(model.train, asked.params))
         without = [read(each) for each in asked.without]
+        trainer = scratch_trainer(project, Path(asked.scratch)) if asked.scratch else project.trainer
         if not world.first:
-            project.trainer.follow(model, asked.begun, since=asked.since, until=asked.until, without=without)
+            trainer.follow(model, asked.begun, since=asked.since, until=asked.until, without=without)
             return
-        report = project.trainer.build(
-            model, asked.begun, since=asked.since, until=asked.until, without=without, progress=tell
-        )
+        report = trainer.build(model, asked.begun, since=asked.since, until=asked.until, without=without, progress=tell)
         write_atomic(folder / REPORT, msgspec.json.encode(asdict(report)))

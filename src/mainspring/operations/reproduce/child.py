@@ -7,24 +7,24 @@ from __future__ import annotations
 
 import os
 import sys
-import tomllib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from mainspring.core.errors import Invalid, MainspringError
-from mainspring.core.settings import PROJECT_FILE
 from mainspring.core.time import parse_instant
 from mainspring.data.without import read
 from mainspring.project import Project, open_project
-from mainspring.project.scratch import scratch_bundles, scratch_tracking, scratch_versions
+from mainspring.project.scratch import Scratch, scratch_trainer, with_code
 from mainspring.project.settings import child_arguments, load_settings
 from mainspring.registry.model import RunRecord
+from mainspring.registry.runs import PROCESSES
+from mainspring.training.distribution import Distributed
 from mainspring.training.model import Model
 from mainspring.training.sets.assemble import WITHOUT
 from mainspring.training.space import Chosen
-from mainspring.training.trainer import Trainer
 
 RESULT, ERROR = "result.json", "error.json"
 
@@ -39,11 +39,9 @@ def main() -> int:
     chosen = parser.parse_args()
     try:
         settings = load_settings(chosen.project, chosen.profile)
-        recorded = tomllib.loads((chosen.code / PROJECT_FILE).read_text(encoding="utf-8"))
-        modules = tuple(recorded.get("modules", settings.modules))
-        project = open_project(replace(settings, root=chosen.code.resolve(), modules=modules))
+        project = open_project(with_code(settings, chosen.code))
         run = open_project(settings).tracking.get(chosen.run)
-        result = _train(project, run, chosen.into, chosen.tell)
+        result = _train(project, run, Scratch(chosen.into, chosen.project), chosen.tell)
     except MainspringError as error:
         said = {"kind": type(error).__name__, "what": error.what, "fix": error.fix, "retryable": error.retryable}
         (chosen.into / ERROR).write_bytes(msgspec.json.encode(said))
@@ -52,25 +50,24 @@ def main() -> int:
     return 0
 
 
-def _train(project: Project, run: RunRecord, into: Path, tell: int) -> dict[str, str]:
-    trainer = Trainer(
-        lake=project.lake,
-        snapshots=project.snapshots,
-        tracking=scratch_tracking(into),
-        versions=scratch_versions(),
-        bundles=scratch_bundles(into, project),
-        signing_key=project.signing_key,
-        clock=project.wall,
-        root=project.settings.root,
-    )
-    report = trainer.train(
-        _as_it_was(project.definitions.model(run.model), run),
-        since=recorded_instant(run.params.get("since")),
-        until=recorded_instant(run.params.get("until")),
-        commit=project.snapshots.get(run.tags["dataset_commit"]),
-        without=[read(each) for each in msgspec.json.decode(run.params.get(WITHOUT, "[]"), type=list[str])],
-        progress=lambda stage, share: _say(tell, stage, share),
-    )
+def _train(project: Project, run: RunRecord, scratch: Scratch, tell: int) -> dict[str, str]:
+    model = _as_it_was(project.definitions.model(run.model), run)
+    given: dict[str, Any] = {
+        "since": recorded_instant(run.params.get("since")),
+        "until": recorded_instant(run.params.get("until")),
+        "commit": project.snapshots.get(run.tags["dataset_commit"]),
+        "without": [read(each) for each in msgspec.json.decode(run.params.get(WITHOUT, "[]"), type=list[str])],
+        "progress": lambda stage, share: _say(tell, stage, share),
+    }
+    processes = int(run.tags.get(PROCESSES, "1"))
+    if processes == 1:
+        report = scratch_trainer(project, scratch.folder).train(model, **given)
+    else:
+        from mainspring.operations.distributed.launching import train_in_processes
+
+        declared = replace(model.distributed or Distributed(), processes=processes, machines=1)
+        chosen = replace(model, distributed=declared)
+        report = train_in_processes(project, chosen, runner="local", scratch=scratch, **given)
     return {"run_id": report.run_id, "digest": report.digest}
 
 

@@ -20,6 +20,7 @@ from mainspring.training.sets.labels import LABEL
 
 # Parameters that always differ because they name the run, and the bounds, which older runs wrote in another form.
 _OF_THE_RUN = {"digest", "since", "until"}
+_SPEEDS = {"data.rows_per_s", "data.mb_per_s", "data.waiting"}  # of a loader
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ class Outcome:
 def outcome(recorded: RunRecord, again: RunRecord, bundle: Bundle | None, other: Bundle) -> Outcome:
     """Compare two runs, and the recorded bundle with the reproduced one, `other`.
 
-    Metrics are compared bit for bit, except system metrics; of a metric with steps, only the last value counts.
+    Metrics are compared bit for bit, except those of the system and of a loader's speed; of a metric with steps, only
+    the last value counts.
     """
     params = [
         difference for difference in differences(recorded.params, again.params) if difference.name not in _OF_THE_RUN
@@ -70,7 +72,7 @@ def outcome(recorded: RunRecord, again: RunRecord, bundle: Bundle | None, other:
     metrics = [
         difference
         for difference in differences(recorded.metrics, again.metrics)
-        if not difference.name.startswith(SYSTEM)
+        if not difference.name.startswith(SYSTEM) and difference.name not in _SPEEDS
     ]
     return Outcome(params, metrics, None if bundle is None else predictions(bundle, other))
 

@@ -2,8 +2,8 @@
 
 `python ranks_victim.py FOLDER PROCESSES LAYOUT SILENCE_S DEED...` trains in FOLDER and prints the events. A layout is
 `copies` or `shards`. A deed is `ATTEMPT:RANK:MOMENT:WORD`, done once: the moments are those of ranks_summary.py, or
-`each` step, the words those of the conformance suite. The ranks note in FOLDER/noted.jsonl which steps they do, and
-when.
+`each` step, the words those of the conformance suite, or `full` for no room on the rank's disk after its first part.
+The ranks note in FOLDER/noted.jsonl which steps they do, and when.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from ranks_summary import STEPS
+from ranks_summary import LATE, STEPS
 
+from kit.full_disk import room
 from mainspring.core.environment import rank_variables
 from mainspring.deploy.adapters.torchrun import LocalRunner
 from mainspring.training.distributed.conformance import DEEDS
@@ -32,27 +34,29 @@ from mainspring.training.loop.world import World, launched
 class Steered:
     """A rank of one attempt, which notes its steps, and does what it is asked at a moment."""
 
-    def __init__(self, asked: dict[str, Any], world: World) -> None:
+    def __init__(self, asked: dict[str, Any], world: World, tell: Callable[[str, float], None]) -> None:
         self._folder, self._world = Path(asked["folder"]), world
         self.attempt = int(rank_variables().get("TORCHELASTIC_RESTART_COUNT", "0"))
         mine = (self.attempt, world.rank)
         self._deeds = {moment: word for when, rank, moment, word in asked["deeds"] if (when, rank) == mine}
-        self.resumed = self.step = 0
+        self._tell = tell
+        self.resumed = self.step = self._puts = 0
 
     def note(self, **what: Any) -> None:
         """Append a line to what all ranks note."""
         line = json.dumps({"attempt": self.attempt, "rank": self._world.rank, "at": time.monotonic(), **what})
-        with (self._folder / "noted.jsonl").open("a") as file:
+        with suppress(OSError), (self._folder / "noted.jsonl").open("a") as file:  # the disk may be full
             file.write(f"{line}\n")
 
-    def told(self, what: str, _share: float) -> None:
+    def told(self, what: str, share: float) -> None:
+        self._tell(what, share)
         if what.startswith("resumes from step "):
             self.resumed = self.step = int(what.rpartition(" ")[2])
 
     def at(self, moment: str) -> None:
         """Do what was asked at a moment."""
         word = self._deeds.get(moment)
-        if word is not None:
+        if word is not None and word != "full":
             if moment != "each":
                 self.note(moment=moment, deed=word)
             DEEDS[word]()
@@ -69,13 +73,18 @@ class Steered:
             self.at("first")
         if self.step % 2 and self.step > self.resumed + 3:
             self.at("between")
+        if self.step == LATE:
+            self.at("late")
 
     def around(self, put: Callable[..., Any]) -> Callable[..., Any]:
         """Return `FolderShelf.put` with the moments in it."""
 
         def steered(shelf: FolderShelf, name: str, write: Callable[[Path], Any], *, last: bool = False) -> Any:
             def written(path: Path) -> Any:
-                done = write(path)
+                self._puts += 1
+                full = self._deeds.get("part") == "full" and self._puts > 1
+                with room(100) if full else nullcontext():
+                    done = write(path)
                 self.at("commit" if last else "part")
                 return done
 
@@ -95,7 +104,7 @@ def work(request: str, tell: Callable[[str, float], None]) -> None:
 
     asked, world = json.loads(request), launched()
     folder, size = Path(asked["folder"]), world.size
-    steered = Steered(asked, world)
+    steered = Steered(asked, world, tell)
     FolderShelf.put = steered.around(FolderShelf.put)  # type: ignore[method-assign]
 
     def loss(outputs: Any, targets: Any) -> Any:

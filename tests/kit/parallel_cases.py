@@ -2,7 +2,7 @@
 
 `python parallel_cases.py RANKS FOLDER CASE...` trains each case and stores its weights and metrics in FOLDER. The last
 rank of `stopped` gets SIGTERM after a few steps, and `resumed` goes on from its checkpoint; that of `other` has other
-settings.
+settings, rows, layers and weights, in turn.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ import pyarrow.parquet as pq
 import torch
 
 from kit import ranks
+from mainspring.core.errors import Invalid
 from mainspring.core.time import ManualClock
 from mainspring.registry.adapters.memory import MemoryTracking
+from mainspring.training.distribution import Distributed
 from mainspring.training.loading.loader import Loader
 from mainspring.training.loop.fit import fit_torch
 from mainspring.training.loop.signals import Interrupted
@@ -191,6 +193,24 @@ def train_stopping(
     return module.state_dict(), ended
 
 
+def refused(last: bool, differing: str) -> str:
+    """Train something else on the last rank; print and return the words with which that is refused."""
+    differs = differing if last else ""
+    torch.manual_seed(4 if differs == "weights" else 3)
+    module = torch.nn.Linear(6, 1, bias=differs != "module").double()
+    rows = 69 if differs == "rows" else 70
+    try:
+        fit_torch(
+            module, (ROWS[:rows], TARGETS[:rows]), torch.nn.functional.mse_loss,
+            optimiser=torch.optim.SGD(module.parameters()), epochs=1, batch_size=16 if differs == "settings" else 8,
+            distributed=Distributed(shard=launched().size) if differing == "weights" else None,
+        )  # fmt: skip
+    except Invalid as error:
+        print(error.what)
+        return error.what
+    raise AssertionError(differing)
+
+
 def one(folder: Path, case: str, world: World) -> Any:
     last = world.rank == world.size - 1
     if case == "stopped":
@@ -200,7 +220,7 @@ def one(folder: Path, case: str, world: World) -> Any:
     if case == "preempted":  # one machine: its first rank hears it
         return train_stopping(folder, None, case, preemption=Announced())
     if case == "other":
-        return train("perceptron", batch_size=16 if last else 8)
+        return [refused(last, differing) for differing in ("settings", "rows", "module", "weights")]
     return train(case)
 
 

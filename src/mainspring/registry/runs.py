@@ -12,13 +12,19 @@ from mainspring.registry.model import RunRecord
 from mainspring.registry.ports import Tracking
 from mainspring.registry.processes import PID, is_dead, process_tags
 
-__all__ = ["ERROR", "NAME", "NOTE", "PARENT", "PROCESSES", "PURPOSE", "error_text", "process_tags", "sweep"]
+__all__ = [
+    "DIED", "ERROR", "NAME", "NOTE", "PARENT", "PREEMPTED", "PROCESSES", "PURPOSE", "REPLACED", "error_text",
+    "process_tags", "sweep",
+]  # fmt: skip
 
 PARENT = "mainspring.parent"  # id of the parent run
 NAME = "mainspring.name"  # name of a run among its siblings
 NOTE = "mainspring.note"  # what a person wrote about a run
 PURPOSE = "mainspring.purpose"  # of a run that is no training: what it is for
 PROCESSES = "processes"  # number of processes that trained, if several did
+REPLACED = "replaced"  # number of those that were lost
+PREEMPTED = "preempted"  # of a training whose machine was taken back: after which step
+DIED = "mainspring.died"  # of a run whose process ended without closing it
 ERROR = "mainspring.error"  # error of a failed run: class, message and place
 _LONGEST_ERROR = 4000  # characters
 _PACKAGE = Path(__file__).parents[1]
@@ -48,6 +54,7 @@ def sweep(tracking: Tracking, clock: Clock) -> list[str]:
     killed = []
     for run in tracking.search(status="RUNNING", limit=1000):
         if is_dead(_process_of(tracking, run)):
+            tracking.log(run.id, tags={DIED: "true"})
             tracking.finish(run.id, "KILLED", clock.now())
             killed.append(run.id)
     return killed

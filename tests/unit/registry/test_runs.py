@@ -14,7 +14,7 @@ from mainspring.core.time import SECOND, ManualClock
 from mainspring.registry import processes
 from mainspring.registry.adapters.memory import MemoryTracking
 from mainspring.registry.processes import BOOT, HOST, PID, STARTED, has_ended, is_dead, process_name, process_tags
-from mainspring.registry.runs import PARENT, sweep
+from mainspring.registry.runs import DIED, PARENT, sweep
 
 STAT = f"1 (python) R{' 1' * 18} 77"  # proc(5)
 
@@ -143,6 +143,7 @@ def test_the_sweep_closes_only_the_dead(other: subprocess.Popen[bytes]) -> None:
     other.wait()
 
     assert sweep(tracking, clock) == [killed]
+    assert tracking.get(killed).tags[DIED] == "true"
 
     assert (tracking.get(killed).status, tracking.get(killed).ended_at) == ("KILLED", 9 * SECOND)
     assert (tracking.get(done).status, tracking.get(done).ended_at) == ("FINISHED", 2 * SECOND)

@@ -9,7 +9,9 @@ import pytest
 
 from kit.depth import examples
 from mainspring.core.errors import Invalid
+from mainspring.registry.model import RunRecord
 from mainspring.training.loop.interval import Interval, best_interval_s
+from mainspring.training.runs.failures import Failures, failures_of
 
 RESTART_S = 60.0
 CASES = [(1.3, 36_000.0), (20.0, 4 * 3600.0), (0.01, 86_400.0), (120.0, 1800.0)]  # cost, mean time between failures
@@ -73,6 +75,37 @@ def test_it_follows_from_cost_and_failures_and_costs_at_most_two_percent() -> No
     assert interval.seconds(60.0) == 3000
     assert interval.explained(60.0) == "every 3000 s: a checkpoint costs 60 s, and at most 2 % of the time"
     assert Interval(machines=4).explained(0.01) == "every 20.8 s: a checkpoint costs 0.01 s, a failure every 6 h"
+
+
+def run(hours: float | None, status: str = "FINISHED", **tags: str) -> RunRecord:
+    ended = None if hours is None else int(hours * 3_600_000_000)
+    named = {name.replace("__", "."): value for name, value in tags.items()}
+    return RunRecord("r", "m", status, 0, ended, {}, {}, named)
+
+
+def test_failures_of_trainings_so_far_correct_the_usual_rate() -> None:
+    runs = [
+        run(10.0, replaced="2"),
+        run(5.0, preempted="after step 9"),
+        run(90.0, "KILLED", mainspring__died="true"),  # nobody knows when
+        run(7.0, "FAILED"),
+        run(None, "RUNNING", replaced="1"),
+        run(50.0, mainspring__purpose="influence"),
+        run(50.0, mainspring__parent="r"),
+    ]
+    seen = failures_of(runs)
+    assert seen == Failures(5, 22.0)
+    said = Interval(seen=seen, machines=2).explained(0.01)
+    assert said.endswith("a failure every 3.83 h (5 in 22 h so far)")  # (24 + 22) / (1 + 5) / 2
+    assert Interval(seen=Failures(0, 76.0)).explained(0.01).endswith("a failure every 100 h")
+    assert Interval(failure_every_h=10, seen=seen).explained(0.01).endswith("a failure every 10 h")
+
+
+@pytest.mark.parametrize("failure_every_h", [2.0, 200.0])
+def test_the_rate_of_many_hours_is_the_true_one_whatever_was_usual(failure_every_h: float) -> None:
+    rng, hours = np.random.default_rng(0), 100 * failure_every_h
+    seen = Failures(int(rng.poisson(hours / failure_every_h)), hours)
+    assert seen.every_h(24.0) == pytest.approx(failure_every_h, rel=0.3)
 
 
 def test_a_given_interval_is_only_extended_by_cost() -> None:

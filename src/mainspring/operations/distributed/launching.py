@@ -25,7 +25,7 @@ from mainspring.project.backends.engines import training_runner
 from mainspring.project.scratch import Scratch, scratch_tracking, scratch_trainer
 from mainspring.registry.ports import Tracking
 from mainspring.registry.processes import current_starter
-from mainspring.registry.runs import ERROR, PROCESSES, error_text
+from mainspring.registry.runs import ERROR, PROCESSES, REPLACED, error_text
 from mainspring.training.distributed.logs import logged
 from mainspring.training.distributed.ports import LOGS, Event, Job, Lost, Stage, Started, Stepped
 from mainspring.training.loop.loop import UNWRITTEN
@@ -98,8 +98,10 @@ def train_in_processes(
             shown = _Shown(tell)
             for event in runs.run(job, lambda: noted[0] if noted else 0):
                 shown.show(event)
+                if isinstance(event, Lost):
+                    tracking.log(run_id, tags={REPLACED: str(len(shown.notes))})
             report = msgspec.json.decode((folder / REPORT).read_bytes(), type=TrainReport)
-            tags = {PROCESSES: str(shown.size), "replaced": str(len(shown.notes))}
+            tags = {PROCESSES: str(shown.size), REPLACED: str(len(shown.notes))}
             tracking.log(run_id, tags=tags)
             unwritten = tracking.get(run_id).tags.get(UNWRITTEN)
         notes = [*report.notes, *([unwritten] if unwritten else []), *shown.notes]

@@ -97,7 +97,8 @@ def fit_torch(
             and how often a training fails, so that it is expected to end first. Checkpoints cost at most 2 % of the
             time in any case.
         checkpoint_every_steps: Steps between checkpoints, whatever they cost; replaces `checkpoint_every_s`.
-        failure_every_h: Hours between two failures of this training, on average; by default 24 for each machine.
+        failure_every_h: Hours between two failures of this training, on average; by default 24 for each machine, and
+            what the run's store knows of trainings so far.
         keep: Number of newest checkpoints kept, in addition to the best by the last validation (by the `mode` of
             `stopping`; without it, lower is better).
         preemption: "aws", "gcp" or "azure": heed the cloud's announcement that it takes this machine back, by a
@@ -150,8 +151,10 @@ def fit_torch(
         if checkpoints is not None:
             place = shelf_of(checkpoints, digest_of(chain(*described.values()))[:16])
             kept = Checkpoints(place, keep=keep, world=world.aside())
-            machines = 1 if distributed is None else distributed.machines
-            interval = Interval(checkpoint_every_s, failure_every_h, machines=machines)
+            seen = run.failures() if run is not None and failure_every_h is None else None
+            interval = Interval(
+                checkpoint_every_s, failure_every_h, machines=distributed.machines if distributed else 1, seen=seen
+            )
             loop.keeping = _keeping(loop, kept, interval, checkpoint_every_steps)
             stack.enter_context(loop.keeping.open())
         loop.noted = stack.enter_context(signals_noted())

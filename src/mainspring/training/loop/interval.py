@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from mainspring.core.errors import Invalid
+from mainspring.training.runs.failures import Failures
 
 FAILURE_EVERY_H = 24.0  # of one machine, where nothing else is known
 FIRST_S = 30.0  # until the first checkpoint, whose cost is not known yet
@@ -35,20 +36,28 @@ class Interval:
         every_s: Seconds between checkpoints, at least; by default they follow.
         failure_every_h: Hours between two failures of the training, on average; by default 24 for each machine.
         machines: Machines of the training.
+        seen: Failures of trainings so far, by which the 24 hours are corrected.
 
     Raises:
         Invalid: `failure_every_h` is not positive.
     """
 
     def __init__(
-        self, every_s: float | None = None, failure_every_h: float | None = None, *, machines: int = 1
+        self,
+        every_s: float | None = None,
+        failure_every_h: float | None = None,
+        *,
+        machines: int = 1,
+        seen: Failures | None = None,
     ) -> None:
-        hours = FAILURE_EVERY_H / machines if failure_every_h is None else failure_every_h
+        seen = seen or Failures()
+        hours = seen.every_h(FAILURE_EVERY_H) / machines if failure_every_h is None else failure_every_h
         if not 0 < hours < math.inf:
             raise Invalid(
                 f"failure_every_h={hours!r} is not a number of hours.", fix="give the hours between two failures."
             )
         self._every_s, self._failure_every_s = every_s, hours * 3600
+        self._seen = f" ({seen.count} in {seen.hours:.3g} h so far)" if seen.count and failure_every_h is None else ""
 
     def seconds(self, cost_s: float | None) -> float:
         """Return the seconds after the last checkpoint at which the next is due, by its cost if one was written."""
@@ -62,7 +71,9 @@ class Interval:
         text = f"every {_shown(self.seconds(cost_s))}: a checkpoint costs {_shown(cost_s)}"
         if self.seconds(cost_s) == COST_SHARE * cost_s:
             return f"{text}, and at most 2 % of the time"
-        return text if self._every_s is not None else f"{text}, a failure every {self._failure_every_s / 3600:.3g} h"
+        if self._every_s is not None:
+            return text
+        return f"{text}, a failure every {self._failure_every_s / 3600:.3g} h{self._seen}"
 
 
 def _shown(seconds: float) -> str:

@@ -13,6 +13,7 @@ from signal import SIGTERM
 from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import MainspringError
+from mainspring.registry.runs import PREEMPTED as PREEMPTED_TAG
 from mainspring.training.loop.batches import Rows
 from mainspring.training.loop.checkpoints import Checkpoint
 from mainspring.training.loop.generators import generator_states, restore_generators, seed_generators
@@ -296,7 +297,7 @@ class Loop:
             self.tell(self._announced)
         if self.run is not None:
             if preempted and self.parallel.world.first:
-                self.run.set_tag("preempted", f"after step {self.step}")
+                self.run.set_tag(PREEMPTED_TAG, f"after step {self.step}")
             self.run.flush()
         why = "as its machine is preempted" if preempted else "by a signal"
         what = f"Training was stopped {why} after step {self.step}; {said}."

@@ -18,12 +18,14 @@ from mainspring.registry.naming import check_names
 from mainspring.registry.ports import Tracking
 from mainspring.registry.processes import PERSON, STARTER, USER
 from mainspring.registry.runs import ERROR, NAME, PARENT, error_text, process_tags
+from mainspring.training.runs.failures import Failures, failures_of
 from mainspring.training.runs.system import Sampler
 
 Metric = tuple[str, float, int, int]  # name, value, step, instant in µs
 
 _LONGEST_PARAM = 6000  # characters: the limit of MLflow's store
 _LONGEST_TAG = 8000
+_NEWEST = 200  # runs by which the failures of a training are estimated
 _MANY = 20_000  # buffered metrics that trigger a write at once
 _PATIENCE_S = 60.0  # seconds for which background writes retry an unavailable store
 
@@ -68,6 +70,13 @@ class Run:
         self._nested = False
         self._entered = ExitStack()
         self.withheld = ""  # reason to omit an error's message
+
+    def failures(self) -> Failures:
+        """Return the failures of the newest trainings of the store; none if it cannot be reached."""
+        try:
+            return failures_of(self._tracking.search(limit=_NEWEST))
+        except MainspringError:
+            return Failures()
 
     def log_metric(self, name: str, value: float, step: int = 0) -> None:
         """Log one number.

@@ -69,9 +69,14 @@ def trained(folder: Path, size: int, layout: str, *deeds: str, silence_s: float 
     return [(folder / f"weights-{rank}.json").read_text() for rank in range(size)]
 
 
+def moments_of(layout: str) -> list[str]:
+    """Return the moments of a layout: of copies as small as these, the first rank alone writes."""
+    return [each for each in MOMENTS if layout == "shards" or each not in ("part", "late")]
+
+
 def deeds(size: int, layout: str, word: str, chance: random.Random) -> list[str]:
     """Return a deed at each moment, one in each attempt."""
-    moments = [each for each in MOMENTS if layout == "shards" or each not in ("part", "late")]
+    moments = moments_of(layout)
     ranks = {"commit": 0, "committed": 0}  # the first rank commits
     if word == "loop":
         ranks["end"] = size - 1  # the first one may take its time

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from death.ranks_summary import LAYOUTS, MOMENTS, moments_of
 from death.test_rollout_kill import BAD_POINTS, GOOD_POINTS
 
 ROOT = Path(__file__).parents[2]
@@ -19,3 +20,8 @@ def test_the_summary_names_every_test_of_death() -> None:
 def test_the_summary_names_every_point_of_a_rollout() -> None:
     [row] = [line for line in PAGE.splitlines() if line.endswith("`test_rollout_kill.py` |")]
     assert {point.partition(" ")[0] for point in (*BAD_POINTS, *GOOD_POINTS)} <= set(re.findall(r"`(\w+)`", row))
+
+
+def test_the_summary_of_ranks_has_every_layout_and_moment() -> None:
+    rows = re.findall(r"^\| (copies|shards): ([^|]+) \|", PAGE, re.MULTILINE)
+    assert rows == [(layout, MOMENTS[moment]) for layout in LAYOUTS for moment in moments_of(layout)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ pytestmark = pytest.mark.slow
 
 def test_a_killed_rank_leaves_one_run_and_one_version(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     depot = rank_depot.with_network(trained[0], tmp_path / "depot")
-    rank_depot.steer(depot, "0 9 os.kill(os.getpid(), signal.SIGKILL)")
+    flood = "print('line\\n' * 400_000)"
+    rank_depot.steer(depot, f"0 2 {flood}", "0 9 os.kill(os.getpid(), signal.SIGKILL)", "1 2 print('here')")
     report = depot.json("train", "late-parcel")
     assert report["version"] == "3"
     assert report["notes"][-1] == "Rank 0 was killed by SIGKILL; 2 processes went on from the last checkpoint."
@@ -28,7 +30,10 @@ def test_a_killed_rank_leaves_one_run_and_one_version(trained: tuple[Path, dict[
     assert (run.id, run.status) == (report["run_id"], "FINISHED")
     assert before.id == trained[1]["train again"]["run_id"]
     assert (run.tags["version"], run.tags["processes"], run.tags["replaced"]) == ("3", "2", "1")
-    assert {"ranks/rank-0.log", "ranks/rank-1.log"} <= set(project.tracking.artefacts(run.id))
+    assert b"here" in project.tracking.artefact(run.id, "ranks/rank-1.log")
+    long = project.tracking.artefact(run.id, "ranks/rank-0.log")
+    assert 1 << 20 <= len(long) < 2 << 20
+    assert re.search(rb"\n\[\.\.\. \d{3},\d{3} lines, [\d,]+ bytes, are left out \.\.\.\]\n", long)
     steps = [step for _, step, _ in project.tracking.history(run.id, "loss")]
     assert sorted(set(steps)) == list(range(1, max(steps) + 1))
     assert rank_depot.weights(depot, 0) == rank_depot.weights(depot, 1)

@@ -39,7 +39,7 @@ def test_the_first_and_the_last_are_kept_and_the_rest_is_counted(
     assert len(first) + size + len(last) == len(whole)
     assert whole.count(b"\n") == first.count(b"\n") + lines + last.count(b"\n")
     assert len(first) <= 100
-    assert 60 <= len(last) <= 120
+    assert 0 < len(last) <= 120
 
 
 def test_ranks_print_through_pipes_and_never_wait_for_a_full_disk(tmp_path: Path) -> None:

@@ -42,11 +42,12 @@ class BoundedLog:
                 self._first_bytes = 0  # all else comes later
         while piece:
             room = self._last_bytes - self._sizes[2]
-            if room <= 0:
+            end = len(piece) if len(piece) <= room else piece.rfind(b"\n", 0, max(0, room)) + 1
+            if end == 0 and self._sizes[2]:  # a part ends with a line, if it can
                 self._turn()
                 continue
-            self._append(2, _beside(self._path, 3), piece[:room])
-            piece = piece[room:]
+            self._append(2, _beside(self._path, 3), piece[: end or room])
+            piece = piece[end or room :]
 
     def _append(self, part: int, path: Path, piece: bytes) -> None:
         written = 0

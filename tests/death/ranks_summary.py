@@ -16,12 +16,14 @@ import random
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mainspring.core.own_process import python_path
 
 VICTIM = Path(__file__).with_name("ranks_victim.py")
+PROGRAM = (sys.executable, str(VICTIM))
 LATE = 26  # step
 STEPS = 30  # five epochs of six, with a checkpoint every two
 MOMENTS = {
@@ -47,22 +49,26 @@ class Loss:
     seconds: float  # from the deed to the next step of the first rank; 0 if there was none left
 
 
-def launched(folder: Path, size: int, layout: str, *deeds: str, silence_s: float = 30.0) -> subprocess.Popen[str]:
+def launched(
+    folder: Path, size: int, layout: str, *deeds: str, silence_s: float = 30.0, program: Sequence[str] = PROGRAM
+) -> subprocess.Popen[str]:
     environment = {
         **os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(VICTIM.parents[1]), python_path()])
     }  # fmt: skip
-    command = [sys.executable, str(VICTIM), str(folder), str(size), layout, str(silence_s), *deeds]
+    command = [*program, str(folder), str(size), layout, str(silence_s), *deeds]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def trained(folder: Path, size: int, layout: str, *deeds: str, silence_s: float = 30.0) -> list[str]:
+def trained(
+    folder: Path, size: int, layout: str, *deeds: str, silence_s: float = 30.0, program: Sequence[str] = PROGRAM
+) -> list[str]:
     """Train to the end; return the weights of each rank.
 
     Raises:
         RuntimeError: The launcher failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with launched(folder, size, layout, *deeds, silence_s=silence_s) as process:
+    with launched(folder, size, layout, *deeds, silence_s=silence_s, program=program) as process:
         said, _ = process.communicate(timeout=300)
     if process.returncode:
         raise RuntimeError(f"It ended with {process.returncode}: {said}")
@@ -98,16 +104,18 @@ def losses(folder: Path) -> list[Loss]:
     return found
 
 
-def disturbed(folder: Path, size: int, layout: str, word: str, chance: random.Random) -> list[Loss]:
+def disturbed(
+    folder: Path, size: int, layout: str, word: str, chance: random.Random, program: Sequence[str] = PROGRAM
+) -> list[Loss]:
     """Train once undisturbed and once with a deed at each moment; return what each cost.
 
     Raises:
         AssertionError: The weights differ, or a deed was not done.
     """
     silence_s = 30.0 if word == "kill" else SILENCE_S
-    wanted = trained(folder / "undisturbed", size, layout)
+    wanted = trained(folder / "undisturbed", size, layout, program=program)
     asked = deeds(size, layout, word, chance)
-    found = trained(folder / "disturbed", size, layout, *asked, silence_s=silence_s)
+    found = trained(folder / "disturbed", size, layout, *asked, silence_s=silence_s, program=program)
     if len({*found, *wanted}) != 1:
         raise AssertionError(f"The weights differ after {asked}.")
     seen = losses(folder / "disturbed")

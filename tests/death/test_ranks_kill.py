@@ -15,12 +15,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from death.ranks_summary import LAYOUTS, disturbed, launched, trained
+from death.ranks_summary import LAYOUTS, VICTIM, disturbed, launched, trained
+from kit import prefork
 from kit.depth import deep, examples, in_turns
+from kit.later import later
 from kit.waiting import wait_until
 from mainspring.training.distributed.logs import logged
 
-pytest.importorskip("torch")
+later("torch")
 FULL = re.compile(
     r"Rank \d of \d: No space left for /\S+/checkpoints/\S+\.safetensors\. It needs [\d,]+ bytes\. Training goes on "
     "without this checkpoint"
@@ -29,11 +31,19 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("undisturbed"), 2, "copies")[0]
+def program() -> list[str]:
+    """The launcher, forked from a process that has imported PyTorch."""
+    return prefork.script(VICTIM, imports="torch")
 
 
-def test_a_killed_launcher_leaves_no_process_and_the_next_one_goes_on(tmp_path: Path, undisturbed: str) -> None:
+@pytest.fixture(scope="module")
+def undisturbed(program: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    return trained(tmp_path_factory.mktemp("undisturbed"), 2, "copies", program=program)[0]
+
+
+def test_a_killed_launcher_leaves_no_process_and_the_next_one_goes_on(
+    program: list[str], tmp_path: Path, undisturbed: str
+) -> None:
     for _ in range(examples(gate=1, deep=6)):
         with launched(tmp_path, 2, "copies", "0:1:each:wait") as process:
             wait_until(lambda: (tmp_path / "checkpoints").exists() or process.poll() is not None, "a checkpoint")
@@ -41,15 +51,18 @@ def test_a_killed_launcher_leaves_no_process_and_the_next_one_goes_on(tmp_path: 
             assert len(below) == 3, "an agent and two ranks"
             process.kill()
         wait_until(partial(_ended, below), "the agent and the ranks to end")
-    assert set(trained(tmp_path, 2, "copies")) == {undisturbed}
+    assert set(trained(tmp_path, 2, "copies", program=program)) == {undisturbed}
 
 
 @pytest.mark.parametrize(
     ("size", "layout", "word"),
     examples(gate=[(2, "shards", "kill")], deep=in_turns([2, 3, 4], LAYOUTS, ["kill", "stop", "loop"])),
 )
-def test_ranks_die_or_hang_at_each_moment(size: int, layout: str, word: str, tmp_path: Path) -> None:
-    for each in disturbed(tmp_path, size, layout, word, random.Random(os.environ.get("DEATH_SEED"))):
+def test_ranks_die_or_hang_at_each_moment(
+    size: int, layout: str, word: str, program: list[str], tmp_path: Path
+) -> None:
+    chance = random.Random(os.environ.get("DEATH_SEED"))
+    for each in disturbed(tmp_path, size, layout, word, chance, program):
         # Two between checkpoints, of which one may not be stored yet.
         assert each.steps > 10 if each.moment == "late" else each.steps <= 7, each
     if layout == "shards":

@@ -12,8 +12,8 @@ import pytest
 
 from kit import prefork
 from kit.depth import examples
+from kit.later import later
 from kit.object_store import s3_server, s3_url
-from mainspring.core.own_process import python_path
 from mainspring.core.settings import Url
 from mainspring.training.loop.checkpoints import Checkpoints
 from mainspring.training.loop.objects import ObjectShelf

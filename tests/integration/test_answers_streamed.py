@@ -10,11 +10,10 @@ from dataclasses import replace
 from functools import wraps
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 
 from kit.answer_gateway import Asked, Library, answer_gateway
+from kit.later import later
 from kit.scripted_upstream import Script, Upstream, scripted
 from mainspring.core.settings import UpstreamServer
 from mainspring.ledger.model import Log, Selection
@@ -24,6 +23,9 @@ from mainspring.llm.answers.recording import recorded_answer
 from mainspring.llm.declaring import LanguageModel, UpstreamModel
 from mainspring.llm.guarding.answering import Guarded
 from mainspring.llm.guarding.declaring import Guard
+
+anthropic = later("anthropic")
+openai = later("openai")
 
 ASKED = "Refunds are paid within two weeks to the card."
 MESSAGES: Any = [{"role": "user", "content": ASKED}]

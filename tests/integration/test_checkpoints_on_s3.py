@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import obstore
 import pytest
 
 from kit import ranks
+from kit.later import later
 from kit.object_store import s3_server, s3_url
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.settings import Url
@@ -21,9 +21,9 @@ from mainspring.training.loop.signals import Interrupted
 __all__ = ["s3_server", "s3_url"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
-torch = pytest.importorskip("torch")
-cases = importlib.import_module("kit.sharded_cases")
-parallel_cases = importlib.import_module("kit.parallel_cases")
+torch = later("torch")
+cases = later("kit.sharded_cases")
+parallel_cases = later("kit.parallel_cases")
 
 
 def made(step: int, score: float | None = None) -> Checkpoint:
@@ -85,7 +85,7 @@ def test_a_training_resumes_from_the_bucket_bit_for_bit(s3_url: Url) -> None:
 def test_ranks_store_their_parts_and_read_them(s3_url: Url, tmp_path: Path) -> None:
     (tmp_path / "address").write_text(s3_url.text)
     commands = ["write:1:shards", "read:columns:1", "write:2:shards"]
-    status, said = ranks.run(Path(cases.__file__), 2, tmp_path, commands)
+    status, said = ranks.run(Path(ranks.__file__).with_name("sharded_cases.py"), 2, tmp_path, commands)
     assert status == 0, said
     shelf = ObjectShelf(s3_url.text, "ranks")
     assert len([name for name in shelf.names() if name.endswith(".safetensors")]) == 6

@@ -12,9 +12,10 @@ import pytest
 from kit import rank_depot
 from kit.depot import opened
 from kit.depth import deep
+from kit.later import later
 from kit.waiting import wait_until
 
-pytest.importorskip("torch")
+later("torch")
 pytestmark = pytest.mark.slow
 
 

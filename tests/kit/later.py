@@ -24,6 +24,6 @@ def later(name: str) -> Any:
 
     Each process of a run imports every file of tests, and few of them run a test that needs the library.
     """
-    if importlib.util.find_spec(name) is None:
+    if importlib.util.find_spec(name.partition(".")[0]) is None:
         pytest.skip(f"{name} is not installed", allow_module_level=True)
     return _Later(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 
 from kit import ranks
 from kit.depth import deep
+from kit.later import later
 from mainspring.core.errors import Invalid
 from mainspring.core.own_process import python_path
 from mainspring.core.time import ManualClock
@@ -28,10 +28,10 @@ from mainspring.training.runs.run import Run
 
 pytestmark = pytest.mark.slow
 
-xgboost = pytest.importorskip("xgboost")
-lightgbm = pytest.importorskip("lightgbm")
-pytest.importorskip("torch")
-cases = importlib.import_module("kit.tree_cases")
+xgboost = later("xgboost")
+lightgbm = later("lightgbm")
+later("torch")
+cases = later("kit.tree_cases")
 CASES = ["xgboost-late", "xgboost-kind-cached", "xgboost-score", "lightgbm-late", "lightgbm-kind", "lightgbm-score"]
 
 
@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ranked(folder: Path) -> Path:
     """The folder after two processes have fitted each case."""
-    status, said = ranks.run(Path(cases.__file__), 2, folder, CASES)
+    status, said = ranks.run(Path(ranks.__file__).with_name("tree_cases.py"), 2, folder, CASES)
     assert status == 0, said
     return folder
 

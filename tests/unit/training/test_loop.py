@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from kit.full_disk import room
+from kit.later import later
 from kit.metadata_services import played
 from mainspring.core.errors import Conflict, Invalid, MainspringError
 from mainspring.core.time import ManualClock
@@ -29,10 +30,19 @@ from mainspring.training.runs.run import Run
 
 pytestmark = pytest.mark.slow
 
-torch = pytest.importorskip("torch")
-LOSS = torch.nn.functional.mse_loss
-X = torch.randn(70, 4, generator=torch.Generator().manual_seed(0))
-Y = (X @ torch.tensor([[1.0], [-2.0], [0.5], [0.0]])) + 0.3
+torch = later("torch")
+X: Any = None  # rows, from the fixture below
+Y: Any = None
+
+
+@pytest.fixture(autouse=True, scope="module")
+def rows() -> None:
+    made = torch.randn(70, 4, generator=torch.Generator().manual_seed(0))
+    globals().update(X=made, Y=(made @ torch.tensor([[1.0], [-2.0], [0.5], [0.0]])) + 0.3)
+
+
+def squared(outputs: Any, targets: Any) -> Any:
+    return torch.nn.functional.mse_loss(outputs, targets)
 
 
 def network(width: int = 8) -> Any:
@@ -40,7 +50,7 @@ def network(width: int = 8) -> Any:
     return torch.nn.Sequential(torch.nn.Linear(4, width), torch.nn.Dropout(0.1), torch.nn.Linear(width, 1))
 
 
-def trained(module: Any = None, loss: Any = LOSS, rate: float = 0.01, **settings: Any) -> Any:
+def trained(module: Any = None, loss: Any = squared, rate: float = 0.01, **settings: Any) -> Any:
     module = network() if module is None else module
     settings = {"epochs": 4, "batch_size": 16, "seed": 7, **settings}
     source = settings.pop("train", (X, Y))
@@ -61,13 +71,13 @@ def test_it_is_bit_for_bit_the_loop_one_would_write() -> None:
     for epoch in range(4):
         for numbers in Rows((X, Y)).order(7, epoch).split(16):
             optimiser.zero_grad()
-            LOSS(by_hand(X[numbers]), Y[numbers]).backward()
+            squared(by_hand(X[numbers]), Y[numbers]).backward()
             torch.nn.utils.clip_grad_norm_(by_hand.parameters(), 1.0)
             optimiser.step()
             schedule.step()
     module = network()
     adam = torch.optim.Adam(module.parameters(), lr=0.01)
-    ours = fit_torch(module, (X.numpy(), Y.numpy()), LOSS, optimiser=adam, epochs=4, batch_size=16, seed=7,
+    ours = fit_torch(module, (X.numpy(), Y.numpy()), squared, optimiser=adam, epochs=4, batch_size=16, seed=7,
                      schedule=torch.optim.lr_scheduler.CosineAnnealingLR(adam, 20), clip_norm=1.0)  # fmt: skip
     assert weights(ours) == weights(by_hand)
     assert not ours.training
@@ -121,7 +131,7 @@ def test_a_schedule_of_epochs_and_one_of_the_validation() -> None:
         module = network()
         optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
         made = getattr(torch.optim.lr_scheduler, schedule)(optimiser, **per)
-        fit_torch(module, (X, Y), LOSS, optimiser=optimiser, schedule=made, schedule_per="epoch",
+        fit_torch(module, (X, Y), squared, optimiser=optimiser, schedule=made, schedule_per="epoch",
                   validation=(X, Y), epochs=3)  # fmt: skip
         assert optimiser.param_groups[0]["lr"] == pytest.approx(1e-4)
 
@@ -137,7 +147,7 @@ def stopping_after(calls: int) -> Any:
     def loss(outputs: Any, targets: Any) -> Any:
         if next(left, None) is None:
             raise Stop
-        return LOSS(outputs, targets)
+        return squared(outputs, targets)
 
     loss.__qualname__ = "loss"
     return loss
@@ -185,7 +195,7 @@ def test_frozen_weights_are_in_no_checkpoint_and_belong_to_the_training(tmp_path
 
     def stops(outputs: Any, wanted: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
-        return LOSS(outputs, wanted)
+        return squared(outputs, wanted)
 
     with pytest.raises(Interrupted):
         trained(partly_frozen(), metric=stops, **settings)
@@ -193,10 +203,10 @@ def test_frozen_weights_are_in_no_checkpoint_and_belong_to_the_training(tmp_path
     kept = Checkpoints(folder).newest()
     assert kept is not None
     assert {*kept.state["module"]} == {"0.bias", "2.weight", "2.bias"} == {*kept.state["best"]}
-    other = trained(partly_frozen(0.5), metric=LOSS, **settings)
+    other = trained(partly_frozen(0.5), metric=squared, **settings)
     assert not any("resumes" in what for what in told)
     assert torch.equal(other[0].weight, partly_frozen(0.5)[0].weight)
-    resumed = trained(partly_frozen(), metric=LOSS, **settings)
+    resumed = trained(partly_frozen(), metric=squared, **settings)
     assert sum("resumes from step 5" in what for what in told) == 1
     assert weights(resumed) == weights(trained(partly_frozen(), validation=(X, Y), stopping=EarlyStopping(patience=9)))
 
@@ -210,7 +220,7 @@ def diverging(after: int, value: float = math.nan) -> Any:
     left = iter(range(after))
 
     def loss(outputs: Any, targets: Any) -> Any:
-        return LOSS(outputs, targets) * (value if next(left, None) is None else 1)
+        return squared(outputs, targets) * (value if next(left, None) is None else 1)
 
     return loss
 
@@ -227,7 +237,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_last_good_checkpoint(v
 
 def test_weights_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
     def loss(outputs: Any, targets: Any) -> Any:  # finite, with a gradient that is not
-        return LOSS(outputs, targets) + torch.sqrt(torch.zeros(()) * outputs.sum())
+        return squared(outputs, targets) + torch.sqrt(torch.zeros(()) * outputs.sum())
 
     with pytest.raises(MainspringError, match="weights are no longer finite after step 1"):
         trained(loss=loss, checkpoints=tmp_path, checkpoint_every_steps=1)
@@ -244,13 +254,14 @@ def test_out_of_memory_says_what_to_do() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"), MemoryError()]
+    "error",
+    [lambda: torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"), MemoryError],
 )
-def test_out_of_memory_on_an_accelerator_and_anywhere_else_too(error: Exception, tmp_path: Path) -> None:
+def test_out_of_memory_on_an_accelerator_and_anywhere_else_too(error: Callable[[], Exception], tmp_path: Path) -> None:
     def loss(outputs: Any, targets: Any) -> Any:
         if next(left, None) is None:
-            raise error
-        return LOSS(outputs, targets)
+            raise error()
+        return squared(outputs, targets)
 
     left = iter(range(6))
     said = r"Out of memory at step 7 with 16 rows a batch: .*\. The last good checkpoint is .*0006.*batch_size=8"
@@ -283,13 +294,13 @@ def test_a_schedule_that_cannot_be_kept_is_refused_at_once(tmp_path: Path) -> No
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, 3)
     schedule.note = object()
     with pytest.raises(Invalid, match=r"'/note' is a object"):
-        fit_torch(module, (X, Y), LOSS, optimiser=optimiser, schedule=schedule, checkpoints=tmp_path)
+        fit_torch(module, (X, Y), squared, optimiser=optimiser, schedule=schedule, checkpoints=tmp_path)
 
 
 def test_a_run_that_was_stopped_is_killed_not_failed(tmp_path: Path) -> None:
     def loss(outputs: Any, targets: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
-        return LOSS(outputs, targets)
+        return squared(outputs, targets)
 
     tracking = MemoryTracking()
     run_id = tracking.start("net", {}, 0)
@@ -331,7 +342,7 @@ def test_a_signal_writes_a_checkpoint_and_ends_in_order(number: signal.Signals, 
         calls.append(1)
         if len(calls) == 8:
             os.kill(os.getpid(), number)
-        return LOSS(outputs, targets)
+        return squared(outputs, targets)
 
     calls: list[int] = []
     before = signal.getsignal(number)
@@ -350,7 +361,7 @@ def test_two_trainings_with_one_folder(tmp_path: Path) -> None:
             with pytest.raises(Conflict, match="Another training"):
                 trained(loss=loss, checkpoints=tmp_path)
             inside.append(2)
-        return LOSS(outputs, targets)
+        return squared(outputs, targets)
 
     inside: list[int] = []
     trained(loss=loss, checkpoints=tmp_path)
@@ -363,19 +374,19 @@ def test_two_trainings_with_one_folder(tmp_path: Path) -> None:
         ({"epochs": 0}, "epochs=0"),
         ({"schedule_per": "batch"}, "'batch'"),
         ({"stopping": EarlyStopping()}, "validation"),
-        ({"train": (X, Y[:5])}, r"\[70, 5\]"),
-        ({"train": (X[:0], Y[:0])}, "no rows"),
-        ({"train": (X, Y, Y)}, "3 values"),
+        ({"train": lambda: (X, Y[:5])}, r"\[70, 5\]"),
+        ({"train": lambda: (X[:0], Y[:0])}, "no rows"),
+        ({"train": lambda: (X, Y, Y)}, "3 values"),
     ],
 )
 def test_settings_that_make_no_sense(wrong: dict[str, Any], what: str) -> None:
     with pytest.raises(Invalid, match=what):
-        trained(**wrong)
+        trained(**{name: value() if name == "train" else value for name, value in wrong.items()})
 
 
 def test_bfloat16_learns_too() -> None:
     ours = trained(amp=True, epochs=60)
-    assert float(LOSS(ours(X), Y).detach()) < 0.2 * float(Y.var())
+    assert float(squared(ours(X), Y).detach()) < 0.2 * float(Y.var())
     assert next(ours.parameters()).dtype == torch.float32
 
 
@@ -398,35 +409,39 @@ def _nothing() -> None:
     pass
 
 
-class Slow(torch.nn.Module):
-    """A network that takes its time, and has the cloud announce a preemption at a pass."""
+def slow(at: int = 0, announce: Callable[[], None] = _nothing) -> Any:
+    """Return a network that takes its time, and has the cloud announce a preemption at a pass."""
+    left = at
 
-    def __init__(self, at: int = 0, announce: Callable[[], None] = _nothing) -> None:
-        super().__init__()
-        torch.manual_seed(3)
-        self.layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.1), torch.nn.Linear(8, 1))
-        self._left, self._announce = at, announce
+    class Slow(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(3)
+            self.layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.1), torch.nn.Linear(8, 1))
 
-    def forward(self, rows: Any) -> Any:
-        self._left -= 1
-        if self._left == 0:
-            self._announce()
-        if self._left < 0 and self._announce is not _nothing:
-            time.sleep(0.02)
-        return self.layers(rows)
+        def forward(self, rows: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                announce()
+            if left < 0 and announce is not _nothing:
+                time.sleep(0.02)
+            return self.layers(rows)
 
-    def __repr__(self) -> str:
-        return "Slow()"
+        def __repr__(self) -> str:
+            return "Slow()"
+
+    return Slow()
 
 
 def test_a_preempted_training_keeps_its_step_and_resumes_exactly(tmp_path: Path) -> None:
-    undisturbed = trained(Slow())
+    undisturbed = trained(slow())
     tracking, clock = MemoryTracking(), ManualClock(0)
     run = Run(tracking, tracking.start("m", {}, 0), clock, seed=1)
     with played("aws") as service:
         settings = {"checkpoints": tmp_path, "preemption": AwsNotices(service.base, poll_s=0.01), "epochs": 400}
         with pytest.raises(Interrupted) as stopped, run:
-            trained(Slow(3, service.announce), run=run, **settings)
+            trained(slow(3, service.announce), run=run, **settings)
     assert stopped.value.preempted
     assert stopped.value.number == signal.SIGTERM
     text = re.fullmatch(
@@ -438,7 +453,7 @@ def test_a_preempted_training_keeps_its_step_and_resumes_exactly(tmp_path: Path)
     assert tracking.get(run.id).tags["preempted"] == f"after step {text[1]}"
     assert tracking.get(run.id).status == "KILLED"
     told: list[str] = []
-    resumed = trained(Slow(), checkpoints=tmp_path, progress=lambda what, _share: told.append(what))
+    resumed = trained(slow(), checkpoints=tmp_path, progress=lambda what, _share: told.append(what))
     assert told[0] == f"resumes from step {text[1]}"
     assert weights(resumed) == weights(undisturbed)
 
@@ -449,7 +464,7 @@ def test_a_warning_of_a_preemption_is_a_checkpoint_and_no_end(tmp_path: Path) ->
         def announce() -> None:
             service.recommended = "2026-05-01T12:00:00Z"
 
-        trained(Slow(3, announce), checkpoints=tmp_path, preemption=AwsNotices(service.base, poll_s=0.01),
+        trained(slow(3, announce), checkpoints=tmp_path, preemption=AwsNotices(service.base, poll_s=0.01),
                 checkpoint_every_s=1000, keep=9)  # fmt: skip
     steps = [int(path.stem) for path in tmp_path.glob("*/*.safetensors")]
     assert len(steps) == 2

@@ -8,46 +8,46 @@ from typing import Any
 
 import pytest
 
+from kit.later import later
 from mainspring.core.errors import Invalid
 from mainspring.training.loop.blocks import blocks, recomputed
 
 pytestmark = pytest.mark.slow
 
-torch = pytest.importorskip("torch")
-cut_module = pytest.importorskip("mainspring.training.loop.mesh.cut")
-outline = pytest.importorskip("mainspring.training.loop.mesh.outline")
-tensor = pytest.importorskip("mainspring.training.loop.mesh.tensor")
-nn = torch.nn
+torch = later("torch")
+cut_module = later("mainspring.training.loop.mesh.cut")
+outline = later("mainspring.training.loop.mesh.outline")
+tensor = later("mainspring.training.loop.mesh.tensor")
+nn = later("torch.nn")
 
 
-class Choosing(nn.Linear):  # type: ignore[misc,name-defined]
-    """A layer whose computation depends on values."""
+def chain(wrong: str = "") -> Any:
+    """Return layers in a list, between an embedding and a head; `wrong` says what is unusual."""
 
-    def forward(self, rows: Any) -> Any:
-        return super().forward(rows) if rows.sum().item() > 0 else rows
+    class Choosing(nn.Linear):  # type: ignore[misc]
+        def forward(self, rows: Any) -> Any:
+            return super().forward(rows) if rows.sum().item() > 0 else rows
 
+    class Chain(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens = nn.Embedding(12, 8)
+            self.layers = nn.ModuleList(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8)) for _ in range(5))
+            self.norm = nn.LayerNorm(8)
+            self.head = nn.Linear(8, 12)
+            if wrong == "data":
+                self.layers[1] = Choosing(8, 8)
 
-class Chain(nn.Module):  # type: ignore[misc,name-defined]
-    """Layers in a list, between an embedding and a head; `wrong` says what is unusual."""
+        def forward(self, words: Any) -> Any:
+            found = self.tokens(words)
+            layers = list(self.layers)
+            for number, layer in enumerate(reversed(layers) if wrong == "order" else layers):
+                found = layer(found) + 1.0 if wrong == "between" else layer(found)
+                if wrong == "shared" and number < 4:
+                    found = self.norm(found)
+            return self.head(self.norm(found))
 
-    def __init__(self, wrong: str = "") -> None:
-        super().__init__()
-        self.tokens = nn.Embedding(12, 8)
-        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8)) for _ in range(5))
-        self.norm = nn.LayerNorm(8)
-        self.head = nn.Linear(8, 12)
-        self.wrong = wrong
-        if wrong == "data":
-            self.layers[1] = Choosing(8, 8)
-
-    def forward(self, words: Any) -> Any:
-        found = self.tokens(words)
-        layers = list(self.layers)
-        for number, layer in enumerate(reversed(layers) if self.wrong == "order" else layers):
-            found = layer(found) + 1.0 if self.wrong == "between" else layer(found)
-            if self.wrong == "shared" and number < 4:
-                found = self.norm(found)
-        return self.head(self.norm(found))
+    return Chain()
 
 
 def cut(module: Any, stages: int, words: Any = None) -> Any:
@@ -56,7 +56,7 @@ def cut(module: Any, stages: int, words: Any = None) -> Any:
 
 
 def test_blocks_are_the_largest_list_or_the_children_of_a_sequential() -> None:
-    assert list(blocks(Chain())) == [f"layers.{number}" for number in range(5)]
+    assert list(blocks(chain())) == [f"layers.{number}" for number in range(5)]
     assert list(blocks(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1)))) == ["0", "1", "2"]
     layer = nn.TransformerEncoderLayer(8, 2, 16)
     encoder = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
@@ -82,7 +82,7 @@ def test_stages_are_balanced_as_by_trying_every_way() -> None:
 
 
 def test_what_is_before_the_layers_is_in_the_first_stage_and_what_is_after_in_the_last() -> None:
-    found = cut(Chain(), 3)
+    found = cut(chain(), 3)
     assert sum(found.stages, ()) == tuple(f"layers.{number}" for number in range(5))
     assert {name: found.stage_of[name] for name in ("tokens", "norm", "head")} == {"tokens": 0, "norm": 2, "head": 2}
     assert [found.stage_of[part[0]] for part in found.stages] == [0, 1, 2]
@@ -95,12 +95,12 @@ def test_what_is_before_the_layers_is_in_the_first_stage_and_what_is_after_in_th
 )  # fmt: skip
 def test_a_module_that_cannot_be_cut_is_refused(wrong: str, said: str) -> None:
     with pytest.raises(Invalid, match=said):
-        cut(Chain(wrong), 2)
+        cut(chain(wrong), 2)
 
 
 def test_more_stages_than_layers_are_refused() -> None:
     with pytest.raises(Invalid, match="5 consecutive layers for 6 stages"):
-        cut(Chain(), 6)
+        cut(chain(), 6)
 
 
 def test_a_plan_has_pairs_of_layers_heads_and_embeddings() -> None:
@@ -138,7 +138,7 @@ def test_widths_that_do_not_divide_and_tied_weights_are_left_whole() -> None:
 
 
 def test_a_plan_that_is_given_is_checked() -> None:
-    module = Chain()
+    module = chain()
     assert tensor.plan_of(module, 2, {"layers.*.0": "columns", "layers.?.2": "rows"}).keys() == {
         f"layers.{number}.{place}" for number in range(5) for place in (0, 2)
     }

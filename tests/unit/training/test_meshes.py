@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import shutil
 import signal
@@ -13,13 +12,14 @@ import pytest
 
 from kit import ranks
 from kit.depth import deep
+from kit.later import later
 
 pytestmark = pytest.mark.slow
 
-torch = pytest.importorskip("torch")
-cases = importlib.import_module("kit.mesh_cases")
-parallel_cases = importlib.import_module("kit.parallel_cases")
-SCRIPT = Path(cases.__file__)
+torch = later("torch")
+cases = later("kit.mesh_cases")
+parallel_cases = later("kit.parallel_cases")
+SCRIPT = Path(ranks.__file__).with_name("mesh_cases.py")
 TOLERANCE = 1e-12  # of weights in float64 after some 15 steps: sums of gradients in another order
 NAMES = ("perceptron", "convolutional", "transformer", "tied")
 PAIR = [

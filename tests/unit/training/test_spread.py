@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import math
 import os
@@ -18,16 +17,16 @@ from hypothesis import strategies as st
 
 from kit import ranks
 from kit.depth import examples
+from kit.later import later
 from mainspring.core.errors import Corrupt
 from mainspring.training.loop.checkpoints import Checkpoints
 from mainspring.training.loop.spread import Chunk, Offer, described, merged, parsed, shared_out
 
 pytestmark = pytest.mark.slow
 
-torch = pytest.importorskip("torch")
-cases = importlib.import_module("kit.sharded_cases")
-SCRIPT = Path(cases.__file__)
-WRITES = [f"write:{step}:{layout}" for step, layout in enumerate(cases.LAYOUTS, start=1)]
+torch = later("torch")
+cases = later("kit.sharded_cases")
+SCRIPT = Path(ranks.__file__).with_name("sharded_cases.py")
 
 
 def run(size: int, folder: Path, *commands: str) -> list[str]:
@@ -40,8 +39,9 @@ def run(size: int, folder: Path, *commands: str) -> list[str]:
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of checkpoints of four ranks in each layout, the last of which found its disk full; all read on four."""
     folder = tmp_path_factory.mktemp("stored")
+    writes = [f"write:{step}:{layout}" for step, layout in enumerate(cases.LAYOUTS, start=1)]
     reads = [f"read:{layout}:{step}" for step, layout in enumerate((*cases.LAYOUTS[1:], "copies"), start=1)]
-    said = run(4, folder, *(each for pair in zip(WRITES, reads, strict=True) for each in pair), "full:7:shards")
+    said = run(4, folder, *(each for pair in zip(writes, reads, strict=True) for each in pair), "full:7:shards")
     assert "000000000007" in said[3]
     assert all("said: Rank 3 of 4: " in each for each in said[:3])
     return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import signal
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from kit.depth import examples
+from kit.later import later
 from mainspring.core.errors import Invalid
 from mainspring.core.time import ManualClock
 from mainspring.registry.adapters.memory import MemoryTracking
@@ -20,9 +20,12 @@ from mainspring.training.runs.run import Run
 
 pytestmark = pytest.mark.slow
 
-torch = pytest.importorskip("torch")
-cases = importlib.import_module("kit.parallel_cases")
-LOSS = torch.nn.functional.binary_cross_entropy
+torch = later("torch")
+cases = later("kit.parallel_cases")
+
+
+def entropy(outputs: Any, targets: Any) -> Any:
+    return torch.nn.functional.binary_cross_entropy(outputs, targets)
 
 
 def test_it_is_bit_for_bit_the_loop_over_the_loaders_batches() -> None:
@@ -32,7 +35,7 @@ def test_it_is_bit_for_bit_the_loop_over_the_loaders_batches() -> None:
     for epoch in range(3):
         for inputs, targets in cases.LOADER.batches(16, seed=5, epoch=epoch):
             adam.zero_grad()
-            LOSS(by_hand(torch.from_numpy(inputs)), torch.from_numpy(targets)).backward()
+            entropy(by_hand(torch.from_numpy(inputs)), torch.from_numpy(targets)).backward()
             adam.step()
     found, _ = cases.train("streamed", accumulate=1, validation=None, stopping=None)
     assert all(torch.equal(value, found[name]) for name, value in by_hand.state_dict().items())
@@ -81,7 +84,7 @@ class _Slow(Loader):
 def test_the_run_says_how_fast_rows_came_and_what_bound_it(kind: Any, bound: str) -> None:
     def loss(outputs: Any, targets: Any) -> Any:
         time.sleep(0.01 if kind is Loader else 0)
-        return LOSS(outputs, targets)
+        return entropy(outputs, targets)
 
     loader = kind(Path(cases.FILES.name), inputs=[f"x{column}" for column in range(6)], targets=["y"], window=30)
     network = torch.nn.Sequential(torch.nn.Linear(6, 1), torch.nn.Sigmoid())
@@ -102,4 +105,4 @@ def test_loaders_that_cannot_be_trained_on() -> None:
     network = cases.perceptron()
     adam = torch.optim.Adam(network.parameters())
     with pytest.raises(Invalid, match="no targets"):
-        fit_torch(network, Loader(Path(cases.FILES.name), inputs=["x0"]), LOSS, optimiser=adam)
+        fit_torch(network, Loader(Path(cases.FILES.name), inputs=["x0"]), entropy, optimiser=adam)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from kit import ranks
 from kit.depth import deep
+from kit.later import later
 from mainspring.core.errors import Invalid
 from mainspring.llm.sizing.config import architecture
 from mainspring.llm.sizing.trained import trained
@@ -23,9 +23,9 @@ from mainspring.training.planning.model import OPTIMISERS, PRECISIONS, Model
 
 pytestmark = pytest.mark.slow
 
-torch = pytest.importorskip("torch")
-cases = importlib.import_module("kit.planning_cases")
-SCRIPT = Path(cases.__file__)
+torch = later("torch")
+cases = later("kit.planning_cases")
+SCRIPT = Path(ranks.__file__).with_name("planning_cases.py")
 NAMES = ["perceptron", "perceptron-2", "convolutional", "transformer"]
 WITHIN = 0.02  # of the measured peak
 

@@ -19,7 +19,7 @@ import torch.distributed.pipelining
 import torch.distributed.tensor.parallel
 
 from kit import parallel_cases, ranks
-from kit.parallel_cases import MORE, ROWS, TARGETS
+from kit.parallel_cases import MORE, ROWS, TARGETS, WORDS
 from mainspring.core.errors import Invalid
 from mainspring.training.distribution import Distributed
 from mainspring.training.loop.fit import fit_torch
@@ -63,6 +63,31 @@ class Single(torch.nn.Module):
         return self.layers(rows.float()).double().sigmoid()
 
 
+class SingleWords(parallel_cases.Transformer):
+    """A transformer in float32."""
+
+    def double(self) -> Any:
+        return self
+
+
+class Gpt2(torch.nn.Module):
+    """A tiny GPT-2 with random weights, and experts of one tensor after it, which no plan can cut."""
+
+    def __init__(self) -> None:
+        from transformers import GPT2Config, GPT2LMHeadModel
+
+        super().__init__()
+        made = GPT2Config(vocab_size=20, n_embd=16, n_layer=2, n_head=4, n_positions=8, resid_pdrop=0.0,
+                          embd_pdrop=0.0, attn_pdrop=0.0, tie_word_embeddings=False,
+                          bos_token_id=None, eos_token_id=None)  # fmt: skip
+        self.inner = GPT2LMHeadModel(made)
+        self.experts = torch.nn.Parameter(torch.randn(3, 20, 20) / 5)
+
+    def forward(self, words: Any) -> Any:
+        found = self.inner(words, use_cache=False).logits
+        return torch.einsum("bti,eio->bot", found, self.experts)
+
+
 def refused(name: str, distributed: Distributed) -> str:
     """Return why a training is refused."""
     torch.manual_seed(3)
@@ -80,13 +105,15 @@ def declared(text: str) -> Distributed:
     given = {key: value for key, _, value in (each.partition("=") for each in text.split(",")) if key}
     return Distributed(
         shard=int(given.get("shard", 1)), tensor=int(given.get("tensor", 1)), pipeline=int(given.get("pipeline", 1)),
-        checkpoint_activations="again" in given,
+        checkpoint_activations="again" in given, offload="offload" in given,
     )  # fmt: skip
 
 
 entropy = torch.nn.functional.binary_cross_entropy
 MORE["dropping"] = (dropping, (ROWS, TARGETS), entropy, {})
 MORE["mixed"] = (Single, (ROWS, TARGETS), entropy, {"amp": True})
+MORE["gpt2"] = (Gpt2, (WORDS, WORDS.roll(1, 1)), torch.nn.functional.cross_entropy, {})
+MORE["mixed-words"] = (SingleWords, (WORDS, WORDS.roll(1, 1)), torch.nn.functional.cross_entropy, {"amp": True})
 
 
 def settings(name: str) -> dict[str, Any]:

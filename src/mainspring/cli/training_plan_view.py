@@ -46,10 +46,27 @@ def show_plan(console: Console, found: TrainingPlan) -> None:
         console.print(f"{each.said}: " + "; ".join(each.why), style="dim")
     for line in found.assumptions:
         console.print(line, style="dim")
+    if found.switches:
+        _show_switches(console, found)
     if not chosen.fits:
         return
     parts = f" and accumulate={chosen.accumulate}" if chosen.accumulate > 1 else ""
     console.print(f"\nTrain with [bold]{chosen.layout}[/]{parts}", highlight=False)
+
+
+def _show_switches(console: Console, found: TrainingPlan) -> None:
+    """Print the measured effects of switches, as parts of the memory and time of the training as it is."""
+    from mainspring.cli.tables import show_records
+
+    own = next((each for each in found.switches if each.own), found.switches[0])
+    console.print(f"\nswitches, measured in steps of {own.rows:,} rows in one process on this machine", style="dim")
+    rows: list[list[str | Text]] = [
+        [each.said() + " (as it is)" * each.own, f"{size(each.memory)} ({each.memory / own.memory:.2f})",
+         f"{_time(each.step_s)} ({each.step_s / own.step_s:.2f})"]
+        for each in found.switches
+    ]  # fmt: skip
+    columns = ("switches", "memory (of as it is)", "step (of as it is)")
+    show_records(console, columns, rows, right=columns[1:])
 
 
 def _row(each: LayoutPlan) -> list[str | Text]:

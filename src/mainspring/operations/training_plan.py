@@ -19,7 +19,7 @@ from mainspring.training.planning.topology import NETWORK_GB_S, Topology, descri
 if TYPE_CHECKING:
     from mainspring.project import Project
     from mainspring.training.loop.loop import Loop
-    from mainspring.training.planning.measuring import Subject
+    from mainspring.training.planning.subject import Subject
     from mainspring.training.runs.run import Run
     from mainspring.training.stages import Observed
 
@@ -88,7 +88,7 @@ def plan_training(
     from mainspring.operations.train import prepared
     from mainspring.training.fitting import fit
     from mainspring.training.loop.looking import instead_of_training
-    from mainspring.training.planning.measuring import subject_of
+    from mainspring.training.planning.subject import subject_of
 
     chosen, _ = prepared(project, model)
     found: list[TrainingPlan] = []
@@ -111,10 +111,21 @@ def plan_training(
 
 
 def _measured(subject: Subject, rows: int, topology: Topology | None) -> TrainingPlan:
-    from mainspring.training.planning.measuring import measured, timed
+    from mainspring.training.planning.measuring import measured
+    from mainspring.training.planning.stopwatch import timed
+    from mainspring.training.planning.switches import effects, tried_rows
 
-    topology = topology or gpus_here() or processors_here()
+    topology = topology or gpus_here() or _processors()
     model = measured(subject, rows)
     if topology.measured:
         model = timed(model, subject, rows, topology.devices)
-    return plan(model, topology, rows)
+    found = plan(model, topology, rows)
+    return msgspec.structs.replace(found, switches=effects(subject, tried_rows(model, rows)))
+
+
+def _processors() -> Topology:
+    """Return the cores of this machine, and the rate of messages between them as it is now."""
+    from mainspring.training.planning.loopback import gloo_link
+
+    here = processors_here()
+    return here if here.size == 1 else msgspec.structs.replace(here, links=(gloo_link(here.size),))

@@ -128,6 +128,41 @@ def test_a_llama_is_spread_by_the_names_of_its_layers() -> None:
     assert f"{at}.self_attn.q_proj" not in tensor.plan_of(llama, 4)  # two heads of keys are not four
 
 
+def test_a_gpt_2_is_spread_with_its_attention_by_heads() -> None:
+    transformers = pytest.importorskip("transformers")
+    made = transformers.GPT2Config(vocab_size=32, n_embd=16, n_layer=2, n_head=4, n_positions=8)
+    model = transformers.GPT2LMHeadModel(made)
+    plan = tensor.plan_of(model, 2)
+    wanted = {"attn.c_attn": "heads", "attn.c_proj": "rows", "mlp.c_fc": "columns", "mlp.c_proj": "rows"}
+    assert plan == {
+        **{f"transformer.h.{layer}.{name}": how for layer in (0, 1) for name, how in wanted.items()},
+        "transformer.wpe": "rows",
+    }
+    assert tensor.left_whole(model, plan) == "Embedding (7% of the weights)"  # the words, which are the head too
+    assert "transformer.h.0.attn.c_attn" not in tensor.plan_of(model, 8)  # four heads are not eight
+
+
+class Experts(nn.Module):  # type: ignore[misc,name-defined]
+    """A mixture of experts whose matrices are one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router = nn.Linear(8, 4)
+        self.matrices = nn.Parameter(torch.randn(4, 8, 8))
+
+    def forward(self, rows: Any) -> Any:
+        shares = self.router(rows).softmax(-1)
+        return torch.einsum("bi,eio,be->bo", rows, self.matrices, shares)
+
+
+def test_experts_and_other_unknown_layers_are_left_whole_and_said() -> None:
+    module = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8), Experts())
+    plan = tensor.plan_of(module, 2)
+    assert plan == {"0": "columns", "2": "rows"}
+    assert tensor.left_whole(module, plan) == "Experts (45% of the weights), Linear (6% of the weights)"
+    assert not tensor.left_whole(module[:3], plan)
+
+
 def test_widths_that_do_not_divide_and_tied_weights_are_left_whole() -> None:
     network = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 6), nn.ReLU(), nn.Linear(6, 6))
     with pytest.raises(Invalid, match=r"No layer can be spread over 2 processes. The module has 0 \(Linear\), 2"):

@@ -21,7 +21,7 @@ from mainspring.training.loop.interval import Interval
 from mainspring.training.loop.launch import current
 from mainspring.training.loop.looking import LOOK, Looked
 from mainspring.training.loop.loop import Loop, digest_of
-from mainspring.training.loop.mesh.chosen import parallel_of, without_effect
+from mainspring.training.loop.mesh.chosen import parallel_of, remarks
 from mainspring.training.loop.objects import shelf_of
 from mainspring.training.loop.parallel import Parallel
 from mainspring.training.loop.refining import REFINE
@@ -84,7 +84,8 @@ def fit_torch(
         clip_norm: Gradients are scaled down to this norm (2-norm over all parameters).
         accumulate: Parts in which a batch is computed, one after the other, where memory does not hold it at once. The
             gradient is that of the whole batch, whose loss is a mean over rows; batch normalisation sees parts.
-        amp: Mixed precision: compute in bfloat16 where PyTorch considers it safe (`torch.autocast`).
+        amp: Mixed precision: compute in bfloat16 where PyTorch considers it safe (`torch.autocast`). Shards are
+            gathered in bfloat16, and their gradients summed in float32, the type of weights and optimiser states.
         distributed: How several processes share the work; by default as the model declares, else each has a copy of
             the module.
         seed: Seed of the row order and of the random generators; by default the run's, else 0. Weights are initialised
@@ -143,11 +144,10 @@ def fit_torch(
                 stack.callback(rows.close)
         loop.parallel = _shared(loop, distributed, stack)
         world = loop.parallel.world
-        unused = without_effect(distributed, loop.parallel, loop.device)
-        if unused is not None:
-            loop.tell(unused)
         described = loop.described() if checkpoints is not None or world.size > 1 else {}
         _check_alike(loop, described, distributed)
+        for remark in remarks(distributed, loop.parallel, loop.device, module):
+            loop.tell(remark)
         if checkpoints is not None:
             place = shelf_of(checkpoints, digest_of(chain(*described.values()))[:16])
             kept = Checkpoints(place, keep=keep, world=world.aside())
@@ -184,12 +184,12 @@ def _shared(loop: Loop, distributed: Distributed | None, stack: ExitStack) -> Pa
     """Join the other processes, and return how they share the work: told to the launcher, if there is one."""
     launch = current()
     if launch is None:
-        return parallel_of(joined(loop.device), distributed, loop.device)
+        return parallel_of(joined(loop.device), distributed, loop.device, loop.amp)
     stack.enter_context(launch.heart.in_loop())
     with launch.heart.waiting():
         world = joined(loop.device)
     spread = distributed is not None and distributed.parts > 1
-    shared = parallel_of(world, distributed, loop.device)
+    shared = parallel_of(world, distributed, loop.device, loop.amp)
     return beating(shared, launch.heart, lambda: loop.step, spread=spread)
 
 

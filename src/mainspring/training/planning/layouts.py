@@ -57,8 +57,12 @@ class Layout:
         return " x ".join(used or ["1 process"]) + "".join(f", {each.split('_')[0]}" for each in switches)
 
 
-def layouts(model: Model, topology: Topology, batch: int) -> Iterator[Layout]:
-    """Yield the layouts that the model, the topology and the rows of a batch allow, whether or not they fit."""
+def layouts(model: Model, topology: Topology, batch: int, accumulate: int | None = None) -> Iterator[Layout]:
+    """Yield the layouts that the model, the topology and the rows of a batch allow, whether or not they fit.
+
+    Args:
+        accumulate: Parts in which a process computes its rows; by default every number that divides them.
+    """
     for processes, machines in topology.counts():
         for tensor, pipeline, shard in _axes(model, topology, processes * machines):
             copies = processes * machines // (tensor * pipeline * shard)
@@ -71,9 +75,9 @@ def layouts(model: Model, topology: Topology, batch: int) -> Iterator[Layout]:
                         processes=processes, machines=machines, shard=shard, tensor=tensor, pipeline=pipeline,
                         checkpoint_activations=checkpoint, offload=offload,
                     )  # fmt: skip
-                    for accumulate in _divisors(share):
-                        if accumulate >= pipeline:
-                            yield Layout(made, accumulate, share // accumulate)
+                    for parts in _divisors(share) if accumulate is None else (accumulate,):
+                        if parts >= pipeline:
+                            yield Layout(made, parts, -(-share // parts))
 
 
 def _axes(model: Model, topology: Topology, size: int) -> Iterator[tuple[int, int, int]]:

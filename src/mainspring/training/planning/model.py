@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
 
 from mainspring.core.errors import Invalid
+from mainspring.training.planning.pace import Pace
 
 T = TypeVar("T")
 
@@ -129,9 +130,9 @@ class Model:
         heads: Number that the processes of tensor parallelism have to divide; 0 if it cannot cut the model.
         chained: Whether its blocks follow on each other, so that a pipeline can cut it.
         measured: Whether the parts were measured on the module, or computed from a description.
-        seconds: Seconds of both passes of so many rows, while so many processes share this machine; `None`: they follow
-            from `flops`.
+        pace: Measured times on this machine's processor; `None`: they follow from `flops`.
         largest: Parameters of the largest tensor.
+        norms: Layers that normalise by the rows of a batch, of all processes.
     """
 
     name: str
@@ -142,8 +143,9 @@ class Model:
     heads: int = 0
     chained: bool = True
     measured: bool = False
-    seconds: Callable[[float, int], float] | None = None
+    pace: Pace | None = None
     largest: int = 0
+    norms: int = 0
     notes: tuple[str, ...] = ()
 
     @property

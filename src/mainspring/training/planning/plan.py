@@ -8,16 +8,18 @@ from dataclasses import asdict, dataclass
 import msgspec
 
 from mainspring.core.errors import Invalid
+from mainspring.training.distribution import Distributed
 from mainspring.training.planning.layouts import AXES, Layout, layouts
 from mainspring.training.planning.memory import Memory, memory
 from mainspring.training.planning.model import Model
-from mainspring.training.planning.timing import GOOD, POOR, USUAL, Time, time
+from mainspring.training.planning.timing import GOOD, POOR, USUAL, WITHIN, Time, expected
 from mainspring.training.planning.topology import Topology
 
 RUNTIME = 1.25 * 2**30  # of a GPU: the driver's context, communicators, libraries
 _RUNTIME_CPU = 0.35 * 2**30  # of a process that imports PyTorch
 KEPT_FREE = 0.06  # of the memory: fragmentation
 _AS_FAST = 1.005
+_ABOUT_AS_FAST = 1.1  # less than the times of two layouts are known to differ
 SHOWN = 6
 _MOST_ROWS = 1 << 24
 
@@ -81,6 +83,28 @@ class LayoutPlan(msgspec.Struct, frozen=True, kw_only=True):
     why: list[str]
 
 
+class Effect(msgspec.Struct, frozen=True, kw_only=True):
+    """Memory and time of a step in one process with a combination of switches.
+
+    Attributes:
+        own: Whether it is that of the training as it is.
+        rows: Rows of the step.
+        memory: Bytes of tensors at the fullest moment: weights, gradients, optimiser states, activations.
+    """
+
+    amp: bool
+    checkpoint_activations: bool
+    own: bool
+    rows: int
+    memory: int
+    step_s: float
+
+    def said(self) -> str:
+        """Return the switches in words."""
+        on = [name for name in ("amp", "checkpoint_activations") if getattr(self, name)]
+        return " and ".join(f"{name}=True" for name in on) or "neither"
+
+
 class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Plan of a training.
 
@@ -88,6 +112,8 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
         measured: Whether the model was measured, or described.
         considered: Layouts that were compared. `fitting`: those that fit.
         layouts: The chosen one, then the fastest of each other combination of axes; none of them may fit.
+        switches: Memory and time of steps with and without mixed precision and the computing again of activations,
+            measured on this machine; none of a described model.
     """
 
     model: str
@@ -103,6 +129,7 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
     fitting: int
     layouts: list[LayoutPlan]
     assumptions: list[str]
+    switches: list[Effect] = []
 
     @property
     def chosen(self) -> LayoutPlan:
@@ -115,6 +142,8 @@ class _Found:
     layout: Layout
     memory: Memory
     time: Time
+    low: float  # seconds of a step
+    high: float
     missing: float
     host: bool  # main memory is what is missing
 
@@ -124,6 +153,12 @@ class _Found:
         told = self.layout.distributed
         parts = self.layout.accumulate + told.checkpoint_activations + told.offload + told.tensor + told.pipeline
         return (self.missing, round(self.time.total, 9), told.size, parts)
+
+    @property
+    def simplicity(self) -> tuple[int, ...]:
+        """Processes, axes in use, and switches that are on."""
+        told = self.layout.distributed
+        return (told.size, sum(self.layout.size(axis) > 1 for axis in AXES), told.checkpoint_activations + told.offload)
 
 
 def plan(model: Model, topology: Topology, batch: int) -> TrainingPlan:
@@ -139,7 +174,7 @@ def plan(model: Model, topology: Topology, batch: int) -> TrainingPlan:
     kinds: dict[tuple[object, ...], _Found] = {_kind(chosen.layout): chosen}
     for each in every:
         kinds.setdefault(_kind(each.layout), each)
-    shown = [_shown(model, topology, each, chosen, batch) for each in list(kinds.values())[:SHOWN]]
+    shown = [_shown(topology, each, chosen, batch) for each in list(kinds.values())[:SHOWN]]
     return TrainingPlan(
         model=model.name,
         parameters=model.parameters,
@@ -157,6 +192,27 @@ def plan(model: Model, topology: Topology, batch: int) -> TrainingPlan:
     )
 
 
+def best(model: Model, topology: Topology, batch: int, accumulate: int) -> tuple[Distributed, LayoutPlan]:
+    """Return the declaration to train with, whose parts of a batch are given, and its plan.
+
+    Of layouts that fit and are about as fast as the fastest, the one with the fewest processes, axes and switches.
+
+    Raises:
+        Invalid: None fits.
+    """
+    every = sorted(_evaluated(model, topology, batch, accumulate), key=lambda each: each.order)
+    first = every[0]
+    if first.missing:
+        raise Invalid(
+            f"The training does not fit {topology.said()}: the nearest layout, {first.layout.said()}, misses "
+            f"{first.missing:,.0f} bytes for each device.",
+            fix="see what would help: mainspring train MODEL --plan.",
+        )
+    near = [each for each in every if not each.missing and each.time.total <= first.time.total * _ABOUT_AS_FAST]
+    found = min(near, key=lambda each: (*each.simplicity, each.time.total))
+    return found.layout.distributed, _shown(topology, found, first, batch)
+
+
 def _chosen(every: list[_Found]) -> _Found:
     """Return the layout with the least memory of those that are as fast as the first; the nearest if none fits."""
     first = every[0]
@@ -171,15 +227,15 @@ def _kind(layout: Layout) -> tuple[object, ...]:
     return (*(layout.size(axis) > 1 for axis in AXES), layout.distributed.offload)
 
 
-def _evaluated(model: Model, topology: Topology, batch: int) -> Iterator[_Found]:
+def _evaluated(model: Model, topology: Topology, batch: int, accumulate: int | None = None) -> Iterator[_Found]:
     runtime = _runtime(topology)
-    for layout in layouts(model, topology, batch):
+    for layout in layouts(model, topology, batch, accumulate):
         taken = memory(model, layout, runtime, gpu=not topology.measured)
         own, host = taken.total - _limit(topology, layout), 0.0
         if layout.distributed.offload:
             host = taken.host * layout.distributed.processes - topology.host_gib * 2**30 * (1 - KEPT_FREE)
         missing = max(0.0, own, host / layout.distributed.processes)
-        yield _Found(layout, taken, time(model, layout, topology), missing, host > 0 and missing > own)
+        yield _Found(layout, taken, *expected(model, layout, topology), missing, host > 0 and missing > own)
 
 
 def _runtime(topology: Topology) -> float:
@@ -192,9 +248,8 @@ def _limit(topology: Topology, layout: Layout) -> float:
     return topology.device.memory * (1 - KEPT_FREE) * shared
 
 
-def _shown(model: Model, topology: Topology, found: _Found, chosen: _Found, batch: int) -> LayoutPlan:
+def _shown(topology: Topology, found: _Found, chosen: _Found, batch: int) -> LayoutPlan:
     layout, taken = found.layout, found.memory
-    times = [time(model, layout, topology, at).total for at in (GOOD, POOR)]
     sizes = {name: round(value) for name, value in asdict(taken).items()}
     return LayoutPlan(
         layout=f"ms.Distributed({layout.distributed.shown()})",
@@ -205,7 +260,7 @@ def _shown(model: Model, topology: Topology, found: _Found, chosen: _Found, batc
         fits=found.missing == 0,
         missing_bytes=-int(-found.missing // 1),
         memory=MemoryPlan(**sizes, total=round(taken.total), limit=int(_limit(topology, layout))),
-        step_s=Interval(low=times[0], expected=found.time.total, high=times[1]),
+        step_s=Interval(low=found.low, expected=found.time.total, high=found.high),
         parts_s={name: value for name, value in asdict(found.time).items() if value},
         rows_s=batch / found.time.total if found.time.total else 0.0,
         axes=[_axis(layout, topology, axis) for axis in AXES if layout.size(axis) > 1],
@@ -240,7 +295,8 @@ def _why(topology: Topology, found: _Found, chosen: _Found) -> list[str]:
         reasons.append(f"as fast as the chosen layout, with {abs(more):,.0f} bytes {'more' if more > 0 else 'less'}")
     else:
         reasons.append(f"{spent.total / chosen.time.total:.2f} times the time of the chosen layout")
-    names = {"bubble": "the pipeline's bubble", "recompute": "computing activations again", "update": "the optimiser",
+    names = {"bubble": "the pipeline's bubble", "waits": "messages of a few numbers",
+             "recompute": "computing activations again", "update": "the optimiser",
              "transfer": "moving shards to and from main memory"}  # fmt: skip
     parts = {name: value for name, value in asdict(spent).items() if value and name != "compute"}
     most = max(parts, key=lambda name: parts[name], default="")
@@ -259,7 +315,10 @@ def _why(topology: Topology, found: _Found, chosen: _Found) -> list[str]:
 
 def _assumptions(model: Model, topology: Topology) -> list[str]:
     if topology.measured:
-        rates = "Computing at the rate measured on this machine."
+        rates = (
+            "Passes, optimiser and messages at the rates measured on this machine; steps of tested networks took "
+            f"between 1/{WITHIN} and {WITHIN} of their expected time."
+        )
     else:
         rates = (
             f"Computing at {USUAL.compute:.0%} of the datasheet's rate ({POOR.compute:.0%} to {GOOD.compute:.0%}), "

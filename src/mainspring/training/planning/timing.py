@@ -32,6 +32,8 @@ class Efficiency:
 POOR = Efficiency(0.35, 0.5, 0.5)
 USUAL = Efficiency(0.50, 0.7, 0.7)
 GOOD = Efficiency(0.60, 0.9, 0.9)
+MEASURED = Efficiency(1.0, 1.0, 1.0)  # of rates that were measured here
+WITHIN = 1.5  # times the expected time, or a part of it: where steps lay that were planned from measured times
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ class Time:
     Attributes:
         compute: Forward and backward. `recompute`: of activations that were not kept.
         tensor, shard, copies, pipeline: Communication of an axis that computing does not hide.
-        bubble: A stage waits for others.
+        bubble: A stage waits for others. `waits`: all processes exchange a few numbers, such as those of batch
+            normalisation.
         update: Of the optimiser. `transfer`: between main memory and the device.
     """
 
@@ -52,6 +55,7 @@ class Time:
     copies: float = 0.0
     pipeline: float = 0.0
     bubble: float = 0.0
+    waits: float = 0.0
     update: float = 0.0
     transfer: float = 0.0
 
@@ -83,6 +87,16 @@ def time(model: Model, layout: Layout, topology: Topology, at: Efficiency = USUA
     )
 
 
+def expected(model: Model, layout: Layout, topology: Topology) -> tuple[Time, float, float]:
+    """Return the expected time of a step, and between which seconds it lies."""
+    if not topology.measured:
+        low, high = (time(model, layout, topology, at).total for at in (GOOD, POOR))
+        return time(model, layout, topology), low, high
+    found = time(model, layout, topology, MEASURED)
+    slow = 1.0 if model.pace is None else model.pace.spread(layout.distributed.processes)
+    return found, found.total / WITHIN, found.total * max(WITHIN, slow)
+
+
 @dataclass(frozen=True, slots=True)
 class _Stage:
     model: Model
@@ -107,6 +121,7 @@ class _Stage:
             copies=self._copies(parameters / told.shard, 2 * forward + again),
             pipeline=passing * (times + told.pipeline - 1),
             bubble=busy * (told.pipeline - 1),
+            waits=self._waits(),
             update=self._update(parameters / told.shard),
             transfer=self._transfer(parameters / told.shard),
         )
@@ -115,13 +130,10 @@ class _Stage:
         """Seconds of the forward pass of a micro-batch."""
         model, tensor = self.model, self.layout.distributed.tensor
         flops = sum(part.flops * (part.cut / tensor + 1 - part.cut) for part in parts) * self.layout.rows
-        if model.seconds is not None and self.topology.measured:
+        if model.pace is not None and self.topology.measured:
             every = sum(part.flops for part in model.parts) * self.layout.rows
-            return (
-                model.seconds(self.layout.rows, self.layout.distributed.processes)
-                / 3
-                * (flops / every if every else 1.0)
-            )
+            passes = model.pace.passes(self.layout.rows, self.layout.distributed.processes)
+            return passes / 3 * (flops / every if every else 1.0)
         kind = _RATE_OF.get(model.precision.name, "bf16")
         flops += sum(part.attention for part in parts) * (1 / _ATTENTION - 1) * self.layout.rows / tensor
         return flops / (self.topology.device.flops(kind) * (1.0 if self.topology.measured else self.at.compute))
@@ -173,6 +185,17 @@ class _Stage:
         count = max(part.entrance for part in self.parts if part.block) * self.layout.rows
         return 2 * (link.latency_s + count / (rate * self.at.link))
 
+    def _waits(self) -> float:
+        """Seconds of the messages of a few numbers: a vote of each step, and five of each batch normalisation.
+
+        Messages of GPUs are queued, so that a vote is not waited for.
+        """
+        told = self.layout.distributed
+        votes = summed(self.topology, told.size, 1, 16.0, self.at) if self.topology.measured else 0.0
+        shares = self.layout.shares
+        norms = 5 * self.model.norms * self.layout.accumulate
+        return votes + norms * summed(self.topology, shares, told.tensor, 64.0, self.at)
+
     def _touched(self, parameters: float) -> float:
         """Bytes that an optimiser's step reads and writes."""
         kinds = self.model.precision
@@ -180,6 +203,9 @@ class _Stage:
         return parameters * (2 * (kinds.weight + kinds.master + states) + kinds.gradient)
 
     def _update(self, parameters: float) -> float:
+        pace = self.model.pace
+        if pace is not None and self.topology.measured:
+            return pace.update(self.layout.distributed.processes) * parameters / max(1, self.model.parameters)
         rate = self.topology.device.bandwidth_gb_s * 1e9 * self.at.memory
         if self.layout.distributed.offload:
             rate = _UPDATE_GB_S * 1e9

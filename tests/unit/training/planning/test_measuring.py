@@ -17,9 +17,11 @@ from mainspring.llm.sizing.config import architecture
 from mainspring.llm.sizing.trained import trained
 from mainspring.training.distribution import Distributed
 from mainspring.training.planning.layouts import Layout
-from mainspring.training.planning.measuring import Subject, measured, timed
+from mainspring.training.planning.measuring import measured
 from mainspring.training.planning.memory import memory
 from mainspring.training.planning.model import OPTIMISERS, PRECISIONS, Model
+from mainspring.training.planning.stopwatch import timed
+from mainspring.training.planning.subject import Subject
 
 pytestmark = pytest.mark.slow
 

@@ -28,7 +28,7 @@ _OLDEST = (2, 7)  # version of PyTorch whose functions are used
 class Meshed(Voting):
     """A module spread over the processes by FSDP2 and by parts of layers, each axis of any length."""
 
-    def __init__(self, world: World, distributed: Distributed, device: Any) -> None:
+    def __init__(self, world: World, distributed: Distributed, device: Any, amp: bool = False) -> None:
         super().__init__(world)
         version = self._torch.__version__
         if tuple(map(int, version.split(".")[:2])) < _OLDEST:
@@ -37,7 +37,7 @@ class Meshed(Voting):
             )
         from torch.distributed.device_mesh import init_device_mesh
 
-        self.declared, self.device = distributed, device
+        self.declared, self.device, self.amp = distributed, device, amp
         copies = world.size // (distributed.shard * distributed.tensor * distributed.pipeline)
         self.lengths = (distributed.pipeline, copies, distributed.shard, distributed.tensor)
         self.mesh = init_device_mesh(
@@ -108,19 +108,40 @@ class Meshed(Voting):
         from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
         copies = self.lengths[1]
-        mesh = self.mesh["copies", "shard"] if copies > 1 else self.mesh["shard"]
-        offload = self.declared.offload and self.device.type == "cuda"
-        again = self.declared.pipeline == 1  # between the parts of a batch, stages keep their weights
-        policy = CPUOffloadPolicy() if offload else OffloadPolicy()
+        policies = {
+            "mesh": self.mesh["copies", "shard"] if copies > 1 else self.mesh["shard"],
+            "reshard_after_forward": self.declared.pipeline == 1,  # else kept between the parts of a batch
+            "offload_policy": CPUOffloadPolicy(self.device.type == "cuda")
+            if self.declared.offload
+            else OffloadPolicy(),
+            "mp_policy": self._precision(root),
+        }
         every = [id(each) for _, each in root.named_parameters(remove_duplicate=False)]
         for each in parts.values():
             inside = [id(one) for _, one in each.named_parameters(remove_duplicate=False)]
             if inside and all(
                 every.count(one) == inside.count(one) for one in inside
             ):  # weights of others stay together
-                fully_shard(each, mesh=mesh, reshard_after_forward=again, offload_policy=policy)
+                fully_shard(each, **policies)
         if size(root):
-            fully_shard(root, mesh=mesh, reshard_after_forward=again, offload_policy=policy)
+            fully_shard(root, **policies)
+
+    def _precision(self, root: Any) -> Any:
+        """Return in which type weights are gathered and gradients summed: with `amp`, in bfloat16 and in float32.
+
+        Weights in float64 stay, as `torch.autocast` leaves them.
+        """
+        from torch.distributed.fsdp import MixedPrecisionPolicy
+
+        torch = self._torch
+        if not self.amp or any(each.dtype != torch.float32 for each in root.parameters()):
+            return MixedPrecisionPolicy()
+        if self.device.type == "cpu":
+            norms = (torch.nn.LayerNorm, torch.nn.GroupNorm)
+            for each in root.modules():
+                if isinstance(each, norms) and each.weight is not None:
+                    each.register_forward_pre_hook(_as_weights)
+        return MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
 
     def named(self) -> Weights:
         """Return this process's weights by the names of the whole module, by each that they have there."""
@@ -318,6 +339,11 @@ def _slow_paths() -> Iterator[None]:
         yield
     finally:
         switch.set_fastpath_enabled(before)
+
+
+def _as_weights(norm: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Give a normalisation its input in the type of its weights, as autocast does on a GPU alone."""
+    return (args[0].to(norm.weight.dtype), *args[1:])
 
 
 def _shaped(value: Any, shape: Any) -> bool:

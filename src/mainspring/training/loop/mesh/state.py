@@ -20,8 +20,14 @@ def local(tensor: Any) -> Any:
 
 def whole(tensor: Any, shape: Any) -> Any:
     """Return a tensor of which each process has a part, in the shape of one process; all of them call it."""
-    found = tensor.full_tensor() if is_spread(tensor) else tensor
+    found = _at_mesh(tensor).full_tensor() if is_spread(tensor) else tensor
     return (found.wait() if hasattr(found, "wait") else found).reshape(shape)
+
+
+def _at_mesh(tensor: Any) -> Any:
+    """Return a spread tensor on the devices of its mesh, which its messages need."""
+    kind = tensor.device_mesh.device_type
+    return tensor if tensor.device.type == kind else tensor.to(kind)
 
 
 def boxed(tensor: Any, shape: Any) -> Any:
@@ -42,7 +48,10 @@ def placed(value: Any, like: Any) -> Any:
     if is_spread(value):
         return value
     value = value.detach().to(like.device, like.dtype).reshape(like.shape)
-    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None) if is_spread(like) else value
+    if not is_spread(like):
+        return value
+    found = distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+    return found.to(like.device)  # shards that are kept in main memory
 
 
 def copy(value: Any, to: Any) -> None:

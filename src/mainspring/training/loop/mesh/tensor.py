@@ -23,6 +23,7 @@ _PAIRS = (
     (("q_proj", "k_proj", "v_proj"), "o_proj"),  # transformers: Llama, Mistral, Qwen
     (("gate_proj", "up_proj"), "down_proj"),
     (("fc1",), "fc2"),
+    (("c_fc",), "c_proj"),  # transformers: GPT-2
 )
 _ELEMENTWISE = (
     "ReLU",
@@ -63,6 +64,24 @@ def plan_of(module: Any, parts: int, given: Mapping[str, str] | None = None, sta
     return found
 
 
+def left_whole(module: Any, plan: Mapping[str, str]) -> str:
+    """Return which layers a plan leaves whole, by their kinds and with their share of the weights; "" for none.
+
+    Vectors, as of normalisations and biases, are not counted.
+    """
+    found: dict[str, int] = {}
+    known: set[int] = set()  # one that is in two places counts once
+    for name, layer in module.named_modules():
+        own = {id(each): each.numel() for each in layer.parameters(recurse=False) if each.ndim > 1}
+        matrices = sum(count for key, count in own.items() if key not in known)
+        known |= own.keys()
+        if matrices and name not in plan:
+            found[type(layer).__name__] = found.get(type(layer).__name__, 0) + matrices
+    every = sum(each.numel() for each in module.parameters())
+    shown = sorted(found.items(), key=lambda each: -each[1])
+    return ", ".join(f"{kind} ({count / every:.0%} of the weights)" for kind, count in shown)
+
+
 def _own(module: Any) -> bool:
     return any(True for _ in module.parameters(recurse=False))
 
@@ -89,8 +108,8 @@ def _check(name: str, layer: Any, how: str, parts: int) -> None:
     width = 0
     if how == HEADS and isinstance(layer, nn.MultiheadAttention):
         width = layer.num_heads if _plain(layer) else 0
-    elif how != HEADS and isinstance(layer, nn.Linear):
-        width = layer.out_features if how == COLUMNS else layer.in_features
+    elif how != HEADS and _is_matrix(layer):
+        width = _widths(layer)[how == COLUMNS]
     elif how == ROWS and isinstance(layer, nn.Embedding):
         width = layer.num_embeddings
     if not width or width % parts:
@@ -110,11 +129,13 @@ def _derived(module: Any, whole: Any, parts: int) -> dict[str, str]:
         for firsts, second in pairs:
             layers = [children.get(name) for name in (*firsts, second)]
             names = {f"{dot}{name}" for name in (*firsts, second)}
-            if not names & found.keys() and all(isinstance(each, nn.Linear) and _own(each) for each in layers):
-                widths = [*(each.out_features for each in layers[:-1]), layers[-1].in_features]  # type: ignore[union-attr]
+            if not names & found.keys() and all(_is_matrix(each) and _own(each) for each in layers):
+                widths = [*(_widths(each)[1] for each in layers[:-1]), _widths(layers[-1])[0]]
                 heads = getattr(parent, "head_dim", 1)
                 if all(width % (parts * heads) == 0 for width in widths):
                     found.update({f"{dot}{name}": COLUMNS for name in firsts}, **{f"{dot}{second}": ROWS})
+        if _is_fused(parent, children) and parent.num_heads % parts == 0:
+            found.update({f"{dot}c_attn": HEADS, f"{dot}c_proj": ROWS})
         for name, each in children.items():
             if isinstance(each, nn.MultiheadAttention) and _own(each) and _plain(each) and each.num_heads % parts == 0:
                 found.update({f"{dot}{name}": HEADS, f"{dot}{name}.out_proj": ROWS})
@@ -123,6 +144,31 @@ def _derived(module: Any, whole: Any, parts: int) -> dict[str, str]:
             ):
                 found[f"{dot}{name}"] = ROWS
     return found if module is not whole or set(found.values()) != {ROWS} else {}  # an embedding alone is no plan
+
+
+def _is_matrix(layer: Any) -> bool:
+    return isinstance(layer, import_torch().nn.Linear) or _is_transposed(layer)
+
+
+def _is_transposed(layer: Any) -> bool:
+    """Return if a layer is transformers' Conv1D: a linear one whose matrix has the shape (inputs, outputs)."""
+    return type(layer).__name__ == "Conv1D" and hasattr(layer, "nf")
+
+
+def _widths(layer: Any) -> tuple[int, int]:
+    """Return the inputs and the outputs of a linear layer."""
+    if _is_transposed(layer):
+        return layer.weight.shape[0], layer.weight.shape[1]
+    return layer.in_features, layer.out_features
+
+
+def _is_fused(parent: Any, children: Mapping[str, Any]) -> bool:
+    """Return if a module is GPT-2's attention of a sequence to itself: queries, keys and values by one matrix."""
+    first, second = children.get("c_attn"), children.get("c_proj")
+    if not (_is_transposed(first) and _is_transposed(second) and _own(first) and _own(second)):
+        return False
+    width = getattr(parent, "split_size", 0)
+    return hasattr(parent, "num_heads") and hasattr(parent, "head_dim") and _widths(first)[1] == 3 * width
 
 
 def _in_sequence(children: Mapping[str, Any]) -> Iterator[tuple[tuple[str], str]]:
@@ -164,7 +210,9 @@ def spread(module: Any, mesh: Any, plan: Mapping[str, str]) -> None:
         layer = layers[name]
         if not _own(layer):  # of another stage
             continue
-        if how == HEADS:
+        if _is_transposed(layer):
+            _spread_transposed(layer, mesh, how, layers[name.rpartition(".")[0]])
+        elif how == HEADS:
             width = layer.embed_dim
             for key, shape in (("in_proj_weight", (3, width, width)), ("in_proj_bias", (3, width))):
                 whole = getattr(layer, key)
@@ -179,6 +227,37 @@ def spread(module: Any, mesh: Any, plan: Mapping[str, str]) -> None:
             styles[name] = RowwiseParallel(**inputs)
     if styles:
         parallelize_module(module, mesh, styles)
+
+
+def _spread_transposed(layer: Any, mesh: Any, how: str, parent: Any) -> None:
+    """Spread a Conv1D; with `HEADS`, that of queries, keys and values, whose attention has then fewer heads."""
+    torch = import_torch()
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    weight, bias = layer.weight, layer.bias
+    shapes: tuple[Any, Any] = (weight.shape, bias.shape)
+    places: tuple[Any, Any] = (Shard(1), Shard(0)) if how == COLUMNS else (Shard(0), Replicate())
+    if how == HEADS:  # apart, so that each is cut by heads
+        shapes = (len(weight), 3, weight.shape[1] // 3), (3, len(bias) // 3)
+        places = Shard(2), Shard(1)
+        parent.num_heads //= mesh.size()
+        parent.split_size //= mesh.size()
+    for key, whole, shape, place in zip(("weight", "bias"), (weight, bias), shapes, places, strict=True):
+        spread_ = distribute_tensor(whole.detach().reshape(shape), mesh, [place], src_data_rank=None)
+        setattr(layer, key, torch.nn.Parameter(spread_, whole.requires_grad))
+    layer.forward = MethodType(partial(_transposed, mesh, how), layer)
+
+
+def _transposed(mesh: Any, how: str, self: Any, rows: Any) -> Any:
+    """Return this process's columns, all three parts of its heads, or the sum over processes."""
+    from torch.distributed.tensor import DTensor, Replicate, Shard
+
+    given = DTensor.from_local(rows, mesh, [Shard(rows.ndim - 1) if how == ROWS else Replicate()], run_check=False)
+    if how == HEADS:
+        parts = [(given @ self.weight[:, part] + self.bias[part]).to_local() for part in range(3)]
+        return import_torch().cat(parts, -1)
+    made = given @ self.weight
+    return (made.redistribute(placements=[Replicate()]) if how == ROWS else made).add(self.bias).to_local()
 
 
 def _attend(

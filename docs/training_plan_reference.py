@@ -193,7 +193,7 @@ def page() -> str:
         + f"Tokens a second and GPU of [MPT]({SOURCE}) in mixed precision, sharded over all GPUs. {inside} of "
         + f"{len(found)} lie in the interval; the expected speed is {ratios[0]:.2f} to {ratios[-1]:.2f} of the "
         + f"published one. All of these trainings fitted 80 GB (74.5 GiB); plans say up to {most:.0f} GiB. Here, the "
-        + "loss is not fused, and `amp` keeps copies of whole weights that another sharding frees.\n\n"
+        + "loss is not fused.\n\n"
         + _table(head, times)
         + "\n## States beside the ZeRO paper\n\n"
         + "GB for a process, 7.5 B parameters, mixed precision and Adam (Table 1).\n\n"

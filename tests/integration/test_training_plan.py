@@ -36,6 +36,10 @@ def test_a_network_is_measured_where_it_would_be_trained(trained: tuple[Path, di
     here = depot.json("train", "late-parcel", "--plan")
     assert (here["devices"].endswith("xcore"), here["batch"]) == (True, 100)
     assert here["layouts"][0]["step_s"]["expected"] > 0
+    assert [(each["amp"], each["checkpoint_activations"], each["own"]) for each in here["switches"]] == [
+        (False, False, True), (True, False, False), (False, True, False), (True, True, False),
+    ]  # fmt: skip
+    assert all(each["memory"] > 0 and each["step_s"] > 0 and each["rows"] == 100 for each in here["switches"])
     project = opened(depot)
     assert {version.version for version in project.versions.all("late-parcel")} == before
     assert not (depot.root / "weights-0.txt").exists()  # the function did not go on

@@ -23,7 +23,7 @@ from mainspring.training.loop.world import launched
 ROWS = 192  # of two batches: the optimiser has its states in the second
 # Axes and switches of trainings beside copies, by the name of a case: MODULE/NAME
 DECLARED: dict[str, dict[str, Any]] = {
-    "shards": {"shard": 2}, "layers": {"tensor": 2}, "stages": {"pipeline": 2},
+    "shards": {"shard": 2}, "mixed": {"shard": 2}, "layers": {"tensor": 2}, "stages": {"pipeline": 2},
     "again": {"checkpoint_activations": True},
     "shards and layers": {"shard": 2, "tensor": 2},
 }  # fmt: skip
@@ -150,7 +150,7 @@ def counted(name: str, size: int) -> int:
         for each in module.parameters():
             live.follow(each)
         fit_torch(module, rows, noted, optimiser=adam, epochs=1, batch_size=ROWS // 2, accumulate=accumulate,
-                  distributed=declared(name, size))  # fmt: skip
+                  amp=name.endswith("/mixed"), distributed=declared(name, size))  # fmt: skip
     return peaks[-1]
 
 

@@ -31,7 +31,7 @@ def show_plan(console: Console, found: TrainingPlan) -> None:
     show_records(console, columns, [_row(each) for each in found.layouts], right=columns[1:])
     console.print("\nmemory of the fullest device", style="dim")
     for each in found.layouts:
-        console.print(_bar(each))
+        console.print(_bar(each), soft_wrap=True)
     chosen = found.chosen
     if not chosen.fits:
         console.print(
@@ -39,6 +39,8 @@ def show_plan(console: Console, found: TrainingPlan) -> None:
             "each device.",
             style="bold red",
         )
+        for help_ in found.helps:
+            console.print(f"It would fit with {help_}.")
     console.print(f"\n[bold]{chosen.said}[/]: " + "; ".join(chosen.why))
     for axis in chosen.axes:
         console.print(f"  {axis.axis} {axis.processes} over {axis.link}: {axis.why}")

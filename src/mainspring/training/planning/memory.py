@@ -127,7 +127,9 @@ def _kept(layout: Layout, part: Part) -> float:
 
 
 def _fixed(layout: Layout, part: Part) -> float:
-    """Bytes of a part that do not depend on rows: autocast's copies of whole weights, also of those gathered."""
+    """Bytes of a part that do not depend on rows: copies of weights in 16 bits, which shards are when gathered."""
+    if layout.distributed.shard > 1:
+        return 0.0
     return part.fixed * part.local(layout.distributed.tensor) / max(1, part.parameters)
 
 
@@ -141,8 +143,8 @@ def _communication(model: Model, layout: Layout, stage: tuple[Part, ...], gpu: b
         block = max((part.local(told.tensor) for part in stage if part.block), default=0.0)
         outer = sum(part.local(told.tensor) for part in stage if not part.block)
         # whole weights, those in the buffer of the gathering, and gradients of a block before and in the reduction
-        found += (outer + (1 + gpu) * block + block / told.shard) * kinds.weight
-        found += 2 * max(block, outer if not block else 0.0) * kinds.gradient
+        found += (outer + (1 + gpu) * block + block / told.shard) * kinds.gathered
+        found += max(block, outer if not block else 0.0) * (kinds.gathered + kinds.gradient)
     if told.tensor > 1:
         found += max(part.entrance for part in stage) * layout.rows
     if told.pipeline > 1:

@@ -71,6 +71,11 @@ class Precision:
     copied: int
     compute: int
 
+    @property
+    def gathered(self) -> int:
+        """Bytes of a weight that shards gather: `fit_torch` has it in the type in which it is multiplied."""
+        return min(self.weight, self.compute)
+
 
 PRECISIONS = {
     each.name: each

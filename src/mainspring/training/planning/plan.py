@@ -12,6 +12,7 @@ from mainspring.training.distribution import Distributed
 from mainspring.training.planning.layouts import AXES, Layout, layouts
 from mainspring.training.planning.memory import Memory, memory
 from mainspring.training.planning.model import Model
+from mainspring.training.planning.remedies import remedies
 from mainspring.training.planning.timing import GOOD, POOR, USUAL, WITHIN, Time, expected
 from mainspring.training.planning.topology import Topology
 
@@ -112,6 +113,7 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
         measured: Whether the model was measured, or described.
         considered: Layouts that were compared. `fitting`: those that fit.
         layouts: The chosen one, then the fastest of each other combination of axes; none of them may fit.
+        helps: Changes with which the training would fit, each alone; none if it fits.
         switches: Memory and time of steps with and without mixed precision and the computing again of activations,
             measured on this machine; none of a described model.
     """
@@ -129,6 +131,7 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
     fitting: int
     layouts: list[LayoutPlan]
     assumptions: list[str]
+    helps: list[str] = []
     switches: list[Effect] = []
 
     @property
@@ -188,6 +191,7 @@ def plan(model: Model, topology: Topology, batch: int) -> TrainingPlan:
         considered=len(every),
         fitting=sum(each.missing == 0 for each in every),
         layouts=shown,
+        helps=_helps(model, topology, batch) if chosen.missing else [],
         assumptions=_assumptions(model, topology),
     )
 
@@ -203,10 +207,12 @@ def best(model: Model, topology: Topology, batch: int, accumulate: int) -> tuple
     every = sorted(_evaluated(model, topology, batch, accumulate), key=lambda each: each.order)
     first = every[0]
     if first.missing:
+        least = min(_evaluated(model, topology, batch), key=lambda each: each.order)
+        parts = f"give fit_torch accumulate={least.layout.accumulate}."
         raise Invalid(
             f"The training does not fit {topology.said()}: the nearest layout, {first.layout.said()}, misses "
             f"{first.missing:,.0f} bytes for each device.",
-            fix="see what would help: mainspring train MODEL --plan.",
+            fix="; or ".join(_helps(model, topology, batch)) + "." if least.missing else parts,
         )
     near = [each for each in every if not each.missing and each.time.total <= first.time.total * _ABOUT_AS_FAST]
     found = min(near, key=lambda each: (*each.simplicity, each.time.total))
@@ -228,14 +234,30 @@ def _kind(layout: Layout) -> tuple[object, ...]:
 
 
 def _evaluated(model: Model, topology: Topology, batch: int, accumulate: int | None = None) -> Iterator[_Found]:
-    runtime = _runtime(topology)
     for layout in layouts(model, topology, batch, accumulate):
-        taken = memory(model, layout, runtime, gpu=not topology.measured)
-        own, host = taken.total - _limit(topology, layout), 0.0
-        if layout.distributed.offload:
-            host = taken.host * layout.distributed.processes - topology.host_gib * 2**30 * (1 - KEPT_FREE)
-        missing = max(0.0, own, host / layout.distributed.processes)
-        yield _Found(layout, taken, *expected(model, layout, topology), missing, host > 0 and missing > own)
+        taken, missing, host = _room(model, topology, layout)
+        yield _Found(layout, taken, *expected(model, layout, topology), missing, host)
+
+
+def _room(model: Model, topology: Topology, layout: Layout) -> tuple[Memory, float, bool]:
+    """Return the memory of a layout, how much of it a device misses, and whether main memory is what is missing."""
+    taken = memory(model, layout, _runtime(topology), gpu=not topology.measured)
+    own, host = taken.total - _limit(topology, layout), 0.0
+    if layout.distributed.offload:
+        host = taken.host * layout.distributed.processes - topology.host_gib * 2**30 * (1 - KEPT_FREE)
+    return taken, max(0.0, own, host / layout.distributed.processes), host > 0 and host > own
+
+
+def _helps(model: Model, topology: Topology, batch: int) -> list[str]:
+    def fits(model: Model, topology: Topology, batch: int) -> bool:
+        return any(not _room(model, topology, layout)[1] for layout in layouts(model, topology, batch))
+
+    def host_gib(model: Model, topology: Topology, batch: int) -> float:
+        found = [(_room(model, topology, layout), layout) for layout in layouts(model, topology, batch)]
+        needed = [taken.host * layout.distributed.processes for (taken, missing, _), layout in found if not missing]
+        return min(needed, default=0.0) / 2**30 / (1 - KEPT_FREE)
+
+    return remedies(model, topology, batch, fits, host_gib)
 
 
 def _runtime(topology: Topology) -> float:
@@ -305,7 +327,8 @@ def _why(topology: Topology, found: _Found, chosen: _Found) -> list[str]:
         reasons.append(f"{parts[most] / spent.total:.0%} of the step is {said}")
     largest = max(("weights", "gradients", "optimiser", "activations", "communication", "working"),
                   key=lambda name: getattr(taken, name))  # fmt: skip
-    reasons.append(f"{largest} take most memory, {getattr(taken, largest) / max(1.0, taken.total):.0%}")
+    said = "optimiser states" if largest == "optimiser" else largest
+    reasons.append(f"{said} take most memory, {getattr(taken, largest) / max(1.0, taken.total):.0%}")
     if told.size < topology.size and found is chosen and not found.missing:
         reasons.append(
             f"{topology.size - told.size} devices are left out: communication would cost more than they save"

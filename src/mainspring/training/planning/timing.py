@@ -156,7 +156,7 @@ class _Stage:
         Weights are gathered for the forward and for the backward pass of each part of a batch.
         """
         size, stride, kinds = self.layout.distributed.shard, self.layout.stride("shard"), self.model.precision
-        weights = gathered(self.topology, size, stride, parameters * kinds.weight, self.at)
+        weights = gathered(self.topology, size, stride, parameters * kinds.gathered, self.at)
         gradients = gathered(self.topology, size, stride, parameters * kinds.gradient, self.at)
         blocks = max(1, sum(part.block for part in self.parts))
         hops = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,10 @@ def test_a_training_in_this_process_takes_what_is_planned(name: str) -> None:
 @pytest.mark.parametrize(
     ("size", "spread"),
     [
-        (2, ["perceptron/shards", "transformer/layers", "transformer/stages", "transformer/again"]),
+        (
+            2,
+            ["perceptron/shards", "transformer/mixed", "transformer/layers", "transformer/stages", "transformer/again"],
+        ),
         pytest.param(4, ["transformer/shards", "transformer/shards and layers"], marks=deep),
     ],
 )
@@ -84,7 +88,7 @@ def test_a_training_takes_what_is_planned_on_every_rank(size: int, spread: list[
     for name in (*copies, *spread):
         accumulate, told = cases.case(name)[3], cases.declared(name, size)
         layout = Layout(told, accumulate, 96 // accumulate // told.copies // told.shard)
-        planned = memory(measured(subject(name), 96), layout, gpu=False).total
+        planned = memory(measured(replace(subject(name), amp=name.endswith("/mixed")), 96), layout, gpu=False).total
         counted = max(
             json.loads((tmp_path / f"{name.replace('/', ' ')}-{rank}.json").read_text()) for rank in range(size)
         )

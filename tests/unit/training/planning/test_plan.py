@@ -18,7 +18,7 @@ from mainspring.llm.sizing.trained import read_described, trained
 from mainspring.training.planning.layouts import layouts
 from mainspring.training.planning.memory import memory
 from mainspring.training.planning.model import OPTIMISERS, PRECISIONS, Model, Part
-from mainspring.training.planning.plan import KEPT_FREE, RUNTIME, plan
+from mainspring.training.planning.plan import KEPT_FREE, RUNTIME, best, plan
 from mainspring.training.planning.timing import time
 from mainspring.training.planning.topology import Topology, of_group
 
@@ -144,3 +144,41 @@ def test_a_model_is_described_in_a_few_words(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="tokens"):
         trained(found, 0, PRECISIONS["amp"], OPTIMISERS["adamw"])
     assert replace(llama(), name="x").parameters == 6_738_415_616
+
+
+def test_what_does_not_fit_says_what_would_help_and_that_helps() -> None:
+    model, here = llama(tokens=2048), gpus("4xT4")
+    found = plan(model, here, 64)
+    assert found.helps == [
+        "states of the optimiser in 8 bits (adam8bit) and weights in 16 (bf16), which trains less exactly",
+        "107 GiB of main memory in each machine, to keep shards in (--host-gib)",
+        "4 machines of 4xT4, not 1",
+    ]
+    less = replace(model, optimiser=OPTIMISERS["adam8bit"])
+    assert not plan(less, here, 64).chosen.fits
+    assert plan(replace(less, precision=PRECISIONS["bf16"]), here, 64).chosen.fits
+    assert plan(model, gpus("4xT4", host_gib=107), 64).chosen.fits
+    assert not plan(model, gpus("4xT4", host_gib=106), 64).chosen.fits
+    assert plan(model, gpus("4x4xT4"), 64).chosen.fits
+    assert not plan(model, gpus("2x4xT4"), 64).chosen.fits
+    assert not plan(model, gpus("8xH100"), 64).helps
+
+
+def test_a_row_that_no_device_holds_needs_a_smaller_model() -> None:
+    huge = Part("layer", 10**6, 10**6, saved=5e10, flops=1e9)
+    found = plan(Model("huge", (huge,), PRECISIONS["fp32"], OPTIMISERS["sgd"], chained=False), gpus("1xT4"), 1)
+    assert found.helps == ["a smaller model: neither 8-bit states, nor more devices or main memory suffice"]
+
+
+def test_the_best_layout_with_the_parts_of_a_batch_that_are_given() -> None:
+    model, here = llama(), gpus("8xH100")
+    told, found = best(model, here, 256, 32)
+    assert (told.size, found.accumulate, found.fits) == (8, 32, True)
+    with pytest.raises(Invalid, match=r"does not fit 8xH100: the nearest layout, .*, misses [\d,]+ bytes") as raised:
+        best(model, here, 256, 1)
+    assert raised.value.fix == "give fit_torch accumulate=16."
+    with pytest.raises(Invalid) as raised:
+        best(model, gpus("2xT4"), 4, 1)
+    assert "GiB of main memory" in str(raised.value.fix)
+    block = Part("layer", 1000, 1000, flops=1e6, saved=1e3, block=True)
+    assert best(Model("small", (block,), PRECISIONS["fp32"], OPTIMISERS["sgd"]), here, 64, 1)[0].size == 1

@@ -58,12 +58,10 @@ def show_plan(console: Console, found: TrainingPlan) -> None:
 
 def _show_switches(console: Console, found: TrainingPlan) -> None:
     """Print the measured effects of switches, as parts of the memory and time of the training as it is."""
-    from mainspring.cli.tables import show_records
-
     own = next((each for each in found.switches if each.own), found.switches[0])
     console.print(f"\nswitches, measured in steps of {own.rows:,} rows in one process on this machine", style="dim")
     rows: list[list[str | Text]] = [
-        [each.said() + " (as it is)" * each.own, f"{size(each.memory)} ({each.memory / own.memory:.2f})",
+        [each.said() + " (as it is)" * each.own, f"{size_text(each.memory)} ({each.memory / own.memory:.2f})",
          f"{_time(each.step_s)} ({each.step_s / own.step_s:.2f})"]
         for each in found.switches
     ]  # fmt: skip

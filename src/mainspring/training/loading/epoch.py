@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -49,19 +49,23 @@ class Epoch:
         """
         rows = self.layout.empty(stop - start)
         pieces = [*self.order.pieces(start, stop)]
-        for lane in {piece.lane for piece in pieces} - self._lanes.keys():
-            first = next(piece for piece in pieces if piece.lane == lane)
-            self._lanes[lane] = _Lane(self, lane, first.window)
+        if len(self._lanes) < self.order.lanes:
+            self._start(pieces)
         at = 0
-        for piece in pieces:
-            begun = time.perf_counter()
-            window = self._lanes[piece.lane].window(piece.window)
-            self.pace.waited_s += time.perf_counter() - begun
-            _copy(window, piece, rows, at)
-            at += piece.stop - piece.start
+        for lane, number, begin, end in pieces:
+            until = at + end - begin
+            for source, into in zip(self._lanes[lane].window(number).arrays, rows, strict=True):
+                into[at:until] = source[begin:end]
+            at = until
         self.pace.rows += at
         self.pace.bytes += at * self.layout.row_bytes
         return rows
+
+    def _start(self, pieces: list[Piece]) -> None:
+        """Have the windows of lanes decoded that no row was taken from yet."""
+        for lane, number, _, _ in pieces:
+            if lane not in self._lanes:
+                self._lanes[lane] = _Lane(self, lane, number)
 
     @property
     def lanes(self) -> frozenset[int]:
@@ -134,10 +138,12 @@ class _Lane:
         """Return a window, and have the one after it decoded; quick where it was the one after the last."""
         if self._current is not None and self._current.number == number:
             return self._current
+        begun = time.perf_counter()
         arrived = self._next.result()
         if arrived.number != number:  # a jump, as after a resumption
             self._begin(number)
             arrived = self._next.result()
+        self._epoch.pace.waited_s += time.perf_counter() - begun
         before, self._current = self._current, arrived
         if number + 1 < self._epoch.order.windows(self.number):
             self._spare = [] if before is None else before.arrays
@@ -157,9 +163,7 @@ class _Lane:
             if places is None:
                 layout.write(piece, [array[at:until] for array in into])
             else:
-                read = layout.empty(piece.num_rows)  # small enough for the processor's cache
-                layout.write(piece, read)
-                for array, rows in zip(into, read, strict=True):
+                for array, rows in zip(into, layout.read(piece), strict=True):  # small enough for the processor's cache
                     _as_items(array)[places[at:until]] = _as_items(rows)
             at, used = until, used + piece.num_rows
             self._rest = (batch, used) if used < batch.num_rows else None
@@ -169,8 +173,3 @@ class _Lane:
 def _as_items(array: Values) -> Values:
     """Return a view in which a row is one item, which NumPy moves several times as fast as a row of numbers."""
     return array if array.ndim == 1 else array.view(f"V{array.strides[0]}")[:, 0]
-
-
-def _copy(window: _Window, piece: Piece, into: Sequence[Values], at: int) -> None:
-    for source, rows in zip(window.arrays, into, strict=True):
-        rows[at : at + piece.stop - piece.start] = source[piece.start : piece.stop]

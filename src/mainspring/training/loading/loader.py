@@ -121,8 +121,9 @@ class Loader:
         with closing(self.epoch(batch_size, Pace(), seed, epoch)) as loading:
             for first in range(start * batch_size, len(self), batch_size):
                 count = min(batch_size, len(self) - first)
-                begin, end = (first + count // ranks * each + min(each, count % ranks) for each in (rank, rank + 1))
-                yield self._shaped(loading.take(begin, end))
+                share, more = divmod(count, ranks)
+                begin = first + share * rank + min(rank, more)
+                yield self._shaped(loading.take(begin, begin + share + (rank < more)))
 
     def stored(self, batch_size: int, *, begin: int = 0, end: int | None = None) -> Iterator[Any]:
         """Yield rows `begin` to `end` once, in the order of the files, by their names, as `batches` does."""

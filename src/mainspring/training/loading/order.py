@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,7 @@ class Span:
     stop: int
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """Rows `start` to `stop` of a window, as shuffled."""
 
     lane: int
@@ -65,19 +64,20 @@ class Order:
         self._of_batch = _shares(batch_size, self.lanes)
         self._of_last = _shares(self.rows % batch_size, self.lanes)
         self.lengths = self._full * self._of_batch + self._of_last
+        self._counts = self._of_batch.tolist(), self._of_last.tolist()
         self._begins = np.concatenate([[0], np.cumsum(self.lengths)])
 
     def pieces(self, start: int, stop: int) -> Iterator[Piece]:
         """Yield the rows at positions `start` to `stop` of the epoch, in order."""
+        usual, last = self._counts
         while start < stop:
             number, slot = divmod(start, self._batch)
             until = min(stop - number * self._batch, self._batch)
-            counts = self._of_batch if number < self._full else self._of_last
             first = 0
-            for lane, count in enumerate(counts.tolist()):
+            for lane, count in enumerate(usual if number < self._full else last):
                 begin, end = max(slot, first), min(until, first + count)
                 if begin < end:
-                    before = number * int(self._of_batch[lane]) - first
+                    before = number * usual[lane] - first
                     yield from self._in_windows(lane, before + begin, before + end)
                 first += count
             start = number * self._batch + until

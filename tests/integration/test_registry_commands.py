@@ -14,7 +14,9 @@ import pytest
 from kit import prefork
 from kit.depot import MODEL, Depot, copied, opened
 from kit.people import known
+from mainspring.core.environment import FOR_SERVING
 from mainspring.core.errors import StorageFull
+from mainspring.core.own_process import python_path
 from mainspring.core.time import DAY
 from mainspring.operations.keys import create_key
 from mainspring.operations.models.transferring import export_version
@@ -26,7 +28,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # each command is a p
 def test_commands_are_forked_also_where_the_tests_have_tracked_and_trained(depot: Depot) -> None:
     opened(depot).tracking.search(limit=1)
     import_module("mainspring.operations.train")
-    assert prefork.suits(depot.environment) or os.environ.get("MAINSPRING_TESTS_START") == "real"
+    real = os.environ.get("MAINSPRING_TESTS_START") == "real"
+    for own in ({}, FOR_SERVING, {"PYTHONUNBUFFERED": "1", "PYTHONPATH": python_path()}):  # of what they start, too
+        assert prefork.suits(depot.environment | own) or real, own
 
 
 def test_two_trainings_of_one_model_at_once_make_two_versions(depot: Depot) -> None:

@@ -85,6 +85,7 @@ _FREE = (
     "LC_CTYPE",  # an interpreter sets it itself
     *("MLFLOW_DISABLE_TELEMETRY", "OMP_WAIT_POLICY"),  # so does the package, also in the process of the tests
     "PYTHONUNBUFFERED",  # a forked command does as it says
+    "OPENBLAS_NUM_THREADS",  # one by OMP_NUM_THREADS already
 )
 # nor what the server has not, but for these.
 _READ = ("ARROW", "GRPC", "LC_", "LD_", "MALLOC", "MKL", "MLFLOW", "OMP", "OPENBLAS", "OTEL", "PYTHON", "SKLEARN", "TZ")

@@ -141,14 +141,14 @@ def floor(kind: str, folder: Path, *arguments: str) -> Iterator[int]:
         yield port
 
 
-def project(folder: Path, service: str) -> Project:
-    """Return a new project with one module."""
+def project(folder: Path, service: str, settings: str = "") -> Project:
+    """Return a new project with one module, and further settings."""
     from mainspring.project import open_project
     from mainspring.project.settings import load_settings
 
     root = folder / "project"
     root.mkdir()
-    (root / "mainspring.toml").write_text(TOML)
+    (root / "mainspring.toml").write_text(TOML + settings)
     (root / "service.py").write_text(service)
     return open_project(load_settings(root))
 

@@ -122,6 +122,7 @@ class Lane:
             monotonic_us, max_queue_rows=max_queue_rows, max_batch_rows=MAX_ROWS, cost=copy(runtime.cost)
         )
         self._absence = Absence.of(runtime)
+        self._several = not runtime.executor.inline  # whether the model may have several executors
 
     def use(self, responses: Responses | None) -> None:
         """Look for earlier answers among these from now on; `None`: nowhere."""
@@ -259,7 +260,7 @@ class Lane:
 
     def wake(self) -> None:
         """Run what is queued in the next turn of the loop, unless every executor runs something."""
-        if self._absence is not None:
+        if self._absence is not None and self._several:
             self.batcher.executors = self._absence.executors
         if self._scheduled or not self.batcher.idle:
             return

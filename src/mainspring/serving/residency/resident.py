@@ -123,11 +123,10 @@ class ResidentExecutor:
 
     def ask(self) -> bool:
         """Return whether the model is in memory; if so it stays for a moment, in which it may be called."""
-        with self._changing:
-            if self._executor is None:
-                return False
-            self._asked, self._used_at = True, self._clock()
-            return True
+        if self._executor is None:  # without the lock: one that leaves in this moment is loaded again by its call
+            return False
+        self._asked, self._used_at = True, self._clock()
+        return True
 
     @property
     def here(self) -> bool:

@@ -137,8 +137,8 @@ class DataPlane:
     async def stop(self) -> None:
         """Close everything but the log, which its creator closes."""
         await self._scaler.stop()
+        self._residency.stop()  # first: that its models are closed is no decision
         await self._live.stop()
-        self._residency.stop()
         self._failures.patience.stop()
         self._failures.flush()
         await self._store.stop()

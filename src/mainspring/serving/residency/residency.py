@@ -66,6 +66,7 @@ class Residency:
         self._pinned: frozenset[str] = frozenset()
         self._users: Mapping[str, Sequence[str]] = {}
         self._decided = False  # whether anything was
+        self._stopped = False
         self._loading = ThreadPoolExecutor(_LOADS, thread_name_prefix="resident")
 
     @property
@@ -165,6 +166,7 @@ class Residency:
     def stop(self) -> None:
         """Load nothing any more. Idempotent."""
         self._loading.shutdown(wait=False, cancel_futures=True)
+        self._stopped = True
         if self._decided:
             self._decided = False
             self._decisions.add(Decision(at=self._wall.now(), what=What.ENDED, digest="", why="the process ended"))
@@ -288,7 +290,9 @@ class Residency:
         nbytes: int | None = None,
         seen: Observed | None = None,
     ) -> None:
-        """Log a decision; `before` it the model had so many executors, and those that leave had `nbytes`."""
+        """Log a decision, until it was stopped; `before` it the model had so many executors, and those that leave had `nbytes`."""
+        if self._stopped:
+            return
         size, used, bytes_ = model.size, self.used, model.nbytes if nbytes is None else nbytes
         more = {
             What.LOADED: bytes_,

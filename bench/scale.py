@@ -107,15 +107,17 @@ def serving(folder: Path, model: Path) -> Iterator[tuple[Project, int, str]]:
         yield made, port, token
 
 
-def from_zero(gone: Callable[[], bool], asks: Callable[[], object], turns: int) -> Turn:
+def from_zero(executors: Callable[[], int], asks: Callable[[], object], turns: int) -> Turn:
     """Return the shortest time of an answer that is asked for once the model has left."""
     found = []
+    asks()
     for _ in range(turns):
         until = time.monotonic() + LEAVES_S
-        while not gone():
-            if time.monotonic() > until:
-                return Turn(None)
-            time.sleep(0.05)
+        for there in (True, False):  # what is told may be of a moment ago
+            while (executors() > 0) != there:
+                if time.monotonic() > until:
+                    return Turn(None)
+                time.sleep(0.05)
         begun = time.perf_counter()
         asks()
         found.append(time.perf_counter() - begun)
@@ -200,9 +202,7 @@ def ours(folder: Path, model: Path, row: list[float], chosen: argparse.Namespace
         check([values("ours", ask(port, asked("network")))], [wanted], 1e-4)
         found: dict[str, float | None] = {}
         for name in ("network", "function"):
-            turn = from_zero(
-                lambda name=name: executors(name) == 0, lambda name=name: ask(port, asked(name)), chosen.turns
-            )
+            turn = from_zero(partial(executors, name), partial(ask, port, asked(name)), chosen.turns)
             found[name] = turn.seconds
             print(name, turn, file=sys.stderr, flush=True)
         for name in ("one", "two"):
@@ -259,13 +259,13 @@ def ray_serve(
                 told = place / "replicas"
                 if case == "zero":
 
-                    def gone(told: Path = told) -> bool:
+                    def replicas(told: Path = told) -> int:
                         if time.monotonic() > until:
                             raise RuntimeError(f"it took longer than {RAY_S:g} s")
-                        return told.exists() and told.read_text() == "0"
+                        return int(told.read_text()) if told.exists() else 0
 
                     turns = max(1, chosen.turns // 2)
-                    found[case] = from_zero(gone, partial(ask, port, asked), turns).seconds
+                    found[case] = from_zero(replicas, partial(ask, port, asked), turns).seconds
                 else:
                     found[case] = step(port, asked).seconds
                 print("ray", case, found[case], file=sys.stderr, flush=True)

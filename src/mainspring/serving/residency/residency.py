@@ -290,7 +290,12 @@ class Residency:
         nbytes: int | None = None,
         seen: Observed | None = None,
     ) -> None:
-        """Log a decision, until it was stopped; `before` it the model had so many executors, and those that leave had `nbytes`."""
+        """Log a decision, until all is stopped.
+
+        Args:
+            before: How many executors the model had.
+            nbytes: Memory that it had, of one that leaves.
+        """
         if self._stopped:
             return
         size, used, bytes_ = model.size, self.used, model.nbytes if nbytes is None else nbytes

@@ -45,6 +45,12 @@ def test_a_network_is_measured_where_it_would_be_trained(trained: tuple[Path, di
     assert not (depot.root / "weights-0.txt").exists()  # the function did not go on
     run = project.tracking.search("late-parcel")[0]
     assert (run.status, run.tags["mainspring.purpose"]) == ("FINISHED", "plan")
+    report = depot.json("train", "late-parcel", "--processes", "auto")  # the model declares two, which are slower
+    why = next(note for note in report["notes"] if note.startswith("--processes auto: 1 process on "))
+    assert "ms a step of 100 rows for each process" in why
+    tags = opened(depot).tracking.get(report["run_id"]).tags
+    assert f"--processes auto: {tags['layout']}." == why
+    assert "processes" not in tags
 
 
 def test_an_estimator_that_has_no_module_is_refused(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -62,6 +68,9 @@ def test_an_estimator_that_has_no_module_is_refused(trained: tuple[Path, dict[st
         (["late-parcel", "--model", "llama-2-7b"], "--model goes with --plan"),
         (["late-parcel", "--plan", "--precision", "amp"], "are measured"),
         (["late-parcel", "--plan", "--processes", "2"], "--processes and --runner train"),
+        (["late-parcel", "--processes", "auto", "--runner", "ray"], "plans for this machine"),
+        (["late-parcel", "--processes", "auto"], "did not call fit_torch"),
+        (["late-parcel", "--processes", "many"], "many"),
         (["--plan", "--model", "llama-2-7b", "--gpus", "1xT4", "--topology", "x.toml"], "Both --gpus"),
         (["--plan", "--model", "llama-2-7b", "--gpus", "1xT4", "--optimiser", "best"], "adam8bit"),
         (["--plan", "--model", "llama-2-7b", "--gpus", "1xT4", "--precision", "fp7"], "bf16-master"),

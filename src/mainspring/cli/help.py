@@ -59,6 +59,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "train late-delivery --since 2026-01-01 --until 2026-07-01",
         "train late-delivery --without orders@monday.csv --without deliveries.courier=bo",
         "train late-delivery --processes 2",
+        "train late-delivery --processes auto",
         "train late-delivery --plan --topology machines.toml",
         "train --plan --model llama-2-7b --gpus 8xH100 --batch 256",
     ),

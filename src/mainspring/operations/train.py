@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from mainspring.core.environment import set_variable
+from mainspring.core.errors import Invalid
 from mainspring.data.without import read
 from mainspring.features.model import views_of
 from mainspring.operations.apply import apply
@@ -30,7 +31,7 @@ def train(
     since: int | None = None,
     until: int | None = None,
     without: Sequence[str] = (),
-    processes: int | None = None,
+    processes: int | Literal["auto"] | None = None,
     runner: str = "",
     progress: Callable[[str, float], None] | None = None,
 ) -> TrainReport:
@@ -41,7 +42,8 @@ def train(
 
     Args:
         without: Rows to leave out, as if they had never been ingested; see `data.without.read`.
-        processes: Processes of each machine that train; by default as many as the model declares.
+        processes: Processes of each machine that train; by default as many as the model declares. "auto": as many, and
+            spread so, as the plan of the training finds best on this machine, which the report's notes explain.
         runner: Where several processes are started, "local" or "ray"; by default as the profile says.
 
     Raises:
@@ -51,7 +53,15 @@ def train(
     """
     left_out = [read(each) for each in without]
     chosen, search_run = prepared(project, model)
-    if processes is not None:
+    why = ""
+    if processes == "auto":
+        if runner not in ("", "local"):
+            raise Invalid("processes='auto' plans for this machine.", fix=f"say how many processes {runner} starts.")
+        from mainspring.operations.training_plan import chosen_layout
+
+        layout, why = chosen_layout(project, chosen, since=since, until=until, progress=progress)
+        chosen = replace(chosen, distributed=layout)
+    elif processes is not None:
         chosen = replace(chosen, distributed=replace(chosen.distributed or Distributed(), processes=processes))
     until = project.clock.now() if until is None else until
     with begun(project, "train", f"model/{model}") as done:
@@ -62,6 +72,9 @@ def train(
         from mainspring.operations.search.searching import SEARCH_RUN
 
         project.tracking.log(report.run_id, tags={SEARCH_RUN: search_run})
+    if why:
+        project.tracking.log(report.run_id, tags={"layout": why})
+        report = replace(report, notes=[*report.notes, f"--processes auto: {why}."])
     return report
 
 

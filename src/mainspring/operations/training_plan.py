@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from mainspring.core.accelerators import parse_group
 from mainspring.core.errors import Invalid
 from mainspring.llm.sizing.trained import read_described, trained
+from mainspring.training.distribution import Distributed
 from mainspring.training.planning.machine import gpus_here, processors_here
 from mainspring.training.planning.model import OPTIMISERS, PRECISIONS, named
 from mainspring.training.planning.plan import TrainingPlan, plan
@@ -19,6 +21,9 @@ from mainspring.training.planning.topology import NETWORK_GB_S, Topology, descri
 if TYPE_CHECKING:
     from mainspring.project import Project
     from mainspring.training.loop.loop import Loop
+    from mainspring.training.model import Model
+    from mainspring.training.planning.model import Model as Measured
+    from mainspring.training.planning.plan import LayoutPlan
     from mainspring.training.planning.subject import Subject
     from mainspring.training.runs.run import Run
     from mainspring.training.stages import Observed
@@ -86,41 +91,97 @@ def plan_training(
         NotFound: There is no such model, or it has no data yet.
     """
     from mainspring.operations.train import prepared
-    from mainspring.training.fitting import fit
-    from mainspring.training.loop.looking import instead_of_training
     from mainspring.training.planning.subject import subject_of
 
-    chosen, _ = prepared(project, model)
-    found: list[TrainingPlan] = []
+    def look(training: Loop) -> TrainingPlan:
+        return _measured(subject_of(model, training), batch or training.batch_size, topology)
 
-    def look(training: Loop) -> None:
-        found.append(_measured(subject_of(model, training), batch or training.batch_size, topology))
+    return _looked(project, prepared(project, model)[0], look, since, until, progress)
 
-    def planned(observed: Observed, run: Run, tell: Callable[[str, float], None]) -> TrainingPlan:
+
+def chosen_layout(
+    project: Project,
+    model: Model,
+    *,
+    since: int | None = None,
+    until: int | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> tuple[Distributed, str]:
+    """Return how this machine trains a model of the project best, as its plan says, and why.
+
+    The processes, axes and switches are the plan's; what to do when a process fails is the model's.
+
+    Raises:
+        Invalid: The model is not trained by `ms.torch.fit_torch`, or fits in no layout.
+        NotFound: It has no data yet.
+    """
+    from mainspring.training.planning.plan import best
+    from mainspring.training.planning.subject import subject_of
+
+    def look(training: Loop) -> tuple[Distributed, LayoutPlan, Topology]:
+        subject, rows = subject_of(model.name, training), training.batch_size
+        measured, topology = _model(subject, rows, None)
+        return *best(measured, topology, rows, training.accumulate), topology
+
+    told, found, topology = _looked(project, model, look, since, until, progress)
+    declared = model.distributed or Distributed()
+    names = ("processes", "machines", "shard", "tensor", "pipeline", "checkpoint_activations", "offload")
+    at_least = min(declared.at_least, told.size)
+    chosen = replace(declared, **{name: getattr(told, name) for name in names}, at_least=at_least)
+    taken, step_s = found.memory, found.step_s.expected
+    why = (
+        f"{found.said} on {topology.said()}: {step_s * 1000:.3g} ms a step of {found.rows * found.accumulate:,} rows "
+        f"for each process, {taken.total:,} of {taken.limit:,} bytes; {found.why[0]}"
+    )
+    return chosen, why
+
+
+Looked = TypeVar("Looked")
+
+
+def _looked(
+    project: Project,
+    model: Model,
+    look: Callable[[Loop], Looked],
+    since: int | None,
+    until: int | None,
+    progress: Callable[[str, float], None] | None,
+) -> Looked:
+    """Run the training function of a model up to `fit_torch`, and return what `look` finds there."""
+    from mainspring.training.fitting import fit
+    from mainspring.training.loop.looking import instead_of_training
+
+    found: list[Looked] = []
+
+    def planned(observed: Observed, run: Run, tell: Callable[[str, float], None]) -> Looked:
         tell("measure the module", 0.2)
-        with instead_of_training(look), run.active():
-            fit(chosen, observed.data, run)
+        with instead_of_training(lambda training: found.append(look(training))), run.active():
+            fit(model, observed.data, run)
         if not found:
             raise Invalid(
-                f"The training function of {model!r} did not call fit_torch, so there is no module to measure.",
+                f"The training function of {model.name!r} did not call fit_torch, so there is no module to measure.",
                 fix="train with fit_torch (docs/howto/train-with-torch.md); other estimators train in one process.",
             )
         return found[0]
 
-    return project.trainer.inspect(chosen, "plan", planned, since=since, until=until, progress=progress)[1]
+    return project.trainer.inspect(model, "plan", planned, since=since, until=until, progress=progress)[1]
 
 
 def _measured(subject: Subject, rows: int, topology: Topology | None) -> TrainingPlan:
+    from mainspring.training.planning.switches import effects, tried_rows
+
+    model, topology = _model(subject, rows, topology)
+    found = plan(model, topology, rows)
+    return msgspec.structs.replace(found, switches=effects(subject, tried_rows(model, rows)))
+
+
+def _model(subject: Subject, rows: int, topology: Topology | None) -> tuple[Measured, Topology]:
     from mainspring.training.planning.measuring import measured
     from mainspring.training.planning.stopwatch import timed
-    from mainspring.training.planning.switches import effects, tried_rows
 
     topology = topology or gpus_here() or _processors()
     model = measured(subject, rows)
-    if topology.measured:
-        model = timed(model, subject, rows, topology.devices)
-    found = plan(model, topology, rows)
-    return msgspec.structs.replace(found, switches=effects(subject, tried_rows(model, rows)))
+    return timed(model, subject, rows, topology.devices) if topology.measured else model, topology
 
 
 def _processors() -> Topology:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -22,6 +22,13 @@ def _needed(context: click.Context, argument: click.Parameter, model: str | None
     return model
 
 
+def _counted(context: click.Context, argument: click.Parameter, value: str | None) -> int | str | None:
+    """Return a number of processes, or `auto`."""
+    if value is None or value == "auto":
+        return value
+    return int(click.IntRange(1)(value, argument, context))
+
+
 @make("train")
 @click.argument("model", required=False, callback=_needed)
 @click.option("--since", help="Use observations from this instant on (ISO 8601).")
@@ -31,7 +38,10 @@ def _needed(context: click.Context, argument: click.Parameter, model: str | None
     help="Leave rows out, as if never ingested: SOURCE@BATCH, SOURCE.COLUMN=VALUE, or SOURCE; repeatable.",
 )  # fmt: skip
 @click.option(
-    "--processes", type=click.IntRange(1), help="Train in so many processes; by default as the model declares."
+    "--processes",
+    callback=_counted,
+    metavar="N|auto",
+    help="Train in so many processes, or `auto`: as is best here; by default as the model declares.",
 )
 @click.option(
     "--runner",
@@ -56,7 +66,7 @@ def command(
     since: str | None,
     until: str | None,
     without: tuple[str, ...],
-    processes: int | None,
+    processes: int | Literal["auto"] | None,
     runner: str | None,
     plan: bool,
     **planned: Any,
@@ -111,7 +121,8 @@ def _plan(
 
 
 def _train(
-    call: Call, model: str, since: str | None, until: str | None, without: tuple[str, ...], processes: int | None,
+    call: Call, model: str, since: str | None, until: str | None, without: tuple[str, ...],
+    processes: int | Literal["auto"] | None,
     runner: str,
 ) -> None:  # fmt: skip
     from rich.markup import escape

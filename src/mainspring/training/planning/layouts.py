@@ -39,6 +39,11 @@ class Layout:
         """Processes that have different rows, tensor parallelism and stages aside."""
         return self.distributed.copies * self.distributed.shard
 
+    @property
+    def switched(self) -> bool:
+        """Whether activations are computed again, or shards kept in main memory."""
+        return self.distributed.checkpoint_activations or self.distributed.offload
+
     def size(self, axis: str) -> int:
         """Processes of an axis."""
         return int(getattr(self.distributed, axis))

@@ -199,12 +199,14 @@ def plan(model: Model, topology: Topology, batch: int) -> TrainingPlan:
 def best(model: Model, topology: Topology, batch: int, accumulate: int) -> tuple[Distributed, LayoutPlan]:
     """Return the declaration to train with, whose parts of a batch are given, and its plan.
 
-    Of layouts that fit and are about as fast as the fastest, the one with the fewest processes, axes and switches.
+    Of layouts that fit and are about as fast as the fastest, the one with the fewest processes, axes and switches. A
+    process alone is trained without switches, which are its launcher's.
 
     Raises:
         Invalid: None fits.
     """
     every = sorted(_evaluated(model, topology, batch, accumulate), key=lambda each: each.order)
+    every = [each for each in every if each.layout.distributed.size > 1 or not each.layout.switched]
     first = every[0]
     if first.missing:
         least = min(_evaluated(model, topology, batch), key=lambda each: each.order)

@@ -73,10 +73,47 @@ def train(data: ms.TrainingSet, run: ms.Run):
 '''
 
 
+TREES = (
+    NETWORK.partition("@ms.model")[0]
+    + """\
+@ms.model(
+    "late-parcel",
+    observations=observations,
+    features=[HubLoad, Parcel],
+    label=deliveries.late,
+    task="binary",
+    distributed=ms.Distributed(processes=2, restarts=2),
+)
+def train(data: ms.TrainingSet, run: ms.Run):
+    import xgboost
+
+    logged = run.log_metrics
+
+    def log_metrics(values, step=0):
+        logged(values, step)
+        steered(step)
+
+    run.log_metrics = log_metrics
+    return ms.fit_xgboost(
+        xgboost.XGBClassifier(n_estimators=20, max_depth=3, n_jobs=1), (data.train.X, data.train.y),
+        validation=(data.validation.X, data.validation.y), run=run, checkpoint_every_rounds=4,
+    )
+"""
+)
+
+
 def with_network(trained: Path, root: Path, epochs: int = 4) -> Depot:
     """Return a copy of a trained project whose model is a network that two processes train."""
+    return _with(trained, root, NETWORK.replace("EPOCHS", str(epochs)))
+
+
+def with_trees(trained: Path, root: Path) -> Depot:
+    """Return a copy of a trained project whose model are trees of XGBoost that two processes fit."""
+    return _with(trained, root, TREES)
+
+
+def _with(trained: Path, root: Path, model: str) -> Depot:
     depot = copied(trained, root)
-    model = NETWORK.replace("EPOCHS", str(epochs))
     (depot.root / "parcels" / "model.py").write_text(model)
     shutil.rmtree(depot.root / "parcels" / "__pycache__", ignore_errors=True)
     return depot

@@ -13,8 +13,8 @@ from mainspring.registry.ports import Tracking
 from mainspring.registry.processes import PID, is_dead, process_tags
 
 __all__ = [
-    "DIED", "ERROR", "NAME", "NOTE", "PARENT", "PREEMPTED", "PROCESSES", "PURPOSE", "REPLACED", "error_text",
-    "process_tags", "sweep",
+    "DIED", "ERROR", "NAME", "NOTE", "PARENT", "PREEMPTED", "PROCESSES", "PURPOSE", "REPLACED", "UNWRITTEN",
+    "error_text", "process_tags", "sweep",
 ]  # fmt: skip
 
 PARENT = "mainspring.parent"  # id of the parent run
@@ -24,6 +24,7 @@ PURPOSE = "mainspring.purpose"  # of a run that is no training: what it is for
 PROCESSES = "processes"  # number of processes that trained, if several did
 REPLACED = "replaced"  # number of those that were lost
 PREEMPTED = "preempted"  # of a training whose machine was taken back: after which step
+UNWRITTEN = "checkpoint_not_written"  # why the last checkpoint of those that were not written was not
 DIED = "mainspring.died"  # of a run whose process ended without closing it
 ERROR = "mainspring.error"  # error of a failed run: class, message and place
 _LONGEST_ERROR = 4000  # characters

@@ -25,10 +25,9 @@ from mainspring.project.backends.engines import training_runner
 from mainspring.project.scratch import Scratch, scratch_tracking, scratch_trainer
 from mainspring.registry.ports import Tracking
 from mainspring.registry.processes import current_starter
-from mainspring.registry.runs import ERROR, PROCESSES, REPLACED, error_text
+from mainspring.registry.runs import ERROR, PROCESSES, REPLACED, UNWRITTEN, error_text
 from mainspring.training.distributed.logs import logged
 from mainspring.training.distributed.ports import LOGS, Event, Job, Lost, Stage, Started, Stepped
-from mainspring.training.loop.loop import UNWRITTEN
 from mainspring.training.loop.signals import signals_noted
 from mainspring.training.model import Model, TrainReport
 from mainspring.training.space import Chosen

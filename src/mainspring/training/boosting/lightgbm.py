@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mainspring.core.environment import main_rank_address
 from mainspring.core.errors import Invalid, MissingExtra
-from mainspring.training.boosting.rows import TreeRows, address, free_port, ranks
-from mainspring.training.loading.loader import Loader
+from mainspring.training.boosting.rounds import Rounds, identity, of_launch, rounds
+from mainspring.training.boosting.rows import Source, TreeRows, address, free_port, ranks
 from mainspring.training.loop.world import World
 
 if TYPE_CHECKING:
@@ -28,19 +29,21 @@ _PIECE = 4096  # rows, as LightGBM reads them
 
 def fit_lightgbm(
     estimator: Any,
-    train: Loader,
+    train: Source,
     *,
-    validation: Loader | None = None,
+    validation: Source | None = None,
     stopping_rounds: int | None = None,
     run: Run | None = None,
 ) -> Any:
     """Fit an `LGBMClassifier` or `LGBMRegressor` on the rows of a loader and return it.
 
     In one of several processes that a launcher started, each reads its part of the rows, and all return the same trees:
-    those of one process, but where `min_child_samples` decides, as LightGBM then estimates the rows of a leaf.
+    those of one process, but where `min_child_samples` decides, as LightGBM then estimates the rows of a leaf. There
+    are no checkpoints: under `mainspring train` all begin again when a process is lost.
 
     Args:
-        train: One matrix as inputs and one target. Memory holds its bins, a byte a value.
+        train: A loader of one matrix as inputs and one target, or `(inputs, labels)` in memory. Memory holds the bins
+            of a loader, a byte a value.
         validation: Rows for early stopping and for its metrics; the same on every rank.
         stopping_rounds: Rounds without improvement of the validation after which to stop.
         run: Receives the metrics of the validation after each round, as `validation.METRIC`.
@@ -55,17 +58,28 @@ def fit_lightgbm(
         raise MissingExtra("Training with LightGBM", "lightgbm") from error
     if validation is None and stopping_rounds:
         raise Invalid("Early stopping needs validation rows.", fix="give validation=ms.Loader(...).")
-    world = ranks()
-    rows = TreeRows(train, world)
-    parameters = {**_parameters(estimator, rows), **_network(world)}
+    rows = TreeRows(train, ranks())
+    held = None if validation is None else TreeRows(validation, World())
+    own = {**_parameters(estimator, rows), **of_launch(estimator)}
+    settings = {**own, "rounds": estimator.n_estimators, "stopping": stopping_rounds}
+    with rounds(partial(identity, rows, held, settings, estimator), "fit_lightgbm", None, run) as told:
+        booster = _trained(lightgbm, estimator, rows, held, own, stopping_rounds, run, told)
+    return _fitted(estimator, booster, rows, own["objective"])
+
+
+def _trained(
+    lightgbm: Any, estimator: Any, rows: TreeRows, held: TreeRows | None, own: dict[str, Any],
+    stopping_rounds: int | None, run: Run | None, told: Rounds,
+) -> Any:  # fmt: skip
+    parameters = {**own, **_network(told.world)}
+    told.reads()
     bins = _bins(lightgbm, rows, parameters)
-    matrix = _matrix(lightgbm, rows, parameters, bins)
+    matrix = _matrix(lightgbm, rows, parameters, bins, told)
     callbacks = [lightgbm.early_stopping(stopping_rounds, verbose=False)] if stopping_rounds else []
-    if run is not None and world.first:
+    if run is not None and told.world.first:
         callbacks.append(_logging(run))
-    evaluated = []
-    if validation is not None:
-        evaluated = [_matrix(lightgbm, TreeRows(validation, World()), parameters, bins)]
+    callbacks += _telling(told)
+    evaluated = [] if held is None else [_matrix(lightgbm, held, parameters, bins, told)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Overriding the parameters from Reference Dataset")
         booster = lightgbm.train(
@@ -73,7 +87,19 @@ def fit_lightgbm(
             valid_names=["validation"] * len(evaluated),
         )  # fmt: skip
     booster.free_network()
-    return _fitted(estimator, booster, rows, parameters["objective"])
+    return booster
+
+
+def _telling(told: Rounds) -> list[Any]:
+    def waits(_environment: Any) -> None:
+        told.waits()
+
+    def completed(environment: Any) -> None:
+        told.completed(environment.iteration + 1, None)
+
+    waits.before_iteration = True  # type: ignore[attr-defined]
+    completed.order = 1  # type: ignore[attr-defined]  # before early stopping, which ends the rounds by an exception
+    return [waits, completed]
 
 
 def _parameters(estimator: Any, rows: TreeRows) -> dict[str, Any]:
@@ -114,7 +140,7 @@ def _bins(lightgbm: Any, rows: TreeRows, parameters: dict[str, Any]) -> Any:
     return found.construct()
 
 
-def _matrix(lightgbm: Any, rows: TreeRows, parameters: dict[str, Any], bins: Any) -> Any:
+def _matrix(lightgbm: Any, rows: TreeRows, parameters: dict[str, Any], bins: Any, told: Rounds) -> Any:
     labels = np.concatenate([labels for _, labels in rows.pieces()])
 
     class Forward(lightgbm.Sequence):  # type: ignore[misc]
@@ -138,7 +164,11 @@ def _matrix(lightgbm: Any, rows: TreeRows, parameters: dict[str, Any], bins: Any
                     raise Invalid(f"LightGBM asked for row {start} after row {self._at}.")
                 self._at, self._pieces = 0, self._begun()
             self._at = stop
-            return next(self._pieces)[0]
+            told.reads()
+            found = next(self._pieces)[0]
+            if stop == len(rows):
+                told.waits()
+            return found
 
     return lightgbm.Dataset(Forward(), labels, feature_name=rows.columns, reference=bins, params=parameters)
 

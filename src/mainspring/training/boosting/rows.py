@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,22 +17,79 @@ from mainspring.training.loop.world import World, joined, launched
 if TYPE_CHECKING:
     from mainspring.training.loading.columns import Values
 
+Source = Loader | tuple[Any, Any]  # or inputs and labels in memory
 _PIECE = 65_536  # rows handed over at a time
 SAMPLE = 200_000  # rows by which values are binned
 
 
-class TreeRows:
-    """Rows of a loader with one matrix and one label.
+class InMemory:
+    """Inputs and labels in memory, as a loader has them.
 
     Args:
+        inputs: Numbers of shape (rows, columns): an array, or a frame.
+        labels: Numbers of shape (rows,).
+
+    Raises:
+        Invalid: They are not numbers, or not as many.
+    """
+
+    targets = True
+    categories: Mapping[str, Sequence[str]] = MappingProxyType({})
+
+    def __init__(self, inputs: Any, labels: Any) -> None:
+        try:
+            self._inputs, self._labels = np.asarray(inputs, np.float64), np.asarray(labels, np.float64)
+        except (TypeError, ValueError) as error:
+            raise Invalid(f"Rows of trees are numbers: {error}.", fix="encode texts and categories.") from error
+        if self._inputs.ndim != 2 or len(self._inputs) != len(self._labels):
+            raise Invalid(f"There are inputs of shape {self._inputs.shape} and labels of shape {self._labels.shape}.")
+        named = getattr(inputs, "columns", range(self._inputs.shape[1]))
+        self._columns = [each if isinstance(each, str) else f"x{each}" for each in named]
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, if the labels number them."""
+        whole = len(self) and bool((self._labels == np.floor(self._labels)).all())
+        return int(self._labels.max()) + 1 if whole else 0
+
+    def matrix_columns(self) -> list[str]:
+        return self._columns
+
+    def digest(self) -> str:
+        sha = hashlib.sha256(repr((self._columns, self._inputs.shape)).encode())
+        for each in (self._inputs, self._labels):
+            sha.update(np.ascontiguousarray(each).view(np.uint8).data)
+        return sha.hexdigest()
+
+    def stored(self, batch_size: int, *, begin: int, end: int) -> Iterator[tuple[Values, Values]]:
+        for first in range(begin, end, batch_size):
+            until = min(first + batch_size, end)
+            yield self._inputs[first:until], self._labels[first:until]
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Values, Values]]:
+        order = np.random.default_rng(0).permutation(len(self))
+        for first in range(0, len(self), batch_size):
+            some = order[first : first + batch_size]
+            yield self._inputs[some], self._labels[some]
+
+
+class TreeRows:
+    """Rows with one matrix and one label.
+
+    Args:
+        source: A loader, or inputs and labels in memory.
         world: Its ranks have consecutive parts of the rows, equal but for a row.
 
     Raises:
         Invalid: The loader has several inputs, no matrix, no label or fewer rows than there are ranks.
     """
 
-    def __init__(self, loader: Loader, world: World) -> None:
-        self.loader, self.columns = loader, loader.matrix_columns()
+    def __init__(self, source: Source, world: World) -> None:
+        self.loader: Any = source if isinstance(source, Loader) else InMemory(*source)
+        loader, self.columns = self.loader, self.loader.matrix_columns()
         if not loader.targets:
             raise Invalid("The loader has no targets.", fix="name their column: ms.Loader(..., targets=...).")
         if len(loader) < world.size:
@@ -57,7 +116,9 @@ class TreeRows:
 
     @property
     def classes(self) -> int:
-        """Number of the texts of the label, 0 where it is no text."""
+        """Number of classes, 0 where that is not known."""
+        if isinstance(self.loader, InMemory):
+            return self.loader.classes
         return len(self.loader.categories.get(self.loader.target_column(), ()))
 
 

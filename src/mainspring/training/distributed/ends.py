@@ -29,6 +29,7 @@ _LOST_PEER = (
     "remote process exited",
     "connection was likely closed",
 )
+_LOST_PEER_OF_TREES = ("src/collective/", "socket recv error", "socket send error", "connecting to rank")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,4 +160,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _says_lost(error: BaseException) -> bool:
     text = str(error).lower()
+    if type(error).__name__ in ("XGBoostError", "LightGBMError"):
+        return any(each in text for each in _LOST_PEER_OF_TREES)
     return isinstance(error, RuntimeError) and any(each in text for each in _LOST_PEER)

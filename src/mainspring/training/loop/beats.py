@@ -178,6 +178,11 @@ class _Beating:
         return self._parallel.outputs(inputs)
 
 
+def telling(world: World, heart: Heart) -> World:
+    """Return the ranks, which tell the launcher before and after each message."""
+    return _World(world, heart)
+
+
 def beating(parallel: Parallel, heart: Heart, step: Callable[[], int], *, spread: bool) -> Parallel:
     """Return how the processes share the work, told to the launcher as they do.
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid
 from mainspring.training.distribution import Distributed
+from mainspring.training.loop.alike import check_alike
 from mainspring.training.loop.beats import beating
 from mainspring.training.loop.checkpoints import Checkpoints
 from mainspring.training.loop.interval import Interval
@@ -207,12 +208,4 @@ def _check_alike(loop: Loop, described: Mapping[str, Iterable[Any]], distributed
     world, digests = loop.parallel.world, {name: digest_of(each) for name, each in described.items()}
     if distributed is not None and distributed.parts > 1 and world.size > 1:
         digests["weights at the beginning"] = sampled_digest(dict(loop.module.named_parameters()))
-    every = world.gather(digests)
-    other = [rank for rank, each in enumerate(every) if each != every[0]]
-    if other:
-        differ = [name for name in digests if any(each[name] != every[0][name] for each in every)]
-        raise Invalid(
-            f"Rank {', '.join(map(str, other))} of {world.size} does not train what rank 0 does: "
-            f"{', '.join(differ)} differ.",
-            fix="call fit_torch alike in every process: the same seed, rows and module, whatever the rank.",
-        )
+    check_alike(world, digests, "fit_torch")

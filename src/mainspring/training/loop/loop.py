@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import MainspringError
 from mainspring.registry.runs import PREEMPTED as PREEMPTED_TAG
+from mainspring.registry.runs import UNWRITTEN
 from mainspring.training.loop.batches import Rows
 from mainspring.training.loop.checkpoints import Checkpoint
 from mainspring.training.loop.generators import generator_states, restore_generators, seed_generators
@@ -28,7 +29,6 @@ from mainspring.training.preemption.notices import Notice, PreemptionNotices
 if TYPE_CHECKING:
     from mainspring.training.runs.run import Run
 
-UNWRITTEN = "checkpoint_not_written"  # tag of a run: why its last checkpoint of all that failed did
 _LOOK_EVERY = 32  # steps between two checks of the loss, where a check waits for the accelerator
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # address of a function in a module's text
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -72,6 +73,25 @@ def test_trees_are_those_of_the_library_on_the_same_rows(folder: Path) -> None:
     assert found.feature_name_ == cases.NAMES
     assert found.predict(frame[cases.NAMES]).max() == 2
     assert np.abs(leaves.predict_proba(frame[cases.NAMES]) - cases.predictions(found, folder)).mean() < 0.02
+
+
+def test_rows_in_memory_are_fitted_as_those_of_a_loader(folder: Path) -> None:
+    table = pq.read_table(folder / "rows.parquet").to_pandas()
+    memory = table[cases.NAMES], table["late"]
+    found = fit_xgboost(xgboost.XGBClassifier(n_estimators=20, max_depth=4, n_jobs=1, tree_method="hist"), memory)
+    wanted = cases.predictions(cases.fit("xgboost-late", folder), folder)
+    np.testing.assert_allclose(cases.predictions(found, folder), wanted, atol=2e-6)
+    codes = pd.factorize(table["kind"], sort=True)[0]
+    leaves = lightgbm.LGBMClassifier(n_estimators=20, num_leaves=15, min_child_samples=0, n_jobs=1, verbose=-1)
+    found = fit_lightgbm(leaves, (table[cases.NAMES], codes))
+    wanted = cases.predictions(cases.fit("lightgbm-kind", folder), folder)
+    np.testing.assert_allclose(cases.predictions(found, folder), wanted, atol=1e-9)
+    with pytest.raises(Invalid, match="Rows of trees are numbers"):
+        fit_xgboost(xgboost.XGBClassifier(), (table[["kind"]], table["late"]))
+    with pytest.raises(Invalid, match=r"labels of shape \(4999,\)"):
+        fit_xgboost(xgboost.XGBClassifier(), (table[cases.NAMES], table["late"][1:]))
+    rows = TreeRows(memory, World(1, 2))
+    assert (rows.begin, rows.end, rows.classes) == (2500, 5000, 2)
 
 
 @pytest.mark.parametrize("library", ["xgboost", "lightgbm"])

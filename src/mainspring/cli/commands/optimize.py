@@ -98,12 +98,13 @@ def _row(each: VariantReport) -> tuple[str, ...]:
     quality, cost = each.quality, each.cost
     if quality is None or cost is None:
         return (each.name, *[""] * 10)
-    bound = "" if quality.loss_high is None else f" (at most {quality.loss_high:.2g})"
+    loss, *most = quality.losses
+    worse = "" if each.name == "parent" else f"{loss} (at most {most[0]})" if most else loss
     memory = "" if cost.memory_bytes is None else f"{cost.memory_bytes / 1e6:.1f} MB"
     return (
         each.name,
         f"{quality.value:.4f}",
-        f"{quality.loss:.2g}{bound}",
+        worse,
         f"{cost.p50_us:.1f} µs",
         f"{cost.p99_us:.0f} µs",
         f"{cost.batch_p50_us:.0f} µs",

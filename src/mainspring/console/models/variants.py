@@ -39,6 +39,16 @@ class Optimised:
     missing: tuple[VariantReport, ...]
     pictures: tuple[tuple[str, Markup], ...]
 
+    @property
+    def energy(self) -> bool:
+        """Whether energy was read."""
+        return any(each.cost is not None and each.cost.energy_uj_a_row is not None for each in self.measured)
+
+    @property
+    def cosine(self) -> bool:
+        """Whether the variants are those of an encoder."""
+        return any(each.cosine is not None for each in self.measured)
+
 
 def optimised(project: Project, version: ModelVersion) -> Optimised | None:
     """Return the newest report on a version's variants, `None` if there is none."""

@@ -9,7 +9,8 @@ import msgspec
 from mainspring.core.errors import Conflict, NotFound
 from mainspring.operations.optimise.model import PARENT, Cost, VariantReport
 
-LEAST_GAIN = 0.03  # share of the parent's cost below which a variant gains nothing
+LEAST_GAIN = 0.1  # share of the parent's cost below which a variant is not worth what it loses
+NEAR = 0.03  # share of a cost that a repeated measurement does not tell apart
 COSTS: Mapping[str, tuple[str, Callable[[Cost], float]]] = {
     "cpu": ("p50 of one row", lambda cost: cost.p50_us),
     "cuda": ("p50 of a batch", lambda cost: cost.batch_p50_us),
@@ -57,19 +58,37 @@ def choose(
         if chosen.why_not:
             raise Conflict(f"The variant {name} cannot be chosen: {chosen.why_not}", fix="choose another.")
         return name, "As asked for."
+    best, why = _cheapest(
+        [each for each in variants if not each.gates_failed], by_name[PARENT], label, cost, allowed_loss
+    )
+    if best is None:
+        other, gain = _cheapest(variants, by_name[PARENT], label, cost, allowed_loss)
+        if other is not None:
+            gate = by_name[other].gates_failed[0]
+            why = f"{other} is left out. {gain} But it fails a gate: {gate}."
+    return best, why
+
+
+def _cheapest(
+    variants: Sequence[VariantReport],
+    parent: VariantReport,
+    label: str,
+    cost: Callable[[Cost], float],
+    allowed_loss: float,
+) -> tuple[str | None, str]:
+    """Return the variant to choose of these, `None` if the parent stays, and the reason."""
     fine = [
         (cost(each.cost), each.name, each.quality.worst_loss)
         for each in variants
-        if each.quality is not None and each.cost is not None and not each.why_not and not each.gates_failed
+        if each.quality is not None and each.cost is not None and not each.why_not
         and each.quality.worst_loss <= allowed_loss
     ]  # fmt: skip
-    of_parent = by_name[PARENT].cost
-    if of_parent is None or not fine:
+    if parent.cost is None or not fine:
         return None, "No variant keeps the quality and the gates."
     least = min(price for price, _, _ in fine)
-    near = [each for each in fine if each[0] <= least * (1 + LEAST_GAIN)]  # nearer than a repeated measurement tells
+    near = [each for each in fine if each[0] <= least * (1 + NEAR)]
     price, best, loss = min(near, key=lambda each: (each[2], each[0], each[1]))
-    gain = 1 - price / cost(of_parent)
+    gain = 1 - price / cost(parent.cost)
     if best == PARENT or gain < LEAST_GAIN:
         return None, f"No variant within the bound lowers the {label} by {LEAST_GAIN:.0%} or more."
     effect = f"worse by at most {loss:.3g}" if loss > 0 else "no worse"

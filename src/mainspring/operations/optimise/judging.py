@@ -13,8 +13,8 @@ from mainspring.delivery.gates import BASELINE, direction
 from mainspring.delivery.held_out import HeldOut, read_held_out, score_held_out
 from mainspring.delivery.model import GateResult
 from mainspring.delivery.verdicts import verdicts
-from mainspring.operations.optimise.model import Quality
-from mainspring.registry.model import Bundle
+from mainspring.operations.optimise.model import PARENT, Quality
+from mainspring.registry.model import Bundle, ModelVersion
 from mainspring.stats.jackknife import estimate, time_blocks
 from mainspring.stats.metrics import Metric, metrics_of
 from mainspring.training.gate_kinds import FairnessGate, RobustGate
@@ -70,8 +70,8 @@ def with_metrics(variant: Bundle, declared: Model | None) -> Bundle:
     return replace(variant, manifest=msgspec.structs.replace(variant.manifest, metrics={**recorded, **found}))
 
 
-def judge_gates(measured: Bundle, declared: Model) -> tuple[GateResult, ...]:
-    """Return the results of the gates that predictions decide, without a champion.
+def judge_gates(measured: Bundle, declared: Model, parent: Bundle) -> tuple[GateResult, ...]:
+    """Return the results of the gates that predictions decide, as if the parent were the champion.
 
     Args:
         measured: As `with_metrics` returns it.
@@ -79,4 +79,5 @@ def judge_gates(measured: Bundle, declared: Model) -> tuple[GateResult, ...]:
     from mainspring.operations.models.cards import personal
 
     gates = [gate for gate in declared.gates if gate.on_metric or isinstance(gate, (FairnessGate, RobustGate))]
-    return verdicts(gates, measured, None, lambda _: measured, None, declared.measured, declared.threshold, personal)
+    champion = ModelVersion(declared.name, PARENT, parent.digest, "", 0)
+    return verdicts(gates, measured, champion, lambda _: parent, None, declared.measured, declared.threshold, personal)

@@ -76,7 +76,7 @@ class Labelled:
         other = rows.candidate if rows.other is None else rows.other
         failed: tuple[str, ...] = ()
         if self._declared is not None and bundle is not self._parent:
-            results = judge_gates(with_metrics(bundle, self._declared), self._declared)
+            results = judge_gates(with_metrics(bundle, self._declared), self._declared, self._parent)
             failed = tuple(str(result) for result in results if not result.passed)
         shape = len(rows), -1
         worst = worst_difference(rows.candidate.scores.reshape(shape), other.scores.reshape(shape))

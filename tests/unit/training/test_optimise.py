@@ -5,11 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import hypothesis
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pandas as pd
 import pytest
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor, RandomForestClassifier
 
@@ -85,6 +87,66 @@ def test_variants_of_a_network_are_near_smaller_and_answer_a_row_for_itself(gemm
     assert sizes.keys() == bounds.keys()
     assert len(content) > 1.8 * sizes["fp16"]
     assert sizes["fp16"] > 1.4 * sizes["int8-dynamic"] > 1.8 * sizes["int4-weights"]
+
+
+@pytest.fixture(scope="module")
+def sessions() -> dict[str, Any]:
+    """Variants of a network whose rows are long enough for several blocks and kernels, open."""
+    found = {}
+    content = network((300, 96, 1))
+    for each in variants(content, kinds_for(content), lambda: {"x": given(200, 300)}):
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = 1, 4
+        found[each.name] = ort.InferenceSession(each.content, options, providers=["CPUExecutionProvider"])
+    return found
+
+
+@hypothesis.settings(max_examples=25, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+@hypothesis.given(
+    st.lists(st.integers(0, 39), min_size=1, max_size=70), st.integers(0, 3), st.sampled_from([1e-3, 1.0, 1e3])
+)
+def test_a_row_is_answered_alike_in_any_batch(
+    sessions: dict[str, Any], batch: list[int], near: int, size: float
+) -> None:
+    """Bit for bit, whatever stands beside it, how often, and how large it is."""
+    rows = given(40, 300)
+    rows[near] *= np.float32(size)
+    assert sessions.keys() == {"graph", "fp16", "int8-static", "int8-dynamic", "int4-weights"}
+    for name, session in sessions.items():
+        (together,) = session.run(None, {"x": rows[batch]})
+        for place in {0, len(batch) // 2, len(batch) - 1}:
+            (alone,) = session.run(None, {"x": rows[batch[place] : batch[place] + 1]})
+            np.testing.assert_array_equal(alone[0], together[place], name)
+
+
+def test_what_stays_in_floating_point_is_named() -> None:
+    rng = np.random.default_rng(0)
+    constants = {
+        "filters": rng.normal(size=(8, 2, 4, 4)), "first": rng.normal(size=(128, 64)), "tiny": rng.normal(size=(8, 2)),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Conv", ["x", "filters"], ["seen"], name="edges", pads=[1, 1, 2, 2]),
+        helper.make_node("Flatten", ["seen"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "first"], ["wide"], name="first"),
+        helper.make_node("Reshape", ["wide", "square"], ["matrix"]),
+        helper.make_node("MatMul", ["matrix", "matrix"], ["squared"], name="attention"),
+        helper.make_node("MatMul", ["squared", "tiny"], ["y"], name="small"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "picture",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 2, 4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 8, 2])],
+        [numpy_helper.from_array(each.astype(np.float32), name) for name, each in constants.items()]
+        + [numpy_helper.from_array(np.array([-1, 8, 8]), "square")],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10).SerializeToString()
+    rows = np.random.default_rng(1).normal(size=(40, 2, 4, 4)).astype(np.float32)
+    found = {each.name: each for each in variants(made, ("int8-static", "int8-dynamic"), lambda: {"x": rows})}
+    assert found["int8-dynamic"].kept == (
+        "Conv 'edges' (256 weights) stays in floating point; MatMul 'attention' multiplies computed matrices"
+    )
+    assert found["int8-static"].kept == ""
 
 
 def test_the_runtimes_dynamic_int8_does_not_which_is_why_it_is_no_variant(tmp_path: Any) -> None:

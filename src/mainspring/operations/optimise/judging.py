@@ -70,11 +70,12 @@ def with_metrics(variant: Bundle, declared: Model | None) -> Bundle:
     return replace(variant, manifest=msgspec.structs.replace(variant.manifest, metrics={**recorded, **found}))
 
 
-def judge_gates(measured: Bundle, declared: Model, parent: Bundle) -> tuple[GateResult, ...]:
-    """Return the results of the gates that predictions decide, as if the parent were the champion.
+def judge_gates(measured: Bundle, declared: Model, parent: Bundle | None = None) -> tuple[GateResult, ...]:
+    """Return the results of the gates that predictions decide.
 
     Args:
         measured: As `with_metrics` returns it.
+        parent: Taken as the champion; `None` for no champion.
     """
     from mainspring.operations.models.cards import personal
 

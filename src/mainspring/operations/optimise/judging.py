@@ -80,5 +80,6 @@ def judge_gates(measured: Bundle, declared: Model, parent: Bundle | None = None)
     from mainspring.operations.models.cards import personal
 
     gates = [gate for gate in declared.gates if gate.on_metric or isinstance(gate, (FairnessGate, RobustGate))]
-    champion = ModelVersion(declared.name, PARENT, parent.digest, "", 0)
-    return verdicts(gates, measured, champion, lambda _: parent, None, declared.measured, declared.threshold, personal)
+    champion = None if parent is None else ModelVersion(declared.name, PARENT, parent.digest, "", 0)
+    live = measured if parent is None else parent
+    return verdicts(gates, measured, champion, lambda _: live, None, declared.measured, declared.threshold, personal)

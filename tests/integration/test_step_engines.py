@@ -15,6 +15,11 @@ from mainspring.core.settings import Engines
 from mainspring.deploy.engines.manifest import manifest
 
 SUITES = [("test_step_runners.py::Test{}Runner", 11), ("test_chunk_engines.py::Test{}", 4)]
+TRAININGS = [
+    ("conformance/test_training_runners.py::TestRayRanks", 6),
+    ("conformance/test_training_runners.py::TestRayRanksOnSeveralNodes", 6),
+    ("integration/test_ray_trainings.py", 5),
+]
 PIPELINE = '''
 """A pipeline on three kinds of places."""
 import mainspring as ms
@@ -65,7 +70,18 @@ def run(python: Path, *arguments: str, at: Path = ROOT) -> str:
 @pytest.mark.parametrize("engine", ["ray", "spark"])
 @pytest.mark.parametrize(("suite", "count"), SUITES)
 def test_an_engine_passes_the_suite(suite: str, count: int, engine: str) -> None:
-    suite = f"tests/conformance/{suite.format(engine.title())}"
+    passes(engine, f"conformance/{suite.format(engine.title())}", count)
+
+
+@deep
+@pytest.mark.timeout(1600)
+@pytest.mark.parametrize(("suite", "count"), TRAININGS)
+def test_ray_trains(suite: str, count: int) -> None:
+    passes("ray", suite, count)
+
+
+def passes(engine: str, suite: str, count: int) -> None:
+    suite = f"tests/{suite}"
     told = run(python_of(engine), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "filterwarnings=default", suite)
     assert f"{count} passed" in told
     assert "skipped" not in told

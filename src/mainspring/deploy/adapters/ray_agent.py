@@ -34,7 +34,9 @@ def _train(
     machines = RayMachines(entry, folder, owner, distributed, cpus=cpus, gpus=gpus)
     try:
         stopping = lambda: noted[0] if noted else 0  # noqa: E731
-        return Conductor(folder.name, distributed, machines, say, stopping, wait_s=wait_s).run()
+        if done := Conductor(folder.name, distributed, machines, say, stopping, wait_s=wait_s).run():
+            say(ended=True)  # before the cluster is asked for anything more
+        return done
     finally:
         machines.close()
 

@@ -120,7 +120,7 @@ class RunnerConformance:
         """The weights of a training in which nothing happened."""
         folder = tmp_path_factory.mktemp("undisturbed")
         told = cls.run(runner, folder)
-        assert told[0] == Started(2, 0)
+        assert next(each for each in told if not isinstance(each, Stage)) == Started(2, 0)
         assert Stage("train", 0.5) in told
         assert not [each for each in told if isinstance(each, Lost)]
         for rank in (0, 1):

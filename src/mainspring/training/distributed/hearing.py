@@ -1,8 +1,8 @@
 """Launcher's side of a process that starts and watches ranks: what it tells becomes a runner's events.
 
 It tells lines of JSON: `started` and `attempt`, `stage` and `share`, `step`, `lost` with `why`, `size`, `before` and
-`printed`.
-The last is `failed` of a rank, `stopped` by a signal, or `refused`, an error that is no rank's, unless all went well.
+`printed`. The last is `failed` of a rank, `stopped` by a signal, `refused`, an error that is no rank's, or `ended`
+well. Of a process that says none of them, the exit code tells how it went.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -27,6 +27,7 @@ from mainspring.training.loop.signals import Interrupted
 
 AGENT_LOG = "agent.log"
 _LOOK_S = 0.2
+_CLOSE_S = 10.0  # for an agent that has said the last word to give back what it holds
 
 
 def telling(tell: int) -> Callable[..., None]:
@@ -63,9 +64,10 @@ def run_agent(module: str, job: Job, stop: Callable[[], int]) -> Iterator[Event]
     for inherited in (hold, tell, log):
         os.close(inherited)
     try:
-        yield from _heard(agent, telling, stop)
-        code = agent.wait()
-        if code:
+        if (yield from _heard(agent, telling, stop)):
+            with suppress(subprocess.TimeoutExpired):
+                agent.wait(_CLOSE_S)
+        elif code := agent.wait():
             raise AgentEnded(
                 f"The agent of the ranks ended with exit code {code}.", fix=f"read {job.folder / AGENT_LOG}."
             )
@@ -80,8 +82,8 @@ class AgentEnded(Unavailable):
     """The process that watches the ranks ended, and did not say why."""
 
 
-def _heard(agent: subprocess.Popen[bytes], telling: int, stop: Callable[[], int]) -> Iterator[Event]:
-    """Yield what the agent tells until it ends."""
+def _heard(agent: subprocess.Popen[bytes], telling: int, stop: Callable[[], int]) -> Generator[Event, None, bool]:
+    """Yield what the agent tells until it ends; return whether it said that all ended well."""
     rest, told = b"", False
     while True:
         if stop() and not told:
@@ -89,14 +91,16 @@ def _heard(agent: subprocess.Popen[bytes], telling: int, stop: Callable[[], int]
             agent.terminate()
         if not select.select([telling], [], [], _LOOK_S)[0]:
             if agent.poll() is not None:  # something that a rank started holds the pipe open
-                return
+                return False
             continue
         piece = os.read(telling, 1 << 16)
         if not piece:
-            return
+            return False
         *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            yield from events_of(json.loads(line), stop)
+        for line in map(json.loads, lines):
+            if "ended" in line:
+                return True
+            yield from events_of(line, stop)
 
 
 def events_of(told: Mapping[str, Any], stop: Callable[[], int]) -> Iterator[Event]:

@@ -1,0 +1,179 @@
+"""Trainings on a Ray cluster that has no room, loses a node, goes away, or whose launcher is killed.
+
+Run where Ray is installed: test_step_engines.py has an environment for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from kit.waiting import wait_until
+from mainspring.core.errors import Invalid, Unavailable
+from mainspring.deploy.adapters.ray_ranks import RayRanks
+from mainspring.training.distributed import conformance
+from mainspring.training.distributed.ports import Event, Job, Lost, Started, Stepped
+from mainspring.training.distribution import Distributed
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")]
+TWO = Distributed(processes=1, machines=2, restarts=3)
+SLOW = [0, 1, 0, "wait"]
+LAUNCH = """
+import sys
+from pathlib import Path
+from mainspring.deploy.adapters.ray_ranks import RayRanks
+from mainspring.training.distributed import conformance
+from mainspring.training.distributed.ports import Job
+from mainspring.training.distribution import Distributed
+
+address, folder, request = sys.argv[1:]
+declared = Distributed(processes=1, machines=2)
+for event in RayRanks(address).run(Job("run", conformance.__name__, request, Path(folder), declared), lambda: 0):
+    print(event, flush=True)
+"""
+
+
+@contextmanager
+def two_nodes() -> Iterator[Any]:
+    """A cluster of two nodes on this machine, each with two processors."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    made.add_node(num_cpus=2)
+    try:
+        yield made
+    finally:
+        made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    with two_nodes() as made:
+        yield made
+
+
+def job(folder: Path, *deeds: list[Any], distributed: Distributed = TWO) -> Job:
+    return Job("run", conformance.__name__, request(folder, *deeds), folder, distributed)
+
+
+def request(folder: Path, *deeds: list[Any]) -> str:
+    return json.dumps({"folder": str(folder), "deeds": deeds})
+
+
+def weights(folder: Path) -> str:
+    every = {(folder / f"weights-{rank}.json").read_text() for rank in (0, 1)}
+    assert len(every) == 1
+    return every.pop()
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """The machines' processes of a job, and their ranks."""
+    return [each for each in psutil.process_iter(["cmdline"]) if str(folder) in (each.info["cmdline"] or [])]
+
+
+def test_a_cluster_without_room_says_what_it_has_and_what_was_asked(cluster: Any, tmp_path: Path) -> None:
+    wide = Distributed(processes=4, machines=2)
+    with pytest.raises(Unavailable, match=r"no room for 2 x 4 CPU: 0 of 2 came within 2 s") as refused:
+        list(RayRanks(cluster.address, wait_s=2).run(job(tmp_path, distributed=wide), lambda: 0))
+    assert "It has 2 nodes: " in refused.value.what
+    assert refused.value.what.endswith("; 4 CPU are free.")
+    assert "ask for fewer processes" in str(refused.value.fix)
+
+
+def test_a_node_that_does_not_see_the_folder_is_refused(cluster: Any, tmp_path: Path) -> None:
+    import ray
+
+    from mainspring.core.ray_cluster import connect
+    from mainspring.deploy.adapters.ray_machines import RayMachines
+
+    connect(cluster.address)
+    try:
+        machines = RayMachines(conformance.__name__, tmp_path, "owner", TWO, cpus=1, gpus=None)
+        with pytest.raises(Invalid, match=f"does not see the folder {tmp_path}"):
+            wait_until(lambda: machines.place(2), "a node to look")
+        machines.close()
+    finally:
+        ray.shutdown()
+
+
+def disturbed(events: Iterator[Event], after: int, disturb: Callable[[], None]) -> list[Event]:
+    """Return the events of a training that something disturbs after a step."""
+    told: list[Event] = []
+    for event in events:
+        told.append(event)
+        if isinstance(event, Stepped) and event.step > after:
+            disturb()
+            after = sys.maxsize
+    return told
+
+
+def test_a_killed_node_is_replaced_and_all_goes_on_as_if_undisturbed(cluster: Any, tmp_path: Path) -> None:
+    calm, folder = tmp_path / "calm", tmp_path / "disturbed"
+    for each in (calm, folder):
+        each.mkdir()
+    list(RayRanks(cluster.address).run(job(calm), lambda: 0))
+    cluster.add_node(num_cpus=2)
+    told = disturbed(
+        RayRanks(cluster.address).run(job(folder, SLOW), lambda: 0), 2,
+        lambda: cluster.remove_node(_with_a_rank(cluster, folder), allow_graceful=False),
+    )  # fmt: skip
+    [lost] = [each for each in told if isinstance(each, Lost)]
+    assert "was lost with its machine" in lost.why
+    assert [each.attempt for each in told if isinstance(each, Started)] == [0, 1]
+    assert weights(folder) == weights(calm)
+
+
+def _with_a_rank(cluster: Any, folder: Path) -> Any:
+    """A node, but the head, on which a rank of the job runs."""
+    ours = {each.pid for process in processes_of(folder) for each in process.parents()}
+    return next(node for node in cluster.worker_nodes if ours & _pids(node))
+
+
+def _pids(node: Any) -> set[int]:
+    raylets = node.all_processes["raylet"]
+    return {each.process.pid for each in raylets}
+
+
+def test_a_cluster_that_goes_away_is_said_and_the_next_training_resumes(tmp_path: Path) -> None:
+    killed: list[float] = []
+
+    def kill_all() -> None:
+        killed.append(time.monotonic())
+        for node in [*lost.worker_nodes, lost.head_node]:
+            node.kill_all_processes(allow_graceful=False, check_alive=False)
+
+    with two_nodes() as lost:
+        running = RayRanks(lost.address).run(job(tmp_path, SLOW), lambda: 0)
+        with pytest.raises(Unavailable, match=f"The Ray cluster at {lost.address} went away") as gone:
+            disturbed(running, 4, kill_all)
+    assert time.monotonic() - killed[0] < 60
+    assert "resumes from the last checkpoint" in str(gone.value.fix)
+    wait_until(lambda: not processes_of(tmp_path), "the ranks to end")
+    assert list((tmp_path / "checkpoints").glob("*/*"))
+    with two_nodes() as other:
+        told = list(RayRanks(other.address).run(job(tmp_path), lambda: 0))
+    assert not [each for each in told if isinstance(each, Lost)]
+    assert weights(tmp_path)
+
+
+def test_a_killed_launcher_leaves_no_process(cluster: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LAUNCH, cluster.address, str(tmp_path), request(tmp_path, SLOW)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as launcher:
+        assert launcher.stdout is not None
+        while "Stage(name='train'" not in (line := launcher.stdout.readline()):
+            assert line, "it has ended"
+        assert len(processes_of(tmp_path)) >= 4, "two machines, two ranks and a launcher"
+        launcher.send_signal(signal.SIGKILL)
+    wait_until(lambda: not processes_of(tmp_path), "the ranks to end")

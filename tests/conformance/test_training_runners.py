@@ -17,6 +17,7 @@ import pytest
 
 from kit import prefork
 from kit.depth import DEEP
+from kit.engines import ray_cluster
 from kit.later import later
 from kit.machines import MachinesRunner, OwnMachines
 from mainspring.deploy.adapters.torchrun import LocalRunner
@@ -75,13 +76,9 @@ def test_a_rank_and_a_machine_that_die_are_replaced(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="class")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Ray cluster of two nodes on this machine, each with two processors."""
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    made.add_node(num_cpus=2)
-    yield made.address
-    made.shutdown()
+    """The address of a Ray cluster of two nodes on this machine."""
+    with ray_cluster(2, 1) as made:
+        yield made.address
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")

@@ -20,14 +20,20 @@ from typing import Any
 import psutil
 import pytest
 
+from kit.engines import ray_cluster
 from kit.waiting import wait_until
 from mainspring.core.errors import Invalid, Unavailable
 from mainspring.deploy.adapters.ray_ranks import RayRanks
+from mainspring.deploy.adapters.torchrun import LocalRunner
 from mainspring.training.distributed import conformance
 from mainspring.training.distributed.ports import Event, Job, Lost, Started, Stepped
 from mainspring.training.distribution import Distributed
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(800),
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed"),
+]
 TWO = Distributed(processes=1, machines=2, restarts=3)
 SLOW = [0, 1, 0, "wait"]
 LAUNCH = """
@@ -47,15 +53,9 @@ for event in RayRanks(address).run(Job("run", conformance.__name__, request, Pat
 
 @contextmanager
 def two_nodes() -> Iterator[Any]:
-    """A cluster of two nodes on this machine, each with two processors."""
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    made.add_node(num_cpus=2)
-    try:
+    """A cluster of two nodes on this machine, each with one processor."""
+    with ray_cluster(1, 1) as made:
         yield made
-    finally:
-        made.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_a_cluster_without_room_says_what_it_has_and_what_was_asked(cluster: Any
     with pytest.raises(Unavailable, match=r"no room for 2 x 4 CPU: 0 of 2 came within 2 s") as refused:
         list(RayRanks(cluster.address, wait_s=2).run(job(tmp_path, distributed=wide), lambda: 0))
     assert "It has 2 nodes: " in refused.value.what
-    assert refused.value.what.endswith("; 4 CPU are free.")
+    assert refused.value.what.endswith("; 2 CPU are free.")
     assert "ask for fewer processes" in str(refused.value.fix)
 
 
@@ -119,12 +119,15 @@ def disturbed(events: Iterator[Event], after: int, disturb: Callable[[], None]) 
     return told
 
 
-def test_a_killed_node_is_replaced_and_all_goes_on_as_if_undisturbed(cluster: Any, tmp_path: Path) -> None:
+def test_a_killed_node_is_replaced_and_the_weights_are_those_of_an_undisturbed_machine(
+    cluster: Any, tmp_path: Path
+) -> None:
     calm, folder = tmp_path / "calm", tmp_path / "disturbed"
     for each in (calm, folder):
         each.mkdir()
-    list(RayRanks(cluster.address).run(job(calm), lambda: 0))
-    cluster.add_node(num_cpus=2)
+    local = Distributed(processes=2)
+    list(LocalRunner().run(job(calm, distributed=local), lambda: 0))
+    cluster.add_node(num_cpus=1)
     told = disturbed(
         RayRanks(cluster.address).run(job(folder, SLOW), lambda: 0), 2,
         lambda: cluster.remove_node(_with_a_rank(cluster, folder), allow_graceful=False),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mainspring.core.locks import FileLocks
 
@@ -40,3 +43,18 @@ def python_of(engine: str) -> Path:
             subprocess.run([python, "-m", "pip", "install", "-q", *VERSIONS[engine].split()], check=True)
             done.touch()
     return folder / "bin" / "python"
+
+
+@contextmanager
+def ray_cluster(*cpus: int) -> Iterator[Any]:
+    """Yield a Ray cluster of nodes on this machine, with so many processors each; the first is its head."""
+    from ray.cluster_utils import Cluster
+
+    quiet = {"include_dashboard": False, "_system_config": {"prestart_worker_first_driver": False}}
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], **quiet})
+    try:
+        for each in cpus[1:]:
+            made.add_node(num_cpus=each)
+        yield made
+    finally:
+        made.shutdown()

@@ -124,7 +124,7 @@ def started(size: int, attempt: int) -> dict[str, Any]:
 
 
 def lost(rank: int, why: str, size: int, before: int = 4) -> dict[str, Any]:
-    return {"lost": rank, "why": why, "size": size, "before": before}
+    return {"lost": rank, "why": why, "size": size, "before": before, "printed": ""}
 
 
 def test_ranks_are_laid_out_by_machine_and_all_end_well() -> None:

@@ -313,6 +313,8 @@ def test_the_documentation_names_every_metric_and_no_other(texts: list[str]) -> 
     # Where models have a bound on their memory.
     scraped |= {f"mainspring_models_memory_{each}_bytes" for each in ("used", "limit")}
     scraped |= {"mainspring_model_executors"}
+    # Where endpoints have devices.
+    scraped |= {f"mainspring_device_memory_{each}_bytes" for each in ("used", "limit")} | {"mainspring_endpoint_nodes"}
     scraped |= {f"mainspring_model_{each}" for each in ("in_memory", "memory_bytes", "loads_total", "load_seconds")}
     # Where language models are served.
     counted = ("requests", "tokens", "cost", "hedges", "queued_seconds", "guard_acts")

@@ -37,6 +37,7 @@ from mainspring.serving.adapters.onnx_explainer import OnnxExplainer
 from mainspring.serving.http.gateway import Gateway
 from mainspring.serving.model import Arm, Route
 from mainspring.serving.plane.counts import Counts
+from mainspring.serving.plane.placement import Devices
 from mainspring.serving.residency.memory import Memory
 
 NOW = 1_372_636_800_000_000  # 2013-07-01T00:00:00Z
@@ -223,6 +224,7 @@ class Kit:
     surface: Any = None
     erasures: Any = str
     memory: int | None = None
+    devices: Devices | None = None
 
     def gateway(self, counts: Counts | None = None) -> Gateway:
         return Gateway(
@@ -240,6 +242,7 @@ class Kit:
             counts=counts,
             erasures=self.erasures,
             memory=None if self.memory is None else Memory(self.memory),
+            devices=self.devices,
             surface=self.surface,
         )
 

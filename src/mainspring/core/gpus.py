@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-_NVML = "libnvidia-ml.so.1"
+NVML = "libnvidia-ml.so.1"
 _MOST_LINKS = 18  # NVML_NVLINK_MAX_LINKS
 _ON_THE_DIE = 0  # NVML_TEMPERATURE_GPU
 
@@ -58,7 +58,9 @@ class _Utilization(ctypes.Structure):
     _fields_ = [("gpu", ctypes.c_uint), ("memory", ctypes.c_uint)]
 
 
-class _Memory(ctypes.Structure):
+class Memory(ctypes.Structure):
+    """nvmlMemory_t, in bytes."""
+
     _fields_ = [("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong)]
 
 
@@ -73,19 +75,19 @@ class _Pci(ctypes.Structure):
         return f"{self.domain:04x}:{self.bus:02x}:{self.device:02x}.0"
 
 
-def gpu_reader(library: str = _NVML) -> Callable[[], list[Gpu]] | None:
+def gpu_reader(library: str = NVML) -> Callable[[], list[Gpu]] | None:
     """Return a function that reads every GPU, `None` if there is no driver or no GPU."""
-    nvml, handles = _opened(library)
+    nvml, handles = opened(library)
     return (lambda: [_read(nvml, number, handle) for number, handle in handles]) if handles else None
 
 
-def linked_gpus(library: str = _NVML) -> list[LinkedGpu]:
+def linked_gpus(library: str = NVML) -> list[LinkedGpu]:
     """Return every GPU with its NVLinks; none if there is no driver or no GPU."""
-    nvml, handles = _opened(library)
+    nvml, handles = opened(library)
     return [_linked(nvml, number, handle) for number, handle in handles]
 
 
-def _opened(library: str) -> tuple[Any, list[tuple[int, ctypes.c_void_p]]]:
+def opened(library: str) -> tuple[Any, list[tuple[int, ctypes.c_void_p]]]:
     """Return the library and the handles of its GPUs by number; none without a driver."""
     try:
         nvml = ctypes.CDLL(library)
@@ -105,7 +107,7 @@ def _opened(library: str) -> tuple[Any, list[tuple[int, ctypes.c_void_p]]]:
 
 
 def _linked(nvml: Any, number: int, handle: ctypes.c_void_p) -> LinkedGpu:
-    name, memory, place = ctypes.create_string_buffer(96), _Memory(), _Pci()
+    name, memory, place = ctypes.create_string_buffer(96), Memory(), _Pci()
     nvml.nvmlDeviceGetName(handle, name, ctypes.c_uint(len(name)))
     nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory))
     nvml.nvmlDeviceGetPciInfo_v3(handle, ctypes.byref(place))
@@ -129,7 +131,7 @@ def _linked(nvml: Any, number: int, handle: ctypes.c_void_p) -> LinkedGpu:
 
 
 def _read(nvml: Any, number: int, handle: ctypes.c_void_p) -> Gpu:
-    busy, memory, heat, power = _Utilization(), _Memory(), ctypes.c_uint(), ctypes.c_uint()
+    busy, memory, heat, power = _Utilization(), Memory(), ctypes.c_uint(), ctypes.c_uint()
     has_busy = nvml.nvmlDeviceGetUtilizationRates(handle, ctypes.byref(busy)) == 0
     has_memory = nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)) == 0 and memory.total > 0
     has_heat = nvml.nvmlDeviceGetTemperature(handle, _ON_THE_DIE, ctypes.byref(heat)) == 0

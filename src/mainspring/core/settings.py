@@ -242,6 +242,8 @@ class Settings:
     vectors: Url = Url("memory://")
     gateway_workers: int = 1
     gateway_memory: int | None = None  # bytes of all models in all processes that serve; `None`: without a bound
+    gateway_devices: tuple[str, ...] = ()  # GPUs for models that ask for one; empty: all that are visible
+    gateway_device_memory: int | None = None  # bytes of each for models, of all processes; `None`: nine tenths
     model_time_us: int = 10_000_000  # maximum duration of a call of an ONNX model
     model_memory_bytes: int = 2 << 30  # of a call whose cost depends on the values of the request
     isolation: Policy = field(default_factory=Policy)  # of processes that run models and functions
@@ -291,8 +293,12 @@ class Settings:
     @property
     def memory_a_process(self) -> int | None:
         """Bytes that the models of one process may take; `None` without a bound."""
-        processes = self.gateway_workers + (self.grpc_workers if self.grpc is not None else 0)
-        return None if self.gateway_memory is None else max(1, self.gateway_memory // processes)
+        return None if self.gateway_memory is None else max(1, self.gateway_memory // self.serving_processes)
+
+    @property
+    def serving_processes(self) -> int:
+        """Number of processes that answer predictions: the gateway's, then those of gRPC."""
+        return self.gateway_workers + (self.grpc_workers if self.grpc is not None else 0)
 
     @property
     def labels(self) -> Mapping[str, str]:

@@ -81,6 +81,7 @@ def routes_for(
                 resident=endpoint.resident,
                 executors=endpoint.executors,
                 idle_us=endpoint.idle_us,
+                device=endpoint.device,
                 restricted=defence.restricted,
             )
         )

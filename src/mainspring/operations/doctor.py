@@ -11,6 +11,7 @@ from mainspring.jobs.model import Status
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.backup.running import check_restore
 from mainspring.operations.collection_checks import check_collections
+from mainspring.operations.device_checks import check_devices
 from mainspring.operations.edge.watching import check_fleet
 from mainspring.operations.encryption import check_encryption
 from mainspring.operations.endpoint_checks import check_endpoints
@@ -55,6 +56,7 @@ def examine(project: Project, only: str | None = None) -> list[Finding]:
         ("models", _models),
         ("isolation", check_isolation),
         ("endpoints", check_endpoints),
+        ("devices", check_devices),
         ("streams", check_streams),
         ("collections", check_collections),
         ("upstreams", check_upstreams),

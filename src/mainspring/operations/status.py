@@ -16,6 +16,7 @@ from mainspring.operations.answering_status import (
 )
 from mainspring.operations.collection_checks import CollectionStatus, collection_statuses
 from mainspring.operations.defending import in_words
+from mainspring.operations.device_checks import DeviceStatus, device_statuses
 from mainspring.operations.endpoint_checks import problem_of
 from mainspring.operations.incidents import importance
 from mainspring.operations.scaling import live_uses
@@ -45,6 +46,7 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     executors: int | None = None  # over the processes of this machine's gateway; `None` if none answers
     model_bytes: int | None = None  # of its models in memory, likewise
     cache: CacheUse | None = None  # of an endpoint with a cache, likewise
+    devices: list[DeviceStatus] = []  # that its versions run on, if it asks for another than the processor
 
 
 class OpenIncident(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,4 +193,5 @@ def endpoint_status(project: Project, name: str, uses: tuple[int, Uses] | None =
         executors=None if use is None else use.executors,
         model_bytes=None if use is None else use.nbytes,
         cache=None if use is None else use.cache,
+        devices=device_statuses(project, name),
     )

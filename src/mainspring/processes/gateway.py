@@ -28,6 +28,7 @@ from mainspring.processes.catalog_copy import copy_catalog
 from mainspring.processes.process import log, run
 from mainspring.processes.tracing import traced
 from mainspring.project import Project
+from mainspring.project.devices import devices
 from mainspring.project.erasure_mark import ErasureMark
 from mainspring.project.executors import executors
 from mainspring.project.explainers import load_explainer
@@ -90,6 +91,7 @@ def build_gateway(
         counts=counts,
         erasures=erasures,
         memory=model_memory(project.settings, "" if slot is None else f"gateway-{slot}"),
+        devices=devices(project, 0 if slot is None else slot, "" if slot is None else f"gateway-{slot}"),
         surface=LanguageSurface(
             AppliedModels(
                 catalog.further,

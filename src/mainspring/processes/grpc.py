@@ -17,6 +17,7 @@ from mainspring.processes.catalog_copy import copy_catalog
 from mainspring.processes.process import log, run
 from mainspring.processes.tracing import traced
 from mainspring.project import Project
+from mainspring.project.devices import devices
 from mainspring.project.erasure_mark import ErasureMark
 from mainspring.project.executors import executors
 from mainspring.project.model_memory import model_memory
@@ -77,6 +78,7 @@ async def _serve(project: Project, slot: int, slots: Slots, tracing: Tracing | N
         counts=Counts(folder(settings.state) / FILE),
         erasures=erasures,
         memory=model_memory(settings, f"grpc-{slot}"),
+        devices=devices(project, slot, f"grpc-{slot}"),
     )
     service = Service(
         plane,

@@ -32,13 +32,13 @@ def _onnx(project: Project, bundle: Bundle, one_thread: bool) -> Executor:
     from mainspring.serving.adapters.threads import measured
 
     executor = lazily("serving.adapters.onnx", "OnnxExecutor", extra="gateway")
-    limits = _limits(project)
+    of_call = limits(project)
     if one_thread:
-        alone: Executor = executor(bundle, limits=limits)
+        alone: Executor = executor(bundle, limits=of_call)
         return alone
     share = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     most = share // max(1, project.settings.gateway_workers)
-    return measured(bundle, lambda threads: executor(bundle, threads=threads, limits=limits), most)
+    return measured(bundle, lambda threads: executor(bundle, threads=threads, limits=of_call), most)
 
 
 def _function(project: Project, bundle: Bundle, _one_thread: bool) -> Executor:
@@ -46,12 +46,12 @@ def _function(project: Project, bundle: Bundle, _one_thread: bool) -> Executor:
     from mainspring.serving.adapters.function import FunctionExecutor
 
     def apart(code: Code) -> FunctionApart:
-        limits = _limits(project)
-        load = LoadFunction(code, str(project.settings.root), limits.memory_bytes)
+        of_call = limits(project)
+        load = LoadFunction(code, str(project.settings.root), of_call.memory_bytes)
         return FunctionApart(
             _FUNCTION_PROCESS,
             load,
-            limits,
+            of_call,
             reads=open_to_code(project.settings),
             hidden=closed_to_code(project.settings),
         )
@@ -59,7 +59,8 @@ def _function(project: Project, bundle: Bundle, _one_thread: bool) -> Executor:
     return FunctionExecutor(bundle, apart)
 
 
-def _limits(project: Project) -> CallLimits:
+def limits(project: Project) -> CallLimits:
+    """Return the limits of one call of a model."""
     from mainspring.serving.adapters.sessions import CallLimits
 
     return CallLimits(project.settings.model_time_us / 1e6, project.settings.model_memory_bytes)

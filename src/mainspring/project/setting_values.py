@@ -16,6 +16,7 @@ from mainspring.core.errors import Invalid
 from mainspring.core.sandbox import AVAILABLE, OFF, REQUIRED, Policy
 from mainspring.core.settings import LOWEST_PRIORITY, Address, Tls, Traces, Url
 from mainspring.core.time import parse_duration
+from mainspring.serving.devices.choosing import check_declared
 
 Given = Mapping[str, Any]  # raw settings by name
 
@@ -113,6 +114,13 @@ def names(given: Given, name: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise Invalid(f"{name} is {value!r}.", fix=f'write a list of names: {name} = ["example.org"].')
     return tuple(value)
+
+
+def devices(given: Given, name: str) -> tuple[str, ...]:
+    """Return the devices of the gateway."""
+    found = names(given, name)
+    check_declared(found)
+    return found
 
 
 def public_key(name: str, text: str) -> bytes:

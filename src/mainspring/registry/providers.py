@@ -32,6 +32,11 @@ def with_provider(bundle: Bundle, provider: str) -> Bundle:
     return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, extra=extra))
 
 
+def package_of(provider: str) -> str:
+    """Return the package that has an execution provider, to install in place of `onnxruntime`."""
+    return _PACKAGES.get(provider, "a build of ONNX Runtime that has it")
+
+
 def expect_provider(provider: str, available: Collection[str], owner: str) -> None:
     """Raise if an execution provider is not here.
 
@@ -39,8 +44,7 @@ def expect_provider(provider: str, available: Collection[str], owner: str) -> No
         Invalid: The message names the package that has it.
     """
     if provider and provider not in available:
-        package = _PACKAGES.get(provider, "a build of ONNX Runtime that has it")
         raise Invalid(
             f"The model of {owner} is sealed for {provider}, and ONNX Runtime has {', '.join(available)} here.",
-            fix=f"install {package} in place of onnxruntime, or promote the version that it was made of.",
+            fix=f"install {package_of(provider)} in place of onnxruntime, or promote the version that it was made of.",
         )

@@ -16,6 +16,7 @@ from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration
 from mainspring.ledger.model import Log
 from mainspring.security.quota import ALL, OWNER, Price, Quota
+from mainspring.serving.devices.device import CPU, KINDS
 from mainspring.serving.outputs import Outputs
 
 # Upper bounds of the histograms of durations, seconds.
@@ -124,6 +125,9 @@ class Endpoint:
             process of the gateway. With 0 it leaves the memory when it is not asked for, and the first request brings
             it back; where a gateway has a bound on the memory of models, this holds for all models.
         idle: Time without requests after which a model may leave; a duration.
+        device: Device that its models run on: "cpu"; "cuda", a GPU of the gateway; "tensorrt", the same by TensorRT;
+            "openvino"; or "auto", a GPU where one can be used, else the processor, which is said. Which GPUs a gateway
+            has is the profile's to say. Only ONNX models run elsewhere than on the processor.
     """
 
     name: str
@@ -143,6 +147,7 @@ class Endpoint:
     resident: bool = False
     executors: tuple[int, int] = (1, 1)
     idle: str | int = "5m"
+    device: str = CPU
 
     def __post_init__(self) -> None:
         check_id(self.name, "endpoint")
@@ -194,6 +199,11 @@ class Endpoint:
                 f"Endpoint {self.name!r} is resident and may have no executor.", fix="write executors=(1, 4)."
             )
         _ = self.idle_us
+        if self.device not in KINDS:
+            raise Invalid(
+                f"Endpoint {self.name!r} has device={self.device!r}.",
+                fix=f"write one of {', '.join(KINDS)}; which GPUs there are is for `devices` of the profile's gateway.",
+            )
         declare(self)
 
     @property
@@ -291,6 +301,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     resident: bool = False
     executors: tuple[int, int] = (1, 1)
     idle_us: int = 300_000_000
+    device: str = CPU
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):

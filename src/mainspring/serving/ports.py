@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mainspring.registry.model import Bundle, TensorSpec
+from mainspring.serving.devices.device import Opening
 from mainspring.serving.explanation import Contributions, Method
 from mainspring.serving.model import Baseline, Route
 
@@ -114,6 +115,32 @@ class Yielding(Executor, Protocol):
 
 
 Loader = Callable[[Bundle], Executor]  # raises Corrupt where the bundle's model is not what its manifest says
+
+
+class DeviceExecutors(Protocol):
+    """Makes the executors of models on devices."""
+
+    @property
+    def runtime(self) -> str:
+        """Name and version of the runtime: sizes of models hold for it alone."""
+        ...
+
+    def begin(self, opening: Opening) -> None:
+        """Have the device ready, with what every model needs there.
+
+        Raises:
+            DeviceUnusable: It cannot be used.
+        """
+        ...
+
+    def make(self, bundle: Bundle, opening: Opening) -> Executor:
+        """Return the executor of a model on a device.
+
+        Raises:
+            DeviceUnusable: The model cannot run there.
+            Corrupt: As of a `Loader`.
+        """
+        ...
 
 
 class Explainer(Protocol):

@@ -253,6 +253,7 @@ def test_the_memory_of_models_is_shared_by_the_processes_that_serve(tmp_path: Pa
     assert _load(tmp_path, gateway_memory=text).memory_a_process == nbytes
     several = _load(tmp_path, gateway_memory=text, gateway_workers=2, grpc="127.0.0.1:7009", grpc_workers=2)
     assert several.memory_a_process == nbytes // 4
+    assert several.serving_processes == 4
 
 
 def test_certificates_lie_where_the_project_says_and_make_the_address_https(tmp_path: Path) -> None:
@@ -271,6 +272,9 @@ def test_certificates_lie_where_the_project_says_and_make_the_address_https(tmp_
         ("grpc_workers", 0, "grpc_workers is 0"),
         ("gateway_memory", "much", "gateway_memory is 'much'"),
         ("gateway_memory", "0GB", "gateway_memory is '0GB'"),
+        ("gateway_devices", ["gpu"], "gateway_devices has 'gpu'"),
+        ("gateway_devices", "cuda:0", "gateway_devices is 'cuda:0'"),
+        ("gateway_device_memory", "all", "gateway_device_memory is 'all'"),
         ("gateway_max_connections", -1, "gateway_max_connections is -1"),
         ("gateway_max_header_bytes", 100, "gateway_max_header_bytes is 100.*8192"),
         ("gateway_idle_timeout", "soon", "gateway_idle_timeout is 'soon'"),

@@ -133,6 +133,9 @@ def show_endpoint(console: Console, endpoint: EndpointStatus) -> None:
         console.print(f"            [yellow]{escape(endpoint.problem)}[/]", soft_wrap=True)
     if endpoint.shed:
         console.print(f"            [yellow]{escape(endpoint.shed)}[/]", soft_wrap=True)
+    for device in endpoint.devices:
+        style = "yellow" if device.reason else "default"
+        console.print(f"            [{style}]{escape(device.said())}[/]", soft_wrap=True)
     known = endpoint.quality_by_version
     if endpoint.predictions:
         console.print(f"            {endpoint.predictions:,} predictions{'' if known else ' · no labels yet'}")

@@ -19,6 +19,7 @@ from mainspring.llm.answers.declaring import Answers, Retriever
 from mainspring.llm.prompts import Prompt
 from mainspring.monitoring.declaring import Monitor
 from mainspring.security.quota import Price
+from mainspring.serving.devices.device import CPU
 from mainspring.serving.model import REFUSE, Endpoint
 from mainspring.serving.streaming.declaring import StreamEndpoint
 from mainspring.training.model import Model, named_features
@@ -91,12 +92,11 @@ def _endpoint(item: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
     stored = {} if item.without_store == REFUSE else {"without_store": item.without_store}
     price = {} if item.price == Price() else {"price": body["price"]}
     unusual = _without_empty(body["unusual"] or {}, "answer")
-    scaling = {
-        name: body[name] for name, usual in (("executors", (1, 1)), ("idle", "5m")) if getattr(item, name) != usual
-    }
+    usual = {"executors": (1, 1), "idle": "5m", "device": CPU}
+    scaling = {name: body[name] for name, value in usual.items() if getattr(item, name) != value}
     del body["replicas"]
-    unused = {**body, "without_store": "", "price": "", "unusual": unusual, "executors": "", "idle": ""}
-    rare = ("without_store", "unusual", "quotas", "price", "outputs", "cache", "resident", "executors", "idle")
+    unused = {**body, "without_store": "", "price": "", "unusual": unusual} | dict.fromkeys(usual, "")
+    rare = ("without_store", "unusual", "quotas", "price", "outputs", "cache", "resident", *usual)
     return _without_empty(unused, *rare) | stored | price | scaling
 
 

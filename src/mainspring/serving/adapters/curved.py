@@ -28,6 +28,7 @@ class CurvedExecutor:
         self.inputs = executor.inputs
         self.outputs: Mapping[str, TensorSpec] = {self._name: TensorSpec(self._name, "FP64", (-1,))}
         self.inline = executor.inline
+        self.nodes = getattr(executor, "nodes", None)
 
     def nullable(self, name: str) -> bool:
         return self._executor.nullable(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,17 @@ from mainspring.registry.model import Bundle, Input, Manifest, TensorSpec
 from mainspring.registry.onnx_cost import unbounded_operator
 from mainspring.registry.providers import provider_of
 from mainspring.serving.adapters.apart import SessionApart
-from mainspring.serving.adapters.sessions import CallLimits, OnnxSession, open_session
+from mainspring.serving.adapters.binding import Bindings, values
+from mainspring.serving.adapters.pinning import Pinning
+from mainspring.serving.adapters.sessions import (
+    CallLimits,
+    OnnxSession,
+    Session,
+    nodes_by_provider,
+    open_on,
+    open_session,
+)
+from mainspring.serving.devices.device import CUDA, PROVIDERS, DeviceUnusable, Opening
 from mainspring.serving.plane.executor import (
     Array,
     ModelFailed,
@@ -60,25 +69,77 @@ class OnnxExecutor:
 
     Args:
         limits: How long a call may take, and, in a process of its own, how much memory.
+        on: The device that the model runs on; by default this processor.
+
+    Attributes:
+        nodes: Provider -> nodes of the graph that it computes, on a device; `None` where that is not told.
 
     Raises:
         Corrupt: The model does not load, or its inputs or outputs are not those of the manifest.
+        DeviceUnusable: It cannot run on the device.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int = 1, limits: CallLimits | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, *, threads: int = 1, limits: CallLimits | None = None, on: Opening | None = None
+    ) -> None:
         manifest, name = bundle.manifest, f"bundle {bundle.digest[:12]}"
-        content = bundle.files["model.onnx"]
-        self.inline = unbounded_operator(content, name) is None
+        content, limits = bundle.files["model.onnx"], limits or CallLimits()
+        operator = unbounded_operator(content, name)
+        self.inline = operator is None
+        self.nodes: Mapping[str, int] | None = None
+        self._most_rows = on.rows if on is not None else 0
         provider = provider_of(manifest)
-        if provider and not self.inline:
+        if on is not None:
+            session = self._on(on, content, name, operator, provider, limits)
+        elif operator is None:
+            session = open_session(content, name, threads=threads, limits=limits, provider=provider)
+        elif provider:
             raise Corrupt(f"The model of {name} runs in a process of its own, and is sealed for {provider}.")
-        opened: Callable[..., OnnxSession] = partial(open_session, provider=provider) if self.inline else SessionApart
-        session = opened(content, name, threads=threads, limits=limits or CallLimits())
+        else:
+            session = SessionApart(content, name, threads=threads, limits=limits)
         try:
             self._prepare(session, manifest, name)
+            if on is not None and isinstance(session, Session):
+                self._bind(session, on)
         except BaseException:
             session.close()
             raise
+
+    def _on(
+        self, on: Opening, content: bytes, name: str, operator: str | None, provider: str, limits: CallLimits
+    ) -> OnnxSession:
+        if operator is not None:
+            raise DeviceUnusable(
+                f"The model of {name} has the operator {operator}, whose cost the values of a request decide: it runs "
+                f"in a process of its own, on the processor, and not on {on.kind}.",
+                fix='write device="cpu" or "auto", or export it without that operator.',
+            )
+        if provider and provider != on.providers[0][0]:
+            raise DeviceUnusable(
+                f"The model of {name} is sealed for {provider}, and not for {on.kind}.",
+                fix='write device="cpu", which leaves it to the version, or promote the version that it was made of.',
+            )
+        session = open_on(content, name, on, limits=limits, whole=bool(provider))
+        self.nodes = nodes_by_provider(session.raw)
+        if self.nodes is not None and not any(self.nodes.get(provider) for provider, _ in on.providers):
+            session.close()
+            raise DeviceUnusable(
+                f"ONNX Runtime would compute no operator of the model of {name} on {on.kind}: all "
+                f"{sum(self.nodes.values())} are left to the processor.",
+                fix='write device="cpu", or export it with operators that the device has.',
+            )
+        return session
+
+    def _bind(self, session: Session, on: Opening) -> None:
+        """Let calls go through kept memory, where the shapes of inputs and outputs allow it."""
+        fetched = {each.name: each for each in session.get_outputs()}
+        inputs = values(session.get_inputs(), DATATYPES)
+        outputs = values([fetched[name] for name in self._fetches], DATATYPES)
+        if not on.rows or inputs is None or outputs is None:
+            return
+        pins = on.device is not None and on.providers[-1][0] in PROVIDERS[CUDA]
+        pin = Pinning(on.device.ordinal) if on.device is not None and pins else None
+        session.bindings = Bindings(session.raw, inputs, outputs, on.rows, pin)
 
     def _prepare(self, session: OnnxSession, manifest: Manifest, name: str) -> None:
         self._session: OnnxSession | None = session
@@ -110,7 +171,8 @@ class OnnxExecutor:
 
     def predict(self, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> dict[str, Array]:
         feed = self._feed(inputs, rows)
-        return self._row_by_row(feed, rows) if self._one_by_one else self._together(feed, rows)
+        at_once = 1 if self._one_by_one else self._most_rows
+        return self._in_parts(feed, rows, at_once) if 0 < at_once < rows else self._together(feed, rows)
 
     def close(self) -> None:
         session, self._session = self._session, None
@@ -129,12 +191,13 @@ class OnnxExecutor:
             raise ModelFailed(f"The model failed: {first_line(error)}") from error
         return self._split(found, rows)
 
-    def _row_by_row(self, feed: dict[str, Array], rows: int) -> dict[str, Array]:
-        """Answer for a model that was exported for batches of one."""
-        parts = [self._together({name: array[row : row + 1] for name, array in feed.items()}, 1) for row in range(rows)]
-        if rows == 1:
-            return parts[0]
-        return {name: np.concatenate([part[name] for part in parts]) for name in self._fetches}
+    def _in_parts(self, feed: dict[str, Array], rows: int, at_once: int) -> dict[str, Array]:
+        """Answer for a model that takes so many rows at once: one, if it was exported so, or as a device has room."""
+        parts = [
+            self._together({name: array[row : row + at_once] for name, array in feed.items()}, min(at_once, rows - row))
+            for row in range(0, rows, at_once)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 # A model of tensors

@@ -46,6 +46,7 @@ from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.counts import Counts
 from mainspring.serving.plane.explaining import Explaining
 from mainspring.serving.plane.lane import monotonic_us
+from mainspring.serving.plane.placement import Devices
 from mainspring.serving.plane.plane import DataPlane
 from mainspring.serving.plane.status import SPENT
 from mainspring.serving.ports import ExplainerLoader, Loader, RoutingTable
@@ -137,7 +138,7 @@ class Gateway:
         catalog: The copy of the catalog that routes and keys come from, where they do.
         counts: Counts of spent quotas; by default in this process's memory.
         erasures: Returns the mark of the last erasure of a person's data, after which no earlier answer is given.
-        memory: As of `DataPlane`.
+        memory, devices: As of `DataPlane`.
         surface: Further routes; their keys may also be given as `x-api-key`.
     """
 
@@ -163,6 +164,7 @@ class Gateway:
         counts: Counts | None = None,
         erasures: Callable[[], str] = str,
         memory: Memory | None = None,
+        devices: Devices | None = None,
         surface: Surface | None = None,
     ) -> None:
         self._plane = DataPlane(
@@ -177,6 +179,7 @@ class Gateway:
             counts=counts,
             erasures=erasures,
             memory=memory,
+            devices=devices,
         )
         self._authenticator = authenticator
         self._authoriser = authoriser

@@ -42,6 +42,8 @@ _SILENT = "The routing table does not respond."
 _RETRY_FIRST_US = 1_000_000
 _RETRY_LAST_US = 60_000_000
 
+_Wanted = tuple[str, str]  # digest of a bundle, and the device that its endpoint asks for
+
 _log = logging.getLogger(__name__)
 
 
@@ -135,7 +137,7 @@ class Live:
     """Follows the routing table.
 
     Args:
-        load: Makes a bundle ready by its digest; called in a thread.
+        load: Makes a bundle ready by its digest, on a device; called in a thread.
         lane: Makes a lane for an arm of a route; called on the event loop.
         mark: Returns a number that changes with the routing table, 0 while nothing was published; called in a thread,
             often. By default the table's revision, which is the same again where a backup came and was changed.
@@ -149,7 +151,7 @@ class Live:
         self,
         routes: RoutingTable,
         *,
-        load: Callable[[str], Runtime],
+        load: Callable[[str, str], Runtime],
         lane: Callable[[Route, Arm, Runtime], Lane],
         mark: Callable[[], int] | None = None,
         wall: Clock | None = None,
@@ -167,8 +169,8 @@ class Live:
         self._lane = lane
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="routes")
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="bundles")
-        self._runtimes: dict[str, Runtime] = {}
-        self._loaded: dict[str, Runtime] = {}  # not yet among them
+        self._runtimes: dict[_Wanted, Runtime] = {}
+        self._loaded: dict[_Wanted, Runtime] = {}  # not yet among them
         self._leases = Leases()
         self._retry_at = 0
         self._retry_after = _RETRY_FIRST_US
@@ -235,8 +237,8 @@ class Live:
         routes = await loop.run_in_executor(self._thread, self._routes.current)
         if any(route.quotas for route in routes.values()):
             await loop.run_in_executor(self._thread, self._open_counts)
-        reasons: dict[str, str] = {}
-        while missing := _digests(routes.values()) - self._runtimes.keys() - reasons.keys():
+        reasons: dict[_Wanted, str] = {}
+        while missing := _wanted(routes.values()) - self._runtimes.keys() - reasons.keys():
             self._swap(mark, routes, reasons)
             loading = loop.run_in_executor(self._loading, self._load_all, sorted(missing))
             while not (await asyncio.wait([loading], timeout=POLL_S))[0]:
@@ -255,7 +257,7 @@ class Live:
             _log.error("Quotas cannot be counted: %s", error)
 
     async def _newer(
-        self, mark: int, routes: Mapping[str, Route], reasons: Mapping[str, str]
+        self, mark: int, routes: Mapping[str, Route], reasons: Mapping[_Wanted, str]
     ) -> tuple[int, Mapping[str, Route]]:
         """Follow a change of the table as far as its bundles are loaded, and return the table."""
         loop = asyncio.get_running_loop()
@@ -270,49 +272,54 @@ class Live:
         self._swap(newest, routes, reasons)
         return newest, routes
 
-    def _load_all(self, digests: Sequence[str]) -> dict[str, str]:
-        """Load bundles. Returns the reason, by digest, of each that cannot be loaded."""
-        refused: dict[str, str] = {}
-        for digest in digests:
+    def _load_all(self, wanted: Sequence[_Wanted]) -> dict[_Wanted, str]:
+        """Load bundles. Returns the reason of each that cannot be loaded."""
+        refused: dict[_Wanted, str] = {}
+        for digest, device in wanted:
             if self._stopping.is_set():
                 break
             try:
-                self._loaded[digest] = self._load(digest)
+                self._loaded[digest, device] = self._load(digest, device)
             except Exception as error:
-                refused[digest] = str(error)
+                refused[digest, device] = str(error)
                 _log.error("Bundle %s is not served: %s", digest[:12], error, exc_info=not _ours(error))
         return refused
 
-    def _swap(self, mark: int, routes: Mapping[str, Route], reasons: Mapping[str, str], *, whole: bool = False) -> None:
+    def _swap(
+        self, mark: int, routes: Mapping[str, Route], reasons: Mapping[_Wanted, str], *, whole: bool = False
+    ) -> None:
         """Serve the table as far as its bundles are loaded.
 
         Args:
-            reasons: Why bundles cannot be loaded, by digest; others that are missing have yet to be loaded.
+            reasons: Why bundles cannot be loaded; others that are missing have yet to be loaded.
             whole: Whether all were tried, so that those that are not in use are retired.
         """
         # An arm of a rollout that is out of memory would fail requests that its control answers.
-        self._pin(_digests(route for route in routes.values() if route.resident or route.rollout), _users(routes))
+        stay = _wanted(route for route in routes.values() if route.resident or route.rollout)
+        self._pin({digest for digest, _ in stay}, _users(routes))
         served: dict[str, Served] = {}
         refused: dict[str, str] = {}
         for name, route in routes.items():
             old = self.table.served.get(name)
-            missing = [arm for arm in route.arms if arm.digest not in self._runtimes]
+            missing = [arm for arm in route.arms if (arm.digest, route.device) not in self._runtimes]
             ready = self._ready(route, old)
             if ready is not None:
                 served[name] = self._serve(ready, old)
             elif old is not None:
                 served[name] = self._limited(route, old)
-            wrong = [arm for arm in missing if arm.digest in reasons]
+            wrong = [arm for arm in missing if (arm.digest, route.device) in reasons]
             if wrong:
-                refused[name] = f"Version {wrong[0].version} is not served: {reasons[wrong[0].digest]}"
+                reason = reasons[wrong[0].digest, route.device]
+                refused[name] = f"Version {wrong[0].version} is not served: {reason}"
             elif missing and name in self.table.refused:
                 refused[name] = self.table.refused[name]
         for name, old in self.table.served.items():
             if old.quotas is not None and (name not in served or served[name].quotas is not old.quotas):
                 old.quotas.close()
-        in_use = {lane.runtime.digest for each in served.values() for lane in each.lanes.values()}
+        lanes = [lane for each in served.values() for lane in each.lanes.values()]
+        in_use = {(lane.runtime.digest, lane.runtime.device) for lane in lanes}
         self.table = Table(mark, served, refused)
-        self._keep(in_use if whole else in_use | _digests(routes.values()))
+        self._keep(in_use if whole else in_use | _wanted(routes.values()))
 
     def _ready(self, route: Route, old: Served | None) -> Route | None:
         """Return a route as far as it can be served; `None` if its predecessor goes on.
@@ -320,7 +327,7 @@ class Live:
         An arm without weight is left out while it is not loaded. A rollout whose other arms are not begins with its
         control alone, and none of that counts: its predecessor may be of a rollout that was stopped.
         """
-        missing = [arm for arm in route.arms if arm.digest not in self._runtimes]
+        missing = [arm for arm in route.arms if (arm.digest, route.device) not in self._runtimes]
         if not missing:
             return route
         if not route.rollout:
@@ -339,10 +346,10 @@ class Live:
         self._loaded = {}
         self._keep(())
 
-    def _keep(self, digests: Collection[str]) -> None:
-        """Retire every runtime but those of these bundles."""
-        for digest in self._runtimes.keys() - set(digests):
-            self._leases.drop(self._runtimes.pop(digest).executor)
+    def _keep(self, wanted: Collection[_Wanted]) -> None:
+        """Retire every other runtime."""
+        for each in self._runtimes.keys() - set(wanted):
+            self._leases.drop(self._runtimes.pop(each).executor)
 
     def _serve(self, route: Route, old: Served | None) -> Served:
         lanes: dict[str, Lane] = {}
@@ -350,7 +357,7 @@ class Live:
         for arm in route.arms:
             # As many threads as a lane may have executors are its own from its begin.
             kept = old.lanes.get(arm.version) if old is not None and old.route.executors == route.executors else None
-            if kept is not None and kept.runtime.digest == arm.digest:
+            if kept is not None and (kept.runtime.digest, kept.runtime.device) == (arm.digest, route.device):
                 kept.batcher.max_queue_rows = route.max_queue_rows
                 kept.recorder.policy = route.log
                 kept.defaults = route.without_store == DEFAULTS
@@ -358,7 +365,7 @@ class Live:
                 kept.use(responses)
                 lanes[arm.version] = kept
             else:
-                runtime = self._runtimes[arm.digest]
+                runtime = self._runtimes[arm.digest, route.device]
                 lanes[arm.version] = self._lane(route, arm, runtime)
                 lanes[arm.version].use(responses)
                 self._leases.lend(runtime.executor, lanes[arm.version])
@@ -399,8 +406,8 @@ class Live:
         return Quotas(route, self._counts, self._wall)
 
 
-def _digests(routes: Iterable[Route]) -> set[str]:
-    return {arm.digest for route in routes for arm in route.arms}
+def _wanted(routes: Iterable[Route]) -> set[_Wanted]:
+    return {(arm.digest, route.device) for route in routes for arm in route.arms}
 
 
 def _users(routes: Mapping[str, Route]) -> dict[str, list[str]]:

@@ -17,14 +17,17 @@ from prometheus_client.registry import Collector
 from mainspring.core.time import Clock, SystemClock
 from mainspring.features.model import Status
 from mainspring.serving.caching.responses import Responses
+from mainspring.serving.devices.device import Device
 from mainspring.serving.model import LATENCY_BOUNDS
 from mainspring.serving.plane.catalog_copy import CatalogCopy
+from mainspring.serving.plane.runtime import Runtime
 from mainspring.serving.residency.memory import UNBOUND
 from mainspring.serving.residency.residency import Residency
 from mainspring.serving.residency.resident import ResidentExecutor
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SERVED, REVISION, REFUSED = "mainspring_served_version", "mainspring_route_revision", "mainspring_refused_route"
+DEVICE, NODES = "mainspring_endpoint_device", "mainspring_endpoint_nodes"
 STARTED = "mainspring_gateway_start_time_seconds"
 INFERENCES, FAILURES = "mainspring_inference_seconds", "mainspring_inference_failures"
 _LONGEST_REASON = 300  # characters
@@ -138,6 +141,8 @@ class Metrics(Collector):
         responses: Endpoint with a cache -> its earlier answers.
         residents: (endpoint, version) -> its model, where models may be out of memory.
         residency: Their memory.
+        runtimes: (endpoint, version) -> its bundle.
+        devices: Name -> device of this process that is in use, and its models.
         unlogged: (endpoint, cause) -> rows that were predicted and are not in the log, see `PredictionLog`.
         unlogged_failures: (endpoint, version) -> failures that wait for room in the log.
         damaged: Number of segments of the log that are set aside.
@@ -158,6 +163,8 @@ class Metrics(Collector):
         responses: Callable[[], Mapping[str, Responses]] = dict,
         residents: Callable[[], Mapping[tuple[str, str], ResidentExecutor]] = dict,
         residency: Residency | None = None,
+        runtimes: Callable[[], Mapping[tuple[str, str], Runtime]] = dict,
+        devices: Callable[[], Mapping[str, tuple[Device, Residency]]] = dict,
         unlogged: Callable[[], Mapping[tuple[str, str], int]] = dict,
         unlogged_failures: Callable[[], Mapping[tuple[str, str], int]] = dict,
         damaged: Callable[[], int] = int,
@@ -175,6 +182,8 @@ class Metrics(Collector):
         self._responses = responses
         self._residents = residents
         self._residency = residency
+        self._runtimes = runtimes
+        self._devices = devices
         self._unlogged = unlogged
         self._unlogged_failures = unlogged_failures
         self._damaged = damaged
@@ -256,6 +265,7 @@ class Metrics(Collector):
         yield waiting
         yield from self._of_caches()
         yield from self._of_memory()
+        yield from self._of_devices()
         yield from self._of_connections()
         yield from self._counters()
         yield from self._histograms()
@@ -330,6 +340,32 @@ class Metrics(Collector):
             loads.add_metric(key, float(model.loads))
             seconds.add_metric(key, model.load_s)
         yield from (here, executors, nbytes, loads, seconds)
+
+    def _of_devices(self) -> Iterator[Metric]:
+        labels = ["endpoint", "version"]
+        runs = GaugeMetricFamily(
+            DEVICE,
+            "1 for each version behind an endpoint: the device that was asked for, the one that it runs on, and why "
+            "that is the processor.",
+            labels=[*labels, "asked", "device", "reason"],
+        )
+        nodes = GaugeMetricFamily(
+            NODES, "Operators of a model on a device by who computes them.", labels=[*labels, "provider"]
+        )
+        for key, runtime in self._runtimes().items():
+            runs.add_metric([*key, runtime.device, runtime.runs_on, runtime.fallback[:_LONGEST_REASON]], 1.0)
+            for provider, count in (runtime.nodes or {}).items():
+                nodes.add_metric([*key, provider], float(count))
+        used = GaugeMetricFamily(
+            "mainspring_device_memory_used_bytes", "Memory of models on a device, as measured.", labels=["device"]
+        )
+        limit = GaugeMetricFamily(
+            "mainspring_device_memory_limit_bytes", "Bound on the memory of models on a device.", labels=["device"]
+        )
+        for name, (_, residency) in self._devices().items():
+            used.add_metric([name], float(residency.used))
+            limit.add_metric([name], float(residency.budget))
+        yield from (runs, nodes, used, limit)
 
     def _of_connections(self) -> Iterator[Metric]:
         found = self.connections()

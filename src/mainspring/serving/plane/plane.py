@@ -23,6 +23,7 @@ from mainspring.serving.plane.counts import Counts
 from mainspring.serving.plane.lane import Lane, monotonic_us
 from mainspring.serving.plane.live import Live, Served
 from mainspring.serving.plane.metrics import Metrics
+from mainspring.serving.plane.placement import Devices, Placement
 from mainspring.serving.plane.scaler import Scaler
 from mainspring.serving.plane.watch import StoreWatch
 from mainspring.serving.ports import Loader, RoutingTable
@@ -51,6 +52,7 @@ class DataPlane:
         erasures: Returns the mark of the last erasure of a person's data, after which no earlier answer is given.
         memory: What the models of this process may take together, by default without a bound, and what is written of
             them.
+        devices: GPUs and other devices for endpoints that ask for one.
 
     Attributes:
         in_flight: Number of requests in flight, counted by the protocol's server.
@@ -72,6 +74,7 @@ class DataPlane:
         counts: Counts | None = None,
         erasures: Callable[[], str] = str,
         memory: Memory | None = None,
+        devices: Devices | None = None,
     ) -> None:
         self._catalog = catalog
         self._log = log
@@ -79,16 +82,17 @@ class DataPlane:
         self._clock = clock
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="model")
         self._reads = ThreadPoolExecutor(_READS, thread_name_prefix="online-read")
-        self._residency = residency = Residency(memory or Memory(), lambda digest: executors(bundles.load(digest)))
-        self._scaler = Scaler(lambda: self.served, residency)
+        residency = Residency(memory or Memory(), lambda digest: executors(bundles.load(digest)))
+        self._placement = placement = Placement(residency, executors, bundles, online, devices)
+        self._scaler = Scaler(lambda: self.served)
         self._live = Live(
             routes,
-            load=lambda digest: runtime.load_resident(bundles.load(digest), online, executors, residency),
+            load=placement.load,
             lane=self._new_lane,
             mark=catalog.mark if catalog is not None else None,
             counts=counts,
             erasures=erasures,
-            pin=residency.pin,
+            pin=placement.pin,
         )
         self._store = StoreWatch(online)
         self.metrics = Metrics(
@@ -113,6 +117,12 @@ class DataPlane:
                 if isinstance(lane.runtime.executor, ResidentExecutor)
             },
             residency=residency,
+            runtimes=lambda: {
+                (name, version): lane.runtime
+                for name, each in self.served.items()
+                for version, lane in each.lanes.items()
+            },
+            devices=lambda: placement.residencies,
             unlogged=lambda: log.unlogged,
             unlogged_failures=lambda: log.unlogged_failures,
             damaged=log.damaged,
@@ -137,7 +147,7 @@ class DataPlane:
     async def stop(self) -> None:
         """Close everything but the log, which its creator closes."""
         await self._scaler.stop()
-        self._residency.stop()  # first: that its models are closed is no decision
+        self._placement.stop()  # first: that its models are closed is no decision
         await self._live.stop()
         self._failures.patience.stop()
         self._failures.flush()

@@ -18,6 +18,7 @@ from mainspring.features.ports import OnlineStore
 from mainspring.registry.bundles import FEATURES, GOLDEN, REFERENCE
 from mainspring.registry.model import Bundle, Manifest, TensorSpec
 from mainspring.serving.batching.estimates import Cost
+from mainspring.serving.devices.device import CPU
 from mainspring.serving.plane.golden import warm_up
 from mainspring.serving.ports import Executor, Loader
 from mainspring.serving.protocol.schema import DATATYPES, Field, RequestSchema, TensorSchema
@@ -50,6 +51,10 @@ class Runtime:
     halves: tuple[str, ...] = ()  # the outputs that are FP16
     scoring: Scoring | None = None  # of rows from the training rows
     residency: Residency | None = None  # where the model may be out of memory; its executor is a `ResidentExecutor`
+    device: str = CPU  # as its endpoint asks
+    runs_on: str = CPU
+    fallback: str = ""  # why it runs on the processor all the same
+    nodes: Mapping[str, int] | None = None  # of its graph, by provider; on a device, where the runtime tells
 
     @property
     def tensors(self) -> bool:
@@ -78,9 +83,13 @@ def load(bundle: Bundle, online: OnlineStore, executors: Loader) -> Runtime:
 
 def load_resident(bundle: Bundle, online: OnlineStore, executors: Loader, residency: Residency) -> Runtime:
     """Return the bundle, ready, with a model that may leave the memory; errors as of `load` and `Residency.first`."""
-    size = sum(len(content) for name, content in bundle.files.items() if name not in (FEATURES, GOLDEN, REFERENCE))
-    made = residency.first(bundle.digest, size, executors, lambda resident: load(bundle, online, resident))
+    made = residency.first(bundle.digest, file_bytes(bundle), executors, lambda loader: load(bundle, online, loader))
     return replace(made, residency=residency)
+
+
+def file_bytes(bundle: Bundle) -> int:
+    """Return the size of a model's files."""
+    return sum(len(content) for name, content in bundle.files.items() if name not in (FEATURES, GOLDEN, REFERENCE))
 
 
 def _ready(bundle: Bundle, online: OnlineStore, executor: Executor) -> Runtime:

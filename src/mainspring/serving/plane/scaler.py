@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from mainspring.serving.model import Route
 from mainspring.serving.plane.lane import Lane
 from mainspring.serving.plane.live import Served
-from mainspring.serving.residency.residency import Residency
 from mainspring.serving.residency.resident import ResidentExecutor
 from mainspring.serving.scaling.policy import Observed, Policy
 
@@ -55,9 +54,8 @@ class _Followed:
 class Scaler:
     """Call `start` on the event loop that serves."""
 
-    def __init__(self, served: Callable[[], Mapping[str, Served]], residency: Residency) -> None:
+    def __init__(self, served: Callable[[], Mapping[str, Served]]) -> None:
         self._served = served
-        self._residency = residency
         self._followed: dict[ResidentExecutor, _Followed] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -110,5 +108,6 @@ class Scaler:
         )
         wanted = found.policy.decide(seen)
         goal = wanted.executors if model.crew is not None or not wanted.executors else size
-        if size and goal != size and (found.change is None or found.change.done()):
-            found.change = self._residency.resize(model, goal, wanted.why, seen)
+        residency = lanes[0].runtime.residency
+        if residency is not None and size and goal != size and (found.change is None or found.change.done()):
+            found.change = residency.resize(model, goal, wanted.why, seen)

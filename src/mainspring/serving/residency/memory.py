@@ -25,12 +25,14 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
         at: UTC epoch microseconds.
         sure: Whether two measures in a row were alike. What else grew during the first load counts as the model's, so
             one alone refuses nothing.
+        rows: Of its largest batch there, on a device.
     """
 
     nbytes: int
     load_s: float
     at: int
     sure: bool = False
+    rows: int = 0
 
     def again(self, newer: Size) -> Size:
         """Return what this measure and a newer one say: of two that are alike the smaller, else the newer."""

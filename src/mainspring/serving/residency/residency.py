@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mainspring.core.errors import MainspringError, TooLarge, Unavailable
 from mainspring.core.time import Clock, SystemClock
@@ -29,6 +29,7 @@ STAY_S = 5.0
 _LOADS = 4  # at once
 _ROOM_S = 30.0  # a load waits for room no longer
 _MOMENT_S = 0.02
+_FIX = "raise `memory` in the profile's table `gateway`, or let fewer endpoints be resident."
 _NEW, _PINNED, _ASKED, _RETIRED = "a new version", "it is resident", "a request", "its version is served no longer"
 
 _log = logging.getLogger(__name__)
@@ -44,6 +45,9 @@ class Residency:
         clock: Monotonic, seconds.
         wall: The time of the world, for the log.
         stay_s: A model that a request brought stays at least so long.
+        where: Name of the memory, in messages.
+        fix: Of a model that does not fit.
+        measure: Returns the result of a piece of work, and the growth of the memory by it.
     """
 
     def __init__(
@@ -54,9 +58,13 @@ class Residency:
         clock: Callable[[], float] = time.monotonic,
         wall: Clock | None = None,
         stay_s: float = STAY_S,
+        where: str = "each process",
+        fix: str = _FIX,
+        measure: Callable[[Callable[[], Any]], tuple[Any, int]] = growth,
     ) -> None:
         self.budget = memory.nbytes
         self._sizes, self._decisions = memory.sizes, memory.decisions
+        self._where, self._fix, self._measure = where, fix, measure
         self._make = make
         self._clock = clock
         self._wall = wall or SystemClock()
@@ -88,12 +96,20 @@ class Residency:
             if model.digest in self._pinned and not model.reserved:
                 model.fetch()
 
-    def first(self, digest: str, size: int, executors: Loader, load: Callable[[Loader], _T]) -> _T:
+    def first(
+        self,
+        digest: str,
+        size: int,
+        executors: Loader,
+        load: Callable[[Loader], _T],
+        again: Callable[[str], Executor] | None = None,
+    ) -> _T:
         """Return what `load` makes of a model that is new, and measure the model's memory.
 
         Args:
             size: Bytes of the model's files: so much it takes at least.
             load: Gets the loader to use in place of `executors`.
+            again: Makes its executor anew, where that is not done as of other models.
 
         Raises:
             TooLarge: It does not fit, whichever models leave.
@@ -104,8 +120,9 @@ class Residency:
         need = max(size, known.nbytes) if known is not None else size
         sure = known is None or known.sure
         model = ResidentExecutor(
-            digest, need, lock=self._changing, clock=self._clock, bring=self._submit, forget=self._forget
-        )
+            digest, need, lock=self._changing, clock=self._clock, bring=self._submit, forget=self._forget,
+            make=again or self._make,
+        )  # fmt: skip
         load_s = 0.0
 
         def make(bundle: Bundle) -> Executor:
@@ -117,6 +134,7 @@ class Residency:
                 return executor  # it stays: nothing is to be known of it
             return model.takes(_crew(executor), load_s)
 
+        made: _T
         try:
             try:
                 self._admit(model, need, _NEW)
@@ -124,7 +142,7 @@ class Residency:
                 if sure:
                     raise
                 self._admit(model, size, _NEW)
-            made, grown = growth(lambda: load(make))
+            made, grown = self._measure(lambda: load(make))
             self._measured(model, max(size, grown), load_s)
         except BaseException as error:
             model.close()
@@ -146,6 +164,26 @@ class Residency:
         else:
             with self._changing:
                 model.nbytes = nbytes
+
+    def renew(self, model: ResidentExecutor, nbytes: int) -> None:
+        """Load a new model once more, with the bytes that it was measured to take. Nobody calls it yet.
+
+        Raises:
+            As of `first`.
+        """
+        with self._changing:
+            executor = model.leave()
+        if executor is not None:
+            executor.close()
+        try:
+            self._admit(model, nbytes, _NEW)
+            begun = self._clock()
+            model.takes(model.make(model.digest), self._clock() - begun)
+        except BaseException as error:
+            model.close()
+            self._note(What.REFUSED, model, str(error))
+            raise
+        model.came(0.0)
 
     def resize(self, model: ResidentExecutor, executors: int, why: str, seen: Observed | None = None) -> Future[None]:
         """Give a model in memory another number of executors, in a thread; with 0 it leaves.
@@ -183,7 +221,7 @@ class Residency:
         try:
             while crew is not None and crew.size < executors:
                 self._admit(model, model.each * (crew.size + 1), why, within_s=0.0, grows=crew)
-                if not crew.add(lambda: self._make(model.digest)):
+                if not crew.add(lambda: model.make(model.digest)):
                     return  # the model left, and its bytes with it
         except Exception as error:
             with self._changing:
@@ -223,7 +261,7 @@ class Residency:
         try:
             self._admit(model, model.nbytes, why)
             begun = self._clock()
-            executor = _crew(self._make(model.digest))
+            executor = _crew(model.make(model.digest))
             model.takes(executor, self._clock() - begun)
         except BaseException as error:
             model.failed()
@@ -275,9 +313,9 @@ class Residency:
     def _too_large(self, model: ResidentExecutor, need: int, taken: int) -> TooLarge:
         others = f", of which resident models hold {taken:,}" if taken else ""
         return TooLarge(
-            f"The model of bundle {model.digest[:12]} takes {need:,} bytes, and each process has {self.budget:,} bytes "
-            f"for models{others}: {need + taken - self.budget:,} bytes are missing.",
-            fix="raise `memory` in the profile's table `gateway`, or let fewer endpoints be resident.",
+            f"The model of bundle {model.digest[:12]} takes {need:,} bytes, and {self._where} has {self.budget:,} "
+            f"bytes for models{others}: {need + taken - self.budget:,} bytes are missing.",
+            fix=self._fix,
         )
 
     def _note(

@@ -34,6 +34,7 @@ class ResidentExecutor:
         clock: Monotonic, seconds.
         bring: Begins to load it.
         forget: Is told once it is closed, and how many executors it had in memory.
+        make: Makes its executor anew, from the digest.
     """
 
     def __init__(
@@ -45,7 +46,9 @@ class ResidentExecutor:
         clock: Callable[[], float],
         bring: Callable[[ResidentExecutor], Future[None]],
         forget: Callable[[ResidentExecutor, int], None],
+        make: Callable[[str], Executor],
     ) -> None:
+        self.make = make
         self.number = next(_numbers)
         self.digest = digest
         self.nbytes = nbytes

@@ -1,0 +1,143 @@
+"""Devices of the gateway: what the machine has, what endpoints ask for, and what they run on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from mainspring.core.cards import Card, cards
+from mainspring.core.environment import variables
+from mainspring.core.errors import Invalid
+from mainspring.operations.findings import Finding, well
+from mainspring.project import Project
+from mainspring.project.devices import available_providers, devices_of, none_reason
+from mainspring.registry.providers import package_of
+from mainspring.serving.devices.choosing import mps_of
+from mainspring.serving.devices.device import AUTO, CPU, CUDA, ON_GPUS, PROVIDERS
+
+_CHECK = "devices"
+
+
+class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The device of one version behind an endpoint, in so many processes.
+
+    Attributes:
+        asked: As the endpoint declares it.
+        device: `cpu`, or a device such as `cuda:0`.
+        reason: Why it is the processor, if another one was asked for.
+        operators: Of the model's graph; null where the runtime does not tell.
+        on_processor: Those among them that the processor computes.
+    """
+
+    version: str
+    asked: str
+    device: str
+    processes: int
+    reason: str = ""
+    operators: int | None = None
+    on_processor: int | None = None
+
+    def said(self) -> str:
+        """Return it in words."""
+        if self.device == CPU:
+            return f"version {self.version} runs on the processor: {self.reason}"
+        part = f", {self.on_processor} of {self.operators} operators on the processor" if self.on_processor else ""
+        return f"version {self.version} runs on {self.device}{part}"
+
+
+def device_statuses(project: Project, endpoint: str) -> list[DeviceStatus]:
+    """Return the devices that an endpoint runs on, as the processes that serve say; none unless it asks for one."""
+    if project.definitions.endpoint(endpoint).device == CPU:
+        return []
+    from prometheus_client.parser import text_string_to_metric_families
+
+    from mainspring.serving.plane import slots
+    from mainspring.serving.plane.metrics import DEVICE, NODES
+
+    found: dict[tuple[str, str, str, str], int] = {}
+    nodes: dict[str, dict[str, int]] = {}
+    for text in slots.numbers(slots.folder(project.settings.state)).values():
+        for family in text_string_to_metric_families(text.decode(errors="replace")):
+            for sample in family.samples if family.name in (DEVICE, NODES) else ():
+                told = sample.labels
+                if told["endpoint"] != endpoint:
+                    continue
+                if sample.name == DEVICE:
+                    key = (told["version"], told["asked"], told["device"], told["reason"])
+                    found[key] = found.get(key, 0) + 1
+                else:
+                    nodes.setdefault(told["version"], {})[told["provider"]] = int(sample.value)
+    return [
+        DeviceStatus(
+            version=version, asked=asked, device=device, processes=count, reason=reason,
+            operators=sum(nodes[version].values()) if device != CPU and version in nodes else None,
+            on_processor=nodes[version].get("CPUExecutionProvider", 0) if device != CPU and version in nodes else None,
+        )
+        for (version, asked, device, reason), count in sorted(found.items())
+    ]  # fmt: skip
+
+
+def check_devices(
+    project: Project,
+    gpus: Callable[[], Sequence[Card]] = cards,
+    environment: Callable[[], Mapping[str, str]] = variables,
+    providers: Callable[[], Sequence[str]] = available_providers,
+) -> Iterator[Finding]:
+    """Yield the findings, if an endpoint asks for a device or the profile names some.
+
+    Args:
+        gpus: Returns those of this machine.
+        environment: Returns that of processes that serve.
+        providers: Returns those of the runtime.
+    """
+    asking = {each.name: each.device for each in project.definitions.endpoints.values() if each.device != CPU}
+    if not asking and not project.settings.gateway_devices:
+        return
+    try:
+        yield from _lacking(asking, providers())
+        yield from _machine(project, gpus(), environment(), asking)
+    except Invalid as error:
+        yield Finding(check=_CHECK, ok=False, detail=error.what, fix=error.fix or "")
+    for name in sorted(asking):
+        for each in device_statuses(project, name):
+            yield well(_CHECK, f"endpoint {name}: {each.said()}")
+
+
+def _lacking(asking: Mapping[str, str], providers: Sequence[str]) -> Iterator[Finding]:
+    for kind in sorted(set(asking.values()) - {AUTO}):
+        if PROVIDERS[kind][0] not in providers:
+            yield Finding(
+                check=_CHECK,
+                ok=False,
+                detail=f"endpoints ask for {kind}, and ONNX Runtime has no {PROVIDERS[kind][0]}",
+                fix=f"install {package_of(PROVIDERS[kind][0])} in place of onnxruntime",
+            )
+
+
+def _machine(
+    project: Project, found: Sequence[Card], environment: Mapping[str, str], asking: Mapping[str, str]
+) -> Iterator[Finding]:
+    settings = project.settings
+    processes = [devices_of(settings, slot, found, environment) for slot in range(settings.serving_processes)]
+    if not processes[0]:
+        reason = none_reason(settings, found)
+        needed = sorted(name for name, kind in asking.items() if kind in ON_GPUS)
+        detail = f"{reason.what} Endpoints that ask for one: {', '.join(needed or sorted(asking)) or 'none'}"
+        yield Finding(check=_CHECK, ok=not needed, detail=detail, fix=(reason.fix or "") if needed else "")
+        return
+    mps = mps_of(environment)
+    if mps is not None:
+        share = f", which gives a process {mps.percentage:g} % of a GPU" if mps.percentage is not None else ""
+        yield well(_CHECK, f"processes share GPUs through MPS{share}")
+    seen = {each.name: each for own in processes for each in own}
+    for name, each in sorted(seen.items()):
+        count = f"{each.shared_by} processes" if each.shared_by > 1 else "a process"
+        yield well(_CHECK, f"{name} ({each.model}) has {each.memory:,} bytes for the models of {count}")
+    unused = [f"{CUDA}:{card.number}" for card in found if not any(_on(card, name) for name in seen)]
+    if unused:
+        yield well(_CHECK, f"not used by the gateway: {', '.join(unused)}")
+
+
+def _on(card: Card, name: str) -> bool:
+    return name.partition("/")[0] == f"{CUDA}:{card.number}"

@@ -1,0 +1,1 @@
+"""Devices that models run on: which a process has, and how ONNX Runtime is told."""

@@ -8,6 +8,7 @@ from mainspring.core.errors import NotFound, TooLarge
 from mainspring.delivery.routing import version_of
 from mainspring.project import Project
 from mainspring.registry.model import ModelVersion
+from mainspring.serving.devices.device import ON_GPUS
 from mainspring.serving.model import Endpoint
 
 
@@ -19,7 +20,7 @@ def check_memory(project: Project, version: ModelVersion, endpoints: Iterable[En
     Raises:
         TooLarge: It does not fit, whichever models leave.
     """
-    bound, served = project.settings.memory_a_process, list(endpoints)
+    bound, served = project.settings.memory_a_process, [each for each in endpoints if each.device not in ON_GPUS]
     if bound is None or not served:
         return
     from mainspring.project.model_memory import model_memory
@@ -30,7 +31,7 @@ def check_memory(project: Project, version: ModelVersion, endpoints: Iterable[En
         return
     held: dict[str, int] = {}
     for each in project.definitions.endpoints.values():
-        if each.resident and each not in served:
+        if each.resident and each.device not in ON_GPUS and each not in served:
             try:
                 other = version_of(each, project.versions, gated=gated)
             except NotFound:  # nothing of it is loaded

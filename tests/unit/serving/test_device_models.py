@@ -107,10 +107,10 @@ def test_columns_are_bound_too() -> None:
 
 
 @cache
-def served(seed: int = 0) -> Bundle:
+def served(seed: int = 0, provider: str = "") -> Bundle:
     made = mlp_bundle(seed)
     files = {**made.files, "golden.json": msgspec.json.encode(make_golden(OnnxExecutor(made)))}
-    return sealed("onnx", files, **MLP_SPECS)
+    return sealed("onnx", files, **MLP_SPECS, extra={"provider": provider} if provider else {})
 
 
 # What is said in place of a silent fallback
@@ -228,8 +228,8 @@ class Taking:
 class Shop:
     """A placement over bundles of the same model with other weights."""
 
-    def __init__(self, machine: Machine, sizes: Sizes | None = None, count: int = 4) -> None:
-        self.made = [served(seed) for seed in range(count)]
+    def __init__(self, machine: Machine, sizes: Sizes | None = None, provider: str = "") -> None:
+        self.made = [served(seed, provider) for seed in range(4)]
         bundles = {each.digest: each for each in self.made}
         machine.takes = {each.digest: 10 * MB for each in self.made} | machine.takes
 
@@ -357,6 +357,17 @@ def test_a_gpu_that_does_not_begin_is_passed_over_and_without_any_the_reason_is_
         none.load(0)
     assert none.load(0, "auto").fallback == "cuda:0 is broken."
     assert none.load(0, CPU).fallback == ""
+
+
+def test_a_version_made_for_a_gpu_goes_there_and_nowhere_else(shops: list[Shop]) -> None:
+    machine = Machine({"a": 40 * MB})
+    shops.append(shop := Shop(machine, provider="CUDAExecutionProvider"))
+    for device in (CPU, "auto", CUDA):  # all of its operators would be the processor's, which such a version refuses
+        with pytest.raises(DeviceUnusable, match=r"does not load on cuda: .*explicitly added the CPU EP"):
+            shop.load(0, device)
+    assert [told.kind for _, told in machine.openings] == [CUDA] * 3
+    with pytest.raises(DeviceUnusable, match="sealed for CUDAExecutionProvider, and not for openvino"):
+        shop.load(0, OPENVINO)
 
 
 def test_a_kind_without_memory_of_its_own_is_beside_the_processor(shops: list[Shop]) -> None:

@@ -114,7 +114,7 @@ class OnnxExecutor:
                 f"in a process of its own, on the processor, and not on {on.kind}.",
                 fix='write device="cpu" or "auto", or export it without that operator.',
             )
-        if provider and provider != on.providers[0][0]:
+        if provider and provider != PROVIDERS[on.kind][0]:
             raise DeviceUnusable(
                 f"The model of {name} is sealed for {provider}, and not for {on.kind}.",
                 fix='write device="cpu", which leaves it to the version, or promote the version that it was made of.',

@@ -9,7 +9,7 @@ from functools import cache
 import onnxruntime as ort
 
 from mainspring.core.cards import Use, cards, use_of
-from mainspring.core.environment import set_variable, variables
+from mainspring.core.environment import cuda_variables, set_variable
 from mainspring.registry.model import Bundle
 from mainspring.serving.adapters.device_models import DeviceModels
 from mainspring.serving.devices.choosing import VISIBLE, choose
@@ -61,7 +61,7 @@ def _own_use() -> Use:
 
 @cache
 def _gpus() -> tuple[Device, ...]:
-    found = choose(cards(), (), variables())[:1]
+    found = choose(cards(), (), cuda_variables())[:1]
     if found:
         set_variable(VISIBLE, found[0].uuid)
     return found

@@ -35,6 +35,11 @@ def rank_variables() -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
+def cuda_variables() -> dict[str, str]:
+    """Return the variables by which CUDA and MPS are told what a process may use."""
+    return {name: value for name, value in os.environ.items() if name.startswith("CUDA_")}
+
+
 def main_rank_address() -> str:
     """Return the address of the first rank, as a launcher tells it; by default loopback."""
     return os.environ.get("MASTER_ADDR", "127.0.0.1")

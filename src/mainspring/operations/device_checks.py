@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import msgspec
 
 from mainspring.core.cards import Card, cards
-from mainspring.core.environment import variables
+from mainspring.core.environment import cuda_variables
 from mainspring.core.errors import Invalid
 from mainspring.operations.findings import Finding, well
 from mainspring.project import Project
@@ -81,7 +81,7 @@ def device_statuses(project: Project, endpoint: str) -> list[DeviceStatus]:
 def check_devices(
     project: Project,
     gpus: Callable[[], Sequence[Card]] = cards,
-    environment: Callable[[], Mapping[str, str]] = variables,
+    environment: Callable[[], Mapping[str, str]] = cuda_variables,
     providers: Callable[[], Sequence[str]] = available_providers,
 ) -> Iterator[Finding]:
     """Yield the findings, if an endpoint asks for a device or the profile names some.

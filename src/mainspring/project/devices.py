@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from mainspring.core.cards import Card, cards, use_of
-from mainspring.core.environment import set_variable, variables
+from mainspring.core.environment import cuda_variables, set_variable
 from mainspring.project.backends.base import lazily
 from mainspring.serving.devices.choosing import NONE, VISIBLE, Place, choose, mps_of
 from mainspring.serving.devices.device import Device, DeviceUnusable
@@ -76,7 +76,7 @@ def devices(project: Project, slot: int = 0, process: str = "") -> Devices:
 
     def find() -> tuple[Device, ...]:
         there = cards()
-        found = devices_of(project.settings, slot, there, variables())
+        found = devices_of(project.settings, slot, there, cuda_variables())
         if not found:
             raise none_reason(project.settings, there)
         set_variable(VISIBLE, ",".join(each.uuid for each in found))

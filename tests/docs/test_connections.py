@@ -36,6 +36,11 @@ ROWS: dict[str, tuple[str, str]] = {
         "project.function_process registry.processes serving.adapters.apart serving.plane.slots",
         "",
     ),
+    "other machines of a training": (
+        "deploy.meeting.guest deploy.meeting.host deploy.meeting.lines deploy.meeting.tunnel "
+        "operations.distributed.machines",
+        "unit/deploy/test_meeting.py::test_strangers_reach_nothing",
+    ),
     "Postgres": (
         "core.catalog core.database_locks features.adapters.postgres operations.migrate.sql project.server_checks "
         "registry.adapters.mlflow_store registry.adapters.mlflow_tables vectors.adapters.pgvector_database",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from kit.depot import Depot, copied
@@ -127,3 +128,29 @@ def steer(depot: Depot, *lines: str) -> None:
 def weights(depot: Depot, rank: int = 0) -> str:
     """Return the weights that a rank had at its end."""
     return (depot.root / f"weights-{rank}.txt").read_text()
+
+
+def other_machine(depot: Depot, root: Path) -> Depot:
+    """Return the project on another machine: its own files and state, and the stores and checkpoints of the first."""
+    shutil.copytree(depot.root, root, ignore=shutil.ignore_patterns(".mainspring"))
+    return Machine(root, stores=depot.state)
+
+
+@dataclass
+class Machine(Depot):
+    """One of several machines with the project: where their stores are."""
+
+    stores: Path = Path()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        places = {
+            "CATALOG": f"sqlite:///{self.stores}/catalog.db",
+            "LAKE": str(self.stores / "lake"),
+            "ONLINE": f"sqlite:///{self.stores}/online.db",
+            "TRACKING": f"sqlite:///{self.stores}/tracking.db",
+            "BLOBS": str(self.stores / "bundles"),
+            "LEDGER": str(self.stores / "ledger"),
+            "CHECKPOINTS": str(self.stores / "shared"),
+        }
+        return super().environment | {f"MAINSPRING_{name}": place for name, place in places.items()}

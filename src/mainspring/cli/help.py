@@ -60,6 +60,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "train late-delivery --without orders@monday.csv --without deliveries.courier=bo",
         "train late-delivery --processes 2",
         "train late-delivery --processes auto",
+        "train late-delivery --machines 2 --machine 0 --meet 10.0.0.5:29400",
         "train late-delivery --plan --topology machines.toml",
         "train --plan --model llama-2-7b --gpus 8xH100 --batch 256",
     ),

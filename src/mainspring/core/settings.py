@@ -240,6 +240,7 @@ class Settings:
     debug: bool
     streams: Url = Url("memory://")
     vectors: Url = Url("memory://")
+    checkpoints: Url | None = None  # of trainings on several machines, which all see it
     gateway_workers: int = 1
     gateway_memory: int | None = None  # bytes of all models in all processes that serve; `None`: without a bound
     gateway_devices: tuple[str, ...] = ()  # GPUs for models that ask for one; empty: all that are visible

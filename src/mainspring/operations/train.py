@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mainspring.core.environment import set_variable
 from mainspring.core.errors import Invalid
@@ -18,6 +18,9 @@ from mainspring.registry.runs import sweep
 from mainspring.training.distribution import Distributed
 from mainspring.training.inputs import all_groups
 from mainspring.training.model import Model, TrainReport
+
+if TYPE_CHECKING:
+    from mainspring.operations.distributed.part import Part
 
 # OpenMP's threads wait for each other by spinning. On a machine with other load this extends a training from 20 to 70
 # seconds (measured: histogram gradient boosting on two cores). Read when the library loads.
@@ -33,6 +36,8 @@ def train(
     without: Sequence[str] = (),
     processes: int | Literal["auto"] | None = None,
     runner: str = "",
+    machines: int | None = None,
+    part: Part | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> TrainReport:
     """Train a model of the project on data known by `until` (by default now, by the domain clock).
@@ -45,6 +50,8 @@ def train(
         processes: Processes of each machine that train; by default as many as the model declares. "auto": as many, and
             spread so, as the plan of the training finds best on this machine, which the report's notes explain.
         runner: Where several processes are started, "local" or "ray"; by default as the profile says.
+        machines: Machines that train; by default as many as the model declares.
+        part: Of this machine, if several train.
 
     Raises:
         Invalid, InvalidData: What is to be left out is no part of the model's data.
@@ -52,20 +59,23 @@ def train(
         NotConvertible: The estimator cannot become a bundle with equal predictions.
     """
     left_out = [read(each) for each in without]
+    if part is not None and part.number:
+        return _join(project, project.definitions.model(model), processes, machines, part, progress)
     chosen, search_run = prepared(project, model)
     why = ""
     if processes == "auto":
-        if runner not in ("", "local"):
-            raise Invalid("processes='auto' plans for this machine.", fix=f"say how many processes {runner} starts.")
+        if runner not in ("", "local") or part is not None:
+            there = f"{runner} starts" if runner else "each machine starts"
+            raise Invalid("processes='auto' plans for this machine alone.", fix=f"say how many processes {there}.")
         from mainspring.operations.training_plan import chosen_layout
 
         layout, why = chosen_layout(project, chosen, since=since, until=until, progress=progress)
         chosen = replace(chosen, distributed=layout)
-    elif processes is not None:
-        chosen = replace(chosen, distributed=replace(chosen.distributed or Distributed(), processes=processes))
+    else:
+        chosen = _declared(chosen, processes, machines)
     until = project.clock.now() if until is None else until
     with begun(project, "train", f"model/{model}") as done:
-        report = _train(project, chosen, runner, since=since, until=until, without=left_out, progress=progress)
+        report = _train(project, chosen, part, runner, since=since, until=until, without=left_out, progress=progress)
         less = f", without {', '.join(without)}" if without else ""
         done(f"version {report.version}, run {report.run_id}{less}")
     if search_run:
@@ -78,12 +88,41 @@ def train(
     return report
 
 
-def _train(project: Project, model: Model, runner: str, **given: Any) -> TrainReport:
+def _declared(model: Model, processes: int | None, machines: int | None) -> Model:
+    if processes is None and machines is None:
+        return model
+    found = model.distributed or Distributed()
+    given = replace(found, processes=processes or found.processes, machines=machines or found.machines)
+    return replace(model, distributed=given)
+
+
+def _join(
+    project: Project,
+    model: Model,
+    processes: int | Literal["auto"] | None,
+    machines: int | None,
+    part: Part,
+    progress: Callable[[str, float], None] | None,
+) -> TrainReport:
+    """Take part in a training that machine 0 began; the definitions are applied there."""
+    from mainspring.operations.distributed.machines import join
+
+    if processes == "auto":
+        raise Invalid("processes='auto' plans for this machine alone.", fix="say how many processes each starts.")
+    chosen = _declared(model, processes, machines)
+    distributed = chosen.distributed or Distributed()
+    part.check(distributed)
+    return join(project, chosen, distributed, part, progress or (lambda _stage, _share: None))
+
+
+def _train(project: Project, model: Model, part: Part | None, runner: str, **given: Any) -> TrainReport:
+    if part is not None:
+        part.check(model.distributed or Distributed())
     if not runner and (model.distributed is None or model.distributed.size == 1):
         return project.trainer.train(model, **given)
     from mainspring.operations.distributed.launching import train_in_processes
 
-    return train_in_processes(project, model, runner=runner, **given)
+    return train_in_processes(project, model, part=part, runner=runner, **given)
 
 
 def prepared(project: Project, model: str) -> tuple[Model, str]:

@@ -14,6 +14,8 @@ from mainspring.core.settings import TRAINING_RUNNERS
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mainspring.operations.distributed.part import Part
+
 
 def _needed(context: click.Context, argument: click.Parameter, model: str | None) -> str | None:
     """Refuse a call without a model; a plan may have a described one instead."""
@@ -43,6 +45,12 @@ def _counted(context: click.Context, argument: click.Parameter, value: str | Non
     metavar="N|auto",
     help="Train in so many processes, or `auto`: as is best here; by default as the model declares.",
 )
+@click.option("--machines", type=click.IntRange(1), help="Train on so many machines; each runs this command.")
+@click.option(
+    "--machine", type=click.IntRange(0), help="Number of this machine; 0 opens the run, the others come to it."
+)
+@click.option("--meet", metavar="HOST:PORT", help="Address of machine 0, where it listens to the other machines.")
+@click.option("--wait", metavar="DURATION", help="Longest time to wait for a machine; by default 10m.")
 @click.option(
     "--runner",
     type=click.Choice(TRAINING_RUNNERS),
@@ -68,19 +76,28 @@ def command(
     without: tuple[str, ...],
     processes: int | Literal["auto"] | None,
     runner: str | None,
+    machines: int | None,
+    machine: int | None,
+    meet: str | None,
+    wait: str | None,
     plan: bool,
     **planned: Any,
 ) -> None:
     """Train MODEL on data known by --until, verify that the bundle matches the estimator, sign and register it."""
-    if plan and (processes is not None or runner is not None):
-        raise click.UsageError("--processes and --runner train; with --plan give --gpus or --topology.")
+    if plan and not all(each is None for each in (processes, runner, machines, machine, meet, wait)):
+        raise click.UsageError("--processes, --machines and --runner train; with --plan give --gpus or --topology.")
+    if machine is None and (meet is not None or wait is not None):
+        raise click.UsageError("--meet and --wait go with --machine.")
+    if machine is not None and runner is not None:
+        raise click.UsageError("--machine is one of several that run this command; --runner starts them itself.")
     if plan:
         _plan(call, model, since, until, **planned)
         return
     useless = [f"--{name.replace('_', '-')}" for name, value in planned.items() if value is not None]
     if useless:
         raise click.UsageError(f"{', '.join(useless).replace('--described', '--model')} goes with --plan.")
-    _train(call, str(model), since, until, without, processes, runner or "")
+    spread = {"processes": processes, "machines": machines, "part": _part(machine, meet, wait), "runner": runner or ""}
+    _train(call, str(model), since, until, without, **spread)
 
 
 def _plan(
@@ -120,11 +137,21 @@ def _plan(
     call.result(found, lambda console: show_plan(console, found))
 
 
+def _part(machine: int | None, meet: str | None, wait: str | None) -> Part | None:
+    from mainspring.core.settings import Address
+    from mainspring.core.time import SECOND, parse_duration
+    from mainspring.operations.distributed.part import WAIT_S, Part
+
+    if machine is None:
+        return None
+    if meet is not None:
+        Address.parse(meet)
+    return Part(machine, meet or "", WAIT_S if wait is None else parse_duration(wait) / SECOND)
+
+
 def _train(
-    call: Call, model: str, since: str | None, until: str | None, without: tuple[str, ...],
-    processes: int | Literal["auto"] | None,
-    runner: str,
-) -> None:  # fmt: skip
+    call: Call, model: str, since: str | None, until: str | None, without: tuple[str, ...], **spread: Any
+) -> None:
     from rich.markup import escape
 
     from mainspring.core.time import parse_instant
@@ -138,8 +165,7 @@ def _train(
             since=None if since is None else parse_instant(since),
             until=None if until is None else parse_instant(until),
             without=without,
-            processes=processes,
-            runner=runner,
+            **spread,
             progress=lambda stage, share: progress.update(model, round(share * 100), 100, stage),
         )
         progress.finish(model, f"version {report.version}")

@@ -16,7 +16,6 @@ class LocalRunner:
         if job.distributed.machines > 1:
             raise Invalid(
                 f"Distributed has machines={job.distributed.machines}; processes are started on this machine alone.",
-                fix='train on a cluster: training = "ray" in the profile, or --runner ray; or start torchrun on each '
-                "machine, with a script that calls ms.fit_torch.",
+                fix="run the same command with --machine N on each of them, N from 0; or train on Ray: --runner ray.",
             )
         yield from run_agent("mainspring.training.distributed.agent", job, stop)

@@ -6,10 +6,9 @@ rank that is replaced goes on in the same run, and no version is registered twic
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from mainspring.core.errors import Invalid, MainspringError
 from mainspring.core.time import Clock
 from mainspring.data.model import DatasetCommit
 from mainspring.data.without import Without
+from mainspring.operations.distributed.part import Part, shared_checkpoints
 from mainspring.operations.distributed.rank import CHECKPOINTS, REPORT, Asked
 from mainspring.project.backends.engines import training_runner
 from mainspring.project.scratch import Scratch, scratch_tracking, scratch_trainer
@@ -27,7 +27,8 @@ from mainspring.registry.ports import Tracking
 from mainspring.registry.processes import current_starter
 from mainspring.registry.runs import ERROR, PROCESSES, REPLACED, UNWRITTEN, error_text
 from mainspring.training.distributed.logs import logged
-from mainspring.training.distributed.ports import LOGS, Event, Job, Lost, Stage, Started, Stepped
+from mainspring.training.distributed.ports import LOGS, Event, Job, Lost, Runner, Stage, Started, Stepped
+from mainspring.training.loop.objects import remove_all
 from mainspring.training.loop.signals import signals_noted
 from mainspring.training.model import Model, TrainReport
 from mainspring.training.space import Chosen
@@ -51,6 +52,7 @@ def train_in_processes(
     progress: Progress | None,
     commit: DatasetCommit | None = None,
     scratch: Scratch | None = None,
+    part: Part | None = None,
 ) -> TrainReport:
     """Train a model in the processes that it declares, and register the version.
 
@@ -58,6 +60,7 @@ def train_in_processes(
         runner: One of `TRAINING_RUNNERS`; by default the profile's.
         commit: The data to train on, by default every table as it is now.
         scratch: Place of the run and the bundle, in which nothing is registered; by default the project's.
+        part: Of this machine, the first, where several train.
 
     Raises:
         Conflict: Another such training of the model runs.
@@ -66,7 +69,10 @@ def train_in_processes(
     distributed = model.distributed
     if distributed is None or distributed.size < 2:
         raise Invalid(f"Model {model.name!r} is trained by one process.", fix="declare ms.Distributed(processes=2).")
-    began, runs = time.monotonic(), training_runner(project.settings, runner)
+    began = time.monotonic()
+    shared = None if part is None else shared_checkpoints(project, model.name)
+    if part is None:
+        training_runner(project.settings, runner)  # before a run is opened
     settings, tell = project.settings, progress or (lambda _stage, _share: None)
     trainer, tracking, place = project.trainer, project.tracking, settings.state
     if scratch is not None:
@@ -74,7 +80,7 @@ def train_in_processes(
         tracking = scratch_tracking(scratch.folder)
     folder = place / "training" / model.name
     with nullcontext() if scratch else project.own_locks.within("training").hold(model.name, wait_s=0):
-        _clear(folder)
+        clear(folder)
         tell("pin the data", 0.0)
         run_id, pinned = trainer.begin(model, since=since, until=until, commit=commit, without=without)
         request = Asked(
@@ -91,23 +97,38 @@ def train_in_processes(
             without=[*map(str, without)],
             params=model.train.params if isinstance(model.train, Chosen) else None,
             by=current_starter(),
+            checkpoints="" if shared is None else str(shared),
         )
         job = Job(run_id, ENTRY, msgspec.json.encode(request).decode(), folder.resolve(), distributed)
-        with _run_closed(tracking, project.wall, run_id, folder), signals_noted() as noted:
-            shown = _Shown(tell)
-            for event in runs.run(job, lambda: noted[0] if noted else 0):
-                shown.show(event)
-                if isinstance(event, Lost):
-                    tracking.log(run_id, tags={REPLACED: str(len(shown.notes))})
-            report = msgspec.json.decode((folder / REPORT).read_bytes(), type=TrainReport)
-            tags = {PROCESSES: str(shown.size), REPLACED: str(len(shown.notes))}
-            tracking.log(run_id, tags=tags)
-            unwritten = tracking.get(run_id).tags.get(UNWRITTEN)
-        notes = [*report.notes, *([unwritten] if unwritten else []), *shown.notes]
-        report = replace(report, notes=notes, seconds=time.monotonic() - began)
-        report = trainer.register(report, pinned, progress)
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        with ExitStack() as stack:
+            with _run_closed(tracking, project.wall, run_id, folder), signals_noted() as noted:
+                runs, finish = stack.enter_context(_runner(project, model, part, runner, job, pinned.commit))
+                shown = _Shown(tell)
+                for event in runs.run(job, lambda: noted[0] if noted else 0):
+                    shown.show(event)
+                    if isinstance(event, Lost):
+                        tracking.log(run_id, tags={REPLACED: str(len(shown.notes))})
+                report = msgspec.json.decode((folder / REPORT).read_bytes(), type=TrainReport)
+                tags = {PROCESSES: str(shown.size), REPLACED: str(len(shown.notes))}
+                tracking.log(run_id, tags=tags)
+                unwritten = tracking.get(run_id).tags.get(UNWRITTEN)
+            notes = [*report.notes, *([unwritten] if unwritten else []), *shown.notes]
+            report = replace(report, notes=notes, seconds=time.monotonic() - began)
+            report = trainer.register(report, pinned, progress)
+            finish(report)
+        remove_all(folder / CHECKPOINTS if shared is None else shared)
     return report
+
+
+def _runner(
+    project: Project, model: Model, part: Part | None, runner: str, job: Job, commit: DatasetCommit
+) -> AbstractContextManager[tuple[Runner, Callable[[TrainReport], None]]]:
+    """Return a context of a runner, and of what tells the version to the other machines."""
+    if part is None:
+        return nullcontext((training_runner(project.settings, runner), lambda _report: None))
+    from mainspring.operations.distributed.machines import hosting
+
+    return hosting(project, model, part, job, commit)
 
 
 class _Shown:
@@ -160,7 +181,7 @@ def _keep_logs(tracking: Tracking, run_id: str, folder: Path) -> None:
             tracking.log_artefact(run_id, f"ranks/{path.name}", content)
 
 
-def _clear(folder: Path) -> None:
+def clear(folder: Path) -> None:
     """Make the folder of a model's trainings, and remove what the last one left, except its checkpoints."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for path in folder.iterdir():

@@ -45,6 +45,7 @@ class Asked(msgspec.Struct, frozen=True):
     without: list[str]
     params: Mapping[str, Any] | None  # of the model's search
     by: str
+    checkpoints: str = ""  # place that several machines see; by default in the folder
 
 
 def work(request: str, tell: Callable[[str, float], None]) -> None:
@@ -52,7 +53,8 @@ def work(request: str, tell: Callable[[str, float], None]) -> None:
     asked = msgspec.json.decode(request, type=Asked)
     world, folder = launched(), Path(asked.folder)
     attempt = int(rank_variables().get("TORCHELASTIC_RESTART_COUNT", "0"))
-    launch = Launch(asked.distributed, folder / CHECKPOINTS, Heart(folder / BEATS.format(world.rank)), attempt)
+    place = asked.checkpoints or folder / CHECKPOINTS
+    launch = Launch(asked.distributed, place, Heart(folder / BEATS.format(world.rank)), attempt)
     settings = load_settings(Path(asked.root), asked.profile)
     with (
         closing(open_project(with_code(settings, Path(asked.code)) if asked.code else settings)) as project,

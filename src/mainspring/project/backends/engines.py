@@ -13,8 +13,11 @@ from mainspring.project.backends.base import lazily
 from mainspring.project.setting_values import count, duration, whole
 
 if TYPE_CHECKING:
+    from mainspring.deploy.adapters.announced_machines import AnnouncedMachines
     from mainspring.deploy.engines.ports import ChunkEngine
+    from mainspring.deploy.meeting.host import Host
     from mainspring.jobs.pipelines.ports import StepRunner
+    from mainspring.project import Project
     from mainspring.training.distributed.ports import Runner
 
 
@@ -72,3 +75,16 @@ def _of_ray(engines: Engines) -> dict[str, Any]:
         "gpus": count(values, "ray_gpus") if engines.ray_gpus else None,
         "wait_s": duration(values, "ray_wait") / 1e6,
     }
+
+
+def machines_runner(host: Host, wait_s: float) -> Runner:
+    """Return the runner of a training on several machines, which come to this one."""
+    runner: Runner = lazily("deploy.adapters.machines", "MachinesRunner", extra="torch")(host, wait_s=wait_s)
+    return runner
+
+
+def announced_machines(project: Project, model: str) -> AnnouncedMachines:
+    """Return the machines that the catalog knows to take part in trainings of a model."""
+    make = lazily("deploy.adapters.announced_machines", "AnnouncedMachines", extra="gateway")
+    found: AnnouncedMachines = make(project.engine, model)
+    return found

@@ -196,11 +196,13 @@ class Conductor:
             time.sleep(self._look_s)
 
     def _look(self) -> None:
-        for answer in self._ask("look").values():
+        for number, answer in self._ask("look").items():
             if answer is None:
                 continue
+            where = f"on machine {self._places[number]} " if len(self._ranks) > 1 else ""
             for end in answer["ends"]:
-                self._end(End(end["rank"], end["code"], end["error"], time.monotonic() - end["ago_s"], why=end["why"]))
+                at, why = time.monotonic() - end["ago_s"], f"{where}{end['why']}"
+                self._end(End(end["rank"], end["code"], {**end["error"], "where": where}, at, why=why))
             self._beats.update({int(rank): Beat(*beat) for rank, beat in answer["beats"].items()})
             self._stopped.update({int(rank): int(rank) in answer["stopped"] for rank in answer["beats"]})
             for stage, share in answer["stages"]:

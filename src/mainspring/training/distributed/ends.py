@@ -140,7 +140,9 @@ def said_at_stop(ends: Sequence[End]) -> tuple[str, bool]:
 
 def error_of_rank(told: Mapping[str, Any]) -> MainspringError:
     """Return the error of a rank as one of this process, of the same kind, with the rank."""
-    return error_of({**told, "what": f"Rank {told['rank']} of {told['size']}: {told['what']}{said_last(told)}"})
+    where = told.get("where", "").rstrip()
+    who = f"Rank {told['rank']} of {told['size']}{where and f' {where}'}"
+    return error_of({**told, "what": f"{who}: {told['what']}{said_last(told)}"})
 
 
 def error_of(told: Mapping[str, Any]) -> MainspringError:

@@ -17,7 +17,7 @@ class Launch:
     """How the processes share the work, the folder of checkpoints, the heart of this rank, and the restarts so far."""
 
     distributed: Distributed
-    checkpoints: Path
+    checkpoints: Path | str
     heart: Heart
     attempt: int = 0
 

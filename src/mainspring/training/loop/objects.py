@@ -33,6 +33,24 @@ def shelf_of(checkpoints: Path | str, folder: str) -> Shelf:
     return FolderShelf(Path(checkpoints) / folder)
 
 
+def below(checkpoints: Path | str, name: str) -> Path | str:
+    """Return the address of a folder, or of a prefix, in a place of checkpoints."""
+    if isinstance(checkpoints, str) and "://" in checkpoints:
+        address, mark, options = checkpoints.partition("?")
+        return f"{address.rstrip('/')}/{name}{mark}{options}"
+    return Path(checkpoints) / name
+
+
+def remove_all(checkpoints: Path | str) -> None:
+    """Remove all files of a place of checkpoints."""
+    if isinstance(checkpoints, str) and "://" in checkpoints:
+        shelf = ObjectShelf(checkpoints, "")
+        for name in shelf.names():
+            shelf.remove(name)
+    else:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+
+
 class ObjectShelf:
     """A prefix at `s3://bucket/prefix?endpoint=https://...&region=...`.
 

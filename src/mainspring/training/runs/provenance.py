@@ -239,6 +239,12 @@ def files_digest(root: Path) -> str:
     return digest.hexdigest()
 
 
+def file_digests(root: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of `files_digest`, by its path below the root."""
+    every = {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(_files(root))}
+    return {name: hashlib.sha256(content).hexdigest() for name, content in every.items()}
+
+
 def _files(root: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(root):
         here = Path(folder)

@@ -297,6 +297,7 @@ def measure(chosen: argparse.Namespace) -> list[Case]:
         sides = residency(folder, small, row, chosen)
         peers, why = ({}, "not asked for") if chosen.no_peers else ray_serve(folder, model, row, chosen)
     notes = {"Ray Serve": why} if why else {}
+    slow = notes or ({"Ray Serve": f"not in time within {STEP_S:g} s"} if peers.get("step") is None else {})
 
     def ms(value: float | None) -> float | None:
         return None if value is None else value * 1000
@@ -307,7 +308,7 @@ def measure(chosen: argparse.Namespace) -> list[Case]:
              {"Ray Serve": ms(peers.get("zero"))}, notes),
         Case("from zero to the first answer, a function in its process", "ms", ms(mine["function"]), ms(process)),
         Case("from a step of load until requests are in time", "s", mine["step"], None,
-             {"Ray Serve": peers.get("step")}, notes),
+             {"Ray Serve": peers.get("step")}, slow),
         Case("two executors at once against one, 5 ms a row, 4 connections", "requests/s", mine["two"], mine["one"],
              more_is_better=True),
         Case("requests with a bound on memory against none", "requests/s", bound.per_second, none.per_second,

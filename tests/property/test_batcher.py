@@ -459,7 +459,7 @@ def test_a_large_request_alone_is_divided_among_the_idle_executors() -> None:
 def test_waits_are_those_of_queueing_theory(executors: int) -> None:
     """Batches of one row with exponential times are an M/M/c queue."""
     chance, mean, load = random.Random(5), 1_000, 0.7
-    arrivals = poisson(load * executors / mean, 30_000_000 // executors, slack=10**9)
+    arrivals = poisson(load * executors / mean, 15_000_000 // executors, slack=10**9)
     history = several(
         executors, arrivals, lambda _rows, _now: 1 + int(chance.expovariate(1 / mean)), max_batch_rows=1,
         max_queue_rows=10**6,

@@ -86,7 +86,7 @@ class Policy:
         lately = max(each for _, each in self._recent)
         if lately < now.executors and now.at - self._since >= SETTLE_S:
             self._since = now.at
-            return Wanted(lately, f"{lately} were enough for {SETTLE_S:g} s")
+            return Wanted(lately, f"{lately} {'was' if lately == 1 else 'were'} enough for {SETTLE_S:g} s")
         return Wanted(now.executors, "as it is")
 
     def _need(self, now: Observed) -> tuple[int, str]:

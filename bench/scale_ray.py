@@ -54,12 +54,11 @@ def replicas() -> int:
     return sum(count for each in found.values() for state, count in each.replica_states.items() if state == "RUNNING")
 
 
-def tell(place: Path) -> None:
-    while True:
+def tell(place: Path, ends: threading.Event) -> None:
+    while not ends.wait(0.1):
         beside = place.with_suffix(".new")
         beside.write_text(str(replicas()))
         beside.replace(place)
-        time.sleep(0.1)
 
 
 def main() -> None:
@@ -70,8 +69,12 @@ def main() -> None:
     )  # fmt: skip
     serve.start(http_options={"host": "127.0.0.1", "port": int(port)})
     serve.run({"zero": Zero, "step": Step}[case].bind(model), route_prefix="/predict")
-    threading.Thread(target=tell, args=(Path.cwd() / "replicas",), daemon=True).start()
+    ends = threading.Event()
+    telling = threading.Thread(target=tell, args=(Path.cwd() / "replicas", ends))
+    telling.start()
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    ends.set()
+    telling.join()
     ray.shutdown()
 
 

@@ -4,6 +4,7 @@
   answers; of a function, a fresh Python with NumPy that answers. Each turn asks once, after the model has left.
 - A step: a function that waits 20 ms for each row, as for a device, and one to four executors; from 10 to 120 requests
   a second, which is more than twice what one can do. Met is the first second of which 95 % were answered within 250 ms.
+  The gateway refuses what would be later than 2 s; Ray Serve queues it.
 - Two executors at once: a function that waits 5 ms a row, asked by four connections; the floor has one executor.
 - Residency: a network in memory with a bound on it; the floor is the same gateway without one.
 
@@ -45,6 +46,7 @@ WIDTH = 16
 BEFORE, AFTER = 10.0, 120.0  # requests a second
 WITHIN_S, IN_TIME = 0.25, 0.95
 STEP_S = 30.0  # the longest that a step is looked at
+GIVES_UP_S = 5.0  # a caller
 LEAVES_S = 60.0
 RAY_S = 240.0  # for all of Ray's side
 
@@ -133,7 +135,7 @@ def step(port: int, asked: bytes, seconds: float = STEP_S) -> Turn:
         try:
             connection = getattr(local, "connection", None)
             if connection is None:
-                connection = local.connection = http.client.HTTPConnection(HOST, port, timeout=seconds)
+                connection = local.connection = http.client.HTTPConnection(HOST, port, timeout=GIVES_UP_S)
                 connection.connect()
             connection.sock.sendall(asked)
             response = http.client.HTTPResponse(connection.sock, method="POST")
@@ -152,8 +154,7 @@ def step(port: int, asked: bytes, seconds: float = STEP_S) -> Turn:
                 due = start + number / rate
                 time.sleep(max(0.0, due - time.perf_counter()))
                 threads.submit(one, due, begun)
-            if rate == AFTER:
-                break
+        threads.shutdown(cancel_futures=True)  # those that never had a connection
     after = sorted(each for each in records if each[0] >= 0)
     for begins, _ in after:
         within = [ok for at, ok in after if begins <= at < begins + 1.0]

@@ -4,10 +4,11 @@ python bench/distributed.py [--rounds 3] [--seconds]
 
 **Scaling**: seconds of a step of two processes with a batch, and of one process with half of it, each with one thread;
 the efficiency is the second through the first. Sides are `ms.fit_torch` under our launcher, and a loop by hand with
-DistributedDataParallel under torchrun. They run in turns, and the best round of each counts.
+DistributedDataParallel under torchrun. Where the environment of Ray is made (`python bench/peers.py ray`), our runner on
+Ray and Ray Train are sides too. They run in turns, and the best round of each counts.
 
 **Recovery**: seconds from the SIGKILL of a rank until the first step of all ranks afterwards, with a checkpoint every
-ten steps. The peers are torchrun, and Ray Train where its environment is made (`python bench/peers.py ray`).
+ten steps, of the same sides.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from mainspring.training.distribution import Distributed
 
 SIDE = Path(distributed_side.__file__)
 RAY = SIDE.with_name("distributed_ray.py")
+PYTHON_OF_RAY = PEERS / "ray" / "bin" / "python"
 BATCH, EPOCHS = 512, 3
 TARGET = 0.97
 _LONGEST_S = 300.0  # of one side
@@ -79,8 +81,12 @@ def alone(request: dict[str, Any]) -> None:
     command([sys.executable, str(SIDE), "alone", json.dumps(request)])
 
 
+def ours_on_ray(request: dict[str, Any]) -> None:
+    command([str(PYTHON_OF_RAY), str(RAY), "ours", json.dumps(request)])
+
+
 def ray_train(request: dict[str, Any]) -> None:
-    command([str(PEERS / "ray" / "bin" / "python"), str(RAY), json.dumps(request)])
+    command([str(PYTHON_OF_RAY), str(RAY), "train", json.dumps(request)])
 
 
 def step_s(side: Any, batch: int) -> float:
@@ -104,21 +110,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
+    on_ray = {"ours on Ray": ours_on_ray, "Ray Train": ray_train} if PYTHON_OF_RAY.exists() else {}
     sides = {"one process, half of the batch": (alone, BATCH // 2), "torchrun, by hand": (torchrun, BATCH),
-             "ours": (ours, BATCH)}  # fmt: skip
+             "ours": (ours, BATCH), **{name: (side, BATCH) for name, side in on_ray.items()}}  # fmt: skip
     found: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, (side, batch) in sides.items():
             found[name].append(step_s(side, batch))
-    one, bare, own = (min(found[name]) for name in sides)
+    one, bare, own, *_ = best = [min(found[name]) for name in sides]
     print(
         f"seconds of a step: {json.dumps({name: [round(each, 5) for each in times] for name, times in found.items()})}"
     )
-    print(f"efficiency of two processes: ours {one / own:.2f}, torchrun by hand {one / bare:.2f}")
+    efficiency = ", ".join(f"{name} {one / each:.2f}" for name, each in zip(sides, best, strict=True) if each != one)
+    print(f"efficiency of two processes: {efficiency}")
     print(f"speed beside torchrun by hand: {bare / own:.3f} (at least {TARGET})")
-    recovering = {"ours": ours, "torchrun": torchrun}
-    if (PEERS / "ray" / "bin" / "python").exists():
-        recovering["Ray Train"] = ray_train
+    recovering = {"ours": ours, "torchrun": torchrun, **on_ray}
     for name, side in recovering.items():
         seconds = [recovery_s(side) for _ in range(rounds)]
         print(f"recovery, {name}: median {statistics.median(seconds):.2f} s of {[round(each, 2) for each in seconds]}")

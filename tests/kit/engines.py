@@ -50,7 +50,10 @@ def ray_cluster(*cpus: int) -> Iterator[Any]:
     """Yield a Ray cluster of nodes on this machine, with so many processors each; the first is its head."""
     from ray.cluster_utils import Cluster
 
-    quiet = {"include_dashboard": False, "_system_config": {"prestart_worker_first_driver": False}}
+    quiet = {
+        "include_dashboard": False,
+        "_system_config": {"prestart_worker_first_driver": False, "worker_niceness": 0},
+    }
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], **quiet})
     try:
         for each in cpus[1:]:

@@ -46,6 +46,9 @@ def main() -> int:
     entry, folder, tell = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_variable("RAY_gcs_rpc_server_reconnect_timeout_s", str(_RECONNECT_S), default=True)
+    set_variable(
+        "RAY_worker_niceness", "0", default=True
+    )  # of a Ray that is started here: 15 starves ranks beside others
     say = telling(tell)
     try:
         return 0 if _train(entry, folder, say, **json.loads((folder / ASKED).read_text(encoding="utf-8"))) else 1

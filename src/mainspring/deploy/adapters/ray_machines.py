@@ -34,11 +34,11 @@ _READY_S = 0.5
 class _Machine:
     """A machine's process, in an actor on it. Ray sends this class by its name, and texts and numbers."""
 
-    def __init__(self, entry: str, folder: str, owner: str, threads: int) -> None:
+    def __init__(self, entry: str, folder: str, owner: str, threads: int, at: str) -> None:
         self._process: MachineProcess | None = None
         with suppress(OSError):
             if (Path(folder) / OWNER).read_text() == owner:
-                self._process = MachineProcess(entry, Path(folder), owner, threads)
+                self._process = MachineProcess(entry, Path(folder), owner, threads, Path(at))
 
     def where(self) -> tuple[str, str, bool]:
         """Return the node's name, its address, and whether it sees the folder of the job."""
@@ -73,7 +73,7 @@ class RayMachines:
     def __init__(
         self, entry: str, folder: Path, owner: str, distributed: Distributed, *, cpus: int, gpus: int | None
     ) -> None:
-        self._folder, self._given = folder, (entry, str(folder), owner, cpus)
+        self._folder, self._given = folder, (entry, str(folder), owner, cpus, str(Path.cwd()))
         count, each = distributed.machines, distributed.processes
         if gpus is None:
             gpus = int(sum(_of(node, "GPU") >= each for node in _nodes()) >= count)

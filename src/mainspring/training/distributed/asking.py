@@ -20,9 +20,10 @@ class MachineProcess:
     Args:
         owner: Content of the job's file `OWNER`; with another one the process ends.
         threads: PyTorch's threads in each rank.
+        at: Folder in which it works, where there is such a folder; by default that of this process.
     """
 
-    def __init__(self, entry: str, folder: Path, owner: str, threads: int) -> None:
+    def __init__(self, entry: str, folder: Path, owner: str, threads: int, at: Path | None = None) -> None:
         hold, self._held = os.pipe()
         asked, asking = os.pipe()
         answered, answering = os.pipe()
@@ -32,6 +33,7 @@ class MachineProcess:
         self.process = subprocess.Popen(
             [*command, str(asked), str(answering)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             pass_fds=(hold, asked, answering), start_new_session=True,
+            cwd=at if at is not None and at.is_dir() else None,
             env=for_child({"PYTHONUNBUFFERED": "1", "PYTHONPATH": python_path()}),
         )  # fmt: skip
         for inherited in (hold, asked, answering, log):

@@ -136,7 +136,7 @@ def test_ranks_are_laid_out_by_machine_and_all_end_well() -> None:
 def test_a_killed_rank_is_the_cause_although_its_peers_failed_first_and_all_start_again() -> None:
     done, said = run(Cluster("a", "b", deeds={(0, 3, 2): "kill"}))
     assert done
-    assert said == [started(4, 0), lost(3, "was killed by SIGKILL", 4), started(4, 1)]
+    assert said == [started(4, 0), lost(3, "on machine b was killed by SIGKILL", 4), started(4, 1)]
 
 
 def test_a_lost_machine_is_named_and_replaced_by_another_one() -> None:
@@ -181,7 +181,7 @@ def test_an_error_ends_all_and_is_not_tried_again() -> None:
     cluster = Cluster("a", "b", deeds={(0, 1, 2): "fail"})
     done, said = run(cluster)
     assert not done
-    assert said[1:] == [{"failed": {**ERROR, "rank": 1, "size": 4}}]
+    assert said[1:] == [{"failed": {**ERROR, "where": "on machine a ", "rank": 1, "size": 4}}]
 
 
 def test_a_signal_reaches_the_ranks_of_all_machines() -> None:
@@ -228,4 +228,4 @@ def test_a_rank_that_hangs_on_one_machine_is_told_from_those_that_wait_on_anothe
     done, said = run(cluster, silence_s=0.05)
     assert done
     assert cluster.hung == [2]
-    assert said[1] == lost(2, "told nothing for 0.05 s after step 7", 4)
+    assert said[1] == lost(2, "on machine b told nothing for 0.05 s after step 7", 4)

@@ -135,9 +135,10 @@ class RunnerConformance:
         told = self.run(runner, folder, [0, 1, 5, "kill"], [1, 0, 4, "loop"], [2, 1, 4, "stop"], restarts=3)
         assert [each.size for each in told if isinstance(each, Started)] == [2] * 4
         killed, looped, stopped = (each for each in told if isinstance(each, Lost))
-        assert killed == Lost(1, "was killed by SIGKILL", 2)
+        assert (killed.rank, killed.size) == (1, 2)
+        assert killed.why.endswith("was killed by SIGKILL")
         assert (looped.rank, stopped.rank) == (0, 1)
-        assert looped.why.startswith("told nothing for 2 s after step ")
+        assert "told nothing for 2 s after step " in looped.why
         assert "in _loop" in looped.why
         assert "stopped by a signal" in stopped.why
         assert (folder / "weights-0.json").read_text() == (folder / "weights-1.json").read_text() == undisturbed
@@ -145,8 +146,8 @@ class RunnerConformance:
     @pytest.mark.parametrize(
         ("deed", "kind", "words"),
         [
-            ("refuse", Invalid, "Rank 1 of 2: There is no shop 7."),
-            ("nan", MainspringError, "Rank 1 of 2: The loss is nan at step 5"),
+            ("refuse", Invalid, r"Rank 1 of 2.*: There is no shop 7\."),
+            ("nan", MainspringError, "Rank 1 of 2.*: The loss is nan at step 5"),
         ],
     )
     def test_the_first_error_ends_all_and_is_raised_with_its_rank(

@@ -16,7 +16,6 @@ from mainspring.core.errors import Invalid, InvalidData
 
 Columns = str | Sequence[str]  # the name of one column, or the names of those of a matrix
 Values = npt.NDArray[Any]
-_FLOATS = {"float32": pa.float32(), "float64": pa.float64()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +55,6 @@ class Array:
             else:
                 into[:] = self._one(name, values)
 
-    def read(self, batch: pa.RecordBatch, fill: Mapping[str, Any]) -> Values:
-        """Return the rows of a batch as an array.
-
-        Raises:
-            InvalidData: A value has no place in it; the message names the column.
-        """
-        if self.matrix and all(self._is_plain(batch.column(name)) for name in self.columns):
-            return batch.select([*self.columns]).to_tensor(row_major=True).to_numpy()
-        rows = self.empty(batch.num_rows)
-        self.write(batch, rows, fill)
-        return rows
-
-    def _is_plain(self, values: pa.Array[Any]) -> bool:
-        """Return whether a column is of this type already, without nulls."""
-        return not values.null_count and values.type == _FLOATS.get(str(self.dtype))
-
     def _one(self, name: str, values: pa.Array[Any]) -> Values:
         if self.known is not None:
             return self._codes(name, values, self.known)
@@ -108,17 +91,14 @@ class Layout:
         if odd := fill.keys() - set(self.columns):
             raise Invalid(f"There is a fill for {sorted(odd)}, which no input is.", fix="name columns that are read.")
 
+    @property
+    def texts(self) -> bool:
+        """Whether texts are read as codes."""
+        return any(each.known is not None for each in self.arrays)
+
     def empty(self, rows: int) -> list[Values]:
         """Return arrays for so many rows."""
         return [each.empty(rows) for each in self.arrays]
-
-    def read(self, batch: pa.RecordBatch) -> list[Values]:
-        """Return the rows of a batch as arrays.
-
-        Raises:
-            InvalidData: A value has no place in them.
-        """
-        return [each.read(batch, self._fill) for each in self.arrays]
 
     def write(self, batch: pa.RecordBatch, into: Sequence[Values]) -> None:
         """Write the rows of a batch into arrays of as many rows.

@@ -12,17 +12,23 @@ import pyarrow as pa
 
 from mainspring.core.errors import Corrupt, MainspringError
 from mainspring.training.loading.columns import Layout, Values
-from mainspring.training.loading.files import Files
-from mainspring.training.loading.order import Order, Piece
+from mainspring.training.loading.files import ROWS, Files
+from mainspring.training.loading.order import Order, Piece, Whole
 from mainspring.training.loading.pace import Pace
+
+_PIECE_BYTES = 16 << 20  # of rows that are decoded at a time
 
 
 @dataclass(slots=True)
 class _Window:
-    """Decoded rows of a window, in the order in which they are taken."""
+    """Decoded rows of a window, as they are stored; `rows` are their numbers in the order in which they are taken.
+
+    Rows are moved once, when a batch takes them: to move them while they are decoded would write all of them twice.
+    """
 
     number: int
     arrays: list[Values]
+    rows: Whole | None
 
 
 class Epoch:
@@ -37,6 +43,8 @@ class Epoch:
         self.order, self.layout, self.pace = order, layout, pace
         self.stopped = threading.Event()
         self._files = files
+        # Large pieces take a quarter less time: PyArrow has fewer to make. Texts may be of any length.
+        self._piece = ROWS if layout.texts else max(ROWS, min(order.window, _PIECE_BYTES // max(1, layout.row_bytes)))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="loader")
         self._lanes: dict[int, _Lane] = {}
         self._adding = threading.Lock()
@@ -54,8 +62,12 @@ class Epoch:
         at = 0
         for lane, number, begin, end in pieces:
             until = at + end - begin
-            for source, into in zip(self._lanes[lane].window(number).arrays, rows, strict=True):
-                into[at:until] = source[begin:end]
+            window = self._lanes[lane].window(number)
+            for source, into in zip(window.arrays, rows, strict=True):
+                if window.rows is None:
+                    into[at:until] = source[begin:end]
+                else:
+                    source.take(window.rows[begin:end], 0, into[at:until], "clip")  # "raise" would copy once more
             at = until
         self.pace.rows += at
         self.pace.bytes += at * self.layout.row_bytes
@@ -83,7 +95,7 @@ class Epoch:
 
     def decode(self, lane: int, first: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a lane from a window on, until the epoch is closed."""
-        for batch in self._files.read(self.order.spans(lane, first), self.layout.columns):
+        for batch in self._files.read(self.order.spans(lane, first), self.layout.columns, self._piece):
             if self.stopped.is_set():
                 raise MainspringError("The loader was closed.")
             yield batch
@@ -151,25 +163,15 @@ class _Lane:
         return arrived
 
     def decode(self, number: int, into: list[Values]) -> _Window:
-        """Decode the next rows into arrays, each at its place in the window. Only one thread at a time does."""
+        """Decode the next rows into arrays. Only one thread at a time does."""
         at, size = 0, self._epoch.order.size(self.number, number)
-        places, layout = self._epoch.order.places(self.number, number), self._epoch.layout
         while at < size:
             batch, used = self._rest or (next(self._batches, None), 0)
             if batch is None:
                 raise Corrupt("A row group has fewer rows than its file says.", fix="write the files anew.")
             piece = batch.slice(used, size - at)
             until = at + piece.num_rows
-            if places is None:
-                layout.write(piece, [array[at:until] for array in into])
-            else:
-                for array, rows in zip(into, layout.read(piece), strict=True):  # small enough for the processor's cache
-                    _as_items(array)[places[at:until]] = _as_items(rows)
+            self._epoch.layout.write(piece, [array[at:until] for array in into])
             at, used = until, used + piece.num_rows
             self._rest = (batch, used) if used < batch.num_rows else None
-        return _Window(number, into)
-
-
-def _as_items(array: Values) -> Values:
-    """Return a view in which a row is one item, which NumPy moves several times as fast as a row of numbers."""
-    return array if array.ndim == 1 else array.view(f"V{array.strides[0]}")[:, 0]
+        return _Window(number, into, self._epoch.order.taken(self.number, number))

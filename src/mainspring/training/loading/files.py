@@ -18,7 +18,7 @@ from mainspring.data.model import SEALED_PREFIX, TableScan
 from mainspring.data.sealed import open_columns
 from mainspring.training.loading.order import Span
 
-ROWS = 16_384  # decoded at a time
+ROWS = 16_384  # decoded at a time, at least
 _BUFFER = 256 << 10  # bytes of a column that are read at once
 _TAIL = 8  # bytes of a Parquet file after its footer: the footer's length and "PAR1"
 
@@ -63,8 +63,8 @@ class File:
             file.seek(end - length)
             return file.read(length)
 
-    def batches(self, group: int, columns: Iterable[str]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of a row group, in pieces.
+    def batches(self, group: int, columns: Iterable[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a row group, in pieces of so many.
 
         Raises:
             Conflict: The file was changed after the loader was made.
@@ -73,7 +73,7 @@ class File:
         self._check()
         try:
             with pq.ParquetFile(self.path, metadata=self._metadata, buffer_size=_BUFFER) as opened:
-                yield from opened.iter_batches(ROWS, [group], [*columns], use_threads=False)
+                yield from opened.iter_batches(rows, [group], [*columns], use_threads=False)
         except (pa.ArrowInvalid, OSError) as error:
             self._check()
             raise _damaged(self.path, error) from error
@@ -153,11 +153,11 @@ class Files:
             sha.update(f"{file.path.stat().st_size} {len(footer)}\n".encode() + footer)
         return sha.hexdigest()
 
-    def read(self, spans: Iterable[Span], columns: Iterable[str]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of spans, one after another, in pieces; a column that a file lacks is null."""
+    def read(self, spans: Iterable[Span], columns: Iterable[str], rows: int = ROWS) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of spans, one after another, in pieces of `rows`; a column that a file lacks is null."""
         for span in spans:
             at = 0
-            for batch in self._batches(self.groups[span.group], tuple(columns)):
+            for batch in self._batches(self.groups[span.group], tuple(columns), rows):
                 begin, end = max(span.start, at), min(span.stop, at + batch.num_rows)
                 if begin < end:
                     yield batch.slice(begin - at, end - begin)
@@ -165,16 +165,16 @@ class Files:
                 if at >= span.stop:
                     break
 
-    def _batches(self, group: Group, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+    def _batches(self, group: Group, columns: tuple[str, ...], rows: int) -> Iterator[pa.RecordBatch]:
         file = self._files[group.file]
         there = set(file.schema.names)
         stored = [*columns, *(SEALED_PREFIX + name for name in columns if name in self._opens)]
-        for batch in file.batches(group.number, [name for name in stored if name in there]):
+        for batch in file.batches(group.number, [name for name in stored if name in there], rows):
             if not self._opens and len(there.intersection(columns)) == len(columns):
                 yield batch
                 continue
-            rows = open_columns(pa.Table.from_batches([batch]), self._opens)
-            values = [rows[name].combine_chunks() if name in rows.schema.names
+            opened = open_columns(pa.Table.from_batches([batch]), self._opens)
+            values = [opened[name].combine_chunks() if name in opened.schema.names
                       else pa.nulls(batch.num_rows, self.types[name]) for name in columns]  # fmt: skip
             yield pa.RecordBatch.from_arrays(values, names=[*columns])
 

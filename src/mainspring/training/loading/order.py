@@ -111,6 +111,15 @@ class Order:
         """Return the place in its window of each row, as they are read, int64 of shape (rows,); `None`: the same."""
         return self._drawn(lane, window).permutation(self.size(lane, window)) if self._shuffled else None
 
+    def taken(self, lane: int, window: int) -> Whole | None:
+        """Return the row, as they are read, at each place of a window, int64 of shape (rows,); `None`: the same."""
+        places = self.places(lane, window)
+        if places is None:
+            return None
+        found = np.empty_like(places)
+        found[places] = np.arange(len(places))
+        return found
+
     def _drawn(self, *of: int) -> Any:
         # A spawn key, because numbers of entropy are filled up with zeros: (1, 2) would be (1, 2, 0, 0).
         return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(self._epoch, *of)))

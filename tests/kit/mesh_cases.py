@@ -19,6 +19,7 @@ import torch.distributed.pipelining
 import torch.distributed.tensor.parallel
 
 from kit import parallel_cases, ranks
+from kit.networks import Transformer
 from kit.parallel_cases import MORE, ROWS, TARGETS, WORDS
 from mainspring.core.errors import Invalid
 from mainspring.training.distribution import Distributed
@@ -63,8 +64,11 @@ class Single(torch.nn.Module):
         return self.layers(rows.float()).double().sigmoid()
 
 
-class SingleWords(parallel_cases.Transformer):
+class SingleWords(Transformer):
     """A transformer in float32."""
+
+    def __init__(self) -> None:
+        super().__init__(words=20, width=16, hidden=32, heads=2, layers=2)
 
     def double(self) -> Any:
         return self

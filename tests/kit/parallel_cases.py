@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import torch
 
 from kit import ranks
+from kit.networks import Transformer
 from mainspring.core.errors import Invalid
 from mainspring.core.time import ManualClock
 from mainspring.registry.adapters.memory import MemoryTracking
@@ -62,16 +63,8 @@ def convolutional() -> Any:
     )  # fmt: skip
 
 
-class Transformer(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.tokens = torch.nn.Embedding(20, 16)
-        layer = torch.nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
-        self.layers = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-        self.last = torch.nn.Linear(16, 20)
-
-    def forward(self, words: Any) -> Any:
-        return self.last(self.layers(self.tokens(words))).transpose(1, 2)
+def small_transformer() -> Any:
+    return Transformer(words=20, width=16, hidden=32, heads=2, layers=2)
 
 
 class Tied(torch.nn.Module):
@@ -118,7 +111,7 @@ CASES: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
                    {"clip_norm": 0.5, "validation": (ROWS[:33], TARGETS[:33]), "stopping": EarlyStopping(patience=5)}),
     "convolutional": (convolutional, (IMAGES, torch.arange(45) % 3), torch.nn.functional.cross_entropy,
                       {"batch_size": 14}),  # the last batch has three rows, fewer than four processes
-    "transformer": (Transformer, (WORDS, WORDS.roll(1, 1)), torch.nn.functional.cross_entropy, {}),
+    "transformer": (small_transformer, (WORDS, WORDS.roll(1, 1)), torch.nn.functional.cross_entropy, {}),
     "streamed": (perceptron, LOADER, torch.nn.functional.binary_cross_entropy,
                  {"validation": LOADER, "accumulate": 2, "stopping": EarlyStopping(patience=5)}),
     "accumulated": (perceptron, (ROWS, TARGETS), torch.nn.functional.binary_cross_entropy, {"accumulate": 3}),

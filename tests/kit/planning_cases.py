@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from kit import ranks
+from kit.networks import Transformer
 from mainspring.training.distribution import Distributed
 from mainspring.training.loop.fit import fit_torch
 from mainspring.training.loop.world import launched
@@ -99,18 +100,6 @@ def convolutional() -> Any:
     )  # fmt: skip
 
 
-class Transformer(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.tokens = torch.nn.Embedding(300, 64)
-        layer = torch.nn.TransformerEncoderLayer(64, 4, 256, dropout=0.0, batch_first=True)
-        self.layers = torch.nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
-        self.last = torch.nn.Linear(64, 300)
-
-    def forward(self, words: Any) -> Any:
-        return self.last(self.layers(self.tokens(words))).transpose(1, 2)
-
-
 def case(name: str) -> tuple[Any, Any, Any, int]:
     """Return a module, its rows, its loss, and in how many parts a batch is computed."""
     torch.manual_seed(0)
@@ -123,7 +112,12 @@ def case(name: str) -> tuple[Any, Any, Any, int]:
         images = torch.randn(ROWS, 3, 16, 16)
         return convolutional(), (images, torch.arange(ROWS) % 10), functions.cross_entropy, accumulate
     words = torch.randint(0, 300, (ROWS, 16))
-    return Transformer(), (words, words.roll(1, 1)), functions.cross_entropy, accumulate
+    return (
+        Transformer(words=300, width=64, hidden=256, heads=4, layers=3),
+        (words, words.roll(1, 1)),
+        functions.cross_entropy,
+        accumulate,
+    )
 
 
 def declared(name: str, size: int) -> Distributed:

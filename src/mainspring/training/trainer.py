@@ -14,10 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
 from mainspring.core.errors import Conflict
-from mainspring.core.time import Clock, format_instant
+from mainspring.core.time import Clock
 from mainspring.data.model import DatasetCommit, TableScan
 from mainspring.data.ports import LakeTables, Snapshots
 from mainspring.data.without import Scan, Without, read
@@ -29,12 +27,10 @@ from mainspring.registry.processes import process_tags
 from mainspring.registry.runs import PURPOSE
 from mainspring.security.signing import SigningKey
 from mainspring.stats.thresholds import THRESHOLD
-from mainspring.training.bundling import convert, pack
+from mainspring.training.bundling import pack
 from mainspring.training.fitting import fit_model
-from mainspring.training.flavours import estimator_scores
-from mainspring.training.frames import Array
 from mainspring.training.inputs import check_declared, check_left_out, personal_sources, read_by, remaining
-from mainspring.training.judge import constant, constant_scores, judge, undefined
+from mainspring.training.judge import undefined
 from mainspring.training.model import Model, TrainReport
 from mainspring.training.runs.muted import MutedTracking
 from mainspring.training.runs.provenance import (
@@ -48,9 +44,8 @@ from mainspring.training.runs.provenance import (
 )
 from mainspring.training.runs.run import Run
 from mainspring.training.sets.assemble import WITHOUT, labelled_observations, training_set
-from mainspring.training.sets.leakage import refuse_leaks
-from mainspring.training.sets.training_set import TrainingSet
-from mainspring.training.stages import Converted, Fitted, Observed
+from mainspring.training.stages import Observed
+from mainspring.training.steps import check, convert, fit, log_inputs, of_baseline
 
 _SYSTEM_EVERY_S = 5.0
 _LONGEST_CHANGED = 1000  # characters
@@ -134,7 +129,7 @@ class Trainer:
         tell("pin the data", 0.0)
         pinned = self._pin(model, commit)
         with self._start(model, pinned) as run:
-            _log_inputs(run, model, pinned, since, until, without)
+            log_inputs(run, model, pinned, since, until, without)
             bundle, report = self._build(model, pinned, run, since, until, share, without, imported, tell)
         return self._registered(bundle, pinned, report, tell)
 
@@ -155,7 +150,7 @@ class Trainer:
         check_left_out(model, without)
         pinned = self._pin(model, commit)
         with self._start(model, pinned) as run:
-            _log_inputs(run, model, pinned, since, until, without)
+            log_inputs(run, model, pinned, since, until, without)
         return run.id, pinned
 
     def build(
@@ -196,7 +191,7 @@ class Trainer:
             fit_model(model, observed.data, run)
             if model.baseline:
                 with run.prefixed("baseline.") as prefixed:
-                    fit_model(model, _of_baseline(observed), prefixed)
+                    fit_model(model, of_baseline(observed), prefixed)
 
     def again(self, model: Model, made: Manifest, use: Callable[[Observed, Run], T]) -> T:
         """Return the result of `use`, given the rows that a version was trained on and a run of which nothing is kept.
@@ -253,9 +248,9 @@ class Trainer:
         begun = time.monotonic()
         tell("read the features", 0.05)
         observed = self._observe(model, pinned, since, until, share, without)
-        findings = _check(observed, run)
-        fitted = _fit(observed, run, tell)
-        converted = _convert(fitted, run, tell)
+        findings = check(observed, run)
+        fitted = fit(observed, run, tell)
+        converted = convert(fitted, run, tell)
         tell("seal", 0.9)
         bundle = pack(observed, converted, run.id, self._key, self._clock.now())
         run.log_param("digest", bundle.digest)
@@ -310,7 +305,7 @@ class Trainer:
         pinned = pin(model, self._lake, self._snapshots, self._clock, self._root)
         with self._start(model, pinned) as run:
             run.set_tag(PURPOSE, purpose)
-            _log_inputs(run, model, pinned, since, until)
+            log_inputs(run, model, pinned, since, until)
             tell("read the features", 0.05)
             observed = self._observe(model, pinned, since, until)
             with run.aside(purpose):
@@ -382,87 +377,6 @@ class Trainer:
         made = self._versions.register(manifest.model, bundle.digest, manifest.run_id, lineage, self._clock.now())
         self._tracking.log(manifest.run_id, tags={"version": made.version})
         return made.version
-
-
-def _log_inputs(
-    run: Run,
-    model: Model,
-    pinned: Pinned,
-    since: int | None,
-    until: int | None,
-    without: Sequence[Without] = (),
-) -> None:
-    for name, content in pinned.files_of_run.items():
-        run.log_artefact(name, content)
-    bounds = {"since": since, "until": until}
-    known = {name: format_instant(at) for name, at in bounds.items() if at is not None}
-    run.log_params({**known, "holdout": model.holdout, "task": model.task})
-    if without:
-        run.log_params({WITHOUT: msgspec.json.encode([*map(str, without)]).decode()})
-
-
-def _check(observed: Observed, run: Run) -> list[str]:
-    """Log what was observed and return the warnings about leaks.
-
-    A severe leak that is not accepted is refused here, and a custom metric that fails, before hours of training.
-    """
-    everything = observed.everything
-    reasons = {f"dropped.{reason}": count for reason, count in everything.left_out.items()}
-    run.log_params({"dropped": everything.dropped, **reasons})
-    if observed.notes:
-        run.log_artefact("notes.txt", "\n".join(observed.notes).encode())
-    model = observed.model
-    findings = [str(each) for each in refuse_leaks(model.name, observed.data, model.accept_findings)]
-    if findings:
-        run.log_artefact("leakage.txt", "\n".join(findings).encode())
-    constant(model, observed.data)
-    return findings
-
-
-def _fit(observed: Observed, run: Run, tell: Progress) -> Fitted:
-    """Fit the estimator and its baseline."""
-    tell("fit", 0.3)
-    with run.active():
-        fitted = fit_model(observed.model, observed.data, run)
-    tell("fit the baseline", 0.6)
-    with run.aside("baseline"):
-        baseline, scores = _baseline(observed, fitted.outputs, run)
-        return replace(fitted, baseline=baseline, baseline_scores=scores)
-
-
-def _baseline(observed: Observed, outputs: tuple[str, ...], run: Run) -> tuple[dict[str, float], Array | None]:
-    """Return the held-out metrics and predictions of the same function on the baseline's features, or of a constant
-    predictor; no predictions if their classes are not `outputs`.
-    """
-    model, data = observed.model, observed.everything
-    if not model.baseline:
-        scores = constant_scores(model.task, data.train.y, len(data.holdout), outputs)
-        return constant(model, data, outputs), scores
-    with run.prefixed("baseline.") as prefixed:
-        fitted = fit_model(model, _of_baseline(observed), prefixed)
-    few = fitted.data
-    held_out, validation = (
-        estimator_scores(fitted.estimator, part.X, model.task) for part in (few.holdout, few.validation)
-    )
-    found = judge(model, few, held_out, validation, fitted.outputs)[0]
-    return found, held_out if fitted.outputs == outputs else None
-
-
-def _of_baseline(observed: Observed) -> TrainingSet:
-    data = observed.everything
-    return data.only([name for name in data.dtypes if name in observed.model.baseline_columns])
-
-
-def _convert(fitted: Fitted, run: Run, tell: Progress) -> Converted:
-    """Convert the estimator, with its metrics and those of its baseline logged."""
-    with run.aside("conversion"):
-        converted = convert(fitted, tell)
-    parts = {"holdout": converted.metrics, "baseline": fitted.baseline}
-    run.log_metrics({f"{part}.{name}": value for part, found in parts.items() for name, value in found.items()})
-    threshold = {} if converted.threshold is None else {THRESHOLD: converted.threshold}
-    rows = {"training_rows": len(fitted.data.train), "holdout_rows": len(fitted.data.holdout)}
-    run.log_params({**threshold, **rows})
-    return converted
 
 
 def _nobody(_stage: str, _share: float) -> None:

@@ -1,13 +1,16 @@
 """Trainings whose most live bytes are counted: run by test_planning_ranks.py in each rank, not a test itself.
 
-`python planning_cases.py RANKS FOLDER CASE...` writes the bytes of each case in FOLDER/CASE-RANK.json.
+`python planning_cases.py RANKS FOLDER CASE...` writes the bytes of each case in FOLDER/CASE-RANK.json; of a case
+`timed-CASE` the seconds of a step.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 import weakref
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -148,10 +151,24 @@ def counted(name: str, size: int) -> int:
     return peaks[-1]
 
 
+def step_s(name: str, size: int) -> float:
+    """Return the seconds of a step of a training on `size` ranks: those that a quarter of the steps fall below."""
+    module, rows, loss, accumulate = case(name)
+    adam = torch.optim.Adam(module.parameters(), lr=0.001)
+    ended: list[float] = []
+    adam.register_step_post_hook(lambda *_: ended.append(time.perf_counter()))
+    fit_torch(module, rows, loss, optimiser=adam, epochs=15, batch_size=ROWS // 2, accumulate=accumulate,
+              distributed=declared(name, size))  # fmt: skip
+    taken = sorted(after - before for before, after in pairwise(ended[4:]))
+    return taken[len(taken) // 4]
+
+
 def main(folder: Path, names: list[str]) -> None:
     world = launched()
     for name in names:
-        (folder / f"{name.replace('/', ' ')}-{world.rank}.json").write_text(json.dumps(counted(name, world.size)))
+        measure = step_s if name.startswith("timed-") else counted
+        found = measure(name.removeprefix("timed-"), world.size)
+        (folder / f"{name.replace('/', ' ')}-{world.rank}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

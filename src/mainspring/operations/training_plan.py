@@ -179,12 +179,12 @@ def _model(subject: Subject, rows: int, topology: Topology | None) -> tuple[Meas
     from mainspring.training.planning.measuring import measured
     from mainspring.training.planning.stopwatch import timed
 
-    topology = topology or gpus_here() or _processors()
+    topology = topology or gpus_here() or processors()
     model = measured(subject, rows)
     return timed(model, subject, rows, topology.devices) if topology.measured else model, topology
 
 
-def _processors() -> Topology:
+def processors() -> Topology:
     """Return the cores of this machine, and the rate of messages between them as it is now."""
     from mainspring.training.planning.loopback import gloo_link
 

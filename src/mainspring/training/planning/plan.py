@@ -341,8 +341,8 @@ def _why(topology: Topology, found: _Found, chosen: _Found) -> list[str]:
 def _assumptions(model: Model, topology: Topology) -> list[str]:
     if topology.measured:
         rates = (
-            "Passes, optimiser and messages at the rates measured on this machine; steps of tested networks took "
-            f"between 1/{WITHIN} and {WITHIN} of their expected time."
+            "Passes, optimiser and messages at the rates measured on this machine, in its quietest moments; other work "
+            "makes steps longer."
         )
     else:
         rates = (

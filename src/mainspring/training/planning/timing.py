@@ -33,7 +33,7 @@ POOR = Efficiency(0.35, 0.5, 0.5)
 USUAL = Efficiency(0.50, 0.7, 0.7)
 GOOD = Efficiency(0.60, 0.9, 0.9)
 MEASURED = Efficiency(1.0, 1.0, 1.0)  # of rates that were measured here
-WITHIN = 1.5  # times the expected time, or a part of it: where steps lay that were planned from measured times
+WITHIN = 1.5  # times the expected time, and that part of it: the interval of a time planned from measured ones
 
 
 @dataclass(frozen=True, slots=True)

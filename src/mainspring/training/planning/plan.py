@@ -13,7 +13,7 @@ from mainspring.training.planning.layouts import AXES, Layout, layouts
 from mainspring.training.planning.memory import Memory, memory
 from mainspring.training.planning.model import Model
 from mainspring.training.planning.remedies import remedies
-from mainspring.training.planning.timing import GOOD, POOR, USUAL, WITHIN, Time, expected
+from mainspring.training.planning.timing import GOOD, POOR, USUAL, Time, expected
 from mainspring.training.planning.topology import Topology
 
 RUNTIME = 1.25 * 2**30  # of a GPU: the driver's context, communicators, libraries

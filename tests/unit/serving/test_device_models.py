@@ -29,7 +29,7 @@ from mainspring.serving.adapters.device_models import DeviceModels
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.adapters.residency_files import FileSizes
 from mainspring.serving.adapters.sessions import Session, open_on
-from mainspring.serving.devices.device import CPU, CUDA, OPENVINO, Device, DeviceUnusable, Opening, opening
+from mainspring.serving.devices.device import CPU, CUDA, OPENVINO, TENSORRT, Device, DeviceUnusable, Opening, opening
 from mainspring.serving.plane.placement import ROWS, Devices, Placement
 from mainspring.serving.ports import Executor
 from mainspring.serving.residency.memory import Memory, MemorySizes, Size, Sizes, What
@@ -164,6 +164,7 @@ class Machine:
     context: int = 0
     others: int = 0  # bytes of other programs on each
     broken: set[str] = field(default_factory=set)  # digests, and names of devices
+    own: str = "of this process"  # whose memory the driver tells
 
     def __post_init__(self) -> None:
         self.models = DeviceModels()
@@ -192,7 +193,8 @@ class Machine:
 
     def use(self, uuid: str) -> Use:
         total = self.memory[uuid] * 10 // 9
-        return Use(own=self.used[uuid], free=total - self.used[uuid] - self.others, total=total)
+        own = {"of this process": self.used[uuid], "not told": None, "of another process": self.others}[self.own]
+        return Use(own=own, free=total - self.used[uuid] - self.others, total=total)
 
     def devices(self, sizes: Sizes | None = None) -> Devices:
         found = [Device(f"cuda:{n}", uuid, "T4", n, memory) for n, (uuid, memory) in enumerate(self.memory.items())]
@@ -276,6 +278,17 @@ def test_models_are_measured_and_spread_over_the_gpus(shops: list[Shop]) -> None
     limits = [told.memory for _, told in machine.openings[1::2]]  # each second one is within its measure
     assert limits == [11 * MB] * 4
     assert loaded[0].nodes == {"CPUExecutionProvider": 3}
+
+
+@pytest.mark.parametrize("own", ["of this process", "not told", "of another process"])
+def test_a_version_for_tensorrt_is_compiled_once_and_measured_all_the_same(shops: list[Shop], own: str) -> None:
+    machine = Machine({"a": 30 * MB}, others=3 * MB, own=own)
+    shops.append(shop := Shop(machine))
+    made = shop.load(0, TENSORRT)
+    assert (made.runs_on, len(machine.openings)) == ("cuda:0 (tensorrt)", 1)
+    assert shop.used() == {"cuda:0": 11 * MB}
+    assert made.executor.each == 11 * MB
+    assert answers(made, 0)
 
 
 def test_the_least_recently_used_leaves_for_a_model_without_room(shops: list[Shop]) -> None:

@@ -174,7 +174,7 @@ def test_options_bound_the_memory_and_keep_the_numbers() -> None:
     assert options["use_tf32"] == "0"
     assert [name for name, _ in opening(TENSORRT, device).providers] == [*PROVIDERS[TENSORRT]]
     assert opening(TENSORRT, device).providers[1][1]["gpu_mem_limit"] == str(14 * GB)
-    assert opening(OPENVINO).providers == [("OpenVINOExecutionProvider", {})]
+    assert opening(OPENVINO).providers == [("OpenVINOExecutionProvider", {"device_type": "CPU", "num_of_threads": "1"})]
 
 
 def test_an_endpoint_asks_for_a_kind_of_device() -> None:

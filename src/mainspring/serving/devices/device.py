@@ -87,6 +87,8 @@ def opening(kind: str, device: Device | None = None, memory: int = 0, rows: int 
 
 
 def _options(provider: str, device: Device | None, memory: int) -> Options:
+    if provider in PROVIDERS[OPENVINO]:
+        return {"device_type": "CPU", "num_of_threads": "1"}  # so that bits repeat, as on the processor
     if device is None:
         return {}
     if provider in PROVIDERS[CUDA]:
@@ -95,6 +97,7 @@ def _options(provider: str, device: Device | None, memory: int) -> Options:
             "gpu_mem_limit": str(memory or device.memory),
             "arena_extend_strategy": "kSameAsRequested",  # the other one doubles, far beyond the need
             "cudnn_conv_algo_search": "HEURISTIC",  # the same choice each time, without trials of minutes
+            "cudnn_conv_use_max_workspace": "0",  # else the choice depends on the limit
             "use_tf32": "0",  # products of 10 bits would not be those of the training
         }
     return {"device_id": str(device.ordinal)}

@@ -180,6 +180,7 @@ class _Room:
         self._devices = devices
         self._bundles = bundles
         self._beginning = threading.Lock()
+        self._opening = threading.RLock()  # one at a time: what another takes meanwhile would count as its own
 
     def load(self, bundle: Bundle, kind: str, online: OnlineStore) -> Runtime:
         """Return the bundle, ready; errors as of `Placement.load`."""
@@ -199,7 +200,10 @@ class _Room:
         model = made.executor
         if isinstance(model, ResidentExecutor):
             model.make = lambda digest: self._make(self._bundles.load(digest), kind, size, size.nbytes)
-            self.residency.renew(model, size.nbytes)
+            if kind == CUDA:
+                self.residency.renew(model, size.nbytes)
+            else:  # TensorRT's memory knows no limit, and another compilation takes minutes
+                self.residency.reserve(model, size.nbytes)
         return made
 
     def _measured(self, bundle: Bundle, kind: str, online: OnlineStore) -> tuple[Runtime, Size]:
@@ -239,7 +243,8 @@ class _Room:
             return executor
 
         def ready(loader: Loader) -> Runtime:
-            made, taken = self._growth(lambda: load(bundle, online, loader))
+            with self._opening:
+                made, taken = self._growth(lambda: load(bundle, online, loader))
             grown.append(taken)
             return made
 
@@ -264,12 +269,13 @@ class _Room:
             )
         if use is not None:
             limit = min(limit, use.free)
-        executor = self._devices.executors().make(bundle, opening(kind, self.device, limit, size.rows))
-        try:
-            _fill(executor, bundle, size.rows)
-        except BaseException:
-            executor.close()
-            raise
+        with self._opening:
+            executor = self._devices.executors().make(bundle, opening(kind, self.device, limit, size.rows))
+            try:
+                _fill(executor, bundle, size.rows)
+            except BaseException:
+                executor.close()
+                raise
         return executor
 
     def _unknown(self, digest: str) -> Executor:
@@ -297,9 +303,9 @@ class _Room:
         before, done, after = self._devices.use(self.device.uuid), work(), self._devices.use(self.device.uuid)
         if before is None or after is None:
             return done, 0
-        if after.own is not None:
-            return done, max(0, after.own - (before.own or 0))
-        return done, max(0, after.by_all - before.by_all)
+        own = 0 if after.own is None else after.own - (before.own or 0)
+        # In a container the driver's process ids are others: it may tell nothing of this process, or another's.
+        return done, own if own > 0 else max(0, after.by_all - before.by_all)
 
 
 class _Unkept:

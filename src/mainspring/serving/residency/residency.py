@@ -165,6 +165,20 @@ class Residency:
             with self._changing:
                 model.nbytes = nbytes
 
+    def reserve(self, model: ResidentExecutor, nbytes: int) -> None:
+        """Count so many bytes for a model in memory.
+
+        Raises:
+            TooLarge, Unavailable: As of `first`.
+        """
+        try:
+            self._admit(model, nbytes, _NEW)
+        except BaseException as error:
+            model.close()
+            self._note(What.REFUSED, model, str(error))
+            raise
+        model.each = nbytes
+
     def renew(self, model: ResidentExecutor, nbytes: int) -> None:
         """Load a new model once more, with the bytes that it was measured to take. Nobody calls it yet.
 

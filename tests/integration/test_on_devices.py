@@ -17,9 +17,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from integration.test_gateway import Running, on_a_loop, running
-from kit.serving_devices import PROCESSOR, SUITE, devices, missing, unusable
 from kit.models import mlp_bundle
 from kit.serving import FEATURES, Kit, expected, full_request, heavy, route
+from kit.serving_devices import PROCESSOR, SUITE, devices, missing, unusable
 from kit.waiting import wait_until_async
 from mainspring.registry.model import Bundle
 from mainspring.serving.adapters.onnx import OnnxExecutor

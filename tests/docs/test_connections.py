@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ LIBRARIES = ("boto3", "confluent_kafka", "grpc", "http.client", "httpx", "nats",
              "urllib.request", "mainspring.core.http_exchange", "mainspring.core.listening",
              "mainspring.core.ray_cluster", "mainspring.operations.plane_connection")  # fmt: skip
 CALLS = ("create_connection", "create_engine", "DeltaTable", "open_unix_connection")
+NAMED = re.compile(rf"\b({'|'.join(map(re.escape, LIBRARIES))})\b|{'|'.join(CALLS)}")
 MUTUAL = "integration/test_mutual_tls.py::test_"
 
 # To whom, as in the table, and by which modules; the test of a row that has client certificates.
@@ -120,22 +122,25 @@ def connecting() -> Iterator[str]:
     """Yield the modules that import, when they run, what can open or accept a connection."""
     for folder in ("src/mainspring", "edge-runtime/src/mainspring_edge"):
         for path in sorted((ROOT / folder).rglob("*.py")):
-            if any(map(_connects, _running(ast.parse(path.read_text())))):
+            text = path.read_text()
+            if NAMED.search(text) and any(map(_connects, _running(ast.parse(text)))):
                 name = ".".join(path.relative_to(ROOT / folder).with_suffix("").parts)
                 yield name if folder.startswith("src") else f"mainspring_edge.{name}"
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
     """Yield the nodes of a module that are not for the checker of types alone."""
-    yield node
-    for child in ast.iter_child_nodes(node):
-        if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
-            yield from _running(child)
+    left = [node]
+    while left:
+        yield (node := left.pop())
+        for child in ast.iter_child_nodes(node):
+            if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
+                left.append(child)
 
 
 def _connects(node: ast.AST) -> bool:
     if isinstance(node, ast.Call):
-        return ast.unparse(node.func).endswith(CALLS)
+        return getattr(node.func, "attr", getattr(node.func, "id", "")).endswith(CALLS)
     names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
     names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
     return any(f"{name}.".startswith(f"{library}.") for name in names for library in LIBRARIES)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from kit import prefork
 from kit.depth import DEEP
 from kit.erased_shop import found_in, opened, planted, subject
 from mainspring.core.errors import Conflict, Corrupt
@@ -52,11 +51,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _killed(folder: Path, command: str, part: int) -> None:
-    done = subprocess.run(
-        [sys.executable, _VICTIM, command, folder, str(part)],
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    done = subprocess.run(prefork.script(_VICTIM, command, folder, part), check=False)
     assert done.returncode == -signal.SIGKILL
 
 

@@ -6,12 +6,12 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from death import collections_victim
+from kit import prefork
 from kit.collected import BODY
 from kit.depth import examples
 from kit.encoders import WordEncoder
@@ -39,9 +39,8 @@ def landed(folder: Path) -> tuple[Documents, Documents, Documents]:
 
 def built(folder: Path, step: int, changed: bool) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, collections_victim.__file__, str(folder), str(step), str(int(changed))],
-        capture_output=True, text=True, timeout=400, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        prefork.script(Path(collections_victim.__file__), folder, step, int(changed)),
+        capture_output=True, text=True, timeout=400, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 

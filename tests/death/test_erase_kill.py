@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from kit import prefork
 from kit.depth import DEEP
 from kit.erased_shop import BEN, HOSTILE, customers, found_in, opened, planted, subject
 from mainspring.operations.subjects.erasing import erase, plan
@@ -30,11 +29,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_killed_erasure_is_finished_by_the_next(shop: Path, tmp_path: Path, step: int) -> None:
     folder = tmp_path / "shop"
     shutil.copytree(shop, folder)
-    killed = subprocess.run(
-        [sys.executable, _VICTIM, folder, str(step)],
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    killed = subprocess.run(prefork.script(_VICTIM, folder, step), check=False)
     assert killed.returncode == -signal.SIGKILL
     project = opened(folder)
     erasure = erase(project, [subject(project)])

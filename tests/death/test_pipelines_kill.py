@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from kit import prefork
 from kit.depth import DEEP
 from kit.servers import PostgresServer
 from kit.waiting import wait_until
@@ -92,8 +93,13 @@ def project(tmp_path: Path) -> Iterator[Project]:
         yield made
 
 
-def start(project: Project, method: str = "-", when: str = "-", count: int = 0) -> subprocess.Popen[str]:
-    command = [sys.executable, str(VICTIM), str(project.settings.root), method, when, str(count)]
+def start(
+    project: Project, method: str = "-", when: str = "-", count: int = 0, real: bool = True
+) -> subprocess.Popen[str]:
+    """Start a worker; one that is `real` can be killed from outside."""
+    command = prefork.script(VICTIM, project.settings.root, method, when, count)
+    if real:
+        command = [sys.executable, str(VICTIM), str(project.settings.root), method, when, str(count)]
     return subprocess.Popen(command, text=True, stdout=subprocess.DEVNULL)
 
 
@@ -119,9 +125,9 @@ def test_a_worker_killed_at_a_point_is_followed_by_one_that_ends_the_run(
     project: Project, method: str, when: str, count: int
 ) -> None:
     run = control.start(project, "chain").id
-    victim = start(project, method, when, count)
+    victim = start(project, method, when, count, real=False)
     assert victim.wait(timeout=300) == -signal.SIGKILL
-    successor = start(project)
+    successor = start(project, real=False)
     assert successor.wait(timeout=300) == 0
     check(project, run, kills=1)
 

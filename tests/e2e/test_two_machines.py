@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kit import prefork
 from kit.depot import MODEL, Depot, copied
 from kit.servers import PostgresServer
 from mainspring.core.errors import NotFound
@@ -129,7 +129,7 @@ def test_two_machines_land_train_and_promote_one_model_at_once(
 @contextmanager
 def deed(machine: Depot, shared: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
     """A process that waits to be told to collect or to promote."""
-    command, pipe = [sys.executable, "-c", DEED], subprocess.PIPE
+    command, pipe = [prefork.programs() / "python", "-c", DEED], subprocess.PIPE
     environment = machine.environment | dict(shared)
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=machine.root, env=environment) as process:
         try:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from kit import prefork
 from kit.encoders import write_encoder
 from kit.scripted_upstream import Upstream, scripted
 
@@ -77,7 +77,12 @@ def ran(root: Path, upstream: Upstream, tokens: int, *commands: str) -> list[tup
     (root / "helping.py").write_text(DECLARED.replace("TOKENS", str(tokens)))
     words: list[list[str]] = [command.split() for command in commands]
     done = subprocess.run(
-        [sys.executable, "-c", _RUN], input=json.dumps(words), capture_output=True, text=True, cwd=root, check=False
+        [prefork.programs() / "python", "-c", _RUN],
+        input=json.dumps(words),
+        capture_output=True,
+        text=True,
+        cwd=root,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return [(code, text) for code, text in json.loads(done.stdout)]

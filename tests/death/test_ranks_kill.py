@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -46,9 +47,10 @@ def test_a_killed_launcher_leaves_no_process_and_the_next_one_goes_on(
 ) -> None:
     for _ in range(examples(gate=1, deep=6)):
         with launched(tmp_path, 2, "copies", "0:1:each:wait") as process:
-            wait_until(lambda: (tmp_path / "checkpoints").exists() or process.poll() is not None, "a checkpoint")
-            below = psutil.Process(process.pid).children(recursive=True)
-            assert len(below) == 3, "an agent and two ranks"
+            wait_until(lambda pid=process.pid: len(_below(pid)) == 3, "an agent and two ranks")
+            wait_until((tmp_path / "checkpoints").exists, "a checkpoint")
+            time.sleep(examples(gate=0.0, deep=random.uniform(0, 2)))
+            below = _below(process.pid)
             process.kill()
         wait_until(partial(_ended, below), "the agent and the ranks to end")
     assert set(trained(tmp_path, 2, "copies", program=program)) == {undisturbed}
@@ -91,6 +93,10 @@ def test_any_rank_may_die_or_stop_at_any_time(number: signal.Signals, tmp_path: 
             process.communicate(timeout=300)
         assert process.returncode == 0
         assert (folder / "weights-0.json").read_text() == (folder / "weights-1.json").read_text() == undisturbed
+
+
+def _below(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
 
 
 def _ended(processes: Sequence[psutil.Process]) -> bool:

@@ -13,7 +13,7 @@ from mainspring.registry.ports import Tracking
 from mainspring.registry.processes import PID, is_dead, process_tags
 
 __all__ = [
-    "DIED", "ERROR", "NAME", "NOTE", "PARENT", "PREEMPTED", "PROCESSES", "PURPOSE", "REPLACED", "UNWRITTEN",
+    "DIED", "ERROR", "LEFT", "NAME", "NOTE", "PARENT", "PREEMPTED", "PROCESSES", "PURPOSE", "REPLACED", "UNWRITTEN",
     "error_text", "process_tags", "sweep",
 ]  # fmt: skip
 
@@ -22,6 +22,7 @@ NAME = "mainspring.name"  # name of a run among its siblings
 NOTE = "mainspring.note"  # what a person wrote about a run
 PURPOSE = "mainspring.purpose"  # of a run that is no training: what it is for
 PROCESSES = "processes"  # number of processes that trained, if several did
+LEFT = "processes_left"  # number of those with which it ended, if fewer
 REPLACED = "replaced"  # number of those that were lost
 PREEMPTED = "preempted"  # of a training whose machine was taken back: after which step
 UNWRITTEN = "checkpoint_not_written"  # why the last checkpoint of those that were not written was not

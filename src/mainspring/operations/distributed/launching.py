@@ -25,7 +25,7 @@ from mainspring.project.backends.engines import training_runner
 from mainspring.project.scratch import Scratch, scratch_tracking, scratch_trainer
 from mainspring.registry.ports import Tracking
 from mainspring.registry.processes import current_starter
-from mainspring.registry.runs import ERROR, PROCESSES, REPLACED, UNWRITTEN, error_text
+from mainspring.registry.runs import ERROR, LEFT, PROCESSES, REPLACED, UNWRITTEN, error_text
 from mainspring.training.distributed.logs import logged
 from mainspring.training.distributed.ports import LOGS, Event, Job, Lost, Runner, Stage, Started, Stepped
 from mainspring.training.loop.objects import remove_all
@@ -107,10 +107,9 @@ def train_in_processes(
                 for event in runs.run(job, lambda: noted[0] if noted else 0):
                     shown.show(event)
                     if isinstance(event, Lost):
-                        tracking.log(run_id, tags={REPLACED: str(len(shown.notes))})
+                        tracking.log(run_id, tags=shown.tags(distributed.size))
                 report = msgspec.json.decode((folder / REPORT).read_bytes(), type=TrainReport)
-                tags = {PROCESSES: str(shown.size), REPLACED: str(len(shown.notes))}
-                tracking.log(run_id, tags=tags)
+                tracking.log(run_id, tags=shown.tags(distributed.size))
                 unwritten = tracking.get(run_id).tags.get(UNWRITTEN)
             notes = [*report.notes, *([unwritten] if unwritten else []), *shown.notes]
             report = replace(report, notes=notes, seconds=time.monotonic() - began)
@@ -156,6 +155,11 @@ class _Shown:
             self.notes.append(f"Rank {event.rank} {event.why.partition(chr(10))[0]}; {goes_on}.")
             self._stage = self.notes[-1]
         self._tell(f"{self._stage}{step}", self._share)
+
+    def tags(self, declared: int) -> dict[str, str]:
+        """Return the run's tags on its processes, of which so many were declared."""
+        left = {} if self.size == declared else {LEFT: str(self.size)}
+        return {PROCESSES: str(declared), REPLACED: str(len(self.notes)), **left}
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def _compared(
     project: Project, run: RunRecord, code: RecordedCode, into: Path, digest: str, again_id: str
 ) -> Reproduction:
     from mainspring.project.scratch import scratch_bundles, scratch_tracking
-    from mainspring.registry.runs import PROCESSES
+    from mainspring.registry.runs import LEFT, PROCESSES
     from mainspring.training.runs.provenance import CODE_CHANGED
 
     tracking = scratch_tracking(into)
@@ -107,6 +107,8 @@ def _compared(
     bundle, notes = _bundle(project, run)
     if PROCESSES in again.tags:
         notes.append(f"trained by {again.tags[PROCESSES]} processes, as the run was")
+    if LEFT in run.tags:
+        notes.append(f"the run lost processes and ended with {run.tags[LEFT]}: its weights are equal within rounding")
     if CODE_CHANGED in run.tags:
         notes.append(
             f"the exact code is unknown, because files changed after they were imported: {run.tags[CODE_CHANGED]}"

@@ -58,7 +58,9 @@ def test_a_killed_launcher_leaves_no_process_and_the_next_one_goes_on(
 
 @pytest.mark.parametrize(
     ("size", "layout", "word"),
-    examples(gate=[(2, "shards", "kill")], deep=in_turns([2, 3, 4], LAYOUTS, ["kill", "stop", "loop"])),
+    examples(
+        gate=[(2, "shards", "kill"), (3, "copies", "kill")], deep=in_turns([2, 3, 4], LAYOUTS, ["kill", "stop", "loop"])
+    ),
 )
 def test_ranks_die_or_hang_at_each_moment(
     size: int, layout: str, word: str, program: list[str], tmp_path: Path

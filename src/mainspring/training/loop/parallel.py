@@ -6,10 +6,11 @@ same sum in another order: weights are equal within rounding, and a training res
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from inspect import signature
+from itertools import chain
 from typing import Any, Protocol
 
 from mainspring.training.loop.batch_norm import Counting, synchronised
@@ -253,6 +254,7 @@ class Replicated(Whole, Voting):
         self._module: Any = None
         self._reducing: Any = None
         self._forward: Forward = nullcontext
+        self._example: Example = tuple
         self._counting = Counting()
 
     @property
@@ -261,7 +263,7 @@ class Replicated(Whole, Voting):
 
     @contextmanager
     def training(self, module: Any, optimiser: Any, forward: Forward, example: Example) -> Iterator[Any]:  # noqa: ARG002
-        self._module, self._forward = module, forward
+        self._module, self._forward, self._example = module, forward, example
         with ExitStack() as stack:
             stack.enter_context(synchronised(module, self._counting))
             stack.enter_context(recomputed(blocks(module).values(), self._again))
@@ -282,6 +284,26 @@ class Replicated(Whole, Voting):
         wrapped = wrapping(module, on, gradient_as_bucket_view=True)
         wrapped.broadcast_buffers = False  # its name before PyTorch 2.13; as an argument it would keep them apart now
         return wrapped
+
+    def restore(self, module: Any, optimiser: Any, state: dict[str, Any]) -> None:
+        if self._reducing is not None:
+            self._settle_order(module)
+        super().restore(module, optimiser, state)
+
+    def _settle_order(self, module: Any) -> None:
+        """Let gradients be summed in the order of an undisturbed training from the first step on.
+
+        DistributedDataParallel orders its buckets anew after the first backward pass, by which gradients are ready
+        first, and the order in which three ranks or more add an element depends on its place.
+        """
+        module.train()
+        self._counting.rows = None
+        with self._forward():
+            outputs = self._reducing(*self._example())
+        found = [each.sum() for each in _tensors(outputs) if each.requires_grad]
+        if found:
+            sum(found[1:], found[0]).backward()
+        module.zero_grad(set_to_none=True)
 
     def share(self, numbers: Any) -> Any:
         return self._torch.tensor_split(numbers, self.world.size)[self.world.rank]
@@ -309,3 +331,13 @@ class Replicated(Whole, Voting):
 
     def gathered(self, outputs: Any) -> Any:
         return self._torch.cat(self.world.gather_tensors(outputs))
+
+
+def _tensors(outputs: Any) -> Iterator[Any]:
+    """Yield the tensors of a module's outputs."""
+    if hasattr(outputs, "requires_grad"):
+        yield outputs
+    elif isinstance(outputs, Mapping):
+        yield from chain.from_iterable(map(_tensors, outputs.values()))
+    elif isinstance(outputs, list | tuple):
+        yield from chain.from_iterable(map(_tensors, outputs))

@@ -18,6 +18,7 @@ from mainspring.core.errors import Invalid
 from mainspring.operations.models.encoders import add_encoder
 from mainspring.operations.optimise.bundling import with_model
 from mainspring.operations.optimise.model import OptimiseReport
+from mainspring.operations.optimise.on_device import device_costs
 from mainspring.operations.optimise.optimising import optimise
 from mainspring.operations.optimise.subject import Wish
 from mainspring.project import Project
@@ -157,3 +158,11 @@ def test_a_model_that_is_sealed_for_a_provider_is_refused_where_it_is_not(projec
     assert refused.value.fix == (
         "install onnxruntime-openvino in place of onnxruntime, or promote the version that it was made of."
     )
+
+
+def test_a_device_with_too_little_memory_runs_nothing_and_says_so() -> None:
+    rows = {"picture": np.zeros((4, 1, SIDE, SIDE), np.float32)}
+    contents = {"pictures": pictures_model()}
+    found, failed = device_costs(contents, {"pictures": rows}, 8 << 20)
+    assert found == {}
+    assert failed["pictures"].startswith("it does not run in a process with one processor and 8 MiB: ")

@@ -55,6 +55,16 @@ def test_the_bound_holds_for_the_end_of_the_interval_and_gates_and_refusals_coun
         choose(table, "cpu", 0.005, PARENT)
 
 
+def test_what_the_target_cannot_run_is_neither_chosen_nor_in_the_way() -> None:
+    away = VariantReport(name=PARENT, how="", why_not="it does not run in 256 MiB.", quality=PARENTS.quality)
+    table = on_front([away, variant("small", 0.001, 50), variant("smaller", 0.002, 30)], "edge")
+    assert [each.name for each in table if each.front] == ["small", "smaller"]
+    assert choose(table, "edge", 0.005) == (
+        "smaller",
+        "The version itself does not run there. It has the least size; its metric is worse by at most 0.002.",
+    )
+
+
 POINTS = st.lists(st.tuples(st.integers(-2, 6), st.integers(1, 120)), max_size=8)
 
 

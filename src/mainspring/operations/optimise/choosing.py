@@ -83,13 +83,15 @@ def _cheapest(
         if each.quality is not None and each.cost is not None and not each.why_not
         and each.quality.worst_loss <= allowed_loss
     ]  # fmt: skip
-    if parent.cost is None or not fine:
+    if not fine:
         return None, "No variant keeps the quality and the gates."
     least = min(price for price, _, _ in fine)
     near = [each for each in fine if each[0] <= least * (1 + NEAR)]
     price, best, loss = min(near, key=lambda each: (each[2], each[0], each[1]))
+    effect = f"worse by at most {loss:.3g}" if loss > 0 else "no worse"
+    if parent.cost is None:
+        return best, f"The version itself does not run there. It has the least {label}; its metric is {effect}."
     gain = 1 - price / cost(parent.cost)
     if best == PARENT or gain < LEAST_GAIN:
         return None, f"No variant within the bound lowers the {label} by {LEAST_GAIN:.0%} or more."
-    effect = f"worse by at most {loss:.3g}" if loss > 0 else "no worse"
     return best, f"It lowers the {label} by {gain:.0%}; its metric is {effect}."

@@ -76,7 +76,8 @@ def optimise(
     with begun(project, "optimise", f"model/{version.model}") as done:
         tell("convert", 0.0)
         base, subject = _opened(project, parent, f"{version.model}:{version.version}", wish)
-        found, bundles = Work(project, parent, base, subject, wish, providers).measured(tell)
+        offered = () if isinstance(subject, Encoding) else providers
+        found, bundles = Work(project, parent, base, subject, wish, offered).measured(tell)
         table = on_front(found, wish.target)
         metric, higher = subject.metric
         allowed = within * abs(next(each.quality.value for each in table if each.quality is not None))
@@ -92,7 +93,7 @@ def optimise(
             within=within,
             held_out_rows=subject.rows,
             judged_on=subject.judged_on,
-            energy=energy_source(gpu=wish.target == "cuda"),
+            energy="not read for a device" if wish.target == "edge" else energy_source(gpu=wish.target == "cuda"),
             variants=tuple(msgspec.structs.replace(each, chosen=each.name == picked) for each in table),
             chosen=picked,
             why=why,
@@ -155,6 +156,8 @@ def _opened(project: Project, parent: Bundle, name: str, wish: Wish) -> tuple[Bu
         base = in_onnx(parent, name)
         return base, Labelled(project, parent, base)
     if TOKENIZER in parent.files and not manifest.extra.get("pairs"):
+        if wish.target == "cuda":
+            raise Invalid(f"{name} is an encoder of texts, which runs on the processor.", fix="give --for cpu.")
         return parent, Encoding(project, parent, wish.rows)
     base = in_onnx(parent, name)
     return base, Agreeing(project, base, wish.rows)

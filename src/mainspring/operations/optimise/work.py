@@ -16,7 +16,8 @@ from mainspring.registry.bundles import MODEL
 from mainspring.registry.model import Bundle
 from mainspring.registry.providers import provider_of, with_provider
 from mainspring.serving.plane.executor import ModelFailed
-from mainspring.training.optimise.variants import KINDS, Variant, kinds_for, on_providers, variants
+from mainspring.training.optimise.fine_tuning import PRUNED
+from mainspring.training.optimise.variants import KINDS, PROVIDED, Variant, kinds_for, on_providers, variants
 
 CONVERTED = "onnx"  # name of the variant of a native model that is its own conversion
 _ROUNDING = 1e-6  # of sums in FP32, whose order may follow the shape
@@ -52,7 +53,8 @@ class Work:
         bundles = {PARENT: self._parent, **bundles}
         reports: dict[str, VariantReport] = {}
         limit = 0.0
-        for number, each in enumerate((Variant(PARENT, _HOW_PARENT), *made)):
+        own = Variant(PARENT, f"{_HOW_PARENT}, on the processor" if self._wish.target == "cuda" else _HOW_PARENT)
+        for number, each in enumerate((own, *made)):
             tell(f"judge {each.name}", 0.3 + 0.3 * number / (len(made) + 1))
             try:
                 report = self._report(each, bundles.get(each.name), limit)
@@ -71,6 +73,8 @@ class Work:
         wish, content = self._wish, self._base.files[MODEL]
         yield from on_providers(content, wish.target, wish.only, self._providers)
         if wish.target == "cuda":
+            for each in sorted(set(wish.only) - set(PROVIDED)):
+                yield Variant(each, "", why_not=f"It runs on the processor; for cuda there are {', '.join(PROVIDED)}.")
             return
         fitting = kinds_for(content)
         names = tuple(each for each in fitting if wish.wants(each))
@@ -118,7 +122,4 @@ class Work:
 
 def names_known(students: Mapping[str, int]) -> set[str]:
     """Return the names of all variants."""
-    from mainspring.training.optimise.fine_tuning import PRUNED
-    from mainspring.training.optimise.variants import PROVIDED
-
     return {*KINDS, *PRUNED, *PROVIDED, *students, CONVERTED}

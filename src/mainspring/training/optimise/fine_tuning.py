@@ -65,6 +65,7 @@ class FineTuning:
     def __init__(self, content: bytes, pruning: Pruning, epochs: int | None = None) -> None:
         self._pruning, self._epochs = pruning, epochs
         self._known = _constants(content)
+        self._anew = False
         self.how = ""  # once it was called, for people
 
     def __call__(self, loop: Loop) -> None:
@@ -75,10 +76,10 @@ class FineTuning:
             Invalid: The network has no layer that can be pruned.
         """
         weights = stored_weights(loop.module, self._known)
-        if self.how and (weights is None or "anew" in self.how):
-            if "anew" not in self.how:
-                return  # the version's network is pruned; this is another
+        if self._anew:
             raise NotConvertible("The training function trains several networks; which to prune is not known.")
+        if self.how and weights is None:
+            return  # the version's network is pruned, and this is another
         before = _States(loop)
         if weights is None:
             _train(loop)
@@ -89,7 +90,8 @@ class FineTuning:
         _follow(loop, names)
         before.restore(loop)
         loop.epochs = math.ceil(loop.epochs / 2) if self._epochs is None else self._epochs
-        anew = ", trained anew" if weights is None else ""
+        self._anew = weights is None
+        anew = ", trained anew" if self._anew else ""
         self.how = f"{self._pruning.how}{anew}, then trained for {loop.epochs} epoch{'s'[: loop.epochs != 1]}"
 
 

@@ -119,7 +119,7 @@ def on_providers(content: bytes, target: str, only: Collection[str], available: 
 
     Args:
         only: Names that are asked for; by default all.
-        available: The execution providers that ONNX Runtime has here.
+        available: The execution providers that ONNX Runtime has here; none for an encoder, which runs on the processor.
     """
     for name, each in PROVIDED.items():
         if target in each.targets and each.provider in available and (not only or name in only):
@@ -128,7 +128,9 @@ def on_providers(content: bytes, target: str, only: Collection[str], available: 
             except MainspringError as error:
                 yield Variant(name, each.how, why_not=error.what, provider=each.provider)
         elif name in only:
-            why = f"ONNX Runtime has no {each.provider} here; it has {', '.join(available)}."
+            why = "An encoder of texts runs on the processor."
+            if available:
+                why = f"ONNX Runtime has no {each.provider} here; it has {', '.join(available)}."
             if target not in each.targets:
                 why = f"It is made for {', '.join(each.targets)}, and --for is {target}."
             yield Variant(name, each.how, why_not=why, provider=each.provider)

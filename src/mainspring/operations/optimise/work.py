@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from mainspring.core.errors import Corrupt
+from mainspring.core.errors import MainspringError
 from mainspring.operations.optimise.bundling import with_model
 from mainspring.operations.optimise.measuring import costs
 from mainspring.operations.optimise.model import PARENT, VariantReport
@@ -15,7 +15,6 @@ from mainspring.project import Project
 from mainspring.registry.bundles import MODEL
 from mainspring.registry.model import Bundle
 from mainspring.registry.providers import provider_of, with_provider
-from mainspring.serving.plane.executor import ModelFailed
 from mainspring.training.optimise.fine_tuning import PRUNED
 from mainspring.training.optimise.variants import KINDS, PROVIDED, Variant, kinds_for, on_providers, variants
 
@@ -58,7 +57,9 @@ class Work:
             tell(f"judge {each.name}", 0.3 + 0.3 * number / (len(made) + 1))
             try:
                 report = self._report(each, bundles.get(each.name), limit)
-            except (Corrupt, ModelFailed) as error:  # the parent answers its own rows
+            except MainspringError as error:
+                if each.name == PARENT:
+                    raise
                 bundles.pop(each.name)
                 report = VariantReport(name=each.name, how=each.how, why_not=error.what, provider=each.provider)
             reports[each.name] = report

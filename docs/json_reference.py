@@ -385,6 +385,7 @@ DOCUMENTS = {
     "edge withdraw": Document(_object("WithdrawnPackage", name=str, version=int)),
     "edge page": Document(_object("EdgePage", folder=str, package=str, bytes=int, runtime=str)),
     "export grafana": Document(_object("ExportedDashboard", path=str, panels=int)),
+    "export training": Document(_object("ExportedTraining", path=str, objects=int)),
     "monitor run": Document(list[MeasuredWindow], ("start", "end", "computed_at")),
     "monitor query": Document(list[dict[str, Any]]),
     "monitor skew": Document(dict[str, dict[str, int]]),

@@ -213,6 +213,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("backup", ["monday.backup"]),
         ("policy check", []), ("policy explain", ["role:viewer", "model.promote"]), ("policy test", ["cases.csv"]),
         ("console", []), *((f"export {name}", []) for name in ("prometheus-rules", "prometheus-scrape", "grafana")),
+        ("export training", [MODEL, "--to", "jobset", "--image", "shop:1", "--claim", f"stores:{depot.root}"]),
         ("predictions list", []), ("fairness", [f"{MODEL}@champion", "--by", "HubLoad.scans_3h"]),
         ("runs list", []), ("runs show", ["{runs list[0][id]}"]),
         ("runs compare", ["{runs list[0][id]}", "{runs list[1][id]}"]),

@@ -19,7 +19,7 @@ VERSIONS = {
     "prefect": "prefect==3.9.1",
     "dagster": "dagster==1.13.29",
     "kubeflow": "kfp==2.17.3",
-    "kubernetes": "kubernetes-validate==1.37.0",
+    "kubernetes": "kubernetes-validate==1.37.0 kubeflow-trainer-api==2.3.0 kubeflow-training==1.9.4",
     "ray": "ray==2.60.0",
     "spark": "pyspark==4.3.0",
     "cleanlab": "cleanlab==2.9.0",

@@ -43,7 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "objectives": ("objectives", "Show objectives and their error budgets."),
     "quotas": ("quotas", "Show what callers used of their quotas."),
     "edge": ("edge", "Packages for devices: build, publish, roll out."),
-    "export": ("export", "Write rules for Prometheus, dashboards for Grafana."),
+    "export": ("export", "Write files for Prometheus, Grafana, Kubernetes."),
     "fairness": ("fairness", "Compare groups: rates, errors, calibration."),
     "predictions": ("predictions", "Logged predictions: list, show."),
     "replay": ("replay", "Answer logged predictions again, and compare."),

@@ -103,6 +103,7 @@ class Traces:
 
 
 CHUNK_ENGINES = ("ray", "spark")  # of batch runs
+TRAINING_KINDS = ("jobset", "trainjob", "pytorchjob")  # of objects of Kubernetes that train
 TRAINING_RUNNERS = ("local", "ray")  # of trainings in several processes
 
 

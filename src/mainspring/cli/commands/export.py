@@ -1,15 +1,16 @@
-"""`mainspring export`: files for Prometheus and Grafana, rendered from the definitions."""
+"""`mainspring export`: files for Prometheus, Grafana and Kubernetes, rendered from the definitions."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
+from mainspring.core.settings import TRAINING_KINDS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group("export", cls=Group)
 def command() -> None:
-    """Write rules for Prometheus and dashboards for Grafana."""
+    """Write rules for Prometheus, dashboards for Grafana, trainings for Kubernetes."""
 
 
 @make("prometheus-rules", reads_only=True)
@@ -56,6 +57,38 @@ def grafana(call: Call, *, output: Path) -> None:
     _write(call, output, json.dumps(document, indent=2) + "\n", panels=panels)
 
 
+def _pairs(context: click.Context, argument: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """Return what options name, by the part before `=` or `:`."""
+    mark = "=" if argument.name == "env" else ":"
+    for each in given:
+        if mark not in each:
+            raise click.BadParameter(f"{each!r} has no {mark!r}.", ctx=context, param=argument)
+    return {name: value for name, _, value in (each.partition(mark) for each in given)}
+
+
+@make("training", reads_only=True)
+@click.argument("model")
+@click.option("--to", "kind", type=click.Choice(TRAINING_KINDS), required=True, help="Controller that runs it.")
+@click.option("--output", type=click.Path(path_type=Path), help="By default MODEL.KIND.yaml.")
+@click.option("--image", help="With Mainspring and the project; by default kubernetes_image of the profile.")
+@click.option("--machines", type=click.IntRange(1), help="Pods; by default as the model declares.")
+@click.option("--processes", type=click.IntRange(1), help="Processes of each; by default as the model declares.")
+@click.option("--cpu", help="Processors of a pod; by default kubernetes_cpu for each process.")
+@click.option("--memory", help="Memory of a pod; by default kubernetes_memory.")
+@click.option("--gpu", is_flag=True, help="A GPU for each process.")
+@click.option("--env", multiple=True, metavar="NAME=VALUE", callback=_pairs, help="A variable, no secret; repeatable.")
+@click.option("--claim", "claims", multiple=True, metavar="NAME:PATH", callback=_pairs, help="A volume; repeatable.")
+@click.option("--queue", default="", help="Local queue of Kueue.")
+@click.option("--name", default="", help="Name of the objects; by default the model's.")
+def training(call: Call, *, model: str, kind: str, output: Path | None, **given: Any) -> None:
+    """Write the objects of Kubernetes that train MODEL: a JobSet, a TrainJob or a PyTorchJob."""
+    from mainspring.operations.distributed.manifests import Wanted, as_yaml, training_manifest
+
+    wanted = Wanted(**{name: value for name, value in given.items() if value is not None})
+    objects = training_manifest(call.project, model, kind, wanted)
+    _write(call, output or Path(f"{model}.{kind}.yaml"), as_yaml(objects), objects=len(objects))
+
+
 def _write(call: Call, path: Path, text: str, **counted: int) -> None:
     from mainspring.core.files import write_atomic
 
@@ -68,5 +101,5 @@ def _write(call: Call, path: Path, text: str, **counted: int) -> None:
     call.result({"path": str(path), **counted}, show)
 
 
-for each in (prometheus_rules, prometheus_scrape, grafana):
+for each in (prometheus_rules, prometheus_scrape, grafana, training):
     command.add_command(each)

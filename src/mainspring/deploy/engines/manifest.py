@@ -9,6 +9,7 @@ from typing import Any
 from mainspring.core.errors import Invalid
 from mainspring.core.settings import Engines
 from mainspring.deploy.engines.asking import ENTRY
+from mainspring.deploy.manifests.pods import NOT_PRIVILEGED, SECURE
 
 _NONE: Mapping[str, float] = {}
 LABEL = "mainspring-job"  # of the Job and its pod: the Job's name
@@ -74,7 +75,7 @@ def manifest(
             "requests": {**usual, **asked["requests"]},
             "limits": {"memory": engines.kubernetes_memory, **asked["limits"]},
         },
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "securityContext": dict(NOT_PRIVILEGED),
     }
     if engines.kubernetes_secret:
         container["envFrom"] = [{"secretRef": {"name": engines.kubernetes_secret}}]
@@ -88,7 +89,7 @@ def manifest(
                 "restartPolicy": "Never",
                 "automountServiceAccountToken": False,
                 "enableServiceLinks": False,
-                "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+                "securityContext": dict(SECURE),
                 "containers": [container],
             },
         },

@@ -70,7 +70,8 @@ def train_in_processes(
     if distributed is None or distributed.size < 2:
         raise Invalid(f"Model {model.name!r} is trained by one process.", fix="declare ms.Distributed(processes=2).")
     began = time.monotonic()
-    shared = None if part is None else shared_checkpoints(project, model.name)
+    elsewhere = part is not None or (project.settings.checkpoints is not None and scratch is None)
+    shared = shared_checkpoints(project, model.name) if elsewhere else None
     if part is None:
         training_runner(project.settings, runner)  # before a run is opened
     settings, tell = project.settings, progress or (lambda _stage, _share: None)

@@ -1,0 +1,1 @@
+"""Manifests of Kubernetes objects that run a project's work, rendered without a cluster."""

@@ -1,0 +1,109 @@
+"""Manifests of a model's training, for a cluster that has JobSet or Kubeflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from mainspring.core.errors import Invalid
+from mainspring.deploy.manifests.pods import Pod
+from mainspring.deploy.manifests.training import KINDS, Training, check_name, name_of
+from mainspring.operations.distributed.part import shared_checkpoints
+from mainspring.training.distribution import Distributed
+
+if TYPE_CHECKING:
+    from mainspring.project import Project
+
+_SHARED = ("catalog", "lake", "tracking", "blobs")  # that every machine of a training reads or writes
+_ON_A_DISK = ("file", "sqlite", "memory", "lmdb")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Everything of a manifest that the project does not say; what is empty is as the profile's Kubernetes settings.
+
+    Args:
+        gpu: Give each process a GPU.
+        claims: Path at which a claim is mounted, by its name.
+    """
+
+    name: str = ""
+    image: str = ""
+    processes: int | None = None
+    machines: int | None = None
+    cpu: str = ""
+    memory: str = ""
+    gpu: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
+    claims: Mapping[str, str] = field(default_factory=dict)
+    queue: str = ""
+
+
+def training_manifest(project: Project, model: str, kind: str, wanted: Wanted) -> list[dict[str, Any]]:
+    """Return the objects that train a model: one of `KINDS`.
+
+    Raises:
+        NotFound: There is no such model.
+        Invalid: Pods could not train it: no image is named, stores or checkpoints lie on a disk that they do not share,
+            or a secret would stand in the manifest.
+    """
+    settings, engines = project.settings, project.settings.engines
+    declared = project.definitions.model(model).distributed or Distributed()
+    distributed = replace(
+        declared,
+        processes=wanted.processes or declared.processes,
+        machines=wanted.machines or declared.machines,
+    )
+    _check_stores(project, wanted.claims)
+    if distributed.machines > 1:
+        shared_checkpoints(project, model)
+    pod = Pod(
+        container="",
+        image=wanted.image or engines.kubernetes_image,
+        command=[],
+        folder=engines.kubernetes_folder,
+        env=wanted.env,
+        secret=engines.kubernetes_secret,
+        memory=wanted.memory or engines.kubernetes_memory,
+        cpu=wanted.cpu or _times(engines.kubernetes_cpu, distributed.processes),
+        gpus=distributed.processes if wanted.gpu else 0,
+        claims=wanted.claims,
+    )
+    arguments = [model, "--processes", str(distributed.processes), "--machines", str(distributed.machines)]
+    arguments += ["--project", engines.kubernetes_folder, "--profile", settings.profile]
+    training = Training(
+        name=check_name(wanted.name) if wanted.name else name_of(model),
+        namespace=engines.kubernetes_namespace,
+        arguments=arguments,
+        machines=distributed.machines,
+        restarts=max(1, distributed.restarts),
+        pod=pod,
+        queue=wanted.queue,
+    )
+    return KINDS[kind](training)
+
+
+def as_yaml(objects: list[dict[str, Any]]) -> str:
+    """Return objects as the documents of one file."""
+    text: str = yaml.safe_dump_all(objects, sort_keys=False, width=120)
+    return text
+
+
+def _check_stores(project: Project, claims: Mapping[str, str]) -> None:
+    """Raise if a store is a file that ends with the pod."""
+    for name in _SHARED:
+        url = getattr(project.settings, name)
+        mounted = any(url.path.is_relative_to(path) for path in claims.values())
+        if url.scheme in _ON_A_DISK and not mounted:
+            raise Invalid(
+                f"Profile {project.settings.profile!r} has its {name} at {url.shown}, which ends with a pod.",
+                fix="use a profile with servers (--profile NAME), or mount a volume there: --claim CLAIM:PATH.",
+            )
+
+
+def _times(cpu: str, count: int) -> str:
+    """Return a quantity of processors, for each of so many processes."""
+    return f"{int(cpu[:-1]) * count}m" if cpu.endswith("m") else f"{float(cpu) * count:g}"

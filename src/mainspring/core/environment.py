@@ -40,9 +40,12 @@ def cuda_variables() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith("CUDA_")}
 
 
+MAIN_RANK = "MAINSPRING_MAIN_RANK"  # variable with the first rank's address, where the store is reached by another
+
+
 def main_rank_address() -> str:
     """Return the address of the first rank, as a launcher tells it; by default loopback."""
-    return os.environ.get("MASTER_ADDR", "127.0.0.1")
+    return os.environ.get(MAIN_RANK, os.environ.get("MASTER_ADDR", "127.0.0.1"))
 
 
 # Variables that a library may need, and none that could be a secret; names that end with _ are beginnings.

@@ -88,7 +88,7 @@ class Guest:
         while True:
             if number := self._stop():
                 raise Interrupted(number, "This machine was stopped by a signal before it trained.")
-            host = self._host()
+            host = self._announced()
             if host is not None and (line := self._tried(host)) is not None:
                 return line, host
             if time.monotonic() > until:
@@ -99,6 +99,15 @@ class Guest:
                 )
             self._tell(f"wait for machine 0, which {self._said}")
             time.sleep(_RETRY_S)
+
+    def _announced(self) -> Announced | None:
+        try:
+            host = self._host()
+        except Unavailable as error:  # the catalog may come back
+            self._said = f"cannot be found: {error.what}"
+            return None
+        self._said = "is not announced in the catalog" if host is None else self._said
+        return host
 
     def _tried(self, host: Announced) -> Line | None:
         try:

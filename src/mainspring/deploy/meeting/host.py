@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from mainspring.core.environment import MAIN_RANK
 from mainspring.core.errors import Conflict, Invalid, MainspringError, Unavailable
 from mainspring.core.settings import Address
 from mainspring.deploy.meeting.certificates import Certificate, digest
@@ -35,6 +36,7 @@ _SHAKE_S = 10.0  # for a stranger to become known
 _JOIN_S = 330.0  # for a machine that was let in to get ready
 _ANSWER_S = 15.0
 _LOOK_S = 1.0
+_KEEP_S = 5.0
 _STRANGERS = 64  # connections that are not authenticated yet
 _LOOPBACK = "127.0.0.1"
 _LOG = re.compile(LOGS.format(r"\d{1,6}").replace(".log", r"\.log"))
@@ -76,7 +78,7 @@ class Host:
         self._store = 0
         self._own: OwnRanks | None = None
         self._begun = False
-        self._until = 0.0
+        self._until = self._kept = 0.0
         self._refusal: MainspringError | None = None
         self.leaving = 0  # number of a signal that came to another machine's command
 
@@ -115,7 +117,15 @@ class Host:
         for index, (number, request) in asked.items():
             found[index] = self._ask_own(request) if number == 0 else self._received(number)
         self._begun = self._begun or any(request["do"] == "start" for request in requests.values())
+        self._keep(set(self._guests) - {number for number, _ in asked.values()})
         return found
+
+    def _keep(self, spare: set[int]) -> None:
+        """Let machines that have no ranks know that they are not forgotten."""
+        if time.monotonic() - self._kept > _KEEP_S:
+            self._kept = time.monotonic()
+            for number in spare:
+                self._asked(number, {"do": "look"})
 
     def shown(self) -> str:
         """See `Machines.shown`."""
@@ -172,7 +182,8 @@ class Host:
         if request["do"] == "store":
             return {**request, "address": _LOOPBACK}
         if request["do"] == "start":
-            return {**request, "variables": {**request["variables"], "MASTER_ADDR": _LOOPBACK}}
+            variables = {"MASTER_ADDR": _LOOPBACK, MAIN_RANK: self.address.host}
+            return {**request, "variables": {**request["variables"], **variables}}
         return request
 
     def _ask_own(self, request: Request) -> Request:

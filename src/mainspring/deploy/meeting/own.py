@@ -13,6 +13,9 @@ from mainspring.core.files import write_atomic
 from mainspring.training.distributed.asking import MACHINES_LOG, MachineProcess
 from mainspring.training.distributed.ports import OWNER
 
+_START_S = 300.0  # to import PyTorch, which may lie on a slow disk
+_ANSWER_S = 60.0
+
 
 class OwnRanks:
     """Ranks of this machine. They end with this process, however it ends.
@@ -26,17 +29,21 @@ class OwnRanks:
     def __init__(self, entry: str, folder: Path, run: str, processes: int) -> None:
         self._log = folder / MACHINES_LOG
         write_atomic(folder / OWNER, run.encode())
+        self._within_s = _START_S
         self._process = MachineProcess(entry, folder, run, max(1, (os.cpu_count() or 1) // processes))
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer to a request; see `training.distributed.machine`.
 
         Raises:
-            Unavailable: The process has ended.
+            Unavailable: The process has ended, or hangs.
         """
-        text = self._process.answer(json.dumps(request))
+        text = self._process.answer(json.dumps(request), self._within_s)
         if not text:
-            raise Unavailable("The process that watches this machine's ranks has ended.", fix=f"read {self._log}.")
+            raise Unavailable(
+                "The process that watches this machine's ranks does not answer.", fix=f"read {self._log}."
+            )
+        self._within_s = _ANSWER_S
         answer: dict[str, Any] = json.loads(text)
         return answer
 

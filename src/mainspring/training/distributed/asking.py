@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -41,11 +42,12 @@ class MachineProcess:
         self._requests: IO[bytes] = os.fdopen(asking, "wb", 0)
         self._answers: IO[bytes] = os.fdopen(answered, "rb")
 
-    def answer(self, request: str) -> str:
-        """Return the answer to a request, both JSON; an empty text if the process has ended."""
+    def answer(self, request: str, within_s: float | None = None) -> str:
+        """Return the answer to a request, both JSON; an empty text if the process has ended, or gives none in time."""
         try:
             self._requests.write(request.encode() + b"\n")
-            told = self._answers.readline()
+            ready = select.select([self._answers], [], [], within_s)[0]  # there is never more than one answer
+            told = self._answers.readline() if ready else b""
         except OSError:
             return ""
         return told.decode() if told.endswith(b"\n") else ""

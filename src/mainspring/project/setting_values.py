@@ -16,7 +16,6 @@ from mainspring.core.errors import Invalid
 from mainspring.core.sandbox import AVAILABLE, OFF, REQUIRED, Policy
 from mainspring.core.settings import LOWEST_PRIORITY, Address, Tls, Traces, Url
 from mainspring.core.time import parse_duration
-from mainspring.serving.devices.choosing import check_declared
 
 Given = Mapping[str, Any]  # raw settings by name
 
@@ -119,7 +118,10 @@ def names(given: Given, name: str) -> tuple[str, ...]:
 def devices(given: Given, name: str) -> tuple[str, ...]:
     """Return the devices of the gateway."""
     found = names(given, name)
-    check_declared(found)
+    if found:
+        from mainspring.serving.devices.choosing import check_declared
+
+        check_declared(found)
     return found
 
 

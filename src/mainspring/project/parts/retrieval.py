@@ -10,7 +10,6 @@ from mainspring.project.backends import retrieval as backends
 from mainspring.project.backends.base import lazily
 from mainspring.project.parts.cached import cached_property
 from mainspring.project.parts.data import DataParts
-from mainspring.registry.lineage import VARIANT
 
 if TYPE_CHECKING:
     from mainspring.features.functions.deriving import Deriver
@@ -141,6 +140,8 @@ class RetrievalParts(DataParts):
         if separator:
             found = [self.versions.get(name, reference)]
         else:
+            from mainspring.registry.lineage import VARIANT
+
             found = [each for each in self.versions.all(name) if VARIANT not in each.tags][:1]
         if not found:
             kind = type(declared).__name__

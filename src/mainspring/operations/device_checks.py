@@ -23,8 +23,9 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The device of one version behind an endpoint, in so many processes.
 
     Attributes:
+        version: Empty of a version that is not served.
         asked: As the endpoint declares it.
-        device: `cpu`, or a device such as `cuda:0`.
+        device: `cpu`, or a device such as `cuda:0`; empty of a version that is not served, whose reason is given.
         reason: Why it is the processor, if another one was asked for.
         operators: Of the model's graph; null where the runtime does not tell.
         on_processor: Those among them that the processor computes.
@@ -40,6 +41,8 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     def said(self) -> str:
         """Return it in words."""
+        if not self.device:
+            return self.reason
         if self.device == CPU:
             return f"version {self.version} runs on the processor: {self.reason}"
         part = f", {self.on_processor} of {self.operators} operators on the processor" if self.on_processor else ""
@@ -48,23 +51,25 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 def device_statuses(project: Project, endpoint: str) -> list[DeviceStatus]:
     """Return the devices that an endpoint runs on, as the processes that serve say; none unless it asks for one."""
-    if project.definitions.endpoint(endpoint).device == CPU:
+    declared = project.definitions.endpoint(endpoint).device
+    if declared == CPU:
         return []
     from prometheus_client.parser import text_string_to_metric_families
 
     from mainspring.serving.plane import slots
-    from mainspring.serving.plane.metrics import DEVICE, NODES
+    from mainspring.serving.plane.metrics import DEVICE, NODES, REFUSED
 
     found: dict[tuple[str, str, str, str], int] = {}
     nodes: dict[str, dict[str, int]] = {}
     for text in slots.numbers(slots.folder(project.settings.state)).values():
         for family in text_string_to_metric_families(text.decode(errors="replace")):
-            for sample in family.samples if family.name in (DEVICE, NODES) else ():
+            for sample in family.samples if family.name in (DEVICE, NODES, REFUSED) else ():
                 told = sample.labels
                 if told["endpoint"] != endpoint:
                     continue
-                if sample.name == DEVICE:
-                    key = (told["version"], told["asked"], told["device"], told["reason"])
+                if sample.name != NODES:
+                    known = [told.get(name, "") for name in ("version", "asked", "device")]
+                    key = (known[0], known[1] or declared, known[2], told["reason"])
                     found[key] = found.get(key, 0) + 1
                 else:
                     nodes.setdefault(told["version"], {})[told["provider"]] = int(sample.value)
@@ -101,7 +106,8 @@ def check_devices(
         yield Finding(check=_CHECK, ok=False, detail=error.what, fix=error.fix or "")
     for name in sorted(asking):
         for each in device_statuses(project, name):
-            yield well(_CHECK, f"endpoint {name}: {each.said()}")
+            if each.device:  # what is not served is for the check of endpoints
+                yield well(_CHECK, f"endpoint {name}: {each.said()}")
 
 
 def _lacking(asking: Mapping[str, str], providers: Sequence[str]) -> Iterator[Finding]:

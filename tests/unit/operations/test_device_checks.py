@@ -95,9 +95,10 @@ class Runs:
         self.device, self.runs_on, self.fallback, self.nodes = device, runs_on, fallback, nodes
 
 
-def exposition(**runs: Runs) -> bytes:
+def exposition(refused: str = "", **runs: Runs) -> bytes:
     found: Any = {("scores", version): each for version, each in runs.items()}
-    made = Metrics(ready=bool, served=dict, waiting=dict, refused=dict, runtimes=lambda: found)
+    reasons = {"scores": refused} if refused else {}
+    made = Metrics(ready=bool, served=dict, waiting=dict, refused=lambda: reasons, runtimes=lambda: found)
     return made.text()
 
 
@@ -121,3 +122,7 @@ def test_endpoints_say_what_they_run_on_and_why(tmp_path: Path) -> None:
         DeviceStatus(version="b", asked="auto", device="cpu", reason=reason, processes=2),
     ]
     assert device_statuses(project_of(tmp_path, scores="cpu"), "scores") == []
+    with answering(tmp_path, lambda: exposition("Version 2 is not served: no GPU.", a=Runs("cuda", "cuda:0"))):
+        refused, serves = device_statuses(project_of(tmp_path, scores="cuda"), "scores")
+    assert (refused.said(), refused.asked) == ("Version 2 is not served: no GPU.", "cuda")
+    assert serves.said() == "version a runs on cuda:0"

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from kit import prefork
 from kit.budget import account
 from kit.depot import MODEL, Depot, copied, lay_out
 from kit.depth import DEEP
@@ -139,6 +140,14 @@ def _make(root: Path) -> dict[str, Any]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder of a trained project, to be copied and not used, and what the commands that made it printed."""
     return made_once(tmp_path_factory, "trained-depot", _make)
+
+
+@pytest.fixture(scope="class")
+def forked() -> Iterator[None]:
+    """Programs of the package that a test's own process starts are forked (`kit.prefork`)."""
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(sys, "executable", str(prefork.programs() / "python"))
+        yield
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from kit import prefork
 from kit.depth import DEEP
 from kit.engines import ray_cluster
 from kit.later import later
@@ -26,14 +24,6 @@ from mainspring.training.distributed.ports import Lost, Runner
 
 later("torch")
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="class")
-def forked() -> Iterator[None]:
-    """Agents and machines are forked from a process that has imported PyTorch."""
-    with pytest.MonkeyPatch.context() as changed:
-        changed.setattr(sys, "executable", str(prefork.programs() / "python"))
-        yield
 
 
 class TestLocalRunner(RunnerConformance):

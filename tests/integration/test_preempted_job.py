@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
-from kit.depot import lay_out, opened
+from kit.depot import Depot, opened
 from mainspring.core.time import SECOND, ManualClock
 from mainspring.jobs.model import NewJob, Status
 from mainspring.jobs.runner import Runner
@@ -29,12 +28,11 @@ PREEMPTED_AT_FIRST = """
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_it_is_queued_again_after_the_notice_and_counts_as_no_attempt(apart: bool, tmp_path: Path) -> None:
-    depot = lay_out(tmp_path / "depot")
+@pytest.mark.usefixtures("forked")
+def test_it_is_queued_again_after_the_notice_and_counts_as_no_attempt(apart: bool, depot: Depot) -> None:
     model = depot.root / "parcels" / "model.py"
     first = "    from sklearn.ensemble import"
     model.write_text(model.read_text().replace(first, PREEMPTED_AT_FIRST + first, 1))
-    depot.ingest_all()
     project = opened(depot)
     with closing(project), closing(Children(project.settings)) as children:
         now = project.wall.now()

@@ -122,9 +122,10 @@ MORE["mixed-words"] = (SingleWords, (WORDS, WORDS.roll(1, 1)), torch.nn.function
 
 def settings(name: str) -> dict[str, Any]:
     """Return the settings of a case by which one process trains alike: a pipeline has a batch in parts."""
+    few = {"epochs": 2}  # steps on a mesh are dear, and each has all that a step can have
     if "pipeline" not in name:
-        return {}
-    return {"batch_size": 15, "accumulate": 2} if name.startswith("convolutional") else {"accumulate": 4}
+        return few
+    return {**few, "batch_size": 15, "accumulate": 2} if name.startswith("convolutional") else {**few, "accumulate": 4}
 
 
 def one(folder: Path, name: str) -> Any:

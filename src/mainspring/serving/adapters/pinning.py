@@ -40,7 +40,7 @@ class Pinning:
             self._refused = True
             _log.warning("Memory is not pinned, so copies to the GPU take longer: %s", error)
             return False
-        weakref.finalize(owner, _unpin, cuda, context, address)
+        weakref.finalize(owner, _unpin, cuda, context, address).atexit = False  # CUDA may have ended before
         return True
 
     def _opened(self) -> tuple[Any, ctypes.c_void_p]:

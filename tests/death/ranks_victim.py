@@ -1,7 +1,7 @@
-"""A launcher and its ranks, which are killed: run by test_ranks_kill.py and ranks_summary.py, not a test itself.
+"""A launcher and its ranks, which are killed: run by test_ranks_kill.py and rank_kills.py, not a test itself.
 
 `python ranks_victim.py FOLDER PROCESSES LAYOUT SILENCE_S DEED...` trains in FOLDER and prints the events. A layout is
-`copies` or `shards`. A deed is `ATTEMPT:RANK:MOMENT:WORD`, done once: the moments are those of ranks_summary.py, or
+`copies` or `shards`. A deed is `ATTEMPT:RANK:MOMENT:WORD`, done once: the moments are those of rank_kills.py, or
 `each` step, the words those of the conformance suite, or `full` for no room on the rank's disk after its first part.
 The ranks note in FOLDER/noted.jsonl which steps they do, and when.
 """
@@ -17,9 +17,8 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from ranks_summary import LATE, STEPS
-
 from kit.full_disk import room
+from kit.rank_kills import LATE, STEPS
 from mainspring.core.environment import rank_variables
 from mainspring.deploy.adapters.torchrun import LocalRunner
 from mainspring.training.distributed.conformance import DEEDS

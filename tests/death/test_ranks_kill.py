@@ -16,10 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from death.ranks_summary import LAYOUTS, VICTIM, disturbed, launched, trained
 from kit import prefork
 from kit.depth import deep, examples, in_turns
 from kit.later import later
+from kit.rank_kills import LAYOUTS, VICTIM, disturbed, launched, trained
 from kit.waiting import wait_until
 from mainspring.training.distributed.logs import logged
 

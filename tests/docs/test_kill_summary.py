@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from death.ranks_summary import LAYOUTS, MOMENTS, moments_of
 from death.test_rollout_kill import BAD_POINTS, GOOD_POINTS
+from kit.rank_kills import LAYOUTS, MOMENTS, moments_of
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/explanation/tests.md").read_text().partition("## What is killed")[2].partition("\n## ")[0]

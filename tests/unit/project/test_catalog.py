@@ -32,6 +32,7 @@ for _module in (
     importlib.import_module(f"mainspring.{_module}")
 for _module in (
     "data.adapters.streams_catalog",
+    "deploy.adapters.announced_machines",
     "deploy.adapters.fleet_catalog",
     "serving.adapters.stream_states",
     "security.adapters.audit",

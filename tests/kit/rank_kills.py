@@ -1,6 +1,6 @@
 """Kills of ranks at named moments, and what a training loses by them: run by test_ranks_kill.py, or by itself.
 
-python tests/death/ranks_summary.py [--processes 2 3 4] [--deed kill|stop|loop]
+python tests/kit/rank_kills.py [--processes 2 3 4] [--deed kill|stop|loop]
 
 prints a table: for each moment and number of processes the steps that were done again, and the seconds from the deed
 to the next step. All deeds of a row's layout happen in one training, one after another, and its weights must be those
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from mainspring.core.own_process import python_path
 
-VICTIM = Path(__file__).with_name("ranks_victim.py")
+VICTIM = Path(__file__).parents[1] / "death" / "ranks_victim.py"
 PROGRAM = (sys.executable, str(VICTIM))
 LATE = 26  # step
 STEPS = 30  # five epochs of six, with a checkpoint every two

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,8 +22,10 @@ from typing import Any
 import psutil
 import pytest
 
+from kit import rank_depot
+from kit.depot import opened
 from kit.engines import ray_cluster
-from kit.waiting import wait_until
+from kit.waiting import free_port, wait_until
 from mainspring.core.errors import Invalid, Unavailable
 from mainspring.deploy.adapters.ray_ranks import RayRanks
 from mainspring.deploy.adapters.torchrun import LocalRunner
@@ -169,6 +173,54 @@ def test_a_cluster_that_goes_away_is_said_and_the_next_training_resumes(tmp_path
         told = list(RayRanks(other.address).run(job(tmp_path), lambda: 0))
     assert not [each for each in told if isinstance(each, Lost)]
     assert weights(tmp_path)
+
+
+@contextmanager
+def node(environment: Mapping[str, str], *arguments: str, covered: Sequence[Path] = ()) -> Iterator[None]:
+    """A node of a cluster with one processor, for which folders are empty: it has a file system of its own there."""
+    mounts = [f"mount -t tmpfs none {each}" for each in covered]
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--num-cpus=1", "--block", *arguments]
+    command = ["unshare", "--mount", "sh", "-c", " && ".join([*mounts, f"exec {shlex.join(start)}"])]
+    settings = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    with subprocess.Popen(
+        command, env={**environment, **settings}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
+        start_new_session=True,
+    ) as started:  # fmt: skip
+        try:
+            yield
+        finally:
+            os.killpg(started.pid, signal.SIGTERM)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives a process mounts of its own")
+def test_nodes_that_share_no_folder_get_the_code_and_give_back_logs_and_report(
+    trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    import ray
+
+    depot = rank_depot.with_network(trained[0], tmp_path / "depot")
+    machine = rank_depot.Machine(depot.root, stores=depot.state)
+    expected = machine.json("train", "late-parcel")["metrics"]
+    rank_depot.steer(machine, *(f"{rank} 1 print('rank', {rank}, 'is at', os.getcwd())" for rank in (0, 1)))
+    port = free_port()
+    address, hidden = f"{ray.util.get_node_ip_address()}:{port}", [depot.root / "parcels", depot.state / "training"]
+    secret = {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    environment = {**os.environ, **machine.environment, **secret}
+    head = ("--head", f"--port={port}", "--include-dashboard=false")
+    with (
+        node(environment, *head, covered=hidden),
+        node(environment, f"--address={address}", covered=hidden),
+    ):
+        words = ("train", "late-parcel", "--machines", "2", "--processes", "1", "--runner", "ray", "--json")
+        of_ray = {"MAINSPRING_RAY": address, "MAINSPRING_RAY_WAIT": "5m", **secret}
+        ran = machine.run(*words, environment=of_ray, timeout_s=600)
+    assert ran.code == 0, ran
+    assert ran.document["metrics"] == expected
+    project = opened(machine)
+    run = project.tracking.search("late-parcel")[0]
+    assert (run.status, run.tags["processes"]) == ("FINISHED", "2")
+    for rank in (0, 1):
+        assert b"runtime_resources" in project.tracking.artefact(run.id, f"ranks/rank-{rank}.log")
 
 
 def test_a_killed_launcher_leaves_no_process(cluster: Any, tmp_path: Path) -> None:

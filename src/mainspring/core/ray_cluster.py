@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -13,8 +15,12 @@ from mainspring.core.errors import Unavailable
 _connecting = threading.Lock()
 
 
-def connect(address: str) -> None:
+def connect(address: str, code: Path | None = None, without: Sequence[str] = ()) -> None:
     """Connect this process to a cluster, or start Ray on this machine, unless it is connected.
+
+    Args:
+        code: Folder that Ray copies to each node, where it is the working folder; `without` files of these patterns,
+            and those that its `.gitignore` names.
 
     Raises:
         Unavailable: There is no cluster.
@@ -23,9 +29,11 @@ def connect(address: str) -> None:
         if ray.is_initialized():
             return
         set_variable("RAY_USAGE_STATS_ENABLED", "0", default=True)
-        local: dict[str, Any] = {} if address else {"include_dashboard": False}
+        more: dict[str, Any] = {} if address else {"include_dashboard": False}
+        if code is not None:
+            more["runtime_env"] = {"working_dir": str(code), "excludes": [".git/", "__pycache__/", *without]}
         try:
-            ray.init(address=address or "local", log_to_driver=False, logging_level="warning", **local)
+            ray.init(address=address or "local", log_to_driver=False, logging_level="warning", **more)
         except Exception as error:  # so Ray says that a node has not started in time
             raise Unavailable(
                 f"Ray at {address or 'this machine'} does not answer: {error}", fix="check the setting ray."

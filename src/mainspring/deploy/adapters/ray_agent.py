@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from mainspring.core.environment import set_variable
 from mainspring.core.errors import MainspringError
 from mainspring.training.distributed.conducting import Conductor
 from mainspring.training.distributed.hearing import telling
+from mainspring.training.distributed.ports import DECLARED
 from mainspring.training.distribution import Distributed
 
 ASKED = "ray.json"  # of the job's folder: the arguments of `_train`
@@ -22,19 +24,30 @@ _RECONNECT_S = 20  # to a cluster's control service, before Ray ends this proces
 
 
 def _train(
-    entry: str, folder: Path, say: Any, *, address: str, owner: str, cpus: int, gpus: int | None, wait_s: float
-) -> bool:
+    entry: str, folder: Path, tell: Any, *, address: str, owner: str, cpus: int, gpus: int | None, wait_s: float,
+    code: str, state: str,
+) -> bool:  # fmt: skip
     from mainspring.core.ray_cluster import connect
     from mainspring.deploy.adapters.ray_machines import RayMachines
 
-    distributed = Distributed(**json.loads((folder / "distributed.json").read_text(encoding="utf-8")))
-    connect(address)
+    distributed = Distributed(**json.loads((folder / DECLARED).read_text(encoding="utf-8")))
+    if code:
+        connect(address, Path(code), [os.path.relpath(state, code)] if Path(state).is_relative_to(code) else [])
+    else:
+        connect(address)
     noted: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: noted.append(number))  # Ray has set its own
-    machines = RayMachines(entry, folder, owner, distributed, cpus=cpus, gpus=gpus)
+    machines = RayMachines(entry, folder, owner, distributed, cpus=cpus, gpus=gpus, apart=bool(code))
+
+    def say(**what: Any) -> None:
+        if {"failed", "stopped"} & what.keys() or what.get("size") == 0:
+            machines.bring()  # before the launcher hears the last word
+        tell(**what)
+
     try:
         stopping = lambda: noted[0] if noted else 0  # noqa: E731
         if done := Conductor(folder.name, distributed, machines, say, stopping, wait_s=wait_s).run():
+            machines.bring()
             say(ended=True)  # before the cluster is asked for anything more
         return done
     finally:

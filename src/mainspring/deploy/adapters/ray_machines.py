@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from ray.util.placement_group import placement_group, placement_group_table, rem
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from mainspring.core.errors import Invalid, MainspringError, Unavailable
-from mainspring.training.distributed.asking import MachineProcess
+from mainspring.core.files import write_atomic
+from mainspring.core.locks import FileLocks
+from mainspring.training.distributed.asking import MACHINES_LOG, MachineProcess
 from mainspring.training.distributed.conducting import Place
-from mainspring.training.distributed.ports import OWNER
+from mainspring.training.distributed.ports import DECLARED, OWNER
 from mainspring.training.distribution import Distributed
 
 _ANSWER_S = 15.0  # for a machine to answer; one that does not is lost
@@ -34,11 +37,41 @@ _READY_S = 0.5
 class _Machine:
     """A machine's process, in an actor on it. Ray sends this class by its name, and texts and numbers."""
 
-    def __init__(self, entry: str, folder: str, owner: str, threads: int, at: str) -> None:
+    def __init__(self, entry: str, folder: str, owner: str, threads: int, at: str, request: str | None) -> None:
         self._process: MachineProcess | None = None
-        with suppress(OSError):
-            if (Path(folder) / OWNER).read_text() == owner:
-                self._process = MachineProcess(entry, Path(folder), owner, threads, Path(at))
+        self._folder = Path(folder)
+        self._apart = request is not None and not (self._folder / DECLARED).exists()
+        if self._apart and request is not None:
+            at = str(Path.cwd())  # Ray's copy of the project
+            self._prepare(owner, import_module(entry).moved(request, self._folder, Path.cwd()))
+        if self._owner() == owner:
+            self._process = MachineProcess(entry, self._folder, owner, threads, Path(at))
+
+    def _owner(self) -> str:
+        try:
+            return (self._folder / OWNER).read_text()
+        except OSError:
+            return ""
+
+    def _prepare(self, owner: str, request: str) -> None:
+        """Make the folder of the job on this node, unless another machine of the job on the same node did."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with FileLocks(self._folder.parent / "locks").hold(self._folder.name, wait_s=_READY_S * 60):
+            if self._owner() == owner:
+                return
+            for path in self._folder.iterdir():
+                if path.is_file():
+                    path.unlink()
+            (self._folder / "request.json").write_text(request, encoding="utf-8")
+            (self._folder / OWNER).write_text(owner)
+
+    def files(self) -> dict[str, bytes]:
+        """Return the files that ranks have written in a folder that the launcher does not see."""
+        if not self._apart:
+            return {}
+        found = {path.name: path for path in self._folder.iterdir() if path.is_file()}
+        ours = (OWNER, "request.json", MACHINES_LOG)
+        return {name: path.read_bytes() for name, path in found.items() if name not in ours}
 
     def where(self) -> tuple[str, str, bool]:
         """Return the node's name, its address, and whether it sees the folder of the job."""
@@ -65,15 +98,18 @@ class RayMachines:
     """`Machines` of the cluster that this process is connected to.
 
     Args:
-        folder: Folder of the job, with the name of its owner.
+        folder: Folder of the job, with the name of its owner and the request.
         cpus: Processors of one rank.
         gpus: GPUs of one rank; `None`: one if the cluster has them for all, else none.
+        apart: Whether nodes that do not see the folder have one of their own, with Ray's copy of the project.
     """
 
     def __init__(
-        self, entry: str, folder: Path, owner: str, distributed: Distributed, *, cpus: int, gpus: int | None
-    ) -> None:
-        self._folder, self._given = folder, (entry, str(folder), owner, cpus, str(Path.cwd()))
+        self, entry: str, folder: Path, owner: str, distributed: Distributed, *, cpus: int, gpus: int | None,
+        apart: bool = False,
+    ) -> None:  # fmt: skip
+        request = (folder / "request.json").read_text(encoding="utf-8") if apart else None
+        self._folder, self._given = folder, (entry, str(folder), owner, cpus, str(Path.cwd()), request)
         count, each = distributed.machines, distributed.processes
         if gpus is None:
             gpus = int(sum(_of(node, "GPU") >= each for node in _nodes()) >= count)
@@ -114,8 +150,8 @@ class RayMachines:
         if not sees:
             raise Invalid(
                 f"Node {slot.place} of the Ray cluster does not see the folder {self._folder}.",
-                fix="give the profile a state folder, `state`, that all nodes mount at the same path: checkpoints lie "
-                "there. Or train on one machine.",
+                fix='name a place for checkpoints that all nodes see, checkpoints = "s3://bucket/prefix", and Ray '
+                "copies the project; or give the profile a folder, `state`, that all nodes mount at the same path.",
             )
 
     def ask(self, requests: Mapping[int, Mapping[str, Any]]) -> dict[int, Mapping[str, Any] | None]:
@@ -156,6 +192,16 @@ class RayMachines:
         slot.lost = True
         with suppress(ray.exceptions.RayError, ValueError):
             ray.kill(slot.actor)
+
+    def bring(self) -> None:
+        """Copy what ranks have written elsewhere to the folder of the job."""
+        asked = [slot.actor.files.remote() for slot in self._slots if slot.place is not None and not slot.lost]
+        if not asked:
+            return
+        for answered in ray.wait(asked, num_returns=len(asked), timeout=_ANSWER_S)[0]:
+            with suppress(ray.exceptions.RayError):
+                for name, content in ray.get(answered).items():
+                    write_atomic(self._folder / Path(name).name, content)
 
     def shown(self) -> str:
         nodes = [f"{node['NodeManagerAddress']} with {_amounts(node.get('Resources', {}))}" for node in _nodes()]

@@ -1,15 +1,22 @@
-"""Training in several processes of a Ray cluster. The project's folder must have the same path on every node."""
+"""Training in several processes of a Ray cluster.
+
+Its nodes see the folder of the job at the same path, or Ray copies the project's code to them.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from mainspring.core.errors import Unavailable
 from mainspring.deploy.adapters.ray_agent import ASKED
 from mainspring.training.distributed.hearing import AGENT_LOG, AgentEnded, run_agent
-from mainspring.training.distributed.ports import OWNER, Event, Job
+from mainspring.training.distributed.ports import OWNER, Event, Job, Started
+
+_WRONG = (" E ", " W ", "Error")  # of lines in Ray's log
+_MOST = 300  # characters of one
 
 
 class RayRanks:
@@ -20,23 +27,42 @@ class RayRanks:
         cpus: Processors of each process.
         gpus: GPUs of each process; `None`: one, if the cluster has them for all.
         wait_s: Time for the cluster to give room, before a training and after a machine is lost.
+        code: Folder of the project, which is copied to nodes that do not see the folder of the job, and the state
+            folder, which is not. The entry's module then has `moved(request, folder, root)`, which returns the request
+            with other folders. `None`: such nodes are refused.
     """
 
-    def __init__(self, address: str, *, cpus: int = 1, gpus: int | None = None, wait_s: float = 60.0) -> None:
-        self._address, self._cpus, self._gpus, self._wait_s = address, cpus, gpus, wait_s
+    def __init__(
+        self, address: str, *, cpus: int = 1, gpus: int | None = None, wait_s: float = 60.0,
+        code: tuple[Path, Path] | None = None,
+    ) -> None:  # fmt: skip
+        self._address = address
+        root, state = ("", "") if code is None else map(str, code)
+        self._asked = {"address": address, "cpus": cpus, "gpus": gpus, "wait_s": wait_s, "code": root, "state": state}
 
     def run(self, job: Job, stop: Callable[[], int]) -> Iterator[Event]:
         owner = os.urandom(16).hex()
         (job.folder / OWNER).write_text(owner)
-        asked = {"address": self._address, "owner": owner, "cpus": self._cpus, "gpus": self._gpus}
-        (job.folder / ASKED).write_text(json.dumps({**asked, "wait_s": self._wait_s}), encoding="utf-8")
+        (job.folder / ASKED).write_text(json.dumps({**self._asked, "owner": owner}), encoding="utf-8")
+        began = False
         try:
-            yield from run_agent("mainspring.deploy.adapters.ray_agent", job, stop)
-        except AgentEnded as error:
+            for event in run_agent("mainspring.deploy.adapters.ray_agent", job, stop):
+                began = began or isinstance(event, Started)
+                yield event
+        except AgentEnded:
             raise Unavailable(
-                f"The Ray cluster at {self._address or 'this machine'} went away: {error.what}",
-                fix="once the cluster is there again, run the same command again: it resumes from the last checkpoint. "
-                f"{job.folder / AGENT_LOG} has Ray's words.",
+                f"The Ray cluster at {self._address or 'this machine'} {'went away' if began else 'does not answer'}: "
+                f"{_last_words(job.folder / AGENT_LOG)}",
+                fix="once the cluster is there, and RAY_AUTH_TOKEN has its token if it asks for one, run the same "
+                "command again: it resumes from the last checkpoint.",
             ) from None
         finally:
             (job.folder / OWNER).unlink(missing_ok=True)  # ranks that cannot be reached end by themselves
+
+
+def _last_words(log: Path) -> str:
+    """Return the last line of Ray's log that tells of something wrong."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    wrong = [line for line in lines if any(mark in line for mark in _WRONG) and "state-dump" not in line]
+    said = wrong[-1].rpartition("] ")[2] if wrong else "its process ended"
+    return f"{said[:_MOST]} ({log} has more)"

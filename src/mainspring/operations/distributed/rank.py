@@ -48,6 +48,12 @@ class Asked(msgspec.Struct, frozen=True):
     checkpoints: str = ""  # place that several machines see; by default in the folder
 
 
+def moved(request: str, folder: Path, root: Path) -> str:
+    """Return a request for a machine where the folder of the job, and that of the project, are others."""
+    asked = msgspec.json.decode(request, type=Asked)
+    return msgspec.json.encode(msgspec.structs.replace(asked, folder=str(folder), root=str(root))).decode()
+
+
 def work(request: str, tell: Callable[[str, float], None]) -> None:
     """Train as this process's rank. The first one keeps the report, without a version, in the job's folder."""
     asked = msgspec.json.decode(request, type=Asked)

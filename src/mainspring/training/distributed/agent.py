@@ -34,6 +34,7 @@ from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousIn
 from mainspring.core.environment import set_variable
 from mainspring.training.distributed.ends import End, cause, said_at_stop
 from mainspring.training.distributed.hearing import telling
+from mainspring.training.distributed.ports import DECLARED
 from mainspring.training.distributed.ranks import LOOK_S, Ranks
 from mainspring.training.distributed.silence import Silences
 from mainspring.training.distribution import Distributed
@@ -198,7 +199,7 @@ class Agent(SimpleElasticAgent):  # type: ignore[misc]
 def main() -> int:
     """Run the job of a folder; return 0 if all ranks ended well."""
     entry, folder, tell = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    distributed = Distributed(**json.loads((folder / "distributed.json").read_text(encoding="utf-8")))
+    distributed = Distributed(**json.loads((folder / DECLARED).read_text(encoding="utf-8")))
     import_module("mainspring.training.loop.fit")
     if sys.platform == "linux":
         set_variable("GLOO_SOCKET_IFNAME", "lo", default=True)

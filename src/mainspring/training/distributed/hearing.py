@@ -22,7 +22,7 @@ from mainspring.core.errors import MainspringError, Unavailable
 from mainspring.core.own_process import python_path
 from mainspring.training.distributed.ends import error_of, error_of_rank
 from mainspring.training.distributed.logs import said_last
-from mainspring.training.distributed.ports import Event, Job, Lost, Stage, Started, Stepped
+from mainspring.training.distributed.ports import DECLARED, Event, Job, Lost, Stage, Started, Stepped
 from mainspring.training.loop.signals import Interrupted
 
 AGENT_LOG = "agent.log"
@@ -51,7 +51,7 @@ def run_agent(module: str, job: Job, stop: Callable[[], int]) -> Iterator[Event]
         MainspringError, Interrupted: See `Runner.run`.
     """
     (job.folder / "request.json").write_text(job.request, encoding="utf-8")
-    (job.folder / "distributed.json").write_text(json.dumps(asdict(job.distributed)), encoding="utf-8")
+    (job.folder / DECLARED).write_text(json.dumps(asdict(job.distributed)), encoding="utf-8")
     hold, held = os.pipe()
     telling, tell = os.pipe()
     command = [sys.executable, "-m", "mainspring.processes.child", str(hold)]

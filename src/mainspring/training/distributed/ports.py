@@ -11,6 +11,7 @@ from mainspring.training.distribution import Distributed
 
 BEATS = "beat-{}"  # files of a job's folder, one for each rank: its heartbeats, its output
 LOGS = "rank-{}.log"
+DECLARED = "distributed.json"  # file of a launcher's folder of a job: its `Distributed`
 OWNER = "owner"  # file of a job's folder: which launcher has it; ranks of another one end
 
 

@@ -46,12 +46,16 @@ class Asked(msgspec.Struct, frozen=True):
     params: Mapping[str, Any] | None  # of the model's search
     by: str
     checkpoints: str = ""  # place that several machines see; by default in the folder
+    state: str = ""  # the state folder, where it is not the profile's
 
 
 def moved(request: str, folder: Path, root: Path) -> str:
-    """Return a request for a machine where the folder of the job, and that of the project, are others."""
-    asked = msgspec.json.decode(request, type=Asked)
-    return msgspec.json.encode(msgspec.structs.replace(asked, folder=str(folder), root=str(root))).decode()
+    """Return a request for a machine where the project's files lie in another folder.
+
+    The state folder has the path that it has here: bundles are signed with its keys.
+    """
+    asked, state = msgspec.json.decode(request, type=Asked), str(folder.parents[1])
+    return msgspec.json.encode(msgspec.structs.replace(asked, folder=str(folder), root=str(root), state=state)).decode()
 
 
 def work(request: str, tell: Callable[[str, float], None]) -> None:
@@ -61,7 +65,7 @@ def work(request: str, tell: Callable[[str, float], None]) -> None:
     attempt = int(rank_variables().get("TORCHELASTIC_RESTART_COUNT", "0"))
     place = asked.checkpoints or folder / CHECKPOINTS
     launch = Launch(asked.distributed, place, Heart(folder / BEATS.format(world.rank)), attempt)
-    settings = load_settings(Path(asked.root), asked.profile)
+    settings = load_settings(Path(asked.root), asked.profile, {"state": asked.state} if asked.state else None)
     with (
         closing(open_project(with_code(settings, Path(asked.code)) if asked.code else settings)) as project,
         started_by(asked.by),

@@ -21,7 +21,7 @@ from mainspring.data.model import DatasetCommit
 from mainspring.data.without import Without
 from mainspring.operations.distributed.part import Part, shared_checkpoints
 from mainspring.operations.distributed.rank import CHECKPOINTS, REPORT, Asked
-from mainspring.project.backends.engines import runner_named, training_runner
+from mainspring.project.backends.engines import training_runner
 from mainspring.project.scratch import Scratch, scratch_tracking, scratch_trainer
 from mainspring.registry.ports import Tracking
 from mainspring.registry.processes import current_starter
@@ -70,15 +70,8 @@ def train_in_processes(
     if distributed is None or distributed.size < 2:
         raise Invalid(f"Model {model.name!r} is trained by one process.", fix="declare ms.Distributed(processes=2).")
     began = time.monotonic()
-<<<<<<< HEAD
     elsewhere = part is not None or (project.settings.checkpoints is not None and scratch is None)
     shared = shared_checkpoints(project, model.name) if elsewhere else None
-=======
-    apart = part is not None or (
-        runner_named(project.settings, runner) == "ray" and project.settings.checkpoints is not None
-    )
-    shared = shared_checkpoints(project, model.name) if apart else None
->>>>>>> 41218122 (Ray copies a project to nodes that share no folder with its launcher, and says what went wrong with its last words)
     if part is None:
         training_runner(project.settings, runner)  # before a run is opened
     settings, tell = project.settings, progress or (lambda _stage, _share: None)

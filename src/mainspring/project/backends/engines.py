@@ -45,18 +45,6 @@ def chunk_engine(engine: str, settings: Settings) -> ChunkEngine | None:
     return found
 
 
-def runner_named(settings: Settings, name: str = "") -> str:
-    """Return one of `TRAINING_RUNNERS`, by default the profile's.
-
-    Raises:
-        Invalid: There is none of this name.
-    """
-    chosen = name or settings.engines.training_runner
-    if chosen not in TRAINING_RUNNERS:
-        raise Invalid(f"The runner of trainings is {chosen!r}.", fix=f"use one of {', '.join(TRAINING_RUNNERS)}.")
-    return chosen
-
-
 def training_runner(settings: Settings, name: str = "") -> Runner:
     """Return one of `TRAINING_RUNNERS` for a training in several processes, by default the profile's.
 
@@ -64,7 +52,9 @@ def training_runner(settings: Settings, name: str = "") -> Runner:
         Invalid: There is none of this name, or a setting of it is wrong.
         MissingExtra: PyTorch or Ray is not installed.
     """
-    chosen = runner_named(settings, name)
+    chosen = name or settings.engines.training_runner
+    if chosen not in TRAINING_RUNNERS:
+        raise Invalid(f"The runner of trainings is {chosen!r}.", fix=f"use one of {', '.join(TRAINING_RUNNERS)}.")
     lazily("training.loop.tensors", "import_torch", extra="torch")()
     runner: Runner
     if chosen == "local":

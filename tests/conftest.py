@@ -63,9 +63,6 @@ class _LogRecord(logging.LogRecord):
 logging.setLogRecordFactory(_LogRecord)
 
 
-# Libraries that take a third of a second and more to import; see `kit.later`.
-SLOW_TO_IMPORT = ("anthropic", "onnxscript", "openai", "sympy", "torch", "transformers")
-
 gc.disable()  # what is imported stays
 
 
@@ -92,12 +89,6 @@ def pytest_configure(config: pytest.Config) -> None:
     told = getattr(getattr(config, "failures_db", None), "sock", None)
     if told is not None:
         told.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse a library at the head of a file that few tests need: each of nine processes would import it."""
-    if len(session.items) > 1_000 and (known := [name for name in SLOW_TO_IMPORT if name in sys.modules]):
-        raise pytest.UsageError(f"{', '.join(known)} was imported while tests were collected: use `later` of kit.later")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

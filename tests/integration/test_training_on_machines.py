@@ -13,10 +13,11 @@ import pytest
 
 from kit import rank_depot
 from kit.depot import Begun, Depot, opened
+from kit.later import later
 from kit.waiting import free_port, wait_until
 from mainspring.training.loop.beats import read_beat
 
-pytest.importorskip("torch")
+later("torch")
 pytestmark = pytest.mark.slow
 WORDS = ("train", "late-parcel", "--machines", "2", "--processes", "1", "--json")
 

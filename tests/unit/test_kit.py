@@ -31,7 +31,7 @@ def test_the_page_names_every_module() -> None:
 
 def test_no_helper_lies_beside_the_page() -> None:
     loose = {path.name for path in KIT.parent.rglob("*.py") if KIT not in path.parents and "typing" not in path.parts}
-    allowed = re.compile(r"(test_\w+|conftest|\w+_victim)\.py")
+    allowed = re.compile(r"(test_\w+|conftest|\w+_(victim|summary))\.py")
     assert [name for name in sorted(loose) if not allowed.fullmatch(name)] == []
 
 
@@ -44,6 +44,13 @@ def test_a_library_for_later_is_imported_by_who_uses_it(tmp_path: Path, monkeypa
     assert library.ANSWER == 42
     with pytest.raises(pytest.skip.Exception, match="no_such_library"):
         later("no_such_library")
+
+
+def test_no_file_of_tests_imports_what_few_tests_need() -> None:
+    slow = r"(anthropic|lightgbm|onnxscript|openai|sympy|torch|transformers|xgboost)"
+    at_the_head = re.compile(rf'^(import {slow}\b|from {slow}\b|(\w+ = )?pytest\.importorskip\("{slow})', re.MULTILINE)
+    files = [path for path in KIT.parent.rglob("test_*.py") if at_the_head.search(path.read_text())]
+    assert files == [], "each process of a run imports every file: write later(...) of kit.later"
 
 
 def test_a_worker_waits_for_no_acknowledgement(pytestconfig: pytest.Config) -> None:

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from kit.later import later
 from mainspring.core.errors import NotConvertible
 from mainspring.training.loop.fit import fit_torch
 from mainspring.training.loop.refining import refined
@@ -20,9 +21,9 @@ from mainspring.training.optimise.pruning import prune
 
 pytestmark = pytest.mark.slow
 
-torch = pytest.importorskip("torch")
-X = torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
-Y = torch.sigmoid(2 * X[:, :1] - X[:, 1:2])
+torch = later("torch")
+X: Any = None  # rows, from the fixture below
+Y: Any = None
 WEIGHTS, NEURONS = Pruning(0.5, False, "weights"), Pruning(0.5, True, "neurons")
 
 
@@ -30,6 +31,8 @@ WEIGHTS, NEURONS = Pruning(0.5, False, "weights"), Pruning(0.5, True, "neurons")
 def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    rows = torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
+    globals().update(X=rows, Y=torch.sigmoid(2 * rows[:, :1] - rows[:, 1:2]))
     yield
     torch.set_num_threads(before)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 from pathlib import Path
@@ -11,18 +10,19 @@ import pytest
 
 from kit import ranks
 from kit.depth import deep
+from kit.later import later
 from mainspring.training.distribution import Distributed
 from mainspring.training.planning.layouts import Layout
 from mainspring.training.planning.timing import WITHIN, expected
 
 pytestmark = pytest.mark.slow
 
-torch = pytest.importorskip("torch")
-cases = importlib.import_module("kit.planning_cases")
-measuring = importlib.import_module("mainspring.training.planning.measuring")
-stopwatch = importlib.import_module("mainspring.training.planning.stopwatch")
-subjects = importlib.import_module("mainspring.training.planning.subject")
-plans = importlib.import_module("mainspring.operations.training_plan")
+torch = later("torch")
+cases = later("kit.planning_cases")
+measuring = later("mainspring.training.planning.measuring")
+stopwatch = later("mainspring.training.planning.stopwatch")
+subjects = later("mainspring.training.planning.subject")
+plans = later("mainspring.operations.training_plan")
 NAMES = ["perceptron", "convolutional", "transformer"]
 BUSY = 2.5  # load at which two cores have other work
 ROUNDS = 4  # other work on the machine comes and goes: the middle ones count
@@ -41,7 +41,7 @@ def ratio(name: str, size: int, folder: Path) -> float:
     planned = expected(model, Layout(Distributed(processes=size), 1, 96 // size), topology)[0].total
     if size == 1:
         return planned / float(cases.step_s(name, 1))
-    status, said = ranks.run(Path(cases.__file__), size, folder, [f"timed-{name}"])
+    status, said = ranks.run(Path(ranks.__file__).with_name("planning_cases.py"), size, folder, [f"timed-{name}"])
     assert status == 0, said
     return planned / float(json.loads((folder / f"timed-{name}-0.json").read_text()))
 

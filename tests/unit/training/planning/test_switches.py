@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import replace
 from typing import Any
 
@@ -10,18 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit.later import later
 from mainspring.training.planning.model import Model
 from mainspring.training.planning.pace import Curve, Pace, Side
 
 pytestmark = pytest.mark.slow
 
-torch = pytest.importorskip("torch")
-cases = importlib.import_module("kit.planning_cases")
-switches = importlib.import_module("mainspring.training.planning.switches")
-subjects = importlib.import_module("mainspring.training.planning.subject")
-stopwatch = importlib.import_module("mainspring.training.planning.stopwatch")
-measuring = importlib.import_module("mainspring.training.planning.measuring")
-loopback = importlib.import_module("mainspring.training.planning.loopback")
+torch = later("torch")
+cases = later("kit.planning_cases")
+switches = later("mainspring.training.planning.switches")
+subjects = later("mainspring.training.planning.subject")
+stopwatch = later("mainspring.training.planning.stopwatch")
+measuring = later("mainspring.training.planning.measuring")
+loopback = later("mainspring.training.planning.loopback")
 
 
 def subject(name: str, **settings: Any) -> Any:

@@ -105,15 +105,20 @@ def _row(each: VariantReport) -> tuple[str, ...]:
         each.name,
         f"{quality.value:.4f}",
         worse,
-        f"{cost.p50_us:.1f} µs",
-        f"{cost.p99_us:.0f} µs",
-        f"{cost.batch_p50_us:.0f} µs",
+        _time(cost.p50_us),
+        _time(cost.p99_us),
+        _time(cost.batch_p50_us),
         f"{cost.rows_a_second:,.0f}",
         f"{cost.bytes / 1e3:,.1f} kB",
         memory,
         f"{cost.load_ms:.1f} ms",
         _note(each),
     )
+
+
+def _time(microseconds: float) -> str:
+    """Return a duration of three places."""
+    return f"{microseconds:.3g} µs" if microseconds < 999.5 else f"{microseconds / 1000:.3g} ms"
 
 
 def _note(each: VariantReport) -> str:

@@ -115,7 +115,8 @@ def not_quantised(content: bytes) -> str:
 
     graph = read(content, "Quantisation").graph
     floats = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
-    constants = [each for each in graph.initializer if each.data_type in floats and len(each.dims) > 1]
+    matrices = [each for each in graph.initializer if len(each.dims) > 2 or (len(each.dims) == 2 and each.dims[1] > 1)]
+    constants = [each for each in matrices if each.data_type in floats]
     weights = {each.name: math.prod(each.dims) for each in constants}
     restored = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     large, computed = [], []

@@ -32,7 +32,7 @@ _TRIALS = 9  # for so many times a trial's length there is no other, once one wa
 _SHRINK, _GROW = 3 / 4, 1 / 32  # the cap on a batch's rows: of what it is, of what it may be at most
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Batch(Generic[Payload]):
     """Jobs to run now, and expired jobs.
 

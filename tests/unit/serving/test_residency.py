@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -80,6 +82,35 @@ def test_the_least_recently_used_leave_and_none_without_need(memory: tuple[list[
         # No set that is enough has a most recently used member that was used longer ago.
         latest = max((each.used_at for each in left), default=-1)
         assert latest <= min(max((each.used_at for each in one), default=-1) for one in enough)
+
+
+_FREED = """
+import ctypes, sys, threading
+from mainspring.serving.residency.measuring import give_large_blocks_back, growth
+C, MB = ctypes.CDLL(None), 1 << 20
+C.malloc.restype, C.malloc.argtypes, C.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+def block():
+    made = C.malloc(25 * MB)
+    ctypes.memset(made, 1, 25 * MB)
+    return made
+def load():  # as of a file that is read, and let go of once the model is made
+    model, file = block(), block()
+    C.free(file)
+def measure():
+    C.free(block())  # from which the library learns
+    print(growth(load)[1] // MB)
+give_large_blocks_back()
+thread = threading.Thread(target=measure)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of GNU's C library")
+def test_memory_that_a_load_has_freed_is_not_the_models() -> None:
+    """Without `give_large_blocks_back` it is 50."""
+    told = subprocess.run([sys.executable, "-c", _FREED], capture_output=True, text=True, check=True)
+    assert int(told.stdout) == pytest.approx(25, abs=2)
 
 
 # Real models

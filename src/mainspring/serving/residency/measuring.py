@@ -12,6 +12,9 @@ from typing import TypeVar
 
 _T = TypeVar("_T")
 
+_MMAP_THRESHOLD = -3  # of malloc.h
+_LARGE = 4 << 20
+
 
 def private_bytes() -> int:
     """Return the memory in use that this process and its children share with no other; 0 where the system does not
@@ -44,6 +47,16 @@ def give_back() -> None:
     gc.collect(1)
     with suppress(OSError, AttributeError):  # another C library than GNU's
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def give_large_blocks_back() -> None:
+    """Let large blocks go back to the system as soon as they are freed, where the C library is GNU's.
+
+    It learns to keep ever larger blocks, up to 32 MiB, and returns none that lies at the end of a thread's heap
+    (mallopt(3), malloc_trim(3)): a model's file would count as its memory after it was read.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)
 
 
 def _children() -> list[str]:

@@ -19,7 +19,7 @@ from mainspring.core.time import Clock, SystemClock
 from mainspring.registry.model import Bundle
 from mainspring.serving.ports import Executor, Loader
 from mainspring.serving.residency.choice import Held, Later, Never, make_room
-from mainspring.serving.residency.measuring import give_back, growth
+from mainspring.serving.residency.measuring import give_back, give_large_blocks_back, growth
 from mainspring.serving.residency.memory import UNBOUND, Decision, Memory, Size, What
 from mainspring.serving.residency.resident import ResidentExecutor
 from mainspring.serving.scaling.crew import Crew
@@ -63,6 +63,8 @@ class Residency:
         measure: Callable[[Callable[[], Any]], tuple[Any, int]] = growth,
     ) -> None:
         self.budget = memory.nbytes
+        if self.budget != UNBOUND:
+            give_large_blocks_back()
         self._sizes, self._decisions = memory.sizes, memory.decisions
         self._where, self._fix, self._measure = where, fix, measure
         self._make = make

@@ -18,6 +18,7 @@ from kit.depth import DEEP
 from kit.engines import ray_cluster
 from kit.later import later
 from kit.machines import MachinesRunner, OwnMachines
+from kit.meetings import MeetingRunner
 from mainspring.deploy.adapters.torchrun import LocalRunner
 from mainspring.training.distributed.conformance import RunnerConformance
 from mainspring.training.distributed.ports import Lost, Runner
@@ -41,6 +42,16 @@ class TestSeveralMachines(RunnerConformance):
     @classmethod
     def runner(cls, forked: None) -> MachinesRunner:
         return MachinesRunner()
+
+
+@pytest.mark.skipif(not DEEP, reason="a part of `make test-deep`")
+class TestMachinesThatMeet(RunnerConformance):
+    shape: Mapping[str, Any] = {"processes": 1, "machines": 2}
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def runner(cls, forked: None) -> MeetingRunner:
+        return MeetingRunner()
 
 
 @pytest.mark.usefixtures("forked")

@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     chance = random.Random(chosen.seed)
-    print(f"| {STEPS} steps, a checkpoint every two | " + " | ".join(f"{size} processes" for size in chosen.processes))
+    print(f"| {STEPS} steps, a checkpoint every two | {' | '.join(f'{size} processes' for size in chosen.processes)} |")
     print("|---" * (1 + len(chosen.processes)) + "|")
     for layout in LAYOUTS:
         cells: dict[str, list[str]] = {}

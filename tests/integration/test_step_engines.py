@@ -18,7 +18,7 @@ SUITES = [("test_step_runners.py::Test{}Runner", 11), ("test_chunk_engines.py::T
 TRAININGS = [
     ("conformance/test_training_runners.py::TestRayRanks", 6),
     ("conformance/test_training_runners.py::TestRayRanksOnSeveralNodes", 6),
-    ("integration/test_ray_trainings.py", 5),
+    ("integration/test_ray_trainings.py", 6),
     ("integration/test_training_in_processes.py::test_ray_starts_the_processes_of_the_same_training", 1),
 ]
 PIPELINE = '''

@@ -36,6 +36,7 @@ from mainspring.serving.residency.measuring import growth
 from mainspring.serving.residency.memory import Memory, MemoryDecisions, MemorySizes, Size, What
 from mainspring.serving.residency.residency import Residency
 from mainspring.serving.residency.resident import ResidentExecutor
+from mainspring.serving.scaling.crew import Crew
 
 pytestmark = pytest.mark.slow
 
@@ -328,6 +329,24 @@ def test_a_load_that_fails_is_not_tried_for_a_while() -> None:
     shop.broken = set()
     time.sleep(1.05)
     assert of(one).predict(ROWS, 2)["probability"].tolist() == ANSWERS
+
+
+def test_a_model_that_came_since_a_caller_looked_is_not_loaded_again(shop: Shop) -> None:
+    one = shop.load(heavy(0.0, 8))
+    of(one).fetch().result()
+    assert (shop.made, shop.open) == (1, {one.digest: 1})
+
+
+def test_a_crew_that_was_closed_drops_nobody(shop: Shop) -> None:
+    """Who asks for fewer executors hears that the model left, and does not ask again."""
+    bundle = heavy(0.0, 1)
+    crew = Crew(OnnxExecutor(bundle))
+    crew.add(lambda: OnnxExecutor(bundle))
+    model = of(shop.load(bundle))
+    model._executor = crew
+    crew.close()
+    shop.residency.resize(model, 1, "a test").result(timeout=5)
+    assert (crew.drop(), model.nbytes) == (False, model.each)
 
 
 # The lane

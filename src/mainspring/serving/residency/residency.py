@@ -231,9 +231,11 @@ class Residency:
             return
         crew, before = model.crew, model.size
         while crew is not None and crew.size > executors:
-            crew.drop()
+            if not crew.drop():
+                return  # the model left, and its bytes with it
             with self._changing:
-                model.nbytes -= model.each
+                if crew is model.crew:
+                    model.nbytes -= model.each
         try:
             while crew is not None and crew.size < executors:
                 self._admit(model, model.each * (crew.size + 1), why, within_s=0.0, grows=crew)

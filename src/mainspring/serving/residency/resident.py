@@ -137,7 +137,7 @@ class ResidentExecutor:
         return self._ready
 
     def fetch(self) -> Future[None]:
-        """Return the load that is under way, or begin one.
+        """Return the load that is under way, or begin one if the model is out.
 
         It raises in the result:
             Unavailable: The model cannot be loaded now; after that it is not tried again for a while.
@@ -145,6 +145,10 @@ class ResidentExecutor:
         with self._changing:
             if self._fetching is not None and (not self._fetching.done() or self._clock() < self._retry_at):
                 return self._fetching
+            if self._executor is not None:  # it came since the caller looked
+                there: Future[None] = Future()
+                there.set_result(None)
+                return there
             self._began = self._clock()
             self._fetching = self._bring(self)
             return self._fetching

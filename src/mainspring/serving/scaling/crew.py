@@ -105,8 +105,9 @@ class Crew:
         member.close()
         return False
 
-    def drop(self) -> None:
-        """Close one once it is idle, if it is not the only one."""
+    def drop(self) -> bool:
+        """Close one once it is idle, if it is not the only one. Returns whether it did: the crew may have been
+        closed."""
         with self._changed:
             while not self._closed and len(self._members) > 1:
                 found = next((each for each in self._idle if each is not self._first), None)
@@ -116,8 +117,9 @@ class Crew:
                     break
                 self._changed.wait()
             else:
-                return
+                return False
         found.close()
+        return True
 
     def close(self) -> None:
         with self._changed:

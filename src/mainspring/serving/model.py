@@ -93,6 +93,7 @@ class Cache(msgspec.Struct, frozen=True, kw_only=True):
     by: Literal["owner", "all"] = "owner"
 
     def __post_init__(self) -> None:
+        expect(self.ttl, str, "The ttl of a cache", fix='write a duration: ms.Cache(ttl="1m").')
         if type(self.most_bytes) is not int or self.most_bytes < 1 or not parse_duration(self.ttl):
             raise Invalid(
                 f"A cache has ttl={self.ttl!r} and {self.most_bytes!r} bytes.",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from mainspring.core.errors import Invalid
 from mainspring.training.preemption.names import check_name
 
+_MOST_PROCESSES = 1_024  # of a machine: its devices or cores; thousands would take its memory before the first step
 _COUNTS = ("processes", "machines", "shard", "tensor", "pipeline")
 
 
@@ -19,7 +20,7 @@ class Distributed:
     parts. What is left of their number beside `shard`, `tensor` and `pipeline` is copies, each with other rows.
 
     Args:
-        processes: Processes of each machine.
+        processes: Processes of each machine, up to 1,024.
         machines: Machines.
         shard: Processes over which weights, gradients and optimiser states are spread (FSDP), each with other rows.
         tensor: Processes over which each layer's matrices are spread, with the same rows.
@@ -57,6 +58,11 @@ class Distributed:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise Invalid(f"Distributed has {name}={value!r}.", fix="give a whole number, at least 1.")
+        if self.processes > _MOST_PROCESSES:
+            raise Invalid(
+                f"Distributed has processes={self.processes:,} of a machine.",
+                fix=f"give one for each of its GPUs or cores, up to {_MOST_PROCESSES:,}.",
+            )
         if type(self.restarts) is not int or self.restarts < 0 or not self.silence_s > 0:
             raise Invalid(f"Distributed has restarts={self.restarts!r} and silence_s={self.silence_s!r}.")
         check_name(self.preemption)

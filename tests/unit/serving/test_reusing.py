@@ -399,3 +399,9 @@ def test_what_a_full_log_refuses_is_refused_to_all_who_waited(bench: Bench, monk
         assert all(each.payload.waiter.exception() for each in jobs)  # type: ignore[attr-defined]
 
     asyncio.run(body())
+
+
+@pytest.mark.parametrize("ttl", [True, 5, None])
+def test_the_ttl_of_a_cache_is_a_text(ttl):
+    with pytest.raises(Invalid, match="The ttl of a cache is"):
+        Cache(ttl=ttl)

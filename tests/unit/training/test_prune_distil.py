@@ -139,3 +139,8 @@ def test_a_teacher_that_teaches_nothing_is_refused() -> None:
         distil(lambda rows: rows / 0, student, X, optimiser=made)
     with pytest.raises(Invalid, match=r"labels have the shape \(300,\)"):
         distil(lambda rows: rows[:, :1], student, X, optimiser=made, labels=X[:, 0])
+
+
+def test_frozen_layers_are_pruned_too() -> None:
+    layer = torch.nn.Linear(4, 4).requires_grad_(False)
+    assert int((prune(layer, 0.5).weight == 0).sum()) == 8

@@ -82,9 +82,9 @@ class Agreeing:
 
     def judged(self, bundle: Bundle) -> Judged:
         theirs, ours = self._theirs, answers_of(self._project, bundle, self._given, self.rows)
-        errors = ((ours - theirs) ** 2).sum(axis=1)
-        spread = ((theirs - theirs.mean(axis=0)) ** 2).sum(axis=1)
         block = _runs(self.rows)
+        errors = squared_errors(theirs, ours)
+        spread = ((theirs - theirs.mean(axis=0)) ** 2).sum(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             losses = mean_without(errors, np.ones(self.rows), block) / mean_without(spread, np.ones(self.rows), block)
         losses[np.isnan(losses)] = 0.0  # equal answers that do not vary
@@ -189,6 +189,19 @@ def neighbours_shared(theirs: Floats, ours: Floats, count: int = NEIGHBOURS) -> 
         near.append(np.argsort(-alike, axis=1, kind="stable")[:, :count])
     both = (near[0][:, :, None] == near[1][:, None, :]).any(axis=2)
     return np.asarray(both.mean(axis=1), np.float64)
+
+
+def squared_errors(theirs: Array, ours: Array) -> Array:
+    """Return the squared error of each row, shape (rows,); none where both sides are NaN.
+
+    Raises:
+        NotConvertible: An error is not finite: it would pass for no loss.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        errors = (np.where(np.isnan(ours) & np.isnan(theirs), 0.0, ours - theirs) ** 2).sum(axis=1)
+    if odd := int((~np.isfinite(errors)).sum()):
+        raise NotConvertible(f"In {odd:,} of {len(errors):,} rows its answers are not finite, or far off.")
+    return np.asarray(errors)
 
 
 def _quality(losses: Floats, block: Ints) -> Quality:

@@ -54,7 +54,8 @@ def _weights(module: Any, share: float) -> Any:
         mask = part.reshape(layer.weight.shape)
         with torch.no_grad():
             layer.weight.mul_(mask)
-        layer.weight.register_hook(mask.to(layer.weight.dtype).mul)  # no gradient, so no step, and no weight
+        if layer.weight.requires_grad:  # else it is frozen
+            layer.weight.register_hook(mask.to(layer.weight.dtype).mul)  # no gradient, so no step, and no weight
     return module
 
 

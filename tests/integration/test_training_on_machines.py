@@ -13,6 +13,7 @@ import pytest
 
 from kit import rank_depot
 from kit.depot import Begun, Depot, opened
+from kit.depth import deep
 from kit.later import later
 from kit.waiting import free_port, wait_until
 from mainspring.training.loop.beats import read_beat
@@ -66,6 +67,28 @@ def test_a_killed_rank_and_a_killed_machine_leave_the_version_of_one_machine(mac
     assert b"rank 1 goes on" in project.tracking.artefact(run.id, "ranks/rank-1.log")
     assert not list(one.state.rglob("*.safetensors"))
     assert not list((one.state / "shared").rglob("*"))
+
+
+@deep
+def test_machine_0_may_die_and_come_back(machines: list[Depot]) -> None:
+    one, other = machines
+    one.json("train", "late-parcel")
+    expected = rank_depot.weights(one)
+    rank_depot.steer(other, *(f"1 {step} always time.sleep(0.3)" for step in range(7, 40)))
+    with both(machines) as (first, second):
+        beat = other.state / "training" / "late-parcel" / "beat-1"
+        wait_until(lambda: first.ended or read_beat(beat).step >= 8, "a step after a checkpoint")
+        rank_depot.steer(other)
+        first.process.kill()
+        first.process.wait(60)
+        with one.begun(*WORDS, "--machine", "0", "--meet", f"localhost:{free_port()}") as again:
+            ran = again.end()
+            assert ran.code == 0, ran
+            assert json.loads(second.end().stdout) == json.loads(ran.stdout)
+    assert rank_depot.weights(one) == rank_depot.weights(other, 1) == expected
+    resumed, killed, *_ = opened(one).tracking.search("late-parcel")
+    assert (resumed.status, killed.status) == ("FINISHED", "KILLED")
+    assert min(step for _, step, _ in opened(one).tracking.history(resumed.id, "loss")) > 1
 
 
 def test_machines_that_would_train_other_things_are_refused_by_name(machines: list[Depot]) -> None:

@@ -28,7 +28,9 @@ def _counted(context: click.Context, argument: click.Parameter, value: str | Non
     """Return a number of processes, or `auto`."""
     if value is None or value == "auto":
         return value
-    return int(click.IntRange(1)(value, argument, context))
+    if not (value.isdecimal() and int(value)):
+        raise click.BadParameter(f"{value!r} is neither a number from 1 on nor `auto`.", context, argument)
+    return int(value)
 
 
 @make("train")
@@ -109,7 +111,9 @@ def _plan(
     from mainspring.core.time import parse_instant
     from mainspring.operations.training_plan import plan_described, plan_training, topology_of
 
-    if (model is None) == (described is None):
+    if model is not None and described is not None:
+        raise click.UsageError("--plan plans one: MODEL, of the project, or --model, a described one.")
+    if model is None and described is None:
         raise click.UsageError("--plan needs MODEL, of the project, or --model, a described one.")
     devices = topology_of(gpus, topology, host_gib)
     if described is not None:

@@ -313,3 +313,10 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     total, before, after = map(int, done.stdout.split())
     assert total == rows
     assert after - before < 25  # MiB, of 64 to be held
+
+
+def test_fractions_of_a_later_file_are_not_cut(tmp_path: Path) -> None:
+    for name, values in (("a", [1, 2]), ("b", [0.5, 1.5])):
+        pq.write_table(pa.table({"x": values}), tmp_path / f"{name}.parquet")
+    (rows,) = Loader(tmp_path, inputs="x").stored(4)
+    assert rows.tolist() == [1.0, 2.0, 0.5, 1.5]

@@ -129,10 +129,14 @@ class Files:
 
     @cached_property
     def types(self) -> dict[str, Any]:
-        """The types of all columns, as Arrow has them."""
+        """The types of all columns, as Arrow has them; of fractions in one file and whole numbers in another, the
+        former."""
         found: dict[str, Any] = {} if self._schema is None else {each.name: each.type for each in self._schema}
         for file in self._files:
-            found |= {each.name: each.type for each in file.schema if each.name not in found}
+            for each in file.schema:
+                known = found.get(each.name)
+                if known is None or (pa.types.is_integer(known) and pa.types.is_floating(each.type)):
+                    found[each.name] = each.type
         return {name: kind for name, kind in found.items() if not name.startswith(SEALED_PREFIX)}
 
     def check(self, columns: Iterable[str]) -> None:

@@ -56,7 +56,9 @@ class Address:
     def parse(cls, text: str) -> Address:
         host, _, port = text.rpartition(":")
         if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-            raise Invalid(f"{text!r} is not an address.", fix="write host:port, such as 127.0.0.1:8080.")
+            raise Invalid(
+                f"{text!r} is not an address.", fix="write host:port, such as 127.0.0.1:8080, with a port up to 65535."
+            )
         return cls(host.strip("[]"), int(port))
 
     @property

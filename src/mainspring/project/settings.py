@@ -240,7 +240,10 @@ def _checked(path: Path) -> dict[str, Any]:
     document = _read(path)
     unknown = set(document) - {"name", "modules", "profile", "profiles"}
     if unknown:
-        raise Invalid(f"{path} has the unknown keys {sorted(unknown)}.", fix="keep name, modules, profile, profiles.")
+        raise Invalid(
+            f"{path} has the unknown keys {sorted(unknown)}.",
+            fix="keep name, modules, profile, profiles; settings lie in a profile's table, such as [profiles.local].",
+        )
     profiles = document.get("profiles", {})
     if not isinstance(profiles, dict) or not all(isinstance(each, dict) for each in profiles.values()):
         raise Invalid(f"{path} has profiles that are not tables.", fix="write [profiles.local], then its settings.")

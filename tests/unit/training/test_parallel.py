@@ -104,5 +104,5 @@ def test_ranks_that_disagree_are_named_and_in_what(tmp_path: Path) -> None:
     status, said = ranks.run(SCRIPT, 3, tmp_path, ["other"])
     assert status == 0, said
     differ = ["settings", "rows", "module, optimiser or schedule", "weights at the beginning"]
-    refused = [f"Rank 2 of 3 does not train what rank 0 does: {each} differ." for each in differ]
+    refused = [f"Rank 2 of 3 does not train what rank 0 does: other {each}." for each in differ]
     assert [each.splitlines() for each in said] == [refused] * 3

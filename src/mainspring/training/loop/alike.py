@@ -24,6 +24,6 @@ def check_alike(world: World, digests: Mapping[str, str], function: str) -> None
         differ = [name for name in digests if any(each[name] != every[0][name] for each in every)]
         raise Invalid(
             f"Rank {', '.join(map(str, other))} of {world.size} does not train what rank 0 does: "
-            f"{', '.join(differ)} differ.",
+            f"other {', other '.join(differ)}.",
             fix=f"call {function} alike in every process: the same seed, rows and model, whatever the rank.",
         )

@@ -20,6 +20,7 @@ RUNTIME = 1.25 * 2**30  # of a GPU: the driver's context, communicators, librari
 _RUNTIME_CPU = 0.35 * 2**30  # of a process that imports PyTorch
 KEPT_FREE = 0.06  # of the memory: fragmentation
 _AS_FAST = 1.005
+_WORTH_SAYING = 0.1  # share of the memory
 _ABOUT_AS_FAST = 1.1  # less than the times of two layouts are known to differ
 SHOWN = 6
 _MOST_ROWS = 1 << 24
@@ -329,12 +330,13 @@ def _why(topology: Topology, found: _Found, chosen: _Found) -> list[str]:
         reasons.append(f"{parts[most] / spent.total:.0%} of the step is {said}")
     largest = max(("weights", "gradients", "optimiser", "activations", "communication", "working"),
                   key=lambda name: getattr(taken, name))  # fmt: skip
-    said = "optimiser states" if largest == "optimiser" else largest
-    reasons.append(f"{said} take most memory, {getattr(taken, largest) / max(1.0, taken.total):.0%}")
-    if told.size < topology.size and found is chosen and not found.missing:
-        reasons.append(
-            f"{topology.size - told.size} devices are left out: communication would cost more than they save"
-        )
+    share = getattr(taken, largest) / max(1.0, taken.total)
+    if share >= _WORTH_SAYING:
+        said = {"optimiser": "optimiser states take", "working": "working memory takes"}
+        reasons.append(f"{said.get(largest, f'{largest} take')} most memory, {share:.0%}")
+    if (unused := topology.size - told.size) and found is chosen and not found.missing:
+        left = "1 device is left out" if unused == 1 else f"{unused} devices are left out"
+        reasons.append(f"{left}: communication would cost more than it saves")
     return reasons
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from mainspring.core.cores import usable_cores
 from mainspring.core.errors import Corrupt, NotConvertible
 from mainspring.project.backends.base import lazily
 from mainspring.project.code_reach import closed_to_code, open_to_code
@@ -36,7 +36,7 @@ def _onnx(project: Project, bundle: Bundle, one_thread: bool) -> Executor:
     if one_thread:
         alone: Executor = executor(bundle, limits=of_call)
         return alone
-    share = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = usable_cores()
     most = share // max(1, project.settings.gateway_workers)
     return measured(bundle, lambda threads: executor(bundle, threads=threads, limits=of_call), most)
 

@@ -5,13 +5,13 @@ An invalid value is rejected with the setting's name and a valid form. All raise
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from mainspring.core.cores import usable_cores
 from mainspring.core.errors import Invalid
 from mainspring.core.sandbox import AVAILABLE, OFF, REQUIRED, Policy
 from mainspring.core.settings import LOWEST_PRIORITY, Address, Tls, Traces, Url
@@ -148,8 +148,7 @@ def workers(given: Given, name: str) -> int:
     """Return a number of processes; `auto` means one per available processor."""
     value = given[name]
     if value == "auto":
-        usable = getattr(os, "sched_getaffinity", None)
-        return len(usable(0)) if usable else os.cpu_count() or 1
+        return usable_cores()
     return whole(given, name)
 
 

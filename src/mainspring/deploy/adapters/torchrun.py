@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from mainspring.core.cores import usable_cores
 from mainspring.core.errors import Invalid
 from mainspring.training.distributed.hearing import run_agent
 from mainspring.training.distributed.ports import Event, Job
+
+_MOST_TO_A_CORE = 16
 
 
 class LocalRunner:
@@ -17,5 +20,10 @@ class LocalRunner:
             raise Invalid(
                 f"Distributed has machines={job.distributed.machines}; processes are started on this machine alone.",
                 fix="run the same command with --machine N on each of them, N from 0; or train on Ray: --runner ray.",
+            )
+        if job.distributed.processes > (most := max(64, _MOST_TO_A_CORE * usable_cores())):
+            raise Invalid(
+                f"{job.distributed.processes:,} processes would wait for {usable_cores()} processor cores.",
+                fix=f"give one for each GPU or core of this machine; up to {most} are started.",
             )
         yield from run_agent("mainspring.training.distributed.agent", job, stop)

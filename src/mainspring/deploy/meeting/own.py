@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mainspring.core.cores import usable_cores
 from mainspring.core.errors import Unavailable
 from mainspring.core.files import write_atomic
 from mainspring.training.distributed.asking import MACHINES_LOG, MachineProcess
@@ -30,7 +30,7 @@ class OwnRanks:
         self._log = folder / MACHINES_LOG
         write_atomic(folder / OWNER, run.encode())
         self._within_s = _START_S
-        self._process = MachineProcess(entry, folder, run, max(1, (os.cpu_count() or 1) // processes))
+        self._process = MachineProcess(entry, folder, run, max(1, usable_cores() // processes))
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer to a request; see `training.distributed.machine`.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mainspring.core.cores import usable_cores
 from mainspring.core.errors import Conflict
 from mainspring.monitoring.served import served
 from mainspring.operations.auditing import audit
@@ -121,7 +121,7 @@ def _scored(
     pending = [number for number in range(plan.chunks) if number not in done]
     pace = _Pace(plan, sum(_rows(plan, number) for number in done), progress)
     chunks = (
-        _here(project, plan, output, pending, request.threads or _cores())
+        _here(project, plan, output, pending, request.threads or usable_cores())
         if engine is None
         else scored_on(engine, project, plan, output, pending)
     )
@@ -183,10 +183,6 @@ class _Pace:
 def _rows(plan: Plan, number: int) -> int:
     first, end = plan.span(number)
     return end - first
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _report(

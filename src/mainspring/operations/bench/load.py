@@ -7,7 +7,6 @@ has one of its own.
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from mainspring.core.cores import usable_cores
 from mainspring.core.errors import Invalid, MainspringError, NotFound, Unavailable
 from mainspring.core.expr.sql import quote_name, to_sql
 from mainspring.core.settings import Address
@@ -215,7 +215,7 @@ def _refused(
 
 
 def _machine(*, own_core: bool) -> str:
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     shared = "one of them for the client" if own_core else "shared with the client"
     return f"{platform.system()} {platform.machine()}, {cores} cores, {shared}, Python {platform.python_version()}"
 

@@ -7,13 +7,13 @@ failed, one by one.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from mainspring.core.cores import usable_cores
 from mainspring.core.errors import DeadlineExceeded, Invalid, MainspringError, Unavailable
 from mainspring.serving.batching.batcher import Batch
 from mainspring.serving.plane.batch_run import Ask, Work, alike, monotonic_us
@@ -262,8 +262,7 @@ class Course:
 
 def inline_us() -> float:
     """Return how long a model call may be predicted to take on the event loop, by the cores of this process."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ONE_CORE_US if cores == 1 else INLINE_US
+    return ONE_CORE_US if usable_cores() == 1 else INLINE_US
 
 
 def _shared(error: Exception) -> bool:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mainspring.core.cores import usable_cores
 from mainspring.core.errors import StorageFull
 from mainspring.registry.runs import UNWRITTEN
 from mainspring.training.boosting.rows import TreeRows, ranks
@@ -161,7 +162,7 @@ def of_launch(estimator: Any) -> dict[str, Any]:
     launch = current()
     if launch is None or estimator.n_jobs is not None:
         return {}
-    return {"n_jobs": max(1, (os.cpu_count() or 1) // launch.distributed.processes)}
+    return {"n_jobs": max(1, usable_cores() // launch.distributed.processes)}
 
 
 def identity(

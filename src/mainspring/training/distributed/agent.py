@@ -11,7 +11,6 @@ one hangs, is found here.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import sys
@@ -31,6 +30,7 @@ from torch.distributed.elastic.agent.server.api import (
 )
 from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousInfo, RendezvousStoreInfo
 
+from mainspring.core.cores import usable_cores
 from mainspring.core.environment import set_variable
 from mainspring.training.distributed.ends import End, cause, said_at_stop
 from mainspring.training.distributed.hearing import telling
@@ -94,7 +94,7 @@ class Agent(SimpleElasticAgent):  # type: ignore[misc]
 
     def __init__(self, entry: str, folder: Path, distributed: Distributed, tell: int) -> None:
         self._folder, self._distributed, self._say = folder, distributed, telling(tell)
-        threads = max(1, (os.cpu_count() or 1) // distributed.processes)
+        threads = max(1, usable_cores() // distributed.processes)
         self._ranks = Ranks(entry, folder, threads, lambda stage, share: self._say(stage=stage[:200], share=share))
         self._silences = Silences(distributed.silence_s)
         self._attempt, self._stopping = -1, 0

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from mainspring.core.accelerators import Gpu, parse_group
+from mainspring.core.cores import usable_cores
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.gpus import LinkedGpu, linked_gpus
 from mainspring.training.planning.topology import Link, Topology
@@ -60,7 +61,7 @@ def gpus_here(machines: int = 1, *, sys: Path = SYS, gpus: Sequence[LinkedGpu] |
 
 def processors_here(cores: int = 0) -> Topology:
     """Return the cores of this machine as devices that share its memory; their rate is measured with the model."""
-    count = cores or len(os.sched_getaffinity(0))
+    count = cores or usable_cores()
     device = Gpu(
         name="core", memory_mib=_main_memory() / 2**20 / count, bandwidth_gb_s=5.0, tflops={"fp32": 0.05, "bf16": 0.05}
     )

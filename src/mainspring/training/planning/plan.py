@@ -332,8 +332,8 @@ def _why(topology: Topology, found: _Found, chosen: _Found) -> list[str]:
                   key=lambda name: getattr(taken, name))  # fmt: skip
     share = getattr(taken, largest) / max(1.0, taken.total)
     if share >= _WORTH_SAYING:
-        said = {"optimiser": "optimiser states take", "working": "working memory takes"}
-        reasons.append(f"{said.get(largest, f'{largest} take')} most memory, {share:.0%}")
+        taking = {"optimiser": "optimiser states take", "working": "working memory takes"}
+        reasons.append(f"{taking.get(largest, f'{largest} take')} most memory, {share:.0%}")
     if (unused := topology.size - told.size) and found is chosen and not found.missing:
         left = "1 device is left out" if unused == 1 else f"{unused} devices are left out"
         reasons.append(f"{left}: communication would cost more than it saves")

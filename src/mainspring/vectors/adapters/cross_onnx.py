@@ -7,7 +7,6 @@ scores, whatever stands beside them.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mainspring.core.cores import usable_cores
 from mainspring.core.errors import Corrupt, Unavailable
 from mainspring.vectors.adapters.encoder_onnx import open_session
 from mainspring.vectors.tokenizing import open_tokenizer
@@ -60,7 +60,7 @@ class OnnxCrossEncoder:
             return []
         (asked,), cut = (_cut(cutter, some) for cutter, some in zip(self._cutters, ([query], texts), strict=True))
         pairs = self._tokenizer.encode_batch([(asked, text) for text in cut])
-        pool = ThreadPoolExecutor(min(len(pairs), os.cpu_count() or 1))
+        pool = ThreadPoolExecutor(min(len(pairs), usable_cores()))
         try:
             scores = list(pool.map(lambda pair: self._score(pair, until), pairs, timeout=until - time.monotonic()))
         except TimeoutError:

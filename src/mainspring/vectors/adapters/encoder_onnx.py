@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from mainspring.core.cores import usable_cores
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.vectors.model import Floats
 from mainspring.vectors.tokenizing import open_tokenizer
@@ -75,7 +76,7 @@ class OnnxEncoder:
         ids = [each.ids for each in self._cut.encode_batch_fast(list(texts))]
         if len(ids) <= _ALONE:
             return np.concatenate([self._vector(each) for each in ids])
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             return np.concatenate(list(pool.map(self._vector, ids)))
 
     def _vector(self, ids: Sequence[int]) -> Floats:

@@ -229,6 +229,15 @@ def test_new_questions_of_one_caller_do_not_push_the_answers_of_others_out() -> 
     assert sum(answers.get(b"%d" % key) is not None for key in range(80)) == 80
 
 
+def test_an_erasure_leaves_nothing_of_the_answers_that_left_before() -> None:
+    kept = Answers(4_000, 1_000_000, lambda: 0)
+    for number in range(100):
+        kept.put(b"%d" % number, "ann", number, 100)
+    assert kept.evicted
+    kept.erase("ann")
+    assert not any(len(each) for each in vars(kept).values() if hasattr(each, "__len__"))
+
+
 def test_often_asked_answers_stay_better_than_by_last_use() -> None:
     places = 1 / np.arange(1, 5_001) ** 0.9
     drawn = np.random.default_rng(5).choice(5_000, 40_000, p=places / places.sum()).tolist()

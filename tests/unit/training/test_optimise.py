@@ -189,6 +189,11 @@ def test_what_cannot_be_made_says_why() -> None:
         cut(network((8, 1)), 0.5, {"x": given(9, 8)})
     with pytest.raises(NotConvertible, match="few FP32 weights"):
         in_half(forest_of(RandomForestClassifier(3, max_depth=2), "binary")[0])
+    strict = onnx.load_from_string(forest_of(RandomForestClassifier(3, max_depth=2), "binary")[0])
+    (modes,) = [each.t for node in strict.graph.node for each in node.attribute if each.name == "nodes_modes"]
+    modes.CopyFrom(onnx.numpy_helper.from_array(np.ones(modes.dims[0], np.uint8)))  # below, instead of at most
+    with pytest.raises(NotConvertible, match="splits of other kinds"):
+        narrow(strict.SerializeToString())
 
 
 def table(count: int = 400) -> tuple[pd.DataFrame, Array]:

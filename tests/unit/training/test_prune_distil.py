@@ -96,6 +96,24 @@ def test_what_cannot_be_pruned_is_refused() -> None:
         prune(between, 0.5, structured=True)
 
 
+def test_a_layer_that_stands_twice_keeps_its_neurons() -> None:
+    twice, active = torch.nn.Linear(4, 4), torch.nn.ReLU()
+    module = torch.nn.Sequential(
+        torch.nn.Linear(4, 4),
+        active,
+        twice,
+        active,
+        twice,
+        active,
+        torch.nn.Linear(4, 8),
+        active,
+        torch.nn.Linear(8, 1),
+    )
+    prune(module, 0.5, structured=True)
+    assert [tuple(each.weight.shape) for each in module if each is not active] == [(4, 4)] * 3 + [(4, 4), (1, 4)]
+    assert module(torch.randn(3, 4)).shape == (3, 1)
+
+
 def test_a_student_learns_what_its_teacher_returns() -> None:
     teacher, student = fitted(network(), epochs=15), network(4)
     before = (student.eval()(X) - teacher(X)).abs().mean()

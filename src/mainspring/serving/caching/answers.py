@@ -77,6 +77,7 @@ class Answers:
         ]
         for key in found:
             self._drop(key)
+        self._left.clear()  # whose they were is not known
         return len(found)
 
     def _make_room(self) -> None:

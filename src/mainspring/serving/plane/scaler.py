@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -15,6 +16,8 @@ from mainspring.serving.residency.resident import ResidentExecutor
 from mainspring.serving.scaling.policy import Observed, Policy
 
 TICK_S = 0.5
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,10 @@ class Scaler:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self.look(time.monotonic())
+            try:
+                self.look(time.monotonic())
+            except Exception:  # one look that fails must not leave all models as they are for ever
+                _log.exception("executors could not be decided on")
 
     def look(self, now: float) -> None:
         """Observe each model, and change what its policy says."""

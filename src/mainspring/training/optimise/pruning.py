@@ -5,6 +5,7 @@ Magnitude pruning with fine-tuning: Han, Pool, Tran and Dally, Learning both wei
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,14 +77,16 @@ def _neurons(module: Any, share: float) -> Any:
 
 def _pairs(module: Any) -> Iterator[tuple[Any, list[Any], Any]]:
     """Yield each layer whose outputs one other layer alone reads, the normalisations between the two, and that one."""
-    for part in module.modules():
-        if type(part).__name__ != "Sequential":
-            continue
+    rows = [each for each in module.modules() if type(each).__name__ == "Sequential"]
+    uses = Counter(id(layer) for part in rows for layer in part)
+    for part in rows:
         writer: Any = None
         between: list[Any] = []
         for layer in part:
             kind = type(layer).__name__
-            if kind in _WIDE:
+            if uses[id(layer)] > 1 and kind not in _ALONE:  # others read and write it too
+                writer, between = None, []
+            elif kind in _WIDE:
                 grouped = getattr(layer, "groups", 1) != 1
                 if writer is not None and type(writer).__name__ == kind and not grouped:
                     yield writer, between, layer

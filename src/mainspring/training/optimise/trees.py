@@ -118,6 +118,8 @@ def _only(content: bytes) -> tuple[Any, Any, _Nodes]:
         kinds = sorted({each.op_type for each in model.graph.node if each.op_type.startswith("TreeEnsemble")})
         has = f"{len(found)} sums of trees" if found else f"{' and '.join(kinds)} of an older ONNX" if kinds else "none"
         raise NotConvertible(f"The model is not one sum of trees: it has {has}.")
+    if _attribute(found[0], "nodes_modes").any():  # 0: at most
+        raise NotConvertible("The model's trees have splits of other kinds than `at most`.")
     return model, found[0], _read(found[0])
 
 
@@ -245,7 +247,7 @@ def _set(node: Any, nodes: _Nodes) -> None:
     tensors = {
         "nodes_splits": nodes.split,
         "leaf_weights": nodes.weight,
-        "nodes_modes": np.resize(_attribute(node, "nodes_modes"), len(nodes.feature)),
+        "nodes_modes": np.zeros(len(nodes.feature), np.uint8),  # at most: `_only` has seen that
     }
     rest = [each for each in node.attribute if each.name not in {*values, *tensors}]
     made = [helper.make_attribute(name, each.tolist()) for name, each in values.items()]

@@ -517,7 +517,7 @@ async def test_metrics_name_endpoints_and_never_callers_or_paths() -> None:
         assert 'mainspring_stage_seconds_count{endpoint="late-arrival",stage="compute"} 1.0' in reply.text
         assert 'mainspring_batch_rows_sum{endpoint="late-arrival"} 2.0' in reply.text
         labels = set(re.findall(r'([a-z]+)="', reply.text))
-        assert labels == {"endpoint", "version", "status", "stage", "le"}
+        assert labels == {"endpoint", "version", "status", "stage", "le", "asked", "device", "reason"}
         assert "stranger" not in reply.text
         assert "/infer" not in reply.text
 

@@ -103,6 +103,6 @@ def test_it_resumes_bit_for_bit_on_as_many_ranks_and_goes_on_with_others(
 def test_ranks_that_disagree_are_named_and_in_what(tmp_path: Path) -> None:
     status, said = ranks.run(SCRIPT, 3, tmp_path, ["other"])
     assert status == 0, said
-    differ = ["settings", "rows", "module, optimiser or schedule", "weights at the beginning"]
+    differ = ["settings", "rows", "module, other optimiser or schedule", "weights at the beginning"]
     refused = [f"Rank 2 of 3 does not train what rank 0 does: other {each}." for each in differ]
     assert [each.splitlines() for each in said] == [refused] * 3

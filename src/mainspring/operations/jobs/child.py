@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import IO, Any, TypeVar, cast
 
 from mainspring.core.errors import Invalid, MainspringError
@@ -94,8 +95,9 @@ class ChildRun:
 
 
 def run_job(project: Project, line: Line, asked: Mapping[str, Any]) -> None:
-    """Run one job and tell the parent how it ended."""
+    """Run one job and tell the parent how it ended, after all that it wrote: the parent closes its log then."""
     run = ChildRun(line, asked["id"], asked["argument"], asked["finished"], asked["by"])
+    end: dict[str, Plain]
     try:
         if "function" in asked:
             node = Node(asked["step"], function=asked["function"], engine=asked["engine"])
@@ -105,20 +107,19 @@ def run_job(project: Project, line: Line, asked: Mapping[str, Any]) -> None:
             from mainspring.operations.jobs.handlers import handler
 
             result = handler(project, asked["handler"])(run)  # type: ignore[arg-type]
-        text = encoded(result, f"The result of {asked['name']}")
+        end = {"done": json.loads(encoded(result, f"The result of {asked['name']}"))}
     except JobStopped as stopped:
-        line.tell(stopped=True, again_after_us=stopped.again_after_us)
+        end = {"stopped": True, "again_after_us": stopped.again_after_us}
     except MainspringError as error:
         sys.stderr.write(f"{error}\n")
-        line.tell(failed=str(error), final=isinstance(error, Invalid))
+        end = {"failed": str(error), "final": isinstance(error, Invalid)}
     except BaseException as error:
         traceback.print_exc()
-        line.tell(failed=f"{type(error).__name__}: {error}", final=False)
-    else:
-        line.tell(done=json.loads(text))
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        end = {"failed": f"{type(error).__name__}: {error}", "final": False}
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # the job closed it
+            stream.flush()
+    line.tell(**end)
 
 
 def main() -> int:

@@ -45,8 +45,8 @@ def _train(
         tell(**what)
 
     try:
-        stopping = lambda: noted[0] if noted else 0  # noqa: E731
-        if done := Conductor(folder.name, distributed, machines, say, stopping, wait_s=wait_s).run():
+        conductor = Conductor(folder.name, distributed, machines, say, lambda: noted[0] if noted else 0, wait_s=wait_s)
+        if done := conductor.run():
             machines.bring()
             say(ended=True)  # before the cluster is asked for anything more
         return done

@@ -6,6 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -71,7 +72,7 @@ class Guest:
         """
         while True:
             line, host = self._join()
-            entrance = Entrance(lambda host=host: self._tunnel(host))  # type: ignore[misc]
+            entrance = Entrance(partial(self._tunnel, host))
             try:
                 last = self._serve(line, entrance)
             finally:

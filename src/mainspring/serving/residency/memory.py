@@ -55,7 +55,7 @@ class Sizes(Protocol):
 
 
 class What(StrEnum):
-    """What was decided of a model."""
+    """Decision on a model."""
 
     LOADED = "loaded"
     EVICTED = "evicted"

@@ -34,7 +34,7 @@ class Beat:
 
     @property
     def does(self) -> int:
-        """What the rank does, which is what its other thread does where it waits for that."""
+        """Phase of the rank: that of its other thread where it waits for that."""
         return self.aside_phase if self.phase == STORING else self.phase
 
 

@@ -13,6 +13,8 @@ from kit.auditing import audit_log
 from kit.servers import PostgresServer
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
+from mainspring.cost.adapters.catalog import CatalogUsage
+from mainspring.cost.conformance import UsageStoreConformance
 from mainspring.data.adapters.catalog import CatalogSnapshots
 from mainspring.data.conformance import SnapshotsConformance
 from mainspring.delivery.adapters.catalog import CatalogRollouts
@@ -188,6 +190,12 @@ class TestService(ServiceStoreConformance):
     @pytest.fixture
     def service(self, engine: sa.Engine) -> CatalogService:
         return CatalogService(engine)
+
+
+class TestUsage(UsageStoreConformance):
+    @pytest.fixture
+    def store(self, engine: sa.Engine) -> CatalogUsage:
+        return CatalogUsage(engine, most=4)
 
 
 class TestRollouts(RolloutStoreConformance):

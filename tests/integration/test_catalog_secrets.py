@@ -113,6 +113,9 @@ COLUMNS = {
     "stream_members": "lake stream owner document",
     "subject_keys": "subject id wrapped",
     "trusted_keys": "name public actor",  # public keys
+    "usage_amounts": "machine subject measure",
+    "usage_sources": "source state",  # what was counted until then
+    "usage_subjects": "digest kind id version model key teams",
     "user_sessions": "id account_id sealed",
 }
 

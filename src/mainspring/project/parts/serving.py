@@ -1,15 +1,17 @@
-"""Jobs, routes, rollouts, the prediction log and devices."""
+"""Jobs, routes, rollouts, the prediction log, devices, and what all of it used."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from mainspring.core.errors import Invalid
+from mainspring.project.backends import cost
 from mainspring.project.backends import serving as backends
 from mainspring.project.parts.cached import cached_property
 from mainspring.project.parts.retrieval import RetrievalParts
 
 if TYPE_CHECKING:
+    from mainspring.cost.ports import UsageStore
     from mainspring.delivery.ports import Evaluations, RolloutStore
     from mainspring.deploy.edge.repository import Repository
     from mainspring.deploy.fleet.ports import FleetStore, Messages
@@ -19,11 +21,16 @@ if TYPE_CHECKING:
 
 
 class ServingParts(RetrievalParts):
-    """Jobs, routes, rollouts, the prediction log and devices."""
+    """Jobs, routes, rollouts, the prediction log, devices, and what all of it used."""
 
     @cached_property
     def jobs(self) -> JobStore:
         built: JobStore = self._build("jobs", backends.JOB_STORES, self.settings.catalog)
+        return built
+
+    @cached_property
+    def usage(self) -> UsageStore:
+        built: UsageStore = self._build("usage", cost.USAGE_STORES, self.settings.catalog)
         return built
 
     @cached_property

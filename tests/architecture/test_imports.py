@@ -125,6 +125,7 @@ def test_models_and_ports_know_no_service(graph: grimp.ImportGraph) -> None:
     values = {f"mainspring.data.{name}" for name in ("checks", "panderas", "patterns")}
     values |= {f"mainspring.delivery.rollout.{name}" for name in ("guards", "model", "plan")}
     values |= {
+        "mainspring.cost.usage",
         "mainspring.serving.devices.device",
         "mainspring.serving.explanation",
         "mainspring.serving.outputs",

@@ -26,6 +26,7 @@ from mainspring.training.loop.checkpoints import Checkpoints
 from mainspring.training.loop.signals import Interrupted
 
 torch = later("torch")
+networks = later("kit.networks")
 later("peft")
 
 pytestmark = pytest.mark.slow
@@ -36,10 +37,8 @@ SETTINGS: dict[str, Any] = {"targets": LAYERS, "lr": 0.01, "batch_size": 6, "see
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     globals().update(ROWS=byte_rows(SHOUTED))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with networks.one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,3 +21,28 @@ class Transformer(torch.nn.Module):
 
     def forward(self, words: Any) -> Any:
         return self.last(self.layers(self.tokens(words))).transpose(1, 2)
+
+
+def perceptron(width: int = 16, *, norm: bool = False) -> Any:
+    """Return a network from 6 numbers to a probability, whose weights are the same each time."""
+    torch.manual_seed(1)
+    between = [torch.nn.BatchNorm1d(width)] if norm else []
+    layers = [torch.nn.Linear(6, width), *between, torch.nn.ReLU(), torch.nn.Linear(width, width)]
+    return torch.nn.Sequential(*layers, torch.nn.Tanh(), torch.nn.Linear(width, 1), torch.nn.Sigmoid())
+
+
+def rows_of_numbers() -> tuple[Any, Any]:
+    """Return rows for `perceptron`, and the probabilities to learn."""
+    rows = torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
+    return rows, torch.sigmoid(2 * rows[:, :1] - rows[:, 1:2])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute in one thread: two for small products wait for each other most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring.core.errors import Conflict, NotConvertible, NotFound
-from mainspring.operations.optimise.agreeing import squared_errors
+from mainspring.operations.optimise.agreeing import of_length_one, squared_errors
 from mainspring.operations.optimise.choosing import COSTS, LEAST_GAIN, NEAR, choose, on_front
 from mainspring.operations.optimise.model import PARENT, Cost, Quality, VariantReport
 
@@ -97,3 +97,6 @@ def test_answers_that_are_not_finite_are_no_small_loss() -> None:
     for odd in (np.nan, np.inf):
         with pytest.raises(NotConvertible, match="1 of 3 rows"):
             squared_errors(theirs, np.array([[odd], [np.nan], [3.0]]))
+        with pytest.raises(NotConvertible, match="1 of 2 texts are not finite"):
+            of_length_one([[3.0, 4.0], [odd, 0.0]])
+    assert of_length_one([[3.0, 4.0], [0.0, 0.0]]).tolist() == [[0.6, 0.8], [0.0, 0.0]]

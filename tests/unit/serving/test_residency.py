@@ -349,6 +349,15 @@ def test_a_crew_that_was_closed_drops_nobody(shop: Shop) -> None:
     assert (crew.drop(), model.nbytes) == (False, model.each)
 
 
+def test_a_model_that_was_closed_is_not_counted_again(shop: Shop) -> None:
+    """A load may have been asked for before its version was served no longer."""
+    model = of(shop.load(heavy(0.0, 1)))
+    model.close()
+    with pytest.raises(Unavailable):
+        model.fetch().result(timeout=5)
+    assert (shop.residency.used, shop.residency._models, shop.made) == (0, {}, 1)
+
+
 # The lane
 
 

@@ -21,7 +21,7 @@ from mainspring.core.own_process import python_path
 from mainspring.core.time import ManualClock
 from mainspring.registry.adapters.memory import MemoryTracking
 from mainspring.training.boosting.lightgbm import fit_lightgbm
-from mainspring.training.boosting.rows import TreeRows
+from mainspring.training.boosting.rows import InMemory, TreeRows
 from mainspring.training.boosting.xgboost import fit_xgboost
 from mainspring.training.loading.loader import Loader
 from mainspring.training.loop.world import World
@@ -92,6 +92,14 @@ def test_rows_in_memory_are_fitted_as_those_of_a_loader(folder: Path) -> None:
         fit_xgboost(xgboost.XGBClassifier(), (table[cases.NAMES], table["late"][1:]))
     rows = TreeRows(memory, World(1, 2))
     assert (rows.begin, rows.end, rows.classes) == (2500, 5000, 2)
+    for labels, classes in (
+        ([0, 1, 2], 3),
+        ([0, 1, np.inf], 0),
+        ([-1, 1, 1], 0),
+        ([0, 0.5, 1], 0),
+        ([0, np.nan, 1], 0),
+    ):
+        assert InMemory(np.zeros((3, 1)), labels).classes == classes
 
 
 @pytest.mark.parametrize("library", ["xgboost", "lightgbm"])

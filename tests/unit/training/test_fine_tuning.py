@@ -22,26 +22,18 @@ from mainspring.training.optimise.pruning import prune
 pytestmark = pytest.mark.slow
 
 torch = later("torch")
+networks = later("kit.networks")
 X: Any = None  # rows, from the fixture below
 Y: Any = None
 WEIGHTS, NEURONS = Pruning(0.5, False, "weights"), Pruning(0.5, True, "neurons")
 
 
 @pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    rows = torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
-    globals().update(X=rows, Y=torch.sigmoid(2 * rows[:, :1] - rows[:, 1:2]))
-    yield
-    torch.set_num_threads(before)
-
-
-def network(*, norm: bool = False) -> Any:
-    torch.manual_seed(1)
-    between = [torch.nn.BatchNorm1d(16)] if norm else []
-    layers = [torch.nn.Linear(6, 16), *between, torch.nn.ReLU(), torch.nn.Linear(16, 1), torch.nn.Sigmoid()]
-    return torch.nn.Sequential(*layers)
+def rows() -> Iterator[None]:
+    with networks.one_thread():
+        inputs, labels = networks.rows_of_numbers()
+        globals().update(X=inputs, Y=labels)
+        yield
 
 
 def fitted(module: Any, *, rate: float = 0.02, epochs: int = 4) -> Any:
@@ -71,7 +63,7 @@ def constants(content: bytes) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def version() -> tuple[Any, bytes]:
-    module = fitted(network())
+    module = fitted(networks.perceptron())
     return module, exported(module)
 
 
@@ -83,7 +75,7 @@ def weights(module: Any) -> list[Any]:
 def test_it_is_pruned_from_the_versions_weights_whatever_its_own(version: tuple[Any, bytes], pruning: Pruning) -> None:
     """Without epochs, the result is the version's own network pruned; the new one began with other weights."""
     module, content = version
-    fresh = network()
+    fresh = networks.perceptron()
     with torch.no_grad():
         fresh[0].weight.mul_(-3)
     tuning = FineTuning(content, pruning, epochs=0)
@@ -100,7 +92,7 @@ def test_it_is_trained_further_and_what_is_pruned_stays_so(version: tuple[Any, b
     for pruning in (WEIGHTS, NEURONS):
         tuning = FineTuning(content, pruning)
         with refined(tuning):
-            made = fitted(network())
+            made = fitted(networks.perceptron())
         assert tuning.how.endswith("then trained for 2 epochs")  # half of its own
         pruned = prune(deepcopy(module), 0.5, structured=pruning.structured)
         for ours, before in zip(weights(made), weights(pruned), strict=True):
@@ -115,24 +107,24 @@ def test_it_is_trained_further_and_what_is_pruned_stays_so(version: tuple[Any, b
 
 def test_a_network_whose_graph_lost_its_weights_is_trained_anew_first() -> None:
     """The exporter joins a batch normalisation with the layer before it."""
-    module = fitted(network(norm=True))
+    module = fitted(networks.perceptron(norm=True))
     content = exported(module)
     assert stored_weights(module, constants(content)) is None
     tuning = FineTuning(content, NEURONS, epochs=0)
     with refined(tuning):
-        made = fitted(network(norm=True))
+        made = fitted(networks.perceptron(norm=True))
     wanted = prune(deepcopy(module), 0.5, structured=True)  # the same seed gives the same weights
     for ours, theirs in zip(weights(made), weights(wanted), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert tuning.how == "neurons, trained anew, then trained for 0 epochs"
     with refined(tuning), pytest.raises(NotConvertible, match="trains several networks"):
-        fitted(network(norm=True))
+        fitted(networks.perceptron(norm=True))
 
 
 def test_another_network_of_the_function_is_left_alone(version: tuple[Any, bytes]) -> None:
     tuning = FineTuning(version[1], WEIGHTS, epochs=1)
     with refined(tuning):
-        fitted(network())
+        fitted(networks.perceptron())
         other = fitted(torch.nn.Sequential(torch.nn.Linear(6, 3), torch.nn.Linear(3, 1), torch.nn.Sigmoid()))
     assert not any((each == 0).any() for each in weights(other))
     assert by_torch(version[1])

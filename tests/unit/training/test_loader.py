@@ -170,6 +170,7 @@ def typed(tmp_path: Path) -> Path:
             "at": pa.array([1, 2, 3, 4], pa.timestamp("ms", "UTC")),
             "exact": pa.array([2**60 + 1, 2, 3, 4]),
             "late": pa.array([True, False, True, True]),
+            "huge": pa.array([1, 2**63 - 1, 3, 2**63], pa.uint64()),
             "empty": pa.nulls(4),
         }),
         tmp_path / "typed.parquet",
@@ -205,6 +206,8 @@ def test_codes_of_targets_times_and_fills(typed: Path) -> None:
     assert matrix.tolist() == [[1000, 1.5], [2000, -1], [3000, 3.5], [4000, 4.5]]
     assert (whole.tolist(), text.tolist(), coded.tolist()) == ([1, 2, 7, 4], [1, 0, 0, 0], [1, 0, 1, 0])
     assert only(Loader(typed, inputs="real", targets=["late"]))[1].tolist() == [[1], [0], [1], [1]]
+    assert only(Loader(typed, inputs=["whole"], fill={"whole": 0.5})).tolist() == [[1], [2], [0.5], [4]]
+    assert only(Loader(typed, inputs=["huge"]))[3] == 2**63
 
 
 @pytest.mark.parametrize(
@@ -220,6 +223,10 @@ def test_codes_of_targets_times_and_fills(typed: Path) -> None:
         ({"inputs": "real", "targets": "text", "categories": ["text"]}, "target 'text' is null in 1 rows"),
         ({"inputs": "real", "targets": "coded", "categories": {"coded": ["x"]}}, "'coded' has 'y', which is none of"),
         ({"inputs": "real", "fill": {"whole": 1}}, r"fill for \['whole'\]"),
+        ({"inputs": "real", "categories": ["vector"]}, "'vector' is fixed_size_list.*which is no category"),
+        ({"inputs": "whole", "fill": {"whole": 0.5}}, "'whole' has whole numbers, and its fill is a fraction"),
+        ({"inputs": ["whole"], "fill": {"whole": "none"}}, "'whole' is int32, which the fill 'none' is not"),
+        ({"inputs": "huge"}, "'huge' has 9223372036854775808, which is more than int64 holds"),
         ({"inputs": "real", "dtype": "int8"}, "int8"),
         ({"inputs": "real", "threads": 0}, "threads=0"),
     ],
@@ -315,8 +322,42 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     assert after - before < 25  # MiB, of 64 to be held
 
 
-def test_fractions_of_a_later_file_are_not_cut(tmp_path: Path) -> None:
-    for name, values in (("a", [1, 2]), ("b", [0.5, 1.5])):
-        pq.write_table(pa.table({"x": values}), tmp_path / f"{name}.parquet")
-    (rows,) = Loader(tmp_path, inputs="x").stored(4)
-    assert rows.tolist() == [1.0, 2.0, 0.5, 1.5]
+EARLIER = pa.table({
+    "x": [1, 2], "flag": [True, False], "none": pa.nulls(2), "text": ["a", "b"],
+    "v": pa.array([[1.0], [2]], pa.list_(pa.float64(), 1)),
+})  # fmt: skip
+
+
+@pytest.mark.parametrize("column", ["x", "flag", "none"])
+@pytest.mark.parametrize("later", [pa.array([0.5, 1.5]), pa.array([0.5, 1.5]).cast(pa.decimal128(3, 1))])
+def test_fractions_of_a_later_file_are_not_cut(tmp_path: Path, column: str, later: Any) -> None:
+    pq.write_table(EARLIER, tmp_path / "a.parquet")
+    pq.write_table(pa.table({column: later}), tmp_path / "b.parquet")
+    (rows,) = Loader(tmp_path, inputs=column, fill={column: 0}).stored(4)
+    assert rows.tolist()[2:] == [0.5, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("settings", "later"),
+    [
+        ({"inputs": "x"}, pa.array(["1", "2"])),
+        ({"inputs": ["x", "flag"]}, pa.array(["1", "2"])),
+        ({"inputs": "v"}, pa.array([[1.0, 2.0]], pa.list_(pa.float64(), 2))),
+        ({"inputs": "v"}, pa.array([1.0])),
+        ({"inputs": "text", "categories": ["text"]}, pa.array([["a"]])),
+        ({"inputs": "text", "categories": {"text": ["a"]}}, pa.array([["a"]])),
+    ],
+)
+def test_a_file_whose_column_has_another_type_is_named(tmp_path: Path, settings: dict[str, Any], later: Any) -> None:
+    pq.write_table(EARLIER, tmp_path / "a.parquet")
+    name = settings["inputs"] if isinstance(settings["inputs"], str) else "x"
+    pq.write_table(pa.table({name: later}), tmp_path / "b.parquet")
+    with pytest.raises(Invalid, match=rf"'{name}' is {str(later.type)[:4]}.* in .*b\.parquet, and .* elsewhere"):
+        Loader(tmp_path, **settings)
+
+
+def test_vectors_that_a_file_has_as_nulls_alone_are_refused(tmp_path: Path) -> None:
+    pq.write_table(EARLIER, tmp_path / "a.parquet")
+    pq.write_table(pa.table({"v": pa.nulls(2)}), tmp_path / "b.parquet")
+    with pytest.raises(InvalidData, match="'v' has rows that are null"):
+        [*Loader(tmp_path, inputs="v").stored(4)]

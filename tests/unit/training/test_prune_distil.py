@@ -17,25 +17,21 @@ from mainspring.training.optimise.pruning import prune
 pytestmark = pytest.mark.slow
 
 torch = later("torch")
+networks = later("kit.networks")
 X: Any = None  # rows, from the fixture below
 Y: Any = None
 
 
 @pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Make rows. Two threads for products as small as these wait for each other most of the time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    rows = torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
-    globals().update(X=rows, Y=torch.sigmoid(2 * rows[:, :1] - rows[:, 1:2]))
-    yield
-    torch.set_num_threads(before)
+def rows() -> Iterator[None]:
+    with networks.one_thread():
+        inputs, labels = networks.rows_of_numbers()
+        globals().update(X=inputs, Y=labels)
+        yield
 
 
 def network(width: int = 16) -> Any:
-    torch.manual_seed(1)
-    layers = [torch.nn.Linear(6, width), torch.nn.BatchNorm1d(width), torch.nn.ReLU(), torch.nn.Linear(width, width)]
-    return torch.nn.Sequential(*layers, torch.nn.Tanh(), torch.nn.Linear(width, 1), torch.nn.Sigmoid())
+    return networks.perceptron(width, norm=True)
 
 
 def entropy(outputs: Any, targets: Any) -> Any:

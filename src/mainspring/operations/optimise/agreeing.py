@@ -156,9 +156,7 @@ class Encoding:
         return self._vectors(self._base)
 
     def _vectors(self, bundle: Bundle) -> Floats:
-        found = np.asarray(registered_encoder(bundle, bundle.manifest.model).encode(self._texts), np.float64)
-        lengths = np.linalg.norm(found, axis=1, keepdims=True)
-        return np.asarray(found / np.maximum(lengths, np.finfo(np.float64).tiny))
+        return of_length_one(registered_encoder(bundle, bundle.manifest.model).encode(self._texts))
 
 
 def _register(
@@ -189,6 +187,19 @@ def neighbours_shared(theirs: Floats, ours: Floats, count: int = NEIGHBOURS) -> 
         near.append(np.argsort(-alike, axis=1, kind="stable")[:, :count])
     both = (near[0][:, :, None] == near[1][:, None, :]).any(axis=2)
     return np.asarray(both.mean(axis=1), np.float64)
+
+
+def of_length_one(vectors: Any) -> Floats:
+    """Return vectors, shape (rows, dimension), each over its length.
+
+    Raises:
+        NotConvertible: A vector is not finite: no neighbour of it is known.
+    """
+    found = np.asarray(vectors, np.float64)
+    if odd := int((~np.isfinite(found)).any(axis=1).sum()):
+        raise NotConvertible(f"The vectors of {odd:,} of {len(found):,} texts are not finite.")
+    lengths = np.linalg.norm(found, axis=1, keepdims=True)
+    return np.asarray(found / np.maximum(lengths, np.finfo(np.float64).tiny))
 
 
 def squared_errors(theirs: Array, ours: Array) -> Array:

@@ -232,7 +232,7 @@ class Residency:
         crew, before = model.crew, model.size
         while crew is not None and crew.size > executors:
             if not crew.drop():
-                return  # the model left, and its bytes with it
+                return  # the model left, and its bytes with it; or streams take all but one
             with self._changing:
                 if crew is model.crew:
                     model.nbytes -= model.each
@@ -297,7 +297,7 @@ class Residency:
         until = self._clock() + within_s
         while True:
             with self._changing:
-                if grows is not None and model.crew is not grows:
+                if model.closed or (grows is not None and model.crew is not grows):
                     raise Unavailable("The model left.")
                 found = make_room(self._held(model), need, self.budget, self._clock())
                 if not isinstance(found, (Later, Never)):

@@ -67,7 +67,7 @@ class ResidentExecutor:
         self._asked = False  # since it was loaded
         self._used_at = 0.0
         self._stays_until = 0.0
-        self._closed = False
+        self.closed = False
         self._changing = lock
         self._clock = clock
         self._bring = bring
@@ -118,7 +118,7 @@ class ResidentExecutor:
     def close(self) -> None:
         with self._changing:
             size = self.size if self._ready else 0
-            self._closed, self.reserved, self._ready = True, False, False
+            self.closed, self.reserved, self._ready = True, False, False
             executor, self._executor = self._executor, None
         self._forget(self, size)
         if executor is not None:
@@ -167,7 +167,7 @@ class ResidentExecutor:
         """
         changed = bool(self.inputs) and (dict(executor.inputs) != self.inputs or dict(executor.outputs) != self.outputs)
         with self._changing:
-            if not (closed := self._closed or changed):
+            if not (closed := self.closed or changed):
                 self._executor = executor
         if closed:
             executor.close()
@@ -182,7 +182,7 @@ class ResidentExecutor:
     def came(self, stays_until: float) -> None:
         """Let it answer, and stay until then."""
         with self._changing:
-            self._ready, self._asked = not self._closed, False
+            self._ready, self._asked = not self.closed, False
             self._used_at, self._stays_until = self._clock(), stays_until
             self._retry_s = 0.0
             self.each = self.nbytes
@@ -227,6 +227,6 @@ class ResidentExecutor:
             if self._executor is not None:
                 self._calls += 1
                 self._asked, self._used_at = True, self._clock()
-            elif self._closed:
+            elif self.closed:
                 raise Unavailable("The model was closed.")
             return self._executor

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from mainspring.core.errors import Unavailable
 from mainspring.registry.model import TensorSpec
 from mainspring.serving.ports import Executor
 
@@ -15,12 +17,13 @@ if TYPE_CHECKING:
 
     Values = Sequence[Any] | np.ndarray[Any, Any]
 
+T = TypeVar("T")
 _MOST_PARTS = 64  # that are computed at once, beside the first of each call
 
 
 class Crew:
     """An `Executor` of one or more that are alike, each of which runs one call at a time. Threads call it at once; a
-    call that finds none idle waits for one.
+    call that finds none idle waits for one. A stream has one executor to its end, and takes its time for a part alone.
 
     Args:
         first: Gives the inputs and outputs, and stays as long as the crew.
@@ -32,6 +35,7 @@ class Crew:
         self._first = first
         self._members = [first]
         self._idle = [first]  # the one that was used last comes first again: its memory is warm
+        self._streams: Counter[int] = Counter()  # id of a member -> its streams that are under way
         self._changed = threading.Condition()
         self._closed = False
         self._threads: ThreadPoolExecutor | None = None
@@ -56,6 +60,10 @@ class Crew:
 
         Args:
             executors: How many may divide the rows, as far as they are idle.
+
+        Raises:
+            Unavailable: The crew was closed.
+            As of any executor.
         """
         members = self._take(max(1, min(executors, rows)))
         if len(members) == 1:
@@ -73,8 +81,7 @@ class Crew:
             finally:
                 self._give_back(members[place])
 
-        threads = self._threads or self._started()
-        others = [threads.submit(run, place) for place in range(1, len(members))]
+        others = self._begun(run, len(members))
         try:
             parts = [run(0)]
         finally:
@@ -90,8 +97,25 @@ class Crew:
         return bool(getattr(self._first, "yields", False))
 
     def events(self, inputs: Mapping[str, Values], rows: int) -> Generator[dict[str, Any], None, None]:
-        found: Generator[dict[str, Any], None, None] = self._first.events(inputs, rows)  # type: ignore[attr-defined]
-        return found
+        with self._changed:
+            member = min(self._members, key=lambda each: self._streams[id(each)])
+            self._streams[id(member)] += 1
+        source: Generator[dict[str, Any], None, None] = member.events(inputs, rows)  # type: ignore[attr-defined]
+        over = False
+        try:
+            while not over:
+                over = True  # as it is if this part fails
+                if (part := self._alone(member, lambda: next(source, None))) is not None:
+                    over = False
+                    yield part
+        finally:
+            try:
+                if not over:
+                    self._alone(member, source.close)
+            finally:
+                with self._changed:
+                    self._streams[id(member)] -= 1
+                    self._changed.notify_all()
 
     def add(self, make: Callable[[], Executor]) -> bool:
         """Make another one, and let it take part. Returns whether it does: the crew may have been closed."""
@@ -106,11 +130,11 @@ class Crew:
         return False
 
     def drop(self) -> bool:
-        """Close one once it is idle, if it is not the only one. Returns whether it did: the crew may have been
-        closed."""
+        """Close one that has no stream, once it is idle. Returns whether it did: the first one stays, and the crew may
+        have been closed."""
         with self._changed:
-            while not self._closed and len(self._members) > 1:
-                found = next((each for each in self._idle if each is not self._first), None)
+            while not self._closed and (others := [each for each in self._members[1:] if not self._streams[id(each)]]):
+                found = next((each for each in self._idle if each in others), None)
                 if found is not None:
                     self._idle.remove(found)
                     self._members.remove(found)
@@ -135,9 +159,21 @@ class Crew:
         with self._changed:
             while not self._idle and not self._closed:
                 self._changed.wait()
-            if not self._idle:
-                return [self._first]  # it says that it is closed
+            if self._closed:
+                raise _closed()
             return [self._idle.pop() for _ in range(min(most, len(self._idle)))]
+
+    def _alone(self, member: Executor, work: Callable[[], T]) -> T:
+        """Do a part of a stream, while its executor does nothing else. A closed one says so by itself."""
+        with self._changed:
+            while member not in self._idle and not self._closed:
+                self._changed.wait()
+            if member in self._idle:
+                self._idle.remove(member)
+        try:
+            return work()
+        finally:
+            self._give_back(member)
 
     def _give_back(self, member: Executor) -> None:
         with self._changed:
@@ -145,8 +181,19 @@ class Crew:
                 self._idle.append(member)
             self._changed.notify_all()
 
-    def _started(self) -> ThreadPoolExecutor:
+    def _begun(self, run: Callable[[int], T], count: int) -> list[Future[T]]:
+        """Have all parts computed in threads but the first.
+
+        Raises:
+            Unavailable: The crew was closed since its members were taken.
+        """
         with self._changed:
+            if self._closed:
+                raise _closed()
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(_MOST_PARTS, thread_name_prefix="crew")
-            return self._threads
+            return [self._threads.submit(run, place) for place in range(1, count)]
+
+
+def _closed() -> Unavailable:
+    return Unavailable("The model was closed.")

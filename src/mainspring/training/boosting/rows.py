@@ -51,9 +51,9 @@ class InMemory:
 
     @property
     def classes(self) -> int:
-        """Number of classes, if the labels number them."""
-        whole = len(self) and bool((self._labels == np.floor(self._labels)).all())
-        return int(self._labels.max()) + 1 if whole else 0
+        """Number of classes, if the labels number them from 0; else 0."""
+        numbers = np.isfinite(self._labels) & (self._labels >= 0) & (self._labels == np.floor(self._labels))
+        return int(self._labels.max()) + 1 if len(self) and bool(numbers.all()) else 0
 
     def matrix_columns(self) -> list[str]:
         return self._columns

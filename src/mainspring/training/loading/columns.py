@@ -17,6 +17,8 @@ from mainspring.core.errors import Invalid, InvalidData
 Columns = str | Sequence[str]  # the name of one column, or the names of those of a matrix
 Values = npt.NDArray[Any]
 
+_LARGEST = np.iinfo(np.int64).max
+
 
 @dataclass(frozen=True, slots=True)
 class Array:
@@ -40,6 +42,16 @@ class Array:
         """Return an array for so many rows."""
         return np.empty((rows, *self.shape), self.dtype)
 
+    def takes(self, kind: pa.DataType) -> bool:
+        """Return whether columns of this type, which is that of one file, can be written into the array."""
+        if pa.types.is_null(kind):
+            return True
+        if self.known is not None:
+            return is_category(kind)
+        if self.matrix or not self.shape:
+            return _is_number(kind)
+        return pa.types.is_list(kind) or (pa.types.is_fixed_size_list(kind) and kind.list_size == self.shape[0])
+
     def write(self, batch: pa.RecordBatch, into: Values, fill: Mapping[str, Any]) -> None:
         """Write the rows of a batch into an array of as many rows.
 
@@ -47,7 +59,7 @@ class Array:
             InvalidData: A value has no place in it; the message names the column.
         """
         for place, name in enumerate(self.columns):
-            values = _filled(batch.column(name), fill.get(name))
+            values = _filled(name, batch.column(name), fill.get(name))
             if values.null_count and self.whole:
                 raise _no_target(name, values.null_count)
             if self.matrix:
@@ -58,14 +70,25 @@ class Array:
     def _one(self, name: str, values: pa.Array[Any]) -> Values:
         if self.known is not None:
             return self._codes(name, values, self.known)
-        if _is_list(values):
+        if self.shape:
             return _vectors(name, values, self.shape[0])
         if values.null_count and not np.issubdtype(self.dtype, np.floating):
             raise InvalidData(
                 f"Column {name!r} has {values.null_count} nulls, and whole numbers have no place for them.",
                 fix=f"give a value for them, fill={{{name!r}: 0}}, or write the rows without them.",
             )
-        return _numbers(name, values)
+        found = _numbers(name, values)
+        if self.dtype == np.int64 and found.dtype.kind == "f":
+            raise InvalidData(
+                f"Column {name!r} has whole numbers, and its fill is a fraction.", fix="fill a whole one."
+            )
+        if found.dtype == np.uint64 and len(found) and found.max() > _LARGEST:
+            raise InvalidData(
+                f"Column {name!r} has {found.max()}, which is more than int64 holds.",
+                fix=f"make it one of a matrix, inputs=[{name!r}], which rounds it; or read it as codes, "
+                f"categories=[{name!r}].",
+            )
+        return found
 
     def _codes(self, name: str, values: pa.Array[Any], known: pa.Array[Any]) -> Values:
         found = pc.index_in(values.cast(pa.string()), value_set=known)
@@ -148,15 +171,12 @@ def _single(name: str, kind: pa.DataType, dtype: str, known: Collection[str] | N
     if pa.types.is_fixed_size_list(kind):
         return Array((name,), np.dtype(dtype), (kind.list_size,), whole=whole)
     _check_number(name, kind)
-    real = pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    return Array((name,), np.dtype(dtype if real else np.int64), whole=whole)
+    return Array((name,), np.dtype(dtype if is_fraction(kind) else np.int64), whole=whole)
 
 
 def _check_number(name: str, kind: pa.DataType) -> None:
     types = pa.types
-    if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind):
-        return
-    if types.is_timestamp(kind) or types.is_null(kind):
+    if _is_number(kind) or types.is_null(kind):
         return
     fix = "leave it out, or derive numbers from it in a feature."
     if is_text(kind):
@@ -166,6 +186,35 @@ def _check_number(name: str, kind: pa.DataType) -> None:
     raise Invalid(f"Column {name!r} is {kind}, which is no number.", fix=fix)
 
 
+def _is_number(kind: pa.DataType) -> bool:
+    return is_fraction(kind) or is_whole(kind)
+
+
+def is_fraction(kind: pa.DataType) -> bool:
+    """Return whether a type is one of numbers with fractions."""
+    return pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+
+
+def is_whole(kind: pa.DataType) -> bool:
+    """Return whether a type is one of those that are read as whole numbers."""
+    return pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_timestamp(kind)
+
+
+def is_category(kind: pa.DataType) -> bool:
+    """Return whether values of a type can be read as codes."""
+    return not pa.types.is_nested(kind)
+
+
+def check_categories(name: str, kind: pa.DataType) -> None:
+    """Raise if a column cannot be read as codes.
+
+    Raises:
+        Invalid: So it is.
+    """
+    if not is_category(kind):
+        raise Invalid(f"Column {name!r} is {kind}, which is no category.", fix="leave it out of `categories`.")
+
+
 def is_text(kind: pa.DataType) -> bool:
     """Return whether a type is that of texts, in one of Arrow's layouts."""
     if pa.types.is_dictionary(kind):
@@ -173,12 +222,15 @@ def is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
-def _is_list(values: pa.Array[Any]) -> bool:
-    return pa.types.is_fixed_size_list(values.type) or pa.types.is_list(values.type)
-
-
-def _filled(values: pa.Array[Any], value: Any) -> pa.Array[Any]:
-    return values if value is None or not values.null_count else values.fill_null(value)
+def _filled(name: str, values: pa.Array[Any], value: Any) -> pa.Array[Any]:
+    if value is None or not values.null_count:
+        return values
+    if isinstance(value, float) and not value.is_integer() and pa.types.is_integer(values.type):
+        values = values.cast(pa.float64())  # PyArrow would cut it
+    try:
+        return pa.repeat(value, len(values)) if pa.types.is_null(values.type) else values.fill_null(value)
+    except (pa.ArrowException, OverflowError) as error:
+        raise Invalid(f"Column {name!r} is {values.type}, which the fill {value!r} is not.") from error
 
 
 def _numbers(name: str, values: pa.Array[Any]) -> Values:
@@ -198,7 +250,7 @@ def _numbers(name: str, values: pa.Array[Any]) -> Values:
 
 
 def _vectors(name: str, values: Any, size: int) -> Values:
-    flat = values.flatten()
+    flat = values if pa.types.is_null(values.type) else values.flatten()
     if values.null_count or len(flat) != len(values) * size:
         raise InvalidData(
             f"Column {name!r} has rows that are null, or have not {size} numbers.", fix="write the rows without them."

@@ -16,6 +16,7 @@ from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
 from mainspring.core.nearest import meant
 from mainspring.data.model import SEALED_PREFIX, TableScan
 from mainspring.data.sealed import open_columns
+from mainspring.training.loading.columns import is_fraction, is_whole
 from mainspring.training.loading.order import Span
 
 ROWS = 16_384  # decoded at a time, at least
@@ -129,13 +130,13 @@ class Files:
 
     @cached_property
     def types(self) -> dict[str, Any]:
-        """The types of all columns, as Arrow has them; of fractions in one file and whole numbers in another, the
-        former."""
+        """The types of all columns, as Arrow has them: where files differ, that of fractions before that of whole
+        numbers, and any before null."""
         found: dict[str, Any] = {} if self._schema is None else {each.name: each.type for each in self._schema}
         for file in self._files:
             for each in file.schema:
                 known = found.get(each.name)
-                if known is None or (pa.types.is_integer(known) and pa.types.is_floating(each.type)):
+                if known is None or pa.types.is_null(known) or (is_whole(known) and is_fraction(each.type)):
                     found[each.name] = each.type
         return {name: kind for name, kind in found.items() if not name.startswith(SEALED_PREFIX)}
 
@@ -148,6 +149,23 @@ class Files:
         for name in columns:
             if name not in self.types:
                 raise Invalid(f"There is no column {name!r}.", fix=meant(name, self.types))
+
+    def check_types(self, name: str, takes: Callable[[Any], bool]) -> None:
+        """Raise if a column has a type in one file that does not go with its type in the others.
+
+        Args:
+            takes: Whether a type does.
+
+        Raises:
+            Invalid: So it is; the message names the file.
+        """
+        for file in self._files:
+            place = file.schema.get_field_index(name)
+            if place >= 0 and not takes(kind := file.schema.field(place).type):
+                raise Invalid(
+                    f"Column {name!r} is {kind} in {file.path}, and {self.types[name]} elsewhere.",
+                    fix="write that file anew with the type of the others, or leave it out.",
+                )
 
     def digest(self) -> str:
         """Return a digest that identifies the files' content by their footers, wherever they lie."""

@@ -84,6 +84,9 @@ class Loader:
         of = self._files.types, dtype, self.categories
         target = None if targets is None else array_of(targets, *of, whole=True)
         self._layout = Layout([array_of(each, *of) for each in every], target, fill or {})
+        for array in self._layout.arrays:
+            for name in array.columns:
+                self._files.check_types(name, array.takes)
         self.inputs, self.targets = len(every), targets is not None
         self.single = not isinstance(inputs, tuple)
         self.threads = threads
@@ -173,20 +176,26 @@ class Loader:
         return (inputs, arrays[-1]) if self.targets else inputs
 
     def _categories(self, asked: Mapping[str, Sequence[str]] | Sequence[str]) -> dict[str, list[str]]:
+        from mainspring.training.loading.columns import check_categories
+
+        named = [asked] if isinstance(asked, str) else [*asked]
+        self._files.check(named)
+        for name in named:
+            check_categories(name, self._files.types[name])
         if isinstance(asked, Mapping):
-            self._files.check(asked)
             return {name: [*texts] for name, texts in asked.items()}
-        asked = [asked] if isinstance(asked, str) else [*asked]
-        self._files.check(asked)
-        return self._seen(asked) if asked else {}
+        return self._seen(named) if named else {}
 
     def _seen(self, columns: list[str]) -> dict[str, list[str]]:
         """Return the texts of columns, sorted, in a pass over all rows."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
+        from mainspring.training.loading.columns import is_category
         from mainspring.training.loading.order import Span
 
+        for name in columns:
+            self._files.check_types(name, is_category)
         found: dict[str, set[str]] = {name: set() for name in columns}
         spans = (Span(place, 0, group.rows) for place, group in enumerate(self._files.groups))
         for batch in self._files.read(spans, columns):

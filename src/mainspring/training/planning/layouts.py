@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isqrt
 
 from mainspring.training.distribution import Distributed
 from mainspring.training.planning.model import Model
@@ -97,4 +98,5 @@ def _axes(model: Model, topology: Topology, size: int) -> Iterator[tuple[int, in
 
 
 def _divisors(number: int) -> list[int]:
-    return [each for each in range(1, number + 1) if number % each == 0]
+    small = [each for each in range(1, isqrt(number) + 1) if number % each == 0]
+    return [*small, *(number // each for each in reversed(small) if each * each != number)]

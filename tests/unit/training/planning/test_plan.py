@@ -15,7 +15,7 @@ from mainspring.core.accelerators import parse_group
 from mainspring.core.errors import Invalid
 from mainspring.llm.sizing.models import read_model
 from mainspring.llm.sizing.trained import read_described, trained
-from mainspring.training.planning.layouts import layouts
+from mainspring.training.planning.layouts import _divisors, layouts
 from mainspring.training.planning.memory import memory
 from mainspring.training.planning.model import OPTIMISERS, PRECISIONS, Model, Part
 from mainspring.training.planning.plan import KEPT_FREE, RUNTIME, best, plan
@@ -182,3 +182,10 @@ def test_the_best_layout_with_the_parts_of_a_batch_that_are_given() -> None:
     assert "GiB of main memory" in str(raised.value.fix)
     block = Part("layer", 1000, 1000, flops=1e6, saved=1e3, block=True)
     assert best(Model("small", (block,), PRECISIONS["fp32"], OPTIMISERS["sgd"]), here, 64, 1)[0].size == 1
+
+
+def test_divisors_are_all_of_them_and_those_of_a_large_batch_are_quick() -> None:
+    for number in (*range(1, 200), 4096, 10_000):
+        assert _divisors(number) == [each for each in range(1, number + 1) if number % each == 0]
+    assert len(_divisors(2**40)) == 41  # one after another these would take hours
+    assert len(_divisors(10**12)) == 169

@@ -135,7 +135,7 @@ _OUTSIDE, _PERSONAL = "asks nobody, or the identity provider", "reaches values t
 _WHY = {
     **dict.fromkeys(("apply", "advise", "batch", "bench", "ci", "doctor", "features", "ingest", "jobs"), _CODE),
     **dict.fromkeys(("materialize", "monitor", "pipelines", "profile", "quotas", "reproduce", "search"), _CODE),
-    **dict.fromkeys(("optimize", "streams", "train", "up"), _CODE),
+    **dict.fromkeys(("deploy", "optimize", "streams", "targets", "train", "up"), _CODE),
     **dict.fromkeys(
         ("collections", "data", "encoders", "evidence", "export", "migrate", "models", "prompts", "retention"),
         _STATE,
@@ -195,6 +195,8 @@ EVENTS = {
     "backup": "backup.make",
     "batch": "batch.run",
     "collections build": "collections.build",
+    "deploy": "targets.deploy",
+    "targets destroy": "targets.destroy",
     "console": "keys.create",
     "encoders add": "add",
     "encryption rewrite": "encryption.rewrite",
@@ -225,8 +227,10 @@ NO_EVENT = {
     **dict.fromkeys(
         ("quotas", "roles", "rollout", "runs", "service-accounts", "sessions", "status", "streams"), _READS
     ),
-    **dict.fromkeys(("subject", "tenant", "topics", "users", "whoami"), _READS),
-    **dict.fromkeys(("demo", "edge page", "export", "features read", "init", "pipelines export", "sbom"), _FILE),
+    **dict.fromkeys(("subject", "targets", "tenant", "topics", "users", "whoami"), _READS),
+    **dict.fromkeys(
+        ("demo", "edge page", "export", "features read", "init", "pipelines export", "sbom", "targets render"), _FILE
+    ),
     **dict.fromkeys(("models influence", "models label-issues", "models near-duplicates"), _MODELS),
     **dict.fromkeys(("llm approvals", "llm usage"), _READS),
     **dict.fromkeys(("answers ask", "bench", "predict"), _PREDICTS),

@@ -15,6 +15,7 @@ from mainspring.data.model import DatasetCommit, IngestReport
 from mainspring.data.profile import TableProfile
 from mainspring.data.restore import RestoreReport
 from mainspring.delivery.model import Promotion
+from mainspring.deploy.targets.model import PieceStatus
 from mainspring.features.describe.wording import DefinitionRow
 from mainspring.features.model import MaterialiseReport
 from mainspring.features.offline.plan import Step as ReadStep
@@ -49,6 +50,7 @@ from mainspring.operations.collections import CollectionReport
 from mainspring.operations.data.batches import Batch, Descent
 from mainspring.operations.demo.handbook import HandbookSummary
 from mainspring.operations.demo.walkthrough import Summary
+from mainspring.operations.deploying import DeployReport, Listed
 from mainspring.operations.edge.building import BuiltPackage
 from mainspring.operations.edge.checking import CheckedPackage
 from mainspring.operations.edge.fleet import DeviceReport
@@ -566,6 +568,11 @@ DOCUMENTS = {
     "answers judge": Document(JudgedAnswers),
     "llm plan": Document(LanguageModelPlan),
     "llm usage": Document(list[LanguageModelUsage]),
+    "deploy": Document(DeployReport),
+    "targets list": Document(list[Listed]),
+    "targets render": Document(_object("Rendered", target=str, files=list[str])),
+    "targets status": Document(_object("TargetStatus", target=str, pieces=list[PieceStatus])),
+    "targets destroy": Document(_object("Destroyed", target=str, removed=list[str])),
     "status": Document(Status),
     "advise": Document(Advised, otherwise=FirstPage),
     "migrate": Document(_object("Migrated", **{"from": str}, to=str, moved=list[MovedPart])),

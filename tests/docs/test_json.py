@@ -211,6 +211,8 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         *((f"service-accounts {name}", ["nightly"]) for name in ("disable", "enable", "remove")),
         ("encryption status", []), ("encryption rotate", []), ("encryption rewrite", []),
         ("backup", ["monday.backup"]),
+        ("targets render", ["here", "--to", "rendered"]), ("deploy", ["here"]), ("targets list", []),
+        ("targets status", ["here"]), ("targets destroy", ["here", "--yes"]),
         ("policy check", []), ("policy explain", ["role:viewer", "model.promote"]), ("policy test", ["cases.csv"]),
         ("console", []), *((f"export {name}", []) for name in ("prometheus-rules", "prometheus-scrape", "grafana")),
         ("export training", [MODEL, "--to", "jobset", "--image", "shop:1", "--claim", f"stores:{depot.root}"]),

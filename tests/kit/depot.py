@@ -35,6 +35,9 @@ TOML = """\
 name = "depot"
 modules = ["parcels.features", "parcels.model", "parcels.service"]
 
+[targets.here]
+kind = "systemd"
+
 [profiles.local]
 monitor_window = "1h"
 materialise_every = "5s"

@@ -33,6 +33,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollback": ("rollback", "Move the champion back to the version before."),
     "rollout": ("rollout", "Roll a version out by steps, on evidence."),
     "up": ("up", "Run the gateway, the console and the worker."),
+    "deploy": ("deploy", "Bring the endpoints to a target: a machine, a cluster."),
+    "targets": ("targets", "Targets: list, render, status, destroy."),
     "console": ("console", "Print a link that logs into the console."),
     "predict": ("predict", "Request a prediction from a running endpoint."),
     "batch": ("batch", "Predict for many rows: a table, files, a query."),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from mainspring.core.errors import Invalid
@@ -207,6 +208,36 @@ class WorkloadIssuer:
     workloads: tuple[Workload, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetSetting:
+    """Where a project is deployed: a table of `targets` in the project's file.
+
+    Attributes:
+        kind: Kind of the target, such as `systemd`.
+        profile: Profile of the project that is used there.
+        endpoints: Names of those that are deployed; empty: all.
+        memory: Bytes of a gateway; 0: by the measured memory of its models.
+        secrets: Names of variables whose values the place gives.
+        options: Of the kind alone.
+    """
+
+    name: str
+    kind: str
+    profile: str
+    endpoints: tuple[str, ...] = ()
+    image: str = ""
+    replicas: tuple[int, int] = (1, 1)
+    cpu: float = 1.0
+    memory: int = 0
+    gpus: int = 0
+    port: int = 8080
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    region: str = ""
+    worker: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class ScheduleSetting:
     """A periodic job of the worker: `when` is a duration or five cron fields, in UTC."""
@@ -287,6 +318,7 @@ class Settings:
     engines: Engines = Engines()
     sign_in: SignIn | None = None  # `None`: with API keys alone
     workload_issuers: tuple[WorkloadIssuer, ...] = ()
+    targets: Mapping[str, TargetSetting] = field(default_factory=dict)  # by name
     tenant: str = ""  # who shares the profile's servers with others; empty: nobody
 
     @property

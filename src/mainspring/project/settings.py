@@ -42,6 +42,7 @@ from mainspring.project.setting_values import (
     workers,
 )
 from mainspring.project.sign_in import read_sign_in, read_workloads
+from mainspring.project.target_settings import read_targets
 from mainspring.project.tenancy import apart
 from mainspring.project.upstreams import read_upstreams
 
@@ -186,6 +187,7 @@ def load_settings(
     return apart(
         replace(
             built,
+            targets=read_targets(document.get("targets", {}), name, {*profiles, "local"}),
             receivers=receivers,
             upstreams=upstreams,
             sign_in=sign_in,
@@ -238,11 +240,11 @@ def _modules(document: Mapping[str, Any]) -> tuple[str, ...]:
 def _checked(path: Path) -> dict[str, Any]:
     """Return the content of a project's file; the content of profiles is not checked yet."""
     document = _read(path)
-    unknown = set(document) - {"name", "modules", "profile", "profiles"}
+    unknown = set(document) - {"name", "modules", "profile", "profiles", "targets"}
     if unknown:
         raise Invalid(
             f"{path} has the unknown keys {sorted(unknown)}.",
-            fix="keep name, modules, profile, profiles; settings lie in a profile's table, such as [profiles.local].",
+            fix="keep name, modules, profile, profiles, targets; settings lie in a profile's table: [profiles.local].",
         )
     profiles = document.get("profiles", {})
     if not isinstance(profiles, dict) or not all(isinstance(each, dict) for each in profiles.values()):

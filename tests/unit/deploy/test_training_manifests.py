@@ -24,8 +24,9 @@ from kit.kubernetes_objects import schema_of
 from mainspring.cli.commands.train import command as train
 from mainspring.cli.exits import INTERRUPTED, UNAVAILABLE
 from mainspring.core.errors import Invalid
-from mainspring.deploy.manifests.pods import Pod, check_no_secret
+from mainspring.deploy.manifests.pods import Pod
 from mainspring.deploy.manifests.training import KINDS, Training, name_of
+from mainspring.deploy.variables import check_no_secret
 from mainspring.operations.distributed.manifests import Wanted, as_yaml, training_manifest
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
@@ -146,7 +147,7 @@ def test_a_secret_is_refused(name: str, value: str) -> None:
 
 @given(st.text(alphabet="ABCXYZ_", min_size=1), st.sampled_from(["1", "postgresql://db/shop", "s3://b/p", "info"]))
 def test_other_variables_are_taken(name: str, value: str) -> None:
-    check_no_secret({name: value})
+    check_no_secret({name: value}, "")
 
 
 @given(st.text(alphabet="aZ0-_.é", min_size=1, max_size=50))

@@ -32,7 +32,9 @@ for _module in (
     importlib.import_module(f"mainspring.{_module}")
 for _module in (
     "data.adapters.streams_catalog",
+    "cost.adapters.catalog",
     "deploy.adapters.announced_machines",
+    "deploy.adapters.deployed_pieces",
     "deploy.adapters.fleet_catalog",
     "serving.adapters.stream_states",
     "security.adapters.audit",

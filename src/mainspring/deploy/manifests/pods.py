@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mainspring.core.errors import Invalid
-from mainspring.core.settings import Url
+from mainspring.deploy.variables import check_no_secret
 
 NOT_PRIVILEGED: Mapping[str, Any] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 SECURE: Mapping[str, Any] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 STATE = "/state"
-_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|PRIVATE|(^|_)KEY(_|$)", re.IGNORECASE)
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_INSTEAD = (
+    "put it into a Secret (kubectl create secret generic NAME --from-literal={}=...), and name it as kubernetes_secret "
+    "in the profile."
+)
 _QUANTITY = re.compile(r"[1-9][0-9]*(\.[0-9]+)?(m|[EPTGMk]i?|Ki)?")
 
 
@@ -67,7 +69,7 @@ class Pod:
                 raise Invalid(
                     f"The claim {claim} is mounted at {path!r}.", fix="name an absolute path: CLAIM:/mnt/data."
                 )
-        check_no_secret(self.env)
+        check_no_secret(self.env, _INSTEAD)
 
     def spec(self) -> dict[str, Any]:
         """Return the specification of the pod."""
@@ -103,23 +105,6 @@ class Pod:
                 }
             ]
         return found
-
-
-def check_no_secret(env: Mapping[str, str]) -> None:
-    """Raise if a variable may be a secret: a manifest is kept in clear, by many hands.
-
-    Raises:
-        Invalid: Its name says so, or its value has a password.
-    """
-    for name, value in env.items():
-        if not _VARIABLE.fullmatch(name):
-            raise Invalid(f"{name!r} is no name of a variable.", fix="write NAME=VALUE.")
-        if _SECRET_NAME.search(name) or ("://" in value and Url(value).shown != value) or "PRIVATE KEY" in value:
-            raise Invalid(
-                f"The variable {name} may be a secret, and a manifest does not hide it.",
-                fix=f"put it into a Secret (kubectl create secret generic NAME --from-literal={name}=...), and name it "
-                "as kubernetes_secret in the profile.",
-            )
 
 
 def _usual() -> dict[str, str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from mainspring.core.errors import Invalid
-from mainspring.project.backends import cost
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.project.backends import cost, targets
 from mainspring.project.backends import serving as backends
 from mainspring.project.parts.cached import cached_property
 from mainspring.project.parts.retrieval import RetrievalParts
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from mainspring.delivery.ports import Evaluations, RolloutStore
     from mainspring.deploy.edge.repository import Repository
     from mainspring.deploy.fleet.ports import FleetStore, Messages
+    from mainspring.deploy.targets.ports import Records, Target
     from mainspring.jobs.ports import JobStore
     from mainspring.ledger.ports import PredictionLog, PredictionStore
+    from mainspring.project.composition import Project
     from mainspring.serving.ports import Baselines, Routes
 
 
@@ -62,6 +64,35 @@ class ServingParts(RetrievalParts):
     def predictions(self) -> PredictionStore:
         built: PredictionStore = self._build("predictions", backends.PREDICTIONS, self.settings.ledger)
         return built
+
+    @cached_property
+    def deployed(self) -> Records:
+        """Records of what was deployed to targets."""
+        built: Records = self._build("deployed", targets.RECORDS, self.settings.catalog)
+        return built
+
+    def target(self, name: str) -> Target:
+        """Return a target of the project's file.
+
+        Raises:
+            NotFound: The file has no such target.
+            Invalid: Its kind or an option is unknown.
+        """
+        setting = self.settings.targets.get(name)
+        if setting is None:
+            known = ", ".join(sorted(self.settings.targets))
+            raise NotFound(
+                f"The project has no target {name!r}.",
+                fix=f"it has {known}."
+                if known
+                else f'write [targets.{name}] with a kind in mainspring.toml: kind = "systemd".',
+            )
+        if setting.kind not in targets.KINDS:
+            raise Invalid(
+                f"Target {name!r} has the kind {setting.kind!r}.",
+                fix=f"write one of {', '.join(sorted(targets.KINDS))}.",
+            )
+        return targets.KINDS[setting.kind](cast("Project", self), setting)
 
     @cached_property
     def fleet(self) -> FleetStore:

@@ -1,0 +1,1 @@
+"""Targets: places to which a project's endpoints are deployed, behind one port."""

@@ -56,7 +56,7 @@ class MeetingRunner:
         announced.announce(Announced(0, "zero", f"127.0.0.1:{host.address.port}", own.pem))
         announced.announce(Announced(1, "one", "", other.pem))
         guest = Guest(
-            other, announced.host, Hello(1, "one", 1, _SAME), _Work(job),
+            other, announced.host, Hello(1, "one", _SAME), _Work(job),
             stop=lambda: 0, wait_s=_WAIT_S, tell=lambda _what: None,
         )  # fmt: skip
         thread = threading.Thread(target=guest.run)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import queue
+import resource
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from hypothesis import given
@@ -19,12 +24,13 @@ from kit.waiting import wait_until
 from mainspring.core.errors import Conflict, Invalid, Unavailable
 from mainspring.core.settings import Address
 from mainspring.core.time import SystemClock
-from mainspring.deploy.adapters.announced_machines import AnnouncedMachines
+from mainspring.deploy.adapters.announced_machines import AnnouncedMachines, training_machines
 from mainspring.deploy.meeting import certificates
 from mainspring.deploy.meeting.guest import Guest
 from mainspring.deploy.meeting.host import Host
 from mainspring.deploy.meeting.lines import Line
-from mainspring.deploy.meeting.model import MOST, Alike, Announced, Hello, Welcome, differences
+from mainspring.deploy.meeting.model import MOST, Alike, Announced, Hello, Welcome, differences, listed
+from mainspring.deploy.meeting.tunnel import connections
 from mainspring.project.catalog import memory_catalog
 
 _SHUT = r"alert|reset|EOF|closed|[Bb]roken|_ssl"
@@ -61,17 +67,18 @@ class Ranks:
 
 
 class Meeting:
-    """A machine 0 of three, and the catalog in which they are announced."""
+    """A machine 0 of three, or of more, and the catalog in which they are announced."""
 
-    def __init__(self, wait_s: float = 30.0) -> None:
-        self.announced = AnnouncedMachines(memory_catalog(), "late")
+    def __init__(self, wait_s: float = 30.0, machines: int = 3, answer_s: float = 15.0) -> None:
+        self.engine = memory_catalog()
+        self.announced = AnnouncedMachines(self.engine, "late")
         self.certificate = made()
         self.own = Ranks(answer=lambda request: {"port": self.store} if request["do"] == "store" else {})
         self.store = 0
         self.stop = 0
         self.host = Host(
             Address("127.0.0.1", 0), self.certificate, self.announced.every, ("zero", SAME),
-            model="late", machines=3, wait_s=wait_s,
+            model="late", machines=machines, wait_s=wait_s, answer_s=answer_s,
         )  # fmt: skip
         self.address = self.host.address
         self.host.open(Welcome(run="run"), self.own)  # type: ignore[arg-type]
@@ -94,7 +101,7 @@ class Joined:
         self.told: list[str] = []
         meeting.announced.announce(Announced(number, f"m{number}", "", self.own.pem))
         guest = Guest(
-            self.own, meeting.announced.host, Hello(number, f"m{number}", 2, alike), ranks,
+            self.own, meeting.announced.host, Hello(number, f"m{number}", alike), ranks,
             stop=lambda: meeting.stop, wait_s=wait_s, tell=self.told.append,
         )  # fmt: skip
 
@@ -162,6 +169,36 @@ def test_a_machine_that_is_lost_comes_again_and_answers(meeting: Meeting) -> Non
     assert "says that m1 is machine 1 already" in twice.end().what
 
 
+def turn_s(rank: socket.socket, there: socket.socket) -> float:
+    """The time of a question and an answer, each of two parts."""
+    begun = time.perf_counter()
+    for one, other in ((rank, there), (there, rank)):
+        one.sendall(b"a")
+        time.sleep(0.001)
+        one.sendall(b"b")
+        assert received(other, 2)
+    return time.perf_counter() - begun
+
+
+def many_files() -> Iterator[None]:
+    """Let this process have so many open files that the next one has a number above 1,023."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, before[1]), before[1]))
+    opened = [os.open(os.devnull, os.O_RDONLY)]
+    while opened[-1] < 1024:
+        opened.append(os.dup(opened[0]))
+    yield
+    for each in opened:
+        os.close(each)
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.fixture(params=["few", "many"])
+def files(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield from many_files() if request.param == "many" else [None]
+
+
+@pytest.mark.usefixtures("files")
 def test_the_store_is_carried_to_those_that_are_let_in(meeting: Meeting) -> None:
     with socket.create_server(("127.0.0.1", 0)) as store:
         meeting.store = store.getsockname()[1]
@@ -173,6 +210,9 @@ def test_the_store_is_carried_to_those_that_are_let_in(meeting: Meeting) -> None
         meeting.host.ask({1: {"do": "start", "variables": {}}})
         port = int(joined.ranks.asked[-1]["variables"]["MASTER_PORT"])
         with socket.create_connection(("127.0.0.1", port), 5) as rank, closing(store.accept()[0]) as there:
+            for end in (rank, there):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            assert min(turn_s(rank, there) for _ in range(5)) < 0.03  # it was 90 ms
             for size in (1, 1 << 20):
                 threading.Thread(target=rank.sendall, args=(b"x" * size,), daemon=True).start()
                 assert received(there, size)
@@ -199,8 +239,32 @@ def test_strangers_reach_nothing(meeting: Meeting) -> None:
     assert not meeting.host._guests
 
 
+def test_a_listener_outlives_a_lack_of_files() -> None:
+    """Connections that cannot be taken now are taken later."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as client:
+        taken: queue.SimpleQueue[socket.socket | None] = queue.SimpleQueue()
+
+        def take() -> None:
+            for each in connections(listening):
+                taken.put(each)
+            taken.put(None)
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))  # no other number is free
+        try:
+            client.connect(listening.getsockname())
+            threading.Thread(target=take, daemon=True).start()
+            with pytest.raises(queue.Empty):
+                taken.get(timeout=0.2)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        taken.get(timeout=5).close()  # type: ignore[union-attr]
+        listening.shutdown(socket.SHUT_RDWR)
+        assert taken.get(timeout=5) is None
+
+
 SAID = [
-    json.dumps({"machine": 2, "host": "h", "processes": 1, "alike": NOTHING}),
+    json.dumps({"machine": 2, "host": "h", "alike": NOTHING}),
     json.dumps({"machine": 1}),
     "[1, 2]",
     "{",
@@ -218,6 +282,82 @@ def test_those_announced_take_their_own_number_and_speak_sense(meeting: Meeting)
             answers.append(Line(connection).receive(10)["refused"])
     assert answers == ["This training has machines 0 to 2."]
     assert places(meeting, 1) == ["0, zero"]
+    meeting.guest(1)
+    assert places(meeting, 2)
+
+
+@pytest.fixture
+def hasty() -> Iterator[Meeting]:
+    """A machine 0 of five, which waits half a second for answers."""
+    found = Meeting(machines=5, answer_s=0.5)
+    try:
+        yield found
+    finally:
+        found.host.close({"error": {}})
+
+
+def test_machines_that_are_lost_together_are_waited_for_once(hasty: Meeting) -> None:
+    """An agent ends once nobody has asked it for 30 s: the others must hear from machine 0 in time."""
+    released = threading.Event()
+    silent = Ranks(answer=lambda request: {} if request.get("quick") else {"late": released.wait(10)})
+    for number in range(1, 5):
+        hasty.guest(number, ranks=Ranks() if number == 4 else silent)
+    wait_until(lambda: len(hasty.host._guests) == 4, "the machines", 10)
+    hasty.host._placed = [0, 1, 2, 3, 4]
+    begun = time.monotonic()
+    found = hasty.host.ask({number: {"do": "look"} for number in range(5)})
+    assert time.monotonic() - begun < 1.2
+    assert [number for number, answer in found.items() if answer is None] == [1, 2, 3]
+    released.set()
+
+
+def test_the_last_word_reaches_a_machine_whose_answers_nobody_reads(meeting: Meeting) -> None:
+    """The system then resets the connection, at which the machine cannot answer any more."""
+    released = threading.Event()
+    ranks = Ranks(answer=lambda _: {"late": len(ranks.asked) > 1 and released.wait(10)})
+    joined = meeting.guest(1, ranks=ranks)
+    wait_until(lambda: meeting.host._guests, "the machine", 10)
+    for count in (1, 2):
+        meeting.host._send(1, {"do": "look"})
+        wait_until(lambda count=count: len(ranks.asked) == count, "the request", 10)
+    meeting.host.close({"report": 7})
+    released.set()
+    assert joined.end() == {"do": "closed", "report": 7}
+
+
+ODD = ["[]", "3", '{"leaving": "soon"}', "[" * 100_000, "{" * 100, "never"]
+
+
+@pytest.mark.parametrize("said", ODD)
+def test_a_machine_that_answers_nonsense_is_lost(hasty: Meeting, said: str) -> None:
+    own = made()
+    hasty.announced.announce(Announced(1, "m1", "", own.pem))
+    with closing(hasty.dial(own)) as connection, suppress(OSError):
+        line = Line(connection)
+        assert line.ask(msgspec.to_builtins(Hello(1, "m1", SAME)), 10)["run"] == "run"
+        line.send({"differs": []})
+        wait_until(lambda: hasty.host._guests, "the machine", 10)
+        hasty.host._placed = [0, 1]
+        found: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        threading.Thread(target=lambda: found.put(hasty.host.ask({1: {"do": "look"}})), daemon=True).start()
+        begun = time.monotonic()
+        if said == "never":  # a byte now and then is no answer
+            while found.empty() and time.monotonic() - begun < 3:
+                connection.sendall(b" ")
+                time.sleep(0.05)
+        else:
+            connection.sendall(said.encode() + b"\n")
+        assert found.get(timeout=3) == {1: None}
+        assert time.monotonic() - begun < 2
+
+
+def test_a_certificate_that_is_none_keeps_nobody_out(meeting: Meeting) -> None:
+    table = training_machines
+    for number, text in enumerate(["none", made().pem.replace("A", "B"), made().pem + made().pem, "\xe9" + made().pem]):
+        row = {"id": str(number), "model": "late", "number": 1, "host": "m", "address": "", "certificate": text}
+        with meeting.engine.begin() as connection:
+            connection.execute(table.insert().values(row))
+    assert [each.number for each in meeting.announced.every()] == [0]
     meeting.guest(1)
     assert places(meeting, 2)
 
@@ -254,7 +394,10 @@ def test_those_that_do_not_come_are_named() -> None:
     assert "Machine 0 is not announced in the catalog, for 0.1 s" in late.what
 
 
-@pytest.mark.parametrize(("host", "words"), [("0.0.0.0", "names no machine"), ("192.0.2.1", "cannot listen")])
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [("0.0.0.0", "names no machine"), ("::ffff:0.0.0.0", "names no machine"), ("192.0.2.1", "cannot listen")],
+)
 def test_machine_0_listens_on_an_address_of_its_own(host: str, words: str) -> None:
     with pytest.raises(Invalid, match=words):
         Host(Address(host, 0), made(), list, ("zero", SAME), model="late", machines=2, wait_s=1)
@@ -266,6 +409,12 @@ def test_differences_are_those_of_the_files(data: st.DataObject) -> None:
     one, other = data.draw(files), data.draw(files)
     found = differences(Alike(one, "", {}), Alike(other, "", {}))
     assert found == [f"the file {name}" for name in "abc" if one.get(name) != other.get(name)]
+
+
+def test_other_counts_are_named_and_no_terminal_is_controlled() -> None:
+    one, other = (Alike({}, "", {}, {"machines": 2, "processes": each}) for each in (2, 4))
+    assert differences(one, other) == ["--processes (2 and 4)"]
+    assert listed(["a\x1b[2J\n", "b" * 1000]) == f"a?[2J?, {'b' * 300}"
 
 
 def test_a_new_machine_0_takes_the_place_of_one_that_died() -> None:

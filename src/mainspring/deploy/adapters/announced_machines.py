@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, metadata
-from mainspring.deploy.meeting.certificates import digest
+from mainspring.deploy.meeting.certificates import digest, parsed
 from mainspring.deploy.meeting.model import Announced
 
 training_machines = sa.Table(
@@ -44,11 +44,15 @@ class AnnouncedMachines:
             connection.execute(table.insert().values(values))
 
     def every(self) -> list[Announced]:
-        """Return the machines of the model, by number."""
+        """Return the machines of the model, by number; without those whose certificate is none."""
         table = training_machines
         query = sa.select(table).where(table.c.model == self._model).order_by(table.c.number)
         with catalog_errors(self._name), self._engine.connect() as connection:
-            return [Announced(row.number, row.host, row.address, row.certificate) for row in connection.execute(query)]
+            return [
+                Announced(row.number, row.host, row.address, row.certificate)
+                for row in connection.execute(query)
+                if digest(parsed(row.certificate) or b"") == row.id
+            ]
 
     def host(self) -> Announced | None:
         """Return machine 0, if it is announced."""

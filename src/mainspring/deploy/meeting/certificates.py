@@ -60,6 +60,15 @@ def digest(certificate: bytes) -> str:
     return hashlib.sha256(certificate).hexdigest()
 
 
+def parsed(pem: str) -> bytes | None:
+    """Return a certificate in DER; `None` if the text is not one certificate in PEM."""
+    try:
+        every = x509.load_pem_x509_certificates(pem.encode("ascii"))
+    except ValueError:
+        return None
+    return every[0].public_bytes(Encoding.DER) if len(every) == 1 else None
+
+
 def make(now: int) -> Certificate:
     """Make a certificate that signs itself.
 

@@ -6,6 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ _WELCOME_S = 30.0
 _RETRY_S = 0.5
 _HEAR_S = 0.5  # between two looks at signals
 _SILENT_S = 60.0  # after which machine 0 is gone
+_LEAVE_S = 15.0  # and after a signal to this machine
 _LOOPBACK = "127.0.0.1"
 
 
@@ -118,7 +120,7 @@ class Guest:
             except BaseException:
                 line.close()
                 raise
-        except (OSError, msgspec.ValidationError) as error:
+        except (OSError, Unavailable, msgspec.ValidationError) as error:
             self._said = f"does not answer at {host.address} ({error})"
             return None
 
@@ -146,7 +148,7 @@ class Guest:
             try:
                 request = line.receive(_HEAR_S)
             except TimeoutError:
-                if time.monotonic() - heard > _SILENT_S:
+                if time.monotonic() - heard > (_LEAVE_S if self._stop() else _SILENT_S):
                     return None
                 continue
             except (OSError, MainspringError):
@@ -158,10 +160,8 @@ class Guest:
             if request["do"] == "start":
                 request["variables"] |= {"MASTER_ADDR": _LOOPBACK, "MASTER_PORT": str(entrance.port)}
             answer = self._work.ask(request)
-            try:
+            with suppress(OSError):  # its last word may be there all the same
                 line.send({**answer, "leaving": self._stop()})
-            except OSError:
-                return None
 
     def _tunnel(self, host: Announced) -> ssl.SSLSocket:
         secure = self._connected(host)

@@ -13,9 +13,10 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +27,22 @@ from mainspring.core.errors import Conflict, Invalid, MainspringError, Unavailab
 from mainspring.core.settings import Address
 from mainspring.deploy.meeting.certificates import Certificate, digest
 from mainspring.deploy.meeting.lines import Line
-from mainspring.deploy.meeting.model import Alike, Announced, Hello, Welcome, differences, disagree
+from mainspring.deploy.meeting.model import Alike, Announced, Hello, Welcome, differences, disagree, shown
 from mainspring.deploy.meeting.own import OwnRanks
-from mainspring.deploy.meeting.tunnel import carry
+from mainspring.deploy.meeting.tunnel import carry, connections
 from mainspring.training.distributed.conducting import Place, Request
 from mainspring.training.distributed.ports import LOGS
 
 _SHAKE_S = 10.0  # for a stranger to become known
 _JOIN_S = 330.0  # for a machine that was let in to get ready
 _ANSWER_S = 15.0
+_LATE_S = 0.1  # for the answer of one that has been waited for in vain, which may be there
+_LOGS_S = 60.0
 _LOOK_S = 1.0
 _KEEP_S = 5.0
 _STRANGERS = 64  # connections that are not authenticated yet
 _LOOPBACK = "127.0.0.1"
+_ALIVE: Request = {"do": "look"}
 _LOG = re.compile(LOGS.format(r"\d{1,6}").replace(".log", r"\.log"))
 
 
@@ -56,15 +60,17 @@ class Host:
         announced: Returns the machines that are announced.
         own: This machine's name, and everything in which the others must equal it.
         model: For messages.
+        answer_s: Time for machines that are asked together to answer: an agent that nobody asks ends after 30 s.
     """
 
     def __init__(
         self, address: Address, certificate: Certificate, announced: Callable[[], Sequence[Announced]],
         own: tuple[str, Alike], *, model: str, machines: int, wait_s: float,
+        answer_s: float = _ANSWER_S,
     ) -> None:  # fmt: skip
         self._certificate, self._announced, self._wait_s = certificate, announced, wait_s
         self._name, self._alike = own
-        self._model, self._machines = model, machines
+        self._model, self._machines, self._answer_s = model, machines, answer_s
         self._welcome = Welcome()
         self._listening = _listen(address, wait_s)
         host, port = self._listening.getsockname()[:2]
@@ -77,7 +83,7 @@ class Host:
         self._placed: list[int] = [0]
         self._store = 0
         self._own: OwnRanks | None = None
-        self._begun = False
+        self._begun = self._closed = False
         self._until = self._kept = 0.0
         self._refusal: MainspringError | None = None
         self.leaving = 0  # number of a signal that came to another machine's command
@@ -100,32 +106,25 @@ class Host:
             if self._refusal is not None and not self._begun:
                 raise self._refusal
             self._placed = [0, *sorted(self._guests)[: count - 1]]
-        for number in self._placed[1:]:  # one that nobody asks ends
-            self._asked(number, {"do": "look"})
-        self._placed = [number for number in self._placed if number == 0 or number in self._guests]
+        here = self._asked(dict.fromkeys(self._placed[1:], _ALIVE))  # one that nobody asks ends
+        self._placed = [number for number in self._placed if number == 0 or here[number] is not None]
         if not self._begun and len(self._placed) < count and time.monotonic() > self._until:
             raise self._absent()
         return [self._place(number) for number in self._placed]
 
     def ask(self, requests: Mapping[int, Request]) -> Mapping[int, Request | None]:
         """See `Machines.ask`."""
-        asked = {index: (self._placed[index], self._told(request)) for index, request in requests.items()}
-        for number, request in asked.values():
-            if number:
-                self._send(number, request)
-        found: dict[int, Request | None] = {}
-        for index, (number, request) in asked.items():
-            found[index] = self._ask_own(request) if number == 0 else self._received(number)
+        asked = {self._placed[index]: self._told(request) for index, request in requests.items()}
+        found = self._asked(asked | dict.fromkeys(self._forgotten(asked), _ALIVE))
         self._begun = self._begun or any(request["do"] == "start" for request in requests.values())
-        self._keep(set(self._guests) - {number for number, _ in asked.values()})
-        return found
+        return {index: found[self._placed[index]] for index in requests}
 
-    def _keep(self, spare: set[int]) -> None:
-        """Let machines that have no ranks know that they are not forgotten."""
-        if time.monotonic() - self._kept > _KEEP_S:
-            self._kept = time.monotonic()
-            for number in spare:
-                self._asked(number, {"do": "look"})
+    def _forgotten(self, asked: Collection[int]) -> list[int]:
+        """Return, now and then, the machines that have no ranks: they must not think that they are forgotten."""
+        if time.monotonic() - self._kept <= _KEEP_S:
+            return []
+        self._kept = time.monotonic()
+        return [number for number in list(self._guests) if number not in asked]
 
     def shown(self) -> str:
         """See `Machines.shown`."""
@@ -139,9 +138,10 @@ class Host:
 
     def fetch_logs(self, folder: Path) -> None:
         """Write the ends of the logs of the ranks on other machines into a folder."""
-        for number in list(self._guests):
-            answer = self._asked(number, {"do": "logs"}) or {}
-            for name, text in dict(answer.get("logs", {})).items():
+        asked: dict[int, Request] = {number: {"do": "logs"} for number in list(self._guests)}
+        for answer in self._asked(asked, _LOGS_S).values():
+            logs = (answer or {}).get("logs", {})
+            for name, text in logs.items() if isinstance(logs, dict) else ():
                 if _LOG.fullmatch(name) and isinstance(text, str):
                     (folder / name).write_text(text, encoding="utf-8", errors="replace")
 
@@ -151,7 +151,7 @@ class Host:
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         with self._changed:
-            guests, self._guests = self._guests, {}
+            self._closed, guests, self._guests = True, self._guests, {}
         for guest in guests.values():
             with suppress(OSError):
                 guest.line.send({"do": "closed", **last})
@@ -194,9 +194,16 @@ class Host:
             self._store = answer["port"]
         return answer
 
-    def _asked(self, number: int, request: Request) -> Request | None:
-        self._send(number, request)
-        return self._received(number)
+    def _asked(self, requests: Mapping[int, Request], within_s: float | None = None) -> dict[int, Request | None]:
+        """Return the answers of machines, all of which have the same time for it; `None` of one that is lost."""
+        for number, request in requests.items():
+            if number:
+                self._send(number, request)
+        until = time.monotonic() + (within_s or self._answer_s)
+        return {
+            number: self._received(number, until) if number else self._ask_own(request)
+            for number, request in requests.items()
+        }
 
     def _send(self, number: int, request: Request) -> None:
         try:
@@ -205,16 +212,16 @@ class Host:
         except OSError:
             self._lose(number)
 
-    def _received(self, number: int) -> Request | None:
+    def _received(self, number: int, until: float) -> Request | None:
         guest = self._guests.get(number)
         if guest is None:
             return None
         try:
-            answer: Request = guest.line.receive(_ANSWER_S)
-        except (OSError, Unavailable):
+            answer = guest.line.receive(max(_LATE_S, until - time.monotonic()))
+            self.leaving = self.leaving or msgspec.convert(answer.get("leaving", 0), int)
+        except (OSError, Unavailable, msgspec.ValidationError):
             self._lose(number)
             return None
-        self.leaving = self.leaving or int(answer.get("leaving", 0))
         return answer
 
     def _lose(self, number: int) -> None:
@@ -223,13 +230,11 @@ class Host:
                 guest.line.close()
 
     def _accept(self) -> None:
-        with suppress(OSError):  # closed
-            while True:
-                connection, _ = self._listening.accept()
-                if not self._slots.acquire(blocking=False):
-                    connection.close()
-                    continue
+        for connection in connections(self._listening):
+            if self._slots.acquire(blocking=False):
                 threading.Thread(target=self._meet, args=(connection,), name="machine", daemon=True).start()
+            else:
+                connection.close()
 
     def _meet(self, connection: socket.socket) -> None:
         """Find out who a connection is, and let it in."""
@@ -261,6 +266,7 @@ class Host:
 
     def _come(self, known: Announced, hello: Hello, line: Line) -> bool:
         """Let a machine in and return True, or tell it why not."""
+        hello = msgspec.structs.replace(hello, host=shown(hello.host))
         if known.number != hello.machine or not 0 < hello.machine < self._machines:
             line.send(msgspec.to_builtins(Welcome(refused=f"This training has machines 0 to {self._machines - 1}.")))
             return False
@@ -271,11 +277,11 @@ class Host:
             line.send(msgspec.to_builtins(Welcome(refused=self._refuse(hello, found))))
             return False
         answer = line.ask(msgspec.to_builtins(self._welcome), _JOIN_S)
-        if found := list(answer.get("differs", ())):
+        if found := msgspec.convert(answer.get("differs", ()), list[str]):
             self._refuse(hello, found)
             return False
         with self._changed:
-            if hello.machine in self._guests:
+            if hello.machine in self._guests or self._closed:
                 return False
             self._guests[hello.machine] = _Guest(hello, line, line.socket.getpeername()[0])
             self._changed.notify_all()
@@ -318,7 +324,7 @@ def _listen(address: Address, wait_s: float) -> socket.socket:
             if time.monotonic() > until:
                 raise Invalid(f"The host of --meet {address.host!r} is unknown: {error.strerror}.") from None
         time.sleep(_LOOK_S)
-    if where[0] in ("0.0.0.0", "::"):  # noqa: S104  (refused)
+    if _unspecified(str(where[0])):
         raise Invalid(
             f"--meet {address.host}:{address.port} names no machine.",
             fix="name the address of this machine that the others reach, in a network of your own.",
@@ -334,6 +340,13 @@ def _listen(address: Address, wait_s: float) -> socket.socket:
             f"Machine 0 cannot listen on {address.host}:{address.port}: {error.strerror}.",
             fix="give --meet an address of machine 0 itself.",
         ) from None
+
+
+def _unspecified(address: str) -> bool:
+    """Return whether an IP address stands for all of this machine."""
+    found = ip_address(address.partition("%")[0])
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return found.is_unspecified or (mapped is not None and mapped.is_unspecified)
 
 
 def stop_of(host: Host, stop: Callable[[], int]) -> Callable[[], int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +9,11 @@ from typing import Any
 import msgspec
 
 from mainspring.core.errors import Conflict
+from mainspring.deploy.meeting.certificates import parsed
 
 MOST = 16 << 20  # bytes of a line
 _SHOWN = 10  # differences
+_LONGEST = 300  # characters of one
 
 
 class Alike(msgspec.Struct, frozen=True):
@@ -22,19 +23,20 @@ class Alike(msgspec.Struct, frozen=True):
         files: SHA-256 of each of the project's files.
         definitions: SHA-256 of the model's features and observations.
         versions: Of Python and of the packages that compute.
+        counts: Of machines, and of processes on each.
     """
 
     files: Mapping[str, str]
     definitions: str
     versions: Mapping[str, str]
+    counts: Mapping[str, int] = {}
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """A machine that wants to take part: its number from 1, its name, the processes that it starts."""
+    """A machine that wants to take part: its number from 1, and its name."""
 
     machine: int
     host: str
-    processes: int
     alike: Alike
 
 
@@ -65,7 +67,8 @@ class Announced:
 
     @property
     def der(self) -> bytes:
-        return ssl.PEM_cert_to_DER_cert(self.certificate)
+        """The certificate in DER; nothing if it is none."""
+        return parsed(self.certificate) or b""
 
 
 def differences(one: Alike, other: Alike) -> list[str]:
@@ -75,8 +78,12 @@ def differences(one: Alike, other: Alike) -> list[str]:
         f"{name} ({one.versions.get(name, 'none')} and {other.versions.get(name, 'none')})"
         for name in _unequal(one.versions, other.versions)
     ]
+    counts = [
+        f"--{name} ({one.counts.get(name, 'none')} and {other.counts.get(name, 'none')})"
+        for name in _unequal(one.counts, other.counts)
+    ]
     definitions = ["the definitions"] if one.definitions != other.definitions and not files else []
-    return [*files, *versions, *definitions]
+    return [*files, *versions, *counts, *definitions]
 
 
 def differing_tables(one: Mapping[str, list[Any]], other: Mapping[str, list[Any]]) -> list[str]:
@@ -85,10 +92,15 @@ def differing_tables(one: Mapping[str, list[Any]], other: Mapping[str, list[Any]
 
 
 def listed(found: Iterable[str]) -> str:
-    """Return differences as text, the first ones if they are many."""
+    """Return differences as text, the first ones if they are many. They may be another machine's words."""
     every = list(found)
     more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
-    return ", ".join(every[:_SHOWN]) + more
+    return ", ".join(shown(each) for each in every[:_SHOWN]) + more
+
+
+def shown(text: str) -> str:
+    """Return another machine's text without what would control a terminal, cut to a line."""
+    return "".join(each if each.isprintable() else "?" for each in text[:_LONGEST])
 
 
 def disagree(machine: str, found: Iterable[str]) -> Conflict:

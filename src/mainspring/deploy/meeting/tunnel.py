@@ -9,10 +9,33 @@ import select
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 _PIECE = 1 << 16
+_PAUSE_S = 0.1
+
+
+def connections(listening: socket.socket) -> Iterator[socket.socket]:
+    """Yield what connects to a listening socket, until that is closed or shut down."""
+    while True:
+        try:
+            connection, _ = listening.accept()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:  # this connection's, or of a process with too many files: others will come
+            if not _listens(listening):
+                return
+            time.sleep(_PAUSE_S)
+            continue
+        yield connection
+
+
+def _listens(listening: socket.socket) -> bool:
+    try:
+        return bool(listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        return False
 
 
 def carry(secure: ssl.SSLSocket, plain: socket.socket, begun: bytes = b"") -> None:
@@ -21,21 +44,26 @@ def carry(secure: ssl.SSLSocket, plain: socket.socket, begun: bytes = b"") -> No
     Args:
         begun: Bytes for the plain end that were read from the secure one already.
     """
-    ends: dict[socket.socket, socket.socket] = {secure: plain, plain: secure}
     with suppress(OSError), secure, plain:
-        for each in ends:
+        ready = select.poll()  # `select` takes no number of a file above 1,023
+        for each in (secure, plain):
+            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else questions and answers wait 40 ms each
             each.setblocking(False)  # a record may be TLS's own, after which a call would wait for data
+            ready.register(each, select.POLLIN)
         _send(plain, begun)
+        ends: dict[int, tuple[socket.socket, socket.socket]] = {
+            secure.fileno(): (secure, plain), plain.fileno(): (plain, secure)
+        }  # fmt: skip
         while True:
-            ready = [secure] if secure.pending() else select.select(list(ends), [], [])[0]
-            for each in ready:
+            for number in [secure.fileno()] if secure.pending() else [number for number, _ in ready.poll()]:
+                source, other = ends[number]
                 try:
-                    piece = each.recv(_PIECE)
+                    piece = source.recv(_PIECE)
                 except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
                     continue
                 if not piece:
                     return
-                _send(ends[each], piece)
+                _send(other, piece)
 
 
 def _send(end: socket.socket, content: bytes) -> None:
@@ -44,9 +72,15 @@ def _send(end: socket.socket, content: bytes) -> None:
         try:
             rest = rest[end.send(rest) :]
         except ssl.SSLWantReadError:
-            select.select([end], [], [])
+            _wait(end, select.POLLIN)
         except (ssl.SSLWantWriteError, BlockingIOError):
-            select.select([], [end], [])
+            _wait(end, select.POLLOUT)
+
+
+def _wait(end: socket.socket, event: int) -> None:
+    ready = select.poll()
+    ready.register(end, event)
+    ready.poll()
 
 
 class Entrance:
@@ -63,18 +97,12 @@ class Entrance:
         threading.Thread(target=self._accept, name="store-entrance", daemon=True).start()
 
     def _accept(self) -> None:
-        with suppress(OSError):  # closed
-            while True:
-                plain, _ = self._listening.accept()
-                threading.Thread(target=self._carry, args=(plain,), name="store-tunnel", daemon=True).start()
+        for plain in connections(self._listening):
+            threading.Thread(target=self._carry, args=(plain,), name="store-tunnel", daemon=True).start()
 
     def _carry(self, plain: socket.socket) -> None:
-        try:
-            secure = self._connect()
-        except OSError:
-            plain.close()
-            return
-        carry(secure, plain)
+        with suppress(OSError), plain:
+            carry(self._connect(), plain)
 
     def close(self) -> None:
         with suppress(OSError):

@@ -58,7 +58,7 @@ def hosting(
     own = certificates.make(project.wall.now())
     announced = announced_machines(project, model.name)
     host = Host(
-        Address.parse(part.meet), own, announced.every, (socket.gethostname(), _alike(project, model)),
+        Address.parse(part.meet), own, announced.every, (socket.gethostname(), _alike(project, model, distributed)),
         model=model.name, machines=distributed.machines, wait_s=part.wait_s,
     )  # fmt: skip
     last: dict[str, Any] = {"error": {"kind": "MainspringError", "what": "Its process ended.", "fix": None}}
@@ -111,7 +111,7 @@ def join(
         signals_noted() as noted,
         _Ranks(project, model, distributed) as ranks,
     ):
-        hello = Hello(part.number, name, distributed.processes, _alike(project, model))
+        hello = Hello(part.number, name, _alike(project, model, distributed))
         guest = Guest(
             own, host, hello, ranks, stop=lambda: noted[0] if noted else 0, wait_s=part.wait_s,
             tell=lambda what: progress(what, 0.02),
@@ -201,13 +201,14 @@ def replace_asked(asked: Asked, *, root: Path, profile: str, folder: Path, place
     )  # fmt: skip
 
 
-def _alike(project: Project, model: Model) -> Alike:
+def _alike(project: Project, model: Model, distributed: Distributed) -> Alike:
     packages = environment()
     versions = {name: packages.get(name, "none") for name in _COMPUTING}
     versions["python"] = ".".join(platform.python_version_tuple()[:2])
     versions["mainspring"] = f"{__version__}, files {package_digest()[:12]}"
     digest = hashlib.sha256(definitions.dump(model.features, model.observations)).hexdigest()
-    return Alike(file_digests(project.settings.root), digest, versions)
+    counts = {"machines": distributed.machines, "processes": distributed.processes}
+    return Alike(file_digests(project.settings.root), digest, versions, counts)
 
 
 def _tables(project: Project, model: Model, commit: DatasetCommit) -> dict[str, list[Any]]:

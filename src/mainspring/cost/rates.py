@@ -17,7 +17,7 @@ from math import isfinite
 import msgspec
 
 from mainspring.core.errors import Invalid
-from mainspring.cost.money import check_currency
+from mainspring.core.money import check_currency
 
 MEMORY_WEIGHT = 0.134  # 0.004237 / 0.031611
 USUAL_GPU_WEIGHT = 22.0

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring.core.errors import Invalid
-from mainspring.cost.money import MixedCurrencies, Money, parse_money
+from mainspring.core.money import MixedCurrencies, Money, parse_money
 from mainspring.cost.rates import machine_rates
 
 

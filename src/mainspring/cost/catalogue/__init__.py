@@ -1,0 +1,1 @@
+"""Catalogue of list prices: the shipped snapshot, and providers' own files."""

@@ -137,11 +137,22 @@ _WHY = {
     **dict.fromkeys(("materialize", "monitor", "pipelines", "profile", "quotas", "reproduce", "search"), _CODE),
     **dict.fromkeys(("deploy", "optimize", "streams", "targets", "train", "up"), _CODE),
     **dict.fromkeys(
-        ("collections", "data", "encoders", "evidence", "export", "migrate", "models", "prompts", "retention"),
+        (
+            "collections",
+            "data",
+            "encoders",
+            "evidence",
+            "export",
+            "migrate",
+            "models",
+            "prices",
+            "prompts",
+            "retention",
+        ),
         _STATE,
     ),
     **dict.fromkeys(
-        ("sbom", "topics"),
+        ("prices", "sbom", "topics"),
         _STATE,
     ),
     **dict.fromkeys(("policy", "roles", "service-accounts", "users"), _RIGHTS),
@@ -207,6 +218,7 @@ EVENTS = {
     "materialize": "materialise",
     "models gc": "collect-garbage",
     "optimize": "optimise",
+    "prices import": "prices.import",
     "models sign": "export",
     "replay": "predictions.replay",
     "restore": "backup.restore",
@@ -221,9 +233,11 @@ NO_EVENT = {
     **dict.fromkeys(
         ("advise", "audit", "collections", "completion", "data", "doctor", "edge", "encryption", "endpoints"), _READS
     ),
-    **dict.fromkeys(("answers", "encoders"), _READS),
+    **dict.fromkeys(("answers", "encoders", "prices"), _READS),
     **dict.fromkeys(("explain", "fairness", "features", "groups", "incidents", "jobs", "keys", "models"), _READS),
-    **dict.fromkeys(("monitor", "objectives", "pipelines", "policy", "predictions", "profile", "prompts"), _READS),
+    **dict.fromkeys(
+        ("monitor", "objectives", "pipelines", "policy", "predictions", "prices", "profile", "prompts"), _READS
+    ),
     **dict.fromkeys(
         ("quotas", "roles", "rollout", "runs", "service-accounts", "sessions", "status", "streams"), _READS
     ),

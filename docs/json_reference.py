@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from mainspring.cost.catalogue.importing import PriceImport
 from mainspring.data.diff import TableDiff
 from mainspring.data.history import TableChange
 from mainspring.data.model import DatasetCommit, IngestReport
@@ -76,6 +77,7 @@ from mainspring.operations.pipelines.control import StepState
 from mainspring.operations.policies import Case
 from mainspring.operations.predict import Answer
 from mainspring.operations.predictions import Label
+from mainspring.operations.prices import MachinePrice, OfferList
 from mainspring.operations.profile import Check, Profile
 from mainspring.operations.prompts import PromptDifference
 from mainspring.operations.publishing import Release
@@ -355,6 +357,9 @@ DOCUMENTS = {
     ),
     "objectives": Document(list[ObjectiveReport]),
     "quotas": Document(list[QuotaUse]),
+    "prices list": Document(OfferList),
+    "prices show": Document(MachinePrice),
+    "prices import": Document(PriceImport),
     "export prometheus-rules": Document(_object("ExportedRules", path=str, rules=int)),
     "export prometheus-scrape": Document(_object("ExportedScrape", path=str, targets=int)),
     "edge build": Document(BuiltPackage),

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from mainspring.core.accelerators import parse_group, shipped
+from mainspring.cost.catalogue.offers import gpu_hour
 from mainspring.llm.sizing.layout import Layout, Sized
 from mainspring.llm.sizing.models import families, read_model
 from mainspring.llm.sizing.plan import NETWORK_GB_S
@@ -116,7 +117,8 @@ def _gpus() -> str:
     rows = []
     for name, gpu in shipped().items():
         flops = ", ".join(f"{kind} {value:g}" for kind, value in gpu.tflops.items())
-        price = "" if gpu.price is None else f"{gpu.price:g} ({gpu.priced})"
+        listed = gpu_hour(name)
+        price = "" if listed is None else f"{listed[0]:g} ({listed[1]})"
         rows.append([f"`{name}`", f"{gpu.memory_mib / 1024:.1f}", f"{gpu.bandwidth_gb_s:g}", flops,
                      f"{gpu.link}, {gpu.link_gb_s:g}", price, gpu.source])  # fmt: skip
     head = ["GPU", "GiB", "GB/s", "dense TFLOPS", "link, GB/s in a direction", "$ an hour", "source"]

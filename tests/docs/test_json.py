@@ -22,6 +22,7 @@ from kit.pages import DOCS, script
 from kit.people import known
 from mainspring.cli.main import cli
 from mainspring.core.time import DAY, to_datetime
+from mainspring.cost.catalogue.offers import catalogue_lines, shipped
 from mainspring.monitoring.incidents.model import Taken
 from mainspring.operations.auditing import unfinished
 from mainspring.operations.keys import create_key
@@ -146,6 +147,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
     (root / "clicks.jsonl").write_text('{"user": "ana"}\n')
     (root / "cases.csv").write_text("who,action,resource,expected\nrole:viewer,model.read,project,denied\n")
     (root / "m.onnx").write_bytes(mlp())
+    (root / "prices.csv").write_text("\n".join(catalogue_lines(shipped()[:2])) + "\n")
     write_signer(root)
     known(project, local_user(), "local:ben")
     (root / "key").write_text(create_key(project, "ben", ["manage"], DAY, created_by="local:ben"))
@@ -232,6 +234,8 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("monitor query", ["SELECT count(*) AS n FROM incidents"]), ("status", []), ("advise", []),
         ("profile list", []), ("profile check", []), ("tenant plan", ["acme"]), ("doctor", []),
         ("completion", ["bash"]), ("llm plan", ["llama-3.1-8b", "--gpus", "1xH100"]),
+        ("prices list", ["--gpu", "L4"]), ("prices show", ["aws/eu-west-1/m7i.large"]),
+        ("prices import", ["prices.csv", "--format", "catalogue"]),
     ]  # fmt: skip
     done = subprocess.run(
         [prefork.programs() / "python", "-c", _COMMANDS], cwd=root, capture_output=True, text=True, check=False,

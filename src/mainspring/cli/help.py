@@ -167,6 +167,16 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "endpoints scaling": ("endpoints scaling", "endpoints scaling late-delivery --last 7d"),
     "objectives": ("objectives",),
     "quotas": ("quotas",),
+    "prices list": (
+        "prices list --gpu L4",
+        "prices list --provider aws --region eu-west-1 --vcpus 8 --memory 32",
+        "prices list --gpu any --sort spot",
+    ),
+    "prices show": ("prices show", "prices show aws/eu-west-1/m7i.large"),
+    "prices import": (
+        "prices import index.csv --format aws --region eu-west-1",
+        "prices import page-1.json --format azure",
+    ),
     "export prometheus-rules": ("export prometheus-rules --output rules.yml",),
     "export prometheus-scrape": ("export prometheus-scrape --output prometheus.yml",),
     "export grafana": ("export grafana --output dashboard.json",),

@@ -99,11 +99,15 @@ def parse_group(text: str) -> Group:
     return Group(gpu=_gpu(name), nodes=nodes, per_node=count)
 
 
+def kind_of(name: str) -> str:
+    """Return the shipped table's name of a GPU that a driver or a person names; empty if it has none."""
+    wanted = re.sub(r"[\s_]+", "-", name).lower().removeprefix("nvidia-").removeprefix("tesla-")
+    return next((known for known, gpu in shipped().items() if wanted in (known.lower(), *gpu.names)), "")
+
+
 def _gpu(name: str) -> Gpu:
-    wanted = re.sub(r"[\s_]+", "-", name).lower()
-    for known, gpu in shipped().items():
-        if wanted in (known.lower(), *gpu.names):
-            return gpu
+    if kind := kind_of(name):
+        return shipped()[kind]
     if name.endswith((".toml", ".json")):
         return _described(Path(name))
     raise NotFound(

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from mainspring.core.errors import Invalid
+from mainspring.core.money import Money
 from mainspring.core.sandbox import Policy
 
 LOWEST_PRIORITY = 19  # of nice
@@ -250,6 +251,22 @@ class ScheduleSetting:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnPrices:
+    """Prices that a profile states, of this machine and of others."""
+
+    machine: Money | None = None  # of an hour of this machine; `None`: as `instance`
+    instance: str = ""  # what this machine is: PROVIDER/REGION/INSTANCE
+    purchase: str = "on_demand"  # how it is bought
+    discount: float = 0.0  # share off list prices
+    currency: str = ""  # in which amounts are shown; empty: that of the machine's price
+    instances: Mapping[str, Money] = field(default_factory=dict)  # PROVIDER/REGION/INSTANCE -> of an hour
+    storage: Mapping[str, Money] = field(default_factory=dict)  # class -> of a GiB in a month
+    in_gib: Money | None = None
+    out_gib: Money | None = None
+    exchange: Mapping[str, Money] = field(default_factory=dict)  # currency -> what a unit of it is worth
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Settings of a process: its backends' addresses and its limits."""
 
@@ -298,6 +315,7 @@ class Settings:
     keep_messages_bytes: int | None = None  # of each topic there; `None`: any number
     training_price: tuple[float, str] | None = None  # per hour, with its currency; `None`: unknown
     batch_price: tuple[float, str] | None = None  # likewise, of batch inference
+    prices: OwnPrices = OwnPrices()
     schedules: tuple[ScheduleSetting, ...] = ()
     jobs_at_once: int = 2  # of a worker
     shadow_nice: int = 19  # priority of the processes of shadows, as of nice: 0 is usual, 19 the lowest

@@ -21,10 +21,10 @@ from mainspring.core.money import check_currency
 
 MEMORY_WEIGHT = 0.134  # 0.004237 / 0.031611
 USUAL_GPU_WEIGHT = 22.0
-# Google's list, us-central1, 2024: T4 0.35 and V100 2.48 over an N1 core of 0.031611; L4 0.56004 over a G2 core of
-# 0.024988; A100-40 2.933908 and A100-80 3.92808 over an A2 core of 0.031611; H100 9.7965 over an A3 core of 0.029394.
+# Google's list, us-central1: T4 0.35, V100 2.48, A100-40 2.933908, A100-80 3.92808 and H100 9.796551 over a core of
+# 0.031611 (N1, N2, A2); L4 0.56004 over a G2 core of 0.024988.
 GPU_WEIGHTS: Mapping[str, float] = {
-    "T4": 11.1, "L4": 22.4, "V100": 78.5, "A100-40": 92.8, "A100-80": 124.3, "H100": 333.3,
+    "T4": 11.1, "L4": 22.4, "V100": 78.5, "A100-40": 92.8, "A100-80": 124.3, "H100": 309.9,
 }  # fmt: skip
 
 

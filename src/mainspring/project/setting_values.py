@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from mainspring.core.cores import usable_cores
 from mainspring.core.errors import Invalid
+from mainspring.core.money import parse_money
 from mainspring.core.sandbox import AVAILABLE, OFF, REQUIRED, Policy
 from mainspring.core.settings import LOWEST_PRIORITY, Address, Tls, Traces, Url
 from mainspring.core.time import parse_duration
@@ -157,14 +158,8 @@ def price(given: Given, name: str) -> tuple[float, str] | None:
     value = given[name]
     if value == "":
         return None
-    number, _, currency = str(value).strip().partition(" ")
-    try:
-        amount = float(number)
-    except ValueError:
-        amount = -1.0
-    if not 0 <= amount < float("inf") or not (currency.isalpha() and currency.isupper() and len(currency) == 3):
-        raise Invalid(f"{name} is {value!r}.", fix=f'write a number and a currency: {name} = "0.85 EUR".')
-    return amount, currency
+    amount = parse_money(value, name)
+    return amount.units, amount.currency
 
 
 def url(root: Path, name: str, text: str) -> Url:

@@ -19,6 +19,7 @@ from mainspring.core.ids import check_id
 from mainspring.core.sandbox import AVAILABLE
 from mainspring.core.settings import PROJECT_FILE, Address, Engines, Limits, Settings, Url
 from mainspring.core.time import parse_duration
+from mainspring.project.own_prices import read_own_prices
 from mainspring.project.receivers import read_receivers
 from mainspring.project.schedules import read_schedules
 from mainspring.project.setting_values import (
@@ -172,7 +173,7 @@ def load_settings(
     profiled, set_outside = _flat(profiles.get(name, {})), _from_environment(environment)
     written = {**_defaults({**profiled, **set_outside, **(overrides or {})}), **profiled}
     values = {**written, **_stricter(written, set_outside), **(overrides or {})}
-    unknown = set(values) - set(DEFAULTS) - {"debug", "schedules", "notify", "oidc", "workloads", "llm"}
+    unknown = set(values) - set(DEFAULTS) - {"debug", "schedules", "notify", "oidc", "workloads", "llm", "prices"}
     if unknown:
         raise Invalid(
             f"Profile {name!r} has the unknown settings {sorted(unknown)}.", fix=f"known: {sorted(DEFAULTS)}."
@@ -438,6 +439,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         jobs_at_once=workers(values, "jobs_at_once"),
         shadow_nice=nice(values, "shadow_nice"),
         engines=Engines(**{name: str(values[name]) for name in asdict(Engines())}),
+        prices=read_own_prices(values.get("prices", {})),
         schedules=read_schedules(values.get("schedules", {}), own=bool(modules)),
     )
 

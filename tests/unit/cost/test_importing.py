@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.cost.catalogue import streamed_json
 from mainspring.cost.catalogue.importing import PriceImport, read_prices
-from mainspring.cost.catalogue.offers import Offer, shipped, write_offers
+from mainspring.cost.catalogue.offers import Offer, catalogue_lines, shipped
 
 from .price_files import AWS_HEADER, aws_csv, aws_json, aws_rows, azure_item, azure_pages, google_page, google_sku
 
@@ -149,9 +149,7 @@ def test_bytes_that_are_no_text_and_a_line_without_an_end_are_refused(tmp_path: 
 
 
 def test_the_catalogues_own_format_comes_back(tmp_path: Path) -> None:
-    lines: list[str] = []
-    write_offers(shipped(), lines)
-    _, offers = imported(tmp_path, "catalogue", "\n".join(lines) + "\n")
+    _, offers = imported(tmp_path, "catalogue", "\n".join(catalogue_lines(shipped())) + "\n")
     assert list(offers.values()) == list(shipped())
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, TextIO
 
 from mainspring.core.errors import Invalid
@@ -61,8 +62,12 @@ def read_csv(file: TextIO, gathered: Gathered, regions: Sequence[str]) -> None:
                 fix="fetch index.csv of AmazonEC2, or name another --format.",
             )
         at = {column: header.index(column) for column in {*_COLUMNS.values(), *_TERMS} & set(header)}
+        telling, kept = itemgetter(*(at[_COLUMNS[name]] for name in _KEPT)), tuple(_KEPT.values())
         for row in rows:
             gathered.read += 1
+            if len(row) == len(header) and telling(row) != kept:  # most rows of gigabytes
+                gathered.other()
+                continue
             where = f"line {rows.line_num}"
             if len(row) != len(header):
                 gathered.unclear("the row has another number of columns than the header", where)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TextIO, TypeAlias
+from typing import Any, BinaryIO, TextIO, TypeAlias
 
 import msgspec
 
@@ -45,13 +47,46 @@ class PriceImport(msgspec.Struct, frozen=True, kw_only=True):
     date: str
 
 
-def read_prices(path: Path, kind: str, regions: Sequence[str] = (), today: str = "") -> tuple[PriceImport, list[Offer]]:
+class _Digested(io.RawIOBase):
+    """Bytes of a file, digested and counted as they are read."""
+
+    def __init__(self, file: BinaryIO, size: int, progress: Callable[[int, int], None] | None) -> None:
+        self._file, self._size, self._progress = file, size, progress
+        self._digest, self._count = hashlib.sha256(), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._file.readinto(buffer)  # type: ignore[attr-defined]
+        self._digest.update(memoryview(buffer)[:count])
+        self._count += count
+        if self._progress is not None:
+            self._progress(self._count, self._size)
+        return int(count)
+
+    def hexdigest(self) -> str:
+        """Digest of the whole file: the rest is read."""
+        rest = bytearray(_READ)
+        while self.readinto(rest):
+            pass
+        return self._digest.hexdigest()
+
+
+def read_prices(
+    path: Path,
+    kind: str,
+    regions: Sequence[str] = (),
+    today: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[PriceImport, list[Offer]]:
     """Return the offers of a file and a report. Memory does not grow with the file, only with the offers.
 
     Args:
         kind: One of `FORMATS`.
         regions: Only offers in these, by default in all.
         today: Date of prices that the file does not date.
+        progress: Told how many bytes were read, and of how many.
 
     Raises:
         NotFound: There is no such file.
@@ -59,9 +94,13 @@ def read_prices(path: Path, kind: str, regions: Sequence[str] = (), today: str =
     """
     try:
         with path.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            gathered, offers = _read(file, path, kind, regions)
+            size = path.stat().st_size
+            begin = content.read(_READ).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+            content.seek(0)
+            digested = _Digested(content, size, progress)
+            with io.TextIOWrapper(io.BufferedReader(digested, _READ), encoding="utf-8-sig", newline="") as file:
+                gathered, offers = _read(file, path, kind, regions, begin in (b"{", b"["))
+                digest = digested.hexdigest()
     except UnicodeDecodeError as error:
         raise Invalid(f"{path.name} is no UTF-8: {error.reason}.") from error
     except OSError as error:
@@ -90,16 +129,14 @@ def read_prices(path: Path, kind: str, regions: Sequence[str] = (), today: str =
     ), offers
 
 
-def _read(file: TextIO, path: Path, kind: str, regions: Sequence[str]) -> tuple[Gathered, list[Offer]]:
+def _read(file: TextIO, path: Path, kind: str, regions: Sequence[str], json: bool) -> tuple[Gathered, list[Offer]]:
     gathered = Gathered(kind, path.name, _SOURCES.get(kind, ""))
     if kind == "catalogue":
         offers = [each for each in read_offers(file, path.name) if not regions or each.region in regions]
         gathered.read = len(offers)
         return gathered, offers
-    first = file.read(_READ).lstrip()[:1]
-    file.seek(0)
     readers: dict[str, _Reader] = {
-        "aws": aws.read_json if first in "{[" else aws.read_csv,
+        "aws": aws.read_json if json else aws.read_csv,
         "azure": azure.read_json,
         "google": google.read_json,
     }

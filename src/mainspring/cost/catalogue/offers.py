@@ -123,12 +123,12 @@ def read_offers(lines: Iterable[str], name: str) -> Iterator[Offer]:
             raise Invalid(f"{name}, line {number}: {error}") from error
 
 
-def write_offers(offers: Iterable[Offer], lines: list[str]) -> None:
-    """Append the offers as a catalogue's CSV."""
-    lines.append(",".join(Offer.__struct_fields__))
+def catalogue_lines(offers: Iterable[Offer]) -> Iterator[str]:
+    """Yield the lines of a catalogue's CSV."""
+    yield ",".join(Offer.__struct_fields__)
     for offer in offers:
         values = ("" if value in (None, 0, "") else str(value) for value in msgspec.structs.astuple(offer))
-        lines.append(",".join(_quoted(value) for value in values))
+        yield ",".join(_quoted(value) for value in values)
 
 
 def _quoted(value: str) -> str:
@@ -213,3 +213,21 @@ def selected(
         and (each.memory_gib or 0.0) >= memory_gib
         and (each.vcpus or 0) >= vcpus
     ]
+
+
+@cache
+def gpu_hour(kind: str) -> tuple[float, str] | None:
+    """Return the lowest shipped price of an hour of one GPU, in dollars, with what it is a price of; `None`: unknown.
+
+    Its machine's cores and memory are in it. Blocks of days count only where nothing is sold on demand.
+    """
+    for purchase in ("on_demand", "block"):
+        prices = [
+            (price / each.gpus, each)
+            for each in shipped()
+            if each.gpu == kind and each.currency == "USD" and (price := getattr(each, purchase)) is not None
+        ]
+        if prices:
+            price, offer = min(prices, key=lambda found: (round(found[0], 4), found[1].name))
+            return round(price, 4), f"{offer.name} {purchase.replace('_', ' ')}, {offer.date}"
+    return None

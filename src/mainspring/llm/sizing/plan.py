@@ -9,6 +9,7 @@ import msgspec
 
 from mainspring.core.accelerators import Group
 from mainspring.core.errors import Invalid
+from mainspring.cost.catalogue.offers import gpu_hour
 from mainspring.llm.sizing.architecture import Architecture
 from mainspring.llm.sizing.layout import CHUNK, KEPT_FREE, RUNTIME, Layout, Sized, layouts, reasons
 from mainspring.llm.sizing.precision import CACHE_BITS, PRECISIONS
@@ -145,7 +146,7 @@ def plan(model: Architecture, group: Group, wanted: Wanted | None = None) -> Pla
     prompt = wanted.prompt if wanted.prompt is not None else max(1, wanted.context * 3 // 4)
     if not model.attention.cached():
         prompt = wanted.context
-    price = wanted.price if wanted.price is not None else group.gpu.price
+    price, priced = _price(wanted, group)
     dtypes = wanted.dtypes or _by_default(model)
     return Plan(
         model=model.name,
@@ -160,10 +161,19 @@ def plan(model: Architecture, group: Group, wanted: Wanted | None = None) -> Pla
         answer=wanted.context - prompt,
         concurrency=wanted.concurrency,
         price=price,
-        priced="" if wanted.price is not None else group.gpu.priced,
+        priced=priced,
         variants=[_variant(model, group, wanted, prompt, name, price) for name in dict.fromkeys(dtypes)],
         assumptions=_assumptions(model, group, wanted),
     )
+
+
+def _price(wanted: Wanted, group: Group) -> tuple[float | None, str]:
+    """Return dollars an hour for one GPU, and what they are a price of: as asked for, as described, or of the list."""
+    if wanted.price is not None:
+        return wanted.price, ""
+    if group.gpu.price is not None:
+        return group.gpu.price, group.gpu.priced
+    return gpu_hour(group.gpu.name) or (None, "")
 
 
 def _check(model: Architecture, wanted: Wanted) -> None:

@@ -72,12 +72,21 @@ def age_warning(offer: Offer, now: int) -> str | None:
 def _hour(prices: OwnPrices, offers: Sequence[Offer]) -> tuple[Money, str, str]:
     if prices.machine is not None:
         return prices.machine, OWN, ""
-    if (own := prices.instances.get(prices.instance)) is not None:
-        return own, f"{OWN} of {prices.instance}", ""
-    offer = find(offers, prices.instance)
+    return instance_hour(prices, offers, prices.instance, prices.purchase)
+
+
+def instance_hour(prices: OwnPrices, offers: Sequence[Offer], name: str, purchase: str) -> tuple[Money, str, str]:
+    """Return the price of an hour of `PROVIDER/REGION/INSTANCE`, its source and its date; an own price has none.
+
+    Raises:
+        NotFound: The catalogue lacks it, or the price of that purchase.
+    """
+    if (own := prices.instances.get(name)) is not None:
+        return own, f"{OWN} of {name}", ""
+    offer = find(offers, name)
     off = f", {prices.discount:.0%} off" if prices.discount else ""
-    source = f"{offer.name} {prices.purchase.replace('_', ' ')}{off}: {offer.source}"
-    return _money(offer.hour(prices.purchase) * (1 - prices.discount), offer.currency), source, offer.date
+    source = f"{offer.name} {purchase.replace('_', ' ')}{off}: {offer.source}"
+    return _money(offer.hour(purchase) * (1 - prices.discount), offer.currency), source, offer.date
 
 
 def _money(units: float, currency: str) -> Money:

@@ -15,6 +15,7 @@ from mainspring.deploy.targets import deploying
 from mainspring.deploy.targets.model import Change, Deployment, Happened, Piece, PieceStatus, Plan, Service
 from mainspring.deploy.targets.ports import Target
 from mainspring.operations.auditing import begun
+from mainspring.operations.deploy_cost import DeployCost, month_cost
 from mainspring.operations.promote import gated
 from mainspring.project import Project
 from mainspring.project.guards import installation_secrets
@@ -43,11 +44,16 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class DeployReport:
-    """A plan, and with `pieces` the state after it was done; a dry run has none."""
+    """A plan, and with `pieces` the state after it was done; a dry run has none.
+
+    Attributes:
+        cost: Of a month; `None` where no piece has a price of its own.
+    """
 
     target: str
     changes: tuple[Change, ...]
     problems: tuple[str, ...]
+    cost: DeployCost | None
     pieces: tuple[PieceStatus, ...] = ()
 
 
@@ -110,6 +116,12 @@ def plan(project: Project, name: str) -> Prepared:
     """
     target, deployment, pieces = render(project, name)
     return Prepared(target, deployment, tuple(pieces), deploying.plan(target, name, pieces, project.deployed))
+
+
+def report(project: Project, planned: Plan, pieces: Sequence[PieceStatus] = ()) -> DeployReport:
+    """Return a plan with its price, and with the state of its pieces."""
+    cost = month_cost(project, planned.changes)
+    return DeployReport(planned.target, planned.changes, planned.problems, cost, tuple(pieces))
 
 
 @contextmanager

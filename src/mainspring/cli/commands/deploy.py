@@ -14,7 +14,8 @@ from mainspring.cli.tables import show_records, size_text
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mainspring.deploy.targets.model import Needs, Plan
+    from mainspring.deploy.targets.model import Needs
+    from mainspring.operations.deploying import DeployReport
 
 _SIGNS = {"make": "+", "change": "~", "keep": " ", "remove": "-"}
 
@@ -33,14 +34,13 @@ def command(call: Call, *, target: str, dry_run: bool, wait_s: float) -> None:
     from mainspring.operations import deploying
 
     if dry_run:
-        planned = deploying.plan(call.project, target).plan
-        report = deploying.DeployReport(target, planned.changes, planned.problems)
-        call.result(report, lambda console: _show(console, planned))
-        raise SystemExit(exits.GATE if planned.problems else exits.OK)
+        report = deploying.report(call.project, deploying.plan(call.project, target).plan)
+        call.result(report, lambda console: _show(console, report))
+        raise SystemExit(exits.GATE if report.problems else exits.OK)
     with deploying.changing(call.project, target):
         prepared = deploying.plan(call.project, target)
         if not call.json:
-            _show(call.console, prepared.plan)
+            _show(call.console, deploying.report(call.project, prepared.plan))
         with call.progress() as progress:
             for each in deploying.apply(call.project, prepared):
                 progress.update("deploying", each.number - (not each.done), each.of, each.change.piece)
@@ -56,13 +56,12 @@ def command(call: Call, *, target: str, dry_run: bool, wait_s: float) -> None:
                 f"{target} is ready: {len(statuses)} {'piece' if len(statuses) == 1 else 'pieces'}.", markup=False
             )
 
-    done = prepared.plan
-    call.result(deploying.DeployReport(target, done.changes, done.problems, tuple(statuses)), show)
+    call.result(deploying.report(call.project, prepared.plan, statuses), show)
     raise SystemExit(exits.OK if ready else exits.UNHEALTHY)
 
 
-def _show(console: Console, planned: Plan) -> None:
-    if planned.nothing:
+def _show(console: Console, planned: DeployReport) -> None:
+    if all(each.action == "keep" for each in planned.changes):
         console.print(f"{planned.target}: all is as it should be.", markup=False)
     rows = [
         (_SIGNS[each.action], each.piece, each.why, _needed(each.needs))
@@ -71,6 +70,12 @@ def _show(console: Console, planned: Plan) -> None:
     ]
     if rows:
         show_records(console, ("", "piece", "why", "needs"), rows)
+    if (cost := planned.cost) is not None:
+        if cost.sources:
+            span = f"{cost.least:,.2f}" + (f" to {cost.most:,.2f}" if cost.most > cost.least else "")
+            console.print(f"A month costs {span} {cost.currency} ({'; '.join(cost.sources)}).", markup=False)
+        for each in cost.unknown:
+            console.print(f"Price unknown of {each}", style="dim", markup=False)
     for problem in planned.problems:
         console.print(f"Problem: {problem}", style="red", markup=False)
 

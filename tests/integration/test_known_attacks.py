@@ -1,4 +1,4 @@
-"""Attacks that other systems of this field have suffered, against a project that is up: once as usual, once under -O.
+"""Attacks that other systems of this field have suffered, against a project that is up; in the deep run also under -O.
 
 The attack table of docs/explanation/threat-model.md has one row for each test here.
 """
@@ -31,7 +31,7 @@ from onnx import TensorProto
 
 from kit import prefork
 from kit.depot import ENDPOINT, MODEL, Answer, Up, copied, inputs, keyed, opened
-from kit.depth import DEEP
+from kit.depth import DEEP, deep
 from kit.models import mlp
 from kit.planes import DOOR, PROBES, SIGNED, Route, all_routes, filled
 from mainspring.core.time import DAY
@@ -142,7 +142,8 @@ def mode(optimised: bool) -> dict[str, str]:
     return {"PYTHONOPTIMIZE": "1"} if optimised else {}
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["usual", "-O"])
+# Under -O the gate tries all that `kit.refusals` lists (test_without_assertions), and it looks for assertions.
+@pytest.fixture(scope="module", params=[False, pytest.param(True, marks=deep)], ids=["usual", "-O"])
 def target(
     request: pytest.FixtureRequest, trained: tuple[Path, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Target]:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 _LONGEST_REST_S = 0.4
+_LATER_S = 0.2
 _PORTS = 12_000, 32_000
 _given: set[int] = set()
 
@@ -33,19 +34,21 @@ def free_port() -> int:
 def wait_until(happened: Callable[[], Any], what: str, within_s: float = 120.0, every_s: float = 0.02) -> Any:
     """Wait until `happened()` is true and return it; a refused connection counts as not yet.
 
-    It is asked every `every_s`; where asking takes longer than that, what is waited for has half of the time.
+    It is asked every `every_s`, and less often the longer it takes. Where asking itself takes long, what is waited for
+    has half of the time.
 
     Raises:
         AssertionError: It did not happen within `within_s`, with `what` in its message.
     """
-    end = time.monotonic() + within_s
-    while (asked := time.monotonic()) < end:
+    begun = time.monotonic()
+    while (asked := time.monotonic()) < begun + within_s:
         try:
             if found := happened():
                 return found
         except (OSError, http.client.HTTPException):
             pass
-        time.sleep(max(every_s, min(_LONGEST_REST_S, time.monotonic() - asked)))
+        now = time.monotonic()
+        time.sleep(max(every_s, min(_LONGEST_REST_S, now - asked), min(_LATER_S, (now - begun) / 10)))
     raise AssertionError(f"waited {within_s:g} s for {what}")
 
 

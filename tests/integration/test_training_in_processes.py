@@ -67,7 +67,7 @@ def test_an_error_of_one_rank_ends_the_command_and_names_it(
     trained: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     depot = rank_depot.with_network(trained[0], tmp_path / "depot")
-    rank_depot.steer(depot, "1 5 raise ValueError('no such thing')")
+    rank_depot.steer(depot, "1 5 raise RuntimeError('no such thing')")
     ran = depot.run("train", "late-parcel", "--json")
     assert ran.code == 1
     assert "Rank 1 of 2: Training 'late-parcel' on 4 features failed at" in ran.document["error"]["what"]
@@ -75,7 +75,7 @@ def test_an_error_of_one_rank_ends_the_command_and_names_it(
     run = project.tracking.search("late-parcel")[0]
     assert run.status == "FAILED"
     assert "no such thing" in run.tags["mainspring.error"]
-    assert b"ValueError: no such thing" in project.tracking.artefact(run.id, "ranks/rank-1.log")
+    assert b"RuntimeError: no such thing" in project.tracking.artefact(run.id, "ranks/rank-1.log")
 
 
 @deep

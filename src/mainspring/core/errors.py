@@ -6,6 +6,8 @@ about an error; how each edge reports it is in one table, `core.error_codes`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 
 class MainspringError(Exception):
     """Something went wrong that a person can act on.
@@ -146,3 +148,15 @@ class WrongEncoding(Invalid):
 
 class WrongHost(Denied):
     """A request for a host name that is not this server's, or from a page of another origin."""
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that it came from, the newest first.
+
+    Each is yielded once: `raise error from error` makes a chain without an end.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
+        error = error.__context__ if error.__cause__ in (None, error) else error.__cause__

@@ -17,7 +17,7 @@ import pytest
 from kit.full_disk import room
 from kit.later import later
 from kit.metadata_services import played
-from mainspring.core.errors import Conflict, Invalid, MainspringError
+from mainspring.core.errors import Conflict, Invalid, MainspringError, causes
 from mainspring.core.time import ManualClock
 from mainspring.registry.adapters.memory import MemoryTracking
 from mainspring.training.loop.batches import Rows
@@ -235,6 +235,15 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_last_good_checkpoint(v
     assert Checkpoints(folder).newest().step == 6  # type: ignore[union-attr]
 
 
+def test_a_loss_that_refuses_outputs_that_are_not_finite_is_told_as_one_that_is_not() -> None:
+    module = torch.nn.Sequential(network(), torch.nn.Sigmoid())
+    entropy = torch.nn.functional.binary_cross_entropy
+    with pytest.raises(MainspringError, match=r"outputs are not finite at step 1 \(epoch 1\).*nulls among them"):
+        trained(module, entropy, train=(X * math.nan, (Y > 0).float()))
+    with pytest.raises(RuntimeError, match="between 0 and 1"):
+        trained(network(), entropy, train=(X + 5, (Y > 0).float()))
+
+
 def test_weights_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
     def loss(outputs: Any, targets: Any) -> Any:  # finite, with a gradient that is not
         return squared(outputs, targets) + torch.sqrt(torch.zeros(()) * outputs.sum())
@@ -324,8 +333,10 @@ def test_a_folder_that_cannot_be_written_does_not_end_a_training(tmp_path: Path)
 
 
 def test_other_errors_pass() -> None:
-    with pytest.raises(RuntimeError, match="shape"):
+    with pytest.raises(RuntimeError, match="shape") as raised:
         trained(torch.nn.Linear(3, 1))
+    assert list(causes(raised.value)) == [raised.value]
+    assert raised.value.__cause__ is None, "an error that is its own cause has no end"
 
 
 def test_a_full_disk_does_not_end_a_training(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, check_not_deleted, open_engine, sqlalchemy_url
 from mainspring.core.environment import set_variable
-from mainspring.core.errors import MainspringError, MissingExtra, NotFound, Unavailable
+from mainspring.core.errors import MainspringError, MissingExtra, NotFound, Unavailable, causes
 from mainspring.core.files import disk_errors, sync_file, sync_folder
 from mainspring.core.garbage import without_collection
 
@@ -192,12 +192,7 @@ def store_errors(url: str) -> Iterator[None]:
 
 
 def _database_error(error: BaseException) -> sa.exc.DBAPIError | None:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, sa.exc.DBAPIError):
-            return cause
-        cause = cause.__cause__ or cause.__context__
-    return None
+    return next((each for each in causes(error) if isinstance(each, sa.exc.DBAPIError)), None)
 
 
 def _raise(error: sa.exc.DBAPIError, url: str) -> None:

@@ -6,13 +6,13 @@ import json
 import signal
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from mainspring.core import errors
-from mainspring.core.errors import MainspringError
+from mainspring.core.errors import MainspringError, causes
 from mainspring.training.distributed.logs import last_lines, said_last
 from mainspring.training.distributed.ports import LOGS
 from mainspring.training.loop.signals import Interrupted
@@ -83,7 +83,7 @@ def keep_error(folder: Path, rank: int, error: BaseException) -> None:
         "what": said[:_LONGEST],
         "fix": fix,
         "preempted": isinstance(error, Interrupted) and error.preempted,
-        "lost_peer": any(_says_lost(each) for each in _chain(error)),
+        "lost_peer": any(_says_lost(each) for each in causes(error)),
         "at": time.monotonic(),
     }
     file = folder / ERRORS.format(rank)
@@ -152,12 +152,6 @@ def error_of(told: Mapping[str, Any]) -> MainspringError:
         return cast("MainspringError", kind(told["what"], fix=told["fix"]))
     except TypeError:  # a kind with arguments of its own
         return MainspringError(told["what"], fix=told["fix"])
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _says_lost(error: BaseException) -> bool:

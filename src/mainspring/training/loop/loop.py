@@ -174,7 +174,8 @@ class Loop:
                 self.parallel.clip(self.parameters, self.clip_norm)
             self.optimiser.step()
         except (RuntimeError, MemoryError) as error:
-            raise self._explained(error) from error
+            self._explain(error)
+            raise
         if self.schedule is not None and self.schedule_per == "step":
             self.schedule.step()
         if self.step % self.log_every == 0 and (self.run is not None or self.parallel.world.size > 1):
@@ -194,7 +195,14 @@ class Loop:
             yield Part(*rows, weight=len(part) / len(numbers))
 
     def _loss(self, outputs: Any, targets: Any) -> Any:
-        value = self.loss(outputs, targets)
+        try:
+            value = self.loss(outputs, targets)
+        except RuntimeError as error:  # binary_cross_entropy refuses NaN, and does not name it
+            if self.torch.is_tensor(outputs) and not outputs.isfinite().all():
+                raise self._diverged(
+                    f"The outputs are not finite at step {self.step} (epoch {self.epoch + 1})"
+                ) from error
+            raise
         self._note(value)  # before the step, while the weights are still finite
         return value
 
@@ -208,15 +216,15 @@ class Loop:
         if bound and self.run is not None and self.parallel.world.first:
             self.run.set_tag("bound_by", bound)
 
-    def _explained(self, error: Exception) -> Exception:
-        """Return the error to raise: a `MainspringError` if memory ran out, else the error itself."""
+    def _explain(self, error: Exception) -> None:
+        """Raise if it says that memory ran out."""
         if not _out_of_memory(error):
-            return error
+            return
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return MainspringError(
+        raise MainspringError(
             f"Out of memory at step {self.step} with {self.batch_size} rows a batch: {said}.{self._kept()}",
             fix=f"use batch_size={max(1, self.batch_size // 2)}, or a smaller module.",
-        )
+        ) from error
 
     def autocast(self) -> Any:
         """Return the context of a forward pass: mixed precision, or nothing."""
@@ -258,7 +266,8 @@ class Loop:
                     targets.append(self.parallel.gathered(wanted[: len(own)]))
                 found = (self.metric or self.loss)(self.torch.cat(outputs), self.torch.cat(targets))
         except (RuntimeError, MemoryError) as error:
-            raise self._explained(error) from error
+            self._explain(error)
+            raise
         value = float(found)
         if not math.isfinite(value):
             raise self._diverged(f"The validation is {value} after step {self.step} (epoch {self.epoch + 1})")

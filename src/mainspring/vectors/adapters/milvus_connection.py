@@ -6,12 +6,12 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from mainspring.core.errors import Invalid, MissingExtra, StorageFull, Unavailable
+from mainspring.core.errors import Invalid, MissingExtra, StorageFull, Unavailable, causes
 from mainspring.core.settings import Url
 from mainspring.vectors.model import no_index
 
@@ -45,15 +45,6 @@ def _tls(name: str, given: dict[str, str]) -> dict[str, Any]:
 
 
 _NO_COLLECTION = 100  # codes of Milvus's errors
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and those that it came from: the client tells of a refused connection nothing else."""
-    seen: list[BaseException] = []
-    while error is not None and error not in seen:  # it raises some errors from themselves
-        yield error
-        seen.append(error)
-        error = error.__context__ if error.__cause__ in (None, error) else error.__cause__
 
 
 class Server:
@@ -130,7 +121,7 @@ class Server:
         if "quota" in told or ("disk" in told and "exceed" in told):
             return StorageFull(f"No space left on {self._name}: {told}.", fix="give Milvus more disk or quota.")
         fix = "start Milvus, or correct the address in the profile."
-        if any("unauthenticated" in str(each).lower() or "auth check" in str(each) for each in _causes(error)):
+        if any("unauthenticated" in str(each).lower() or "auth check" in str(each) for each in causes(error)):
             fix = "correct the user or the password in the address."
         elif "database" in told:
             fix = "create the database there, or correct its name in the address."

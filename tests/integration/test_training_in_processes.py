@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kit import rank_depot
-from kit.depot import opened
+from kit.depot import copied, opened
 from kit.depth import deep
 from kit.later import later
 from kit.waiting import wait_until
@@ -27,8 +27,10 @@ def test_a_killed_rank_leaves_one_run_and_one_version(trained: tuple[Path, dict[
     report = depot.json("train", "late-parcel")
     assert report["version"] == "3"
     assert report["notes"][-1] == "Rank 0 was killed by SIGKILL; 2 processes went on from the last checkpoint."
+    refused = depot.run("train", "late-parcel", "--machines", "2", "--json")
+    assert (refused.code, "on this machine alone" in refused.document["error"]["what"]) == (2, True)
     project = opened(depot)
-    run, before, _ = project.tracking.search("late-parcel")
+    run, before, _ = project.tracking.search("late-parcel")  # none of what was refused
     assert (run.id, run.status) == (report["run_id"], "FINISHED")
     assert before.id == trained[1]["train again"]["run_id"]
     assert (run.tags["version"], run.tags["processes"], run.tags["replaced"]) == ("3", "2", "1")
@@ -60,6 +62,12 @@ def test_ray_starts_the_processes_of_the_same_training(trained: tuple[Path, dict
     run = project.tracking.get(ran.document["run_id"])
     assert (run.status, run.tags["processes"], run.tags["replaced"]) == ("FINISHED", "2", "1")
     assert b"closed by peer" in project.tracking.artefact(run.id, "ranks/rank-0.log").lower()
+
+
+@deep
+def test_processes_that_share_no_work_say_so(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    report = copied(trained[0], tmp_path / "depot").json("train", "late-parcel", "--processes", "2")
+    assert report["notes"][-1].startswith("Each of the 2 processes fitted all rows, as one would")
 
 
 @deep

@@ -18,6 +18,7 @@ _PER_NODE = 8
 _GROUP = re.compile(r"(?:(?P<nodes>\d{1,3})x)?(?P<count>\d{1,4})x(?P<name>.+)", re.IGNORECASE)
 _MOST_GPUS = 4096
 _MOST_BYTES = 1 << 20
+_PAGES = "docs/howto/plan-a-training.md and plan-a-language-model.md"
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -135,13 +136,17 @@ def read_fields(path: Path) -> Mapping[str, Any]:
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
     except OSError as error:
-        raise NotFound(f"{path} cannot be read: {error.strerror}.") from error
+        raise NotFound(
+            f"{path} cannot be read: {error.strerror}.", fix=f"name a TOML or JSON file; {_PAGES} have examples."
+        ) from error
     if len(content) > _MOST_BYTES:
-        raise Invalid(f"{path} has over {_MOST_BYTES:,} bytes.")
+        raise Invalid(f"{path} has over {_MOST_BYTES:,} bytes.", fix=f"name a description; {_PAGES} have examples.")
     try:
         fields: Any = tomllib.loads(content.decode()) if path.suffix == ".toml" else decoded(content, object)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.DecodeError) as error:
-        raise Invalid(f"{path} cannot be read: {error}.") from error
+        raise Invalid(
+            f"{path} cannot be read: {error}.", fix="correct it there; .toml is read as TOML, others as JSON."
+        ) from error
     if not isinstance(fields, dict):
-        raise Invalid(f"{path} holds no object.")
+        raise Invalid(f"{path} holds no object.", fix=f"write one with fields; {_PAGES} have examples.")
     return fields

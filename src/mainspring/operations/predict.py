@@ -136,7 +136,8 @@ def _lost(address: Address, error: Exception) -> MainspringError:
 def _refused(status: int, reply: Any) -> MainspringError:
     what = str(reply.get("error", reply)) if isinstance(reply, dict) else str(reply)
     kinds: dict[int, type[MainspringError]] = {400: Invalid, 401: Denied, 403: Denied, 404: NotFound}
-    return kinds.get(status, Unavailable)(f"The gateway answered {status}: {what}")
+    fix = "see `mainspring status`, and the gateway's log." if status >= 500 else None
+    return kinds.get(status, Unavailable)(f"The gateway answered {status}: {what}", fix=fix)
 
 
 def tensors(metadata: Mapping[str, Any], fields: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -91,6 +91,9 @@ def plan_training(
         NotFound: There is no such model, or it has no data yet.
     """
     from mainspring.operations.train import prepared
+
+    if progress is not None:
+        progress("import PyTorch", 0.0)
     from mainspring.training.planning.subject import subject_of
 
     def look(training: Loop) -> TrainingPlan:

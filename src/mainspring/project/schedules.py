@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from mainspring.core.errors import Invalid, MainspringError
 from mainspring.core.ids import check_id
+from mainspring.core.nearest import guess
 from mainspring.core.settings import ScheduleSetting, Settings
 from mainspring.jobs.model import Schedule, check_priority
 from mainspring.jobs.plain import decoded, encoded
@@ -47,8 +47,7 @@ def check_scheduled(settings: Settings, own: Collection[str], pipelines: Collect
     for schedule in settings.schedules:
         if schedule.job not in built_in_jobs.BUILT_IN and schedule.job not in own:
             fix = f"use one of {sorted({*built_in_jobs.BUILT_IN, *own})}."
-            if near := get_close_matches(schedule.job, [*built_in_jobs.BUILT_IN, *own], 1):
-                fix = f"did you mean {near[0]!r}? {fix}"
+            fix = guess(schedule.job, {*built_in_jobs.BUILT_IN, *own}) + fix
             if schedule.job in pipelines:
                 fix = 'it is a pipeline, which has a schedule of its own: @ms.pipeline(every="1d").'
             raise Invalid(

@@ -108,17 +108,17 @@ def duration(given: Given, name: str) -> int:
     return duration
 
 
-def names(given: Given, name: str) -> tuple[str, ...]:
+def names(given: Given, name: str, example: str = "example.org") -> tuple[str, ...]:
     """Return a list of names."""
     value = given[name]
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise Invalid(f"{name} is {value!r}.", fix=f'write a list of names: {name} = ["example.org"].')
+        raise Invalid(f"{name} is {value!r}.", fix=f'write a list of names: {name} = ["{example}"].')
     return tuple(value)
 
 
 def devices(given: Given, name: str) -> tuple[str, ...]:
     """Return the devices of the gateway."""
-    found = names(given, name)
+    found = names(given, name, "cuda:0")
     if found:
         from mainspring.serving.devices.choosing import check_declared
 

@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 from mainspring.core.environment import variables
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import check_id
+from mainspring.core.nearest import guess
 from mainspring.core.sandbox import AVAILABLE
 from mainspring.core.settings import PROJECT_FILE, Address, Engines, Limits, Settings, Url
 from mainspring.core.time import parse_duration
@@ -175,8 +176,10 @@ def load_settings(
     values = {**written, **_stricter(written, set_outside), **(overrides or {})}
     unknown = set(values) - set(DEFAULTS) - {"debug", "schedules", "notify", "oidc", "workloads", "llm", "prices"}
     if unknown:
+        near = "".join(guess(each, DEFAULTS) for each in sorted(unknown))
         raise Invalid(
-            f"Profile {name!r} has the unknown settings {sorted(unknown)}.", fix=f"known: {sorted(DEFAULTS)}."
+            f"Profile {name!r} has the unknown settings {sorted(unknown)}.",
+            fix=f"{near}docs/reference/settings.md lists all.",
         )
     receivers = read_receivers(values.get("notify", {}), environment)
     sign_in = read_sign_in(root.resolve(), values.get("oidc", {}), environment)
@@ -430,7 +433,9 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         pii_encrypted=flag(values, "pii_encrypted"),
         encryption=key_service(root, str(values["encryption"])),
         encryption_keep_us=duration(values, "encryption_keep"),
-        audit_anchors=tuple(url(root, "audit_anchors", each) for each in names(values, "audit_anchors")),
+        audit_anchors=tuple(
+            url(root, "audit_anchors", each) for each in names(values, "audit_anchors", "s3://audit/anchors.jsonl")
+        ),
         audit_anchored=tuple(public_key("audit_anchored", each) for each in names(values, "audit_anchored")),
         models_signed_by=_signed_by(root, values),
         fleet=url(root, "fleet", str(values["fleet"])) if values["fleet"] else None,

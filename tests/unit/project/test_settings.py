@@ -273,7 +273,7 @@ def test_certificates_lie_where_the_project_says_and_make_the_address_https(tmp_
         ("gateway_memory", "much", "gateway_memory is 'much'"),
         ("gateway_memory", "0GB", "gateway_memory is '0GB'"),
         ("gateway_devices", ["gpu"], "gateway_devices has 'gpu'"),
-        ("gateway_devices", "cuda:0", "gateway_devices is 'cuda:0'"),
+        ("gateway_devices", "cuda:0", r"gateway_devices is 'cuda:0'.*gateway_devices = \[\"cuda:0\"\]"),
         ("gateway_device_memory", "all", "gateway_device_memory is 'all'"),
         ("gateway_max_connections", -1, "gateway_max_connections is -1"),
         ("gateway_max_header_bytes", 100, "gateway_max_header_bytes is 100.*8192"),
@@ -282,7 +282,11 @@ def test_certificates_lie_where_the_project_says_and_make_the_address_https(tmp_
         ("gateway_tls_cert", "a.pem", "no gateway_tls_key"),
         ("gateway_tls_key", "a.key", "no gateway_tls_cert"),
         ("control_tls_client_ca", "ca.pem", "no control_tls_cert"),
-        ("gateway_worker", 2, "unknown settings.*gateway_worker'"),
+        (
+            "gateway_worker",
+            2,
+            "unknown settings.*gateway_worker'.*did you mean 'gateway_workers'",
+        ),
     ],
 )
 def test_a_limit_that_cannot_be_is_named(tmp_path: Path, name: str, value: object, said: str) -> None:

@@ -40,7 +40,7 @@ def list_(call: Call, *, model: str | None, filter_: str, order: str, limit: int
     """List the training runs of MODEL, or of all models, newest first, with the errors of failed runs."""
     from mainspring.core.time import format_instant
     from mainspring.operations.runs import HELD_OUT, find_runs
-    from mainspring.registry.runs import ERROR
+    from mainspring.registry.runs import ERROR, PURPOSE
 
     runs = find_runs(call.project, model, filter_=filter_, order=order, limit=limit, by_hand=True)
 
@@ -64,6 +64,8 @@ def list_(call: Call, *, model: str | None, filter_: str, order: str, limit: int
             started = format_instant(run.started_at // 1_000_000 * 1_000_000)[: 10 if is_narrow else None]
             failed = run.tags.get(ERROR, "")
             told = f"[red]{escape(textwrap.shorten(failed, _ERROR))}[/]" if failed else metrics
+            if PURPOSE in run.tags and not told:
+                told = f"[dim]no training: {escape(run.tags[PURPOSE])}[/]"
             table.add_row(run.id, run.model, run.status, started, told)
         console.print(table)
 

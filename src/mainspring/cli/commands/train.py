@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 def _needed(context: click.Context, argument: click.Parameter, model: str | None) -> str | None:
     """Refuse a call without a model; a plan may have a described one instead."""
     if model is None and not context.params.get("plan"):
+        if context.params.get("described") is not None:
+            raise click.UsageError("--model goes with --plan.", context)
         raise click.MissingParameter(ctx=context, param=argument)
     return model
 
@@ -61,7 +63,9 @@ def _counted(context: click.Context, argument: click.Parameter, value: str | Non
 @click.option(
     "--plan", is_flag=True, is_eager=True, help="Train nothing: print the layout that fits, its time, and why."
 )
-@click.option("--model", "described", metavar="MODEL", help="With --plan: a language model, as of `llm plan`.")
+@click.option(
+    "--model", "described", is_eager=True, metavar="MODEL", help="With --plan: a language model, as of `llm plan`."
+)
 @click.option("--gpus", help="With --plan: GPUs, 8xH100 or 2x8xH100; by default this machine's devices.")
 @click.option("--topology", metavar="FILE", help="With --plan: devices and links, described in a TOML file.")
 @click.option("--batch", type=click.IntRange(1), help="With --plan: rows of a step; by default the training's, or 64.")

@@ -69,12 +69,13 @@ def train_in_processes(
     distributed = model.distributed
     if distributed is None or distributed.size < 2:
         raise Invalid(f"Model {model.name!r} is trained by one process.", fix="declare ms.Distributed(processes=2).")
-    began = time.monotonic()
+    began, tell = time.monotonic(), progress or (lambda _stage, _share: None)
     elsewhere = part is not None or (project.settings.checkpoints is not None and scratch is None)
     shared = shared_checkpoints(project, model.name) if elsewhere else None
     if part is None:
-        training_runner(project.settings, runner)  # before a run is opened
-    settings, tell = project.settings, progress or (lambda _stage, _share: None)
+        tell("import PyTorch", 0.0)
+        training_runner(project.settings, runner, distributed)  # refused before a run is opened
+    settings = project.settings
     trainer, tracking, place = project.trainer, project.tracking, settings.state
     if scratch is not None:
         trainer, place = scratch_trainer(project, scratch.folder), scratch.folder

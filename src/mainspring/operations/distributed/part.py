@@ -36,10 +36,15 @@ class Part:
         Raises:
             Invalid: The number is too large, or machine 0 has no address.
         """
-        if not 0 <= self.number < distributed.machines or distributed.machines == 1:
+        if distributed.machines == 1:
             raise Invalid(
-                f"--machine {self.number} is none of several: there are {distributed.machines}.",
-                fix="give --machines N, or declare ms.Distributed(machines=N); they are numbered from 0.",
+                f"The training runs on one machine, so there is no --machine {self.number}.",
+                fix="give --machines N, or declare ms.Distributed(machines=N).",
+            )
+        if not 0 <= self.number < distributed.machines:
+            raise Invalid(
+                f"There are {distributed.machines} machines, and --machine {self.number} is none of them.",
+                fix=f"they are numbered from 0 to {distributed.machines - 1}; --machines N gives another number.",
             )
         if self.number == 0 and not self.meet:
             raise Invalid(

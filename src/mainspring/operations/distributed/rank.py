@@ -21,12 +21,17 @@ from mainspring.training.distributed.ports import BEATS
 from mainspring.training.distribution import Distributed
 from mainspring.training.loop.beats import Heart
 from mainspring.training.loop.launch import Launch, launching
+from mainspring.training.loop.tensors import import_torch
 from mainspring.training.loop.world import launched
 from mainspring.training.space import Chosen
 from mainspring.training.trainer import Begun
 
 REPORT = "report.json"
 CHECKPOINTS = "checkpoints"
+_ALONE = (
+    "Each of the {} processes fitted all rows, as one would: the training function calls none of fit_torch, "
+    "fit_xgboost and fit_lightgbm, which share the work."
+)
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -80,4 +85,6 @@ def work(request: str, tell: Callable[[str, float], None]) -> None:
             trainer.follow(model, asked.begun, since=asked.since, until=asked.until, without=without)
             return
         report = trainer.build(model, asked.begun, since=asked.since, until=asked.until, without=without, progress=tell)
+        if not import_torch().distributed.is_initialized():
+            report = replace(report, notes=[*report.notes, _ALONE.format(world.size)])
         write_atomic(folder / REPORT, msgspec.json.encode(asdict(report)))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mainspring.jobs.pipelines.ports import StepRunner
     from mainspring.project import Project
     from mainspring.training.distributed.ports import Runner
+    from mainspring.training.distribution import Distributed
 
 
 def step_runner(engine: str, settings: Settings) -> StepRunner:
@@ -45,11 +46,14 @@ def chunk_engine(engine: str, settings: Settings) -> ChunkEngine | None:
     return found
 
 
-def training_runner(settings: Settings, name: str = "") -> Runner:
+def training_runner(settings: Settings, name: str = "", distributed: Distributed | None = None) -> Runner:
     """Return one of `TRAINING_RUNNERS` for a training in several processes, by default the profile's.
 
+    Args:
+        distributed: The processes that it shall start.
+
     Raises:
-        Invalid: There is none of this name, or a setting of it is wrong.
+        Invalid: There is none of this name, a setting of it is wrong, or it never starts these processes.
         MissingExtra: PyTorch or Ray is not installed.
     """
     chosen = name or settings.engines.training_runner
@@ -58,7 +62,10 @@ def training_runner(settings: Settings, name: str = "") -> Runner:
     lazily("training.loop.tensors", "import_torch", extra="torch")()
     runner: Runner
     if chosen == "local":
-        runner = lazily("deploy.adapters.torchrun", "LocalRunner", extra="torch")()
+        local = lazily("deploy.adapters.torchrun", "LocalRunner", extra="torch")()
+        if distributed is not None:
+            local.check(distributed)
+        runner = local
     else:
         if find_spec("ray") is None:  # imported by a process of its own
             raise MissingExtra("RayRanks (ray)", "ray")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from mainspring.core.errors import NotFound, Unavailable
+from mainspring.core.errors import NotFound, NotReady, Unavailable
 from mainspring.core.time import Clock, format_instant
 from mainspring.features.ports import OnlineStore
 from mainspring.ledger.ports import PredictionLog
@@ -203,13 +203,14 @@ class DataPlane:
 
         Raises:
             NotFound: There is none of that name.
-            Unavailable: No version of it can be served, or the routing table is not known.
+            NotReady: No version of it can be served.
+            Unavailable: The routing table is not known.
         """
         table = self._live.table
         served = table.served.get(name)
         if served is None:
             if name in table.refused:
-                raise Unavailable(f"No version of {name!r} can be served.")
+                raise NotReady(f"No version of {name!r} can be served.")
             if self._live.trouble is not None:
                 raise Unavailable(self._live.trouble)
             raise NotFound(f"There is no model {name[:100]!r}.")

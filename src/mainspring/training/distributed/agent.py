@@ -122,7 +122,8 @@ class Agent(SimpleElasticAgent):  # type: ignore[misc]
             "TORCHELASTIC_RUN_ID": self._folder.name,
         }
         self._say(started=len(worker_group.workers), attempt=self._attempt)  # before a rank says a word
-        self._ranks.start({worker.global_rank: worker.local_rank for worker in worker_group.workers}, every)
+        local = {worker.global_rank: worker.local_rank for worker in worker_group.workers}
+        self._ranks.start(local, every, stop=lambda: self._stopping)
         return {worker.local_rank: worker.global_rank for worker in worker_group.workers}
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:

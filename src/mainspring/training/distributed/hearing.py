@@ -68,6 +68,8 @@ def run_agent(module: str, job: Job, stop: Callable[[], int]) -> Iterator[Event]
             with suppress(subprocess.TimeoutExpired):
                 agent.wait(_CLOSE_S)
         elif code := agent.wait():
+            if number := stop():  # before it hears signals, one ends it without a word
+                raise Interrupted(number, "Training was stopped by a signal before its first step.")
             raise AgentEnded(
                 f"The agent of the ranks ended with exit code {code}.", fix=f"read {job.folder / AGENT_LOG}."
             )

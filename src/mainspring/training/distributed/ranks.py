@@ -50,7 +50,11 @@ class Ranks:
         return list(self._processes)
 
     def start(
-        self, local: Mapping[int, int], variables: Mapping[str, str], usual: Mapping[str, str] | None = None
+        self,
+        local: Mapping[int, int],
+        variables: Mapping[str, str],
+        usual: Mapping[str, str] | None = None,
+        stop: Callable[[], object] = lambda: False,
     ) -> None:
         """Start ranks; those of the attempt before have ended.
 
@@ -58,6 +62,7 @@ class Ranks:
             local: Number on this machine, by rank.
             variables: Of torchrun, the same for all.
             usual: Further ones, unless this process has them.
+            stop: Looked at before each rank; once it is true, no further one is started.
         """
         self.ends = []
         for rank in local:
@@ -66,6 +71,8 @@ class Ranks:
         sys.stdout.flush()
         sys.stderr.flush()
         for rank, number in local.items():
+            if stop():
+                return
             output = self._outputs.pipe(self._folder / LOGS.format(rank))
             pid = os.fork()
             if not pid:

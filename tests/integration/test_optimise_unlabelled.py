@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kit.depot import Depot, copied, opened
 from kit.encoders import ENCODER_WORDS, write_encoder
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Invalid, NotConvertible
+from mainspring.delivery.held_out import read_held_out
 from mainspring.operations.models.encoders import add_encoder
 from mainspring.operations.optimise.bundling import with_model
 from mainspring.operations.optimise.model import OptimiseReport
@@ -24,6 +25,8 @@ from mainspring.operations.optimise.subject import Wish
 from mainspring.project import Project
 from mainspring.project.executors import executors
 from mainspring.registry.providers import with_provider
+from mainspring.serving.adapters.sessions import available_providers
+from mainspring.training.flavours.scoring import score_bundle
 from mainspring.vectors.declaring import Encoder
 
 pytestmark = pytest.mark.slow
@@ -105,9 +108,15 @@ def test_a_network_of_tensors_is_judged_by_its_own_answers(depot: Depot, project
     assert quality is not None
     assert quality.loss == pytest.approx(loss, rel=1e-4)
     assert made.manifest.extra["optimised"]["parent_version"] == "1"
-    (tmp_path / "rows.json").write_text(json.dumps({"inputs": {"image": rows}}))
-    with pytest.raises(Invalid, match="lack the inputs picture"):
-        optimise(project, "pictures:1", Wish("cpu", rows=tmp_path / "rows.json"))
+    for inputs, said in (
+        ({"image": rows}, "lack the inputs picture"),
+        ({"picture": []}, "There are no rows"),
+        ({"picture": [[1.0]]}, "Input 'picture' has the shape"),
+        ({"picture": [["a"]]}, "Input 'picture' contains a value that is not FP32"),
+    ):
+        (tmp_path / "rows.json").write_text(json.dumps({"inputs": inputs}))
+        with pytest.raises(Invalid, match=said):
+            optimise(project, "pictures:1", Wish("cpu", rows=tmp_path / "rows.json"))
 
 
 def test_an_encoder_is_judged_by_the_neighbours_of_texts(depot: Depot, project: Project, tmp_path: Path) -> None:
@@ -158,6 +167,17 @@ def test_a_model_that_is_sealed_for_a_provider_is_refused_where_it_is_not(projec
     assert refused.value.fix == (
         "install onnxruntime-openvino in place of onnxruntime, or promote the version that it was made of."
     )
+
+
+def test_a_model_that_is_sealed_for_a_provider_is_judged_by_its_answers(project: Project) -> None:
+    """Where the provider is not, by those of the processor."""
+    bundle = project.bundles.load(project.versions.get("late-parcel", "1").digest)
+    rows, wanted = read_held_out(bundle), score_bundle(bundle, read_held_out(bundle))
+    np.testing.assert_array_equal(score_bundle(with_provider(bundle, "OpenVINOExecutionProvider"), rows), wanted)
+    here = "AzureExecutionProvider"  # of each build of the runtime, and without an operator
+    assert here in available_providers()
+    with pytest.raises(NotConvertible, match=f"{here} cannot run the model"):
+        score_bundle(with_provider(bundle, here), rows)
 
 
 def test_a_device_with_too_little_memory_runs_nothing_and_says_so() -> None:

@@ -11,11 +11,12 @@ from mainspring.core.errors import Invalid
 from mainspring.registry.model import Bundle, Manifest
 
 _KEY = "provider"  # in a manifest's `extra`
+_OPENVINO = "OpenVINOExecutionProvider"
 GPUS = frozenset({"CUDAExecutionProvider", "TensorrtExecutionProvider"})
 _PACKAGES = {
     "CUDAExecutionProvider": "onnxruntime-gpu",
     "TensorrtExecutionProvider": "onnxruntime-gpu and TensorRT",
-    "OpenVINOExecutionProvider": "onnxruntime-openvino",
+    _OPENVINO: "onnxruntime-openvino",
 }
 
 
@@ -30,6 +31,14 @@ def with_provider(bundle: Bundle, provider: str) -> Bundle:
         return bundle
     extra = {**bundle.manifest.extra, _KEY: provider}
     return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, extra=extra))
+
+
+def options_of(provider: str, threads: int = 1) -> dict[str, str]:
+    """Return the options of an execution provider: OpenVINO's processor in so many threads, as of ONNX Runtime's own.
+
+    https://onnxruntime.ai/docs/execution-providers/OpenVINO-ExecutionProvider.html
+    """
+    return {"device_type": "CPU", "num_of_threads": str(threads)} if provider == _OPENVINO else {}
 
 
 def package_of(provider: str) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mainspring.core.errors import Conflict, NotConvertible, NotFound
-from mainspring.operations.optimise.agreeing import of_length_one, squared_errors
+from mainspring.core.errors import Conflict, NotFound
 from mainspring.operations.optimise.choosing import COSTS, LEAST_GAIN, NEAR, choose, on_front
 from mainspring.operations.optimise.model import PARENT, Cost, Quality, VariantReport
 
@@ -89,14 +87,3 @@ def test_the_front_and_the_choice_are_those_of_every_pair(points: list[tuple[int
     else:
         assert every[chosen][1] <= least * (1 + NEAR)
         assert every[chosen][1] <= every[PARENT][1] * (1 - LEAST_GAIN) + 1e-9
-
-
-def test_answers_that_are_not_finite_are_no_small_loss() -> None:
-    theirs = np.array([[1.0], [np.nan], [3.0]])
-    assert squared_errors(theirs, np.array([[1.0], [np.nan], [5.0]])).tolist() == [0.0, 0.0, 4.0]
-    for odd in (np.nan, np.inf):
-        with pytest.raises(NotConvertible, match="1 of 3 rows"):
-            squared_errors(theirs, np.array([[odd], [np.nan], [3.0]]))
-        with pytest.raises(NotConvertible, match="1 of 2 texts are not finite"):
-            of_length_one([[3.0, 4.0], [odd, 0.0]])
-    assert of_length_one([[3.0, 4.0], [0.0, 0.0]]).tolist() == [[0.6, 0.8], [0.0, 0.0]]

@@ -14,12 +14,17 @@ def package(place: Path, number: int) -> Path:
     folder = place / f"intel-rapl:{number}"
     folder.mkdir()
     (folder / "energy_uj").write_text("5000\n")
+    (folder / "name").write_text(f"package-{number}\n")
     return folder / "energy_uj"
 
 
 def test_the_counters_of_all_packages_count(tmp_path: Path) -> None:
     counters = [package(tmp_path, number) for number in (0, 1)]
-    (tmp_path / "intel-rapl:0:0").mkdir()  # a part of a package, which counts there
+    for more, name in (("0:0", "core"), ("2", "psys")):  # a part of a package, and what has both
+        (tmp_path / f"intel-rapl:{more}").mkdir()
+        (tmp_path / f"intel-rapl:{more}" / "name").write_text(f"{name}\n")
+        (tmp_path / f"intel-rapl:{more}" / "energy_uj").write_text("7\n")
+        counters.append(tmp_path / f"intel-rapl:{more}" / "energy_uj")
 
     def call(_: int) -> None:
         for each in counters:

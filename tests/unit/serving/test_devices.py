@@ -13,7 +13,7 @@ import pytest
 from mainspring.core.cards import Card
 from mainspring.core.errors import Invalid
 from mainspring.serving.devices.choosing import Mps, Place, check_declared, choose, mps_of
-from mainspring.serving.devices.device import CUDA, KINDS, OPENVINO, PROVIDERS, TENSORRT, Device, opening
+from mainspring.serving.devices.device import CUDA, KINDS, OPENVINO, PROVIDERS, TENSORRT, Device, lacks_memory, opening
 from mainspring.serving.model import Endpoint
 
 GB = 1 << 30
@@ -182,3 +182,26 @@ def test_an_endpoint_asks_for_a_kind_of_device() -> None:
         assert Endpoint(f"e-{kind}", model="m@1", device=kind).device == kind
     with pytest.raises(Invalid, match=r"device='cuda:1'.*`devices` of the profile"):
         Endpoint("e", model="m@1", device="cuda:1")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Failed to allocate memory for requested buffer of size 1024",
+        "Available memory of 10 is smaller than requested bytes of 20",
+        "CUDA failure 2: out of memory",
+        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED",
+        "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "std::bad_alloc",
+        "Requested amount of GPU memory (1024 bytes) could not be allocated",
+        "OutOfMemory (no further information)",
+        "Unable to allocate 2.3 GiB",
+    ],
+)
+def test_a_lack_of_memory_is_known_by_its_words(said: str) -> None:
+    assert lacks_memory(f"The model of m does not load on cuda: {said}")
+
+
+@pytest.mark.parametrize("said", ["invalid graph", "no kernel for Allocator(1)", "CUDNN_STATUS_NOT_SUPPORTED"])
+def test_a_model_is_not_taken_for_too_large_by_its_name(said: str) -> None:
+    assert not lacks_memory(f"The model of capital-allocation does not load on cuda: {said}")

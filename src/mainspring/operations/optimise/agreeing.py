@@ -24,7 +24,7 @@ from mainspring.project import Project
 from mainspring.project.backends.retrieval import registered_encoder
 from mainspring.registry.bundles import GOLDEN, MODEL, TOKENIZER, sha256
 from mainspring.registry.model import Bundle, ModelVersion
-from mainspring.serving.protocol.tensor import DTYPES
+from mainspring.serving.plane.executor import tensor
 from mainspring.stats.jackknife import Floats, Ints, estimate, mean_without
 from mainspring.training.frames import Array
 from mainspring.training.optimise.variants import Variant
@@ -57,8 +57,10 @@ class Agreeing:
             raise Invalid(
                 f"The rows lack the inputs {', '.join(missing)}.", fix="give each, as `models add` takes them."
             )
-        given = {each.name: np.array(inputs[each.name], DTYPES[each.datatype]) for each in manifest.tensors}
-        count = len(next(iter(given.values())))
+        count = len(inputs[manifest.tensors[0].name])
+        if not count:
+            raise Invalid("There are no rows by which variants could be judged.", fix="give some, by --rows.")
+        given = {each.name: tensor(inputs[each.name], each, count, nullable=True) for each in manifest.tensors}
         calibrates = np.arange(count) % _CALIBRATED == _CALIBRATED - 1
         if count < _CALIBRATED * _FEWEST_CALIBRATED:
             calibrates[:] = False
@@ -83,11 +85,7 @@ class Agreeing:
     def judged(self, bundle: Bundle) -> Judged:
         theirs, ours = self._theirs, answers_of(self._project, bundle, self._given, self.rows)
         block = _runs(self.rows)
-        errors = squared_errors(theirs, ours)
-        spread = ((theirs - theirs.mean(axis=0)) ** 2).sum(axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            losses = mean_without(errors, np.ones(self.rows), block) / mean_without(spread, np.ones(self.rows), block)
-        losses[np.isnan(losses)] = 0.0  # equal answers that do not vary
+        losses = unexplained(squared_errors(theirs, ours), theirs, block)
         return Judged(_quality(losses, block), worst_difference(ours, theirs))
 
     def apart(self, bundle: Bundle) -> float:
@@ -213,6 +211,27 @@ def squared_errors(theirs: Array, ours: Array) -> Array:
     if odd := int((~np.isfinite(errors)).sum()):
         raise NotConvertible(f"In {odd:,} of {len(errors):,} rows its answers are not finite, or far off.")
     return np.asarray(errors)
+
+
+def unexplained(errors: Array, theirs: Array, block: Ints) -> Floats:
+    """Return 1 - R² of all rows, then without each block.
+
+    Args:
+        errors: Squared, shape (rows,).
+        theirs: Answers of the version, shape (rows, values); NaN is none.
+
+    Raises:
+        NotConvertible: The version's answers do not vary, and the variant's are others.
+    """
+    there = ~np.isnan(theirs)
+    means = np.where(there, theirs, 0.0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
+    spread = (np.where(there, theirs - means, 0.0) ** 2).sum(axis=1)
+    ones = np.ones(len(errors))
+    above, below = mean_without(errors, ones, block), mean_without(spread, ones, block)
+    if above[0] > 0 and below[0] == 0:
+        raise NotConvertible("The version gives the same answer to all rows, and the variant another one.")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(above == 0, 0.0, above / below))
 
 
 def _quality(losses: Floats, block: Ints) -> Quality:

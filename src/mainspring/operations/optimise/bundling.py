@@ -16,6 +16,7 @@ from mainspring.registry.bundles import GOLDEN, HOLDOUT, MODEL, REFERENCE, sha25
 from mainspring.registry.column_codec import pack, unpack
 from mainspring.registry.flavours import MODEL_FILES
 from mainspring.registry.model import Bundle, Manifest
+from mainspring.registry.providers import provider_of
 from mainspring.serving.plane.golden import Golden
 from mainspring.stats import reference
 from mainspring.training.bundling import parquet_file
@@ -77,7 +78,8 @@ def _listed(variant: Bundle, inputs: Mapping[str, list[Any]]) -> dict[str, list[
 
 def _scores(variant: Bundle, columns: Mapping[str, Array]) -> Array:
     names = [each.name for each in variant.manifest.inputs]
-    return artefact_scores(Artefact("onnx", MODEL, variant.files[MODEL]), columns, names)
+    made = Artefact("onnx", MODEL, variant.files[MODEL], provider=provider_of(variant.manifest))
+    return artefact_scores(made, columns, names)
 
 
 def _arrays(manifest: Manifest, inputs: Mapping[str, list[Any]]) -> dict[str, Array]:

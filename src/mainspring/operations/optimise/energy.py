@@ -22,7 +22,7 @@ def energy_source(*, gpu: bool = False, place: Path = _POWERCAP) -> str:
         read = gpu_reader()
         known = read is not None and all(each.watts is not None for each in read())
         return "power of the GPUs by NVML" if known else "not read: NVML tells no power of a GPU here"
-    zones = sorted(place.glob("intel-rapl:[0-9]"))
+    zones = _packages(place)
     if not zones:
         return f"not read: this system has no RAPL counters in {place}"
     if not _counters(place):
@@ -77,10 +77,22 @@ def _repeated(call: Call, look: Callable[[], None]) -> tuple[int, float]:
     return turns, time.perf_counter() - begun
 
 
+def _packages(place: Path) -> list[Path]:
+    """Return the zones of the processor's packages. That of a whole laptop, "psys", would count them twice."""
+    return [each for each in sorted(place.glob("intel-rapl:[0-9]*")) if _name(each).startswith("package")]
+
+
+def _name(zone: Path) -> str:
+    try:
+        return (zone / "name").read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return ""
+
+
 def _counters(place: Path) -> dict[str, int]:
     """Return the counters of the packages, µJ."""
     found = {}
-    for each in sorted(place.glob("intel-rapl:[0-9]")):
+    for each in _packages(place):
         try:
             found[each.name] = int((each / "energy_uj").read_text(encoding="ascii"))
         except (OSError, ValueError):

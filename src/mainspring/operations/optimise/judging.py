@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import msgspec
+import numpy as np
 
+from mainspring.core.errors import NotConvertible
 from mainspring.core.time import DAY
 from mainspring.delivery.evidence import values_by_block
 from mainspring.delivery.gates import BASELINE, direction
@@ -48,6 +50,9 @@ def quality_of(rows: HeldOut, metric: str, *, higher: bool, declared: Model | No
 
     Args:
         declared: Its gate on the metric says how long the blocks of time are that count as independent.
+
+    Raises:
+        NotConvertible: The metric has no value.
     """
     gates = () if declared is None else declared.gates
     length = next((gate.block for gate in gates if gate.on_metric and gate.metric == metric and gate.block), DAY)
@@ -55,6 +60,12 @@ def quality_of(rows: HeldOut, metric: str, *, higher: bool, declared: Model | No
     sides = (rows.candidate, rows.other or rows.candidate)
     ours, theirs = (values_by_block(metric, side, rows.labels, block) for side in sides)
     losses = (theirs - ours) if higher else (ours - theirs)
+    if not np.isfinite((ours[0], losses[0])).all():
+        odd = int((~np.isfinite(rows.candidate.scores)).reshape(len(rows), -1).any(axis=1).sum())
+        raise NotConvertible(
+            f"The metric {metric} has no value on its {len(rows):,} held-out rows; in {odd:,} its answers are not "
+            "finite."
+        )
     found = estimate(losses, block)
     low, high = found.bounds(_SURE) if found.known else (None, None)
     return Quality(value=float(ours[0]), loss=float(losses[0]), loss_low=low, loss_high=high)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +14,13 @@ from mainspring.deploy.edge.golden import worst_difference
 from mainspring.operations.models.adding import store_version
 from mainspring.operations.optimise.bundling import answered
 from mainspring.operations.optimise.judging import judge_gates, metric_of, quality_of, side_by_side, with_metrics
-from mainspring.operations.optimise.measuring import apart, predictions
+from mainspring.operations.optimise.measuring import apart
 from mainspring.operations.optimise.model import MADE
 from mainspring.operations.optimise.retraining import not_asked, pruned
 from mainspring.operations.optimise.subject import Judged, Progress, Wish
 from mainspring.project import Project
 from mainspring.registry.bundles import MODEL
 from mainspring.registry.model import Bundle, ModelVersion
-from mainspring.registry.providers import provider_of
 from mainspring.training.flavours import Artefact
 from mainspring.training.flavours.scoring import artefact_feeds, score_bundle
 from mainspring.training.frames import Array, to_array, to_frame
@@ -70,9 +68,6 @@ class Labelled:
     def judged(self, bundle: Bundle) -> Judged:
         metric, higher = self.metric
         rows = side_by_side(bundle, self._parent, self._declared)
-        if provider_of(bundle.manifest):
-            scores = predictions(self._project, bundle, rows.table)
-            rows = replace(rows, candidate=replace(rows.candidate, scores=scores.reshape(rows.candidate.scores.shape)))
         other = rows.candidate if rows.other is None else rows.other
         failed: tuple[str, ...] = ()
         if self._declared is not None and bundle is not self._parent:

@@ -111,13 +111,9 @@ def _memory(project: Project, bundle: Bundle, rows: int) -> int | None:
         return None
 
 
-def predictions(project: Project, bundle: Bundle, table: pa.Table) -> Array:
-    """Return the answers of the executor that serves a bundle, float64 of shape (rows, outputs)."""
-    return answers_of(project, bundle, _columns(bundle, table), table.num_rows)
-
-
 def answers_of(project: Project, bundle: Bundle, rows: _Rows, count: int) -> Array:
-    """Return `predictions` of lists of the values of columns, or of arrays of tensors."""
+    """Return the answers of the executor that serves a bundle, float64 of shape (rows, outputs), to lists of the values
+    of columns, or arrays of tensors."""
     with closing(executors(project)(bundle)) as executor:
         return _in_batches(executor, rows, count, _AT_ONCE)
 

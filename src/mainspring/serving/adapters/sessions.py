@@ -14,14 +14,14 @@ from typing import Any, Protocol
 import onnxruntime as ort
 
 from mainspring.core.errors import Corrupt
-from mainspring.registry.providers import expect_provider, package_of
+from mainspring.registry.providers import expect_provider, options_of, package_of
 from mainspring.serving.adapters.binding import Bindings
 from mainspring.serving.devices.device import ON_GPUS, DeviceUnusable, Opening
 from mainspring.serving.plane.executor import Array, ModelFailed, first_line
 
 # Where ONNX Runtime looks for a tensor's data outside its file, were there such a file: below this there is none.
 _NOWHERE = os.devnull
-_PROCESSOR, _OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
+_PROCESSOR = "CPUExecutionProvider"
 _LOOP_S = 1.0  # of processor time for a call on an event loop, which serves nobody else meanwhile
 _LOOK_S = 0.25
 
@@ -178,9 +178,9 @@ def open_session(
     options = _options(threads)
     if provider:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    settings = {"device_type": "CPU", "num_of_threads": str(threads)} if provider == _OPENVINO else {}
+    chosen = provider or _PROCESSOR
     try:
-        session = ort.InferenceSession(content, options, providers=[(provider or _PROCESSOR, settings)])
+        session = ort.InferenceSession(content, options, providers=[(chosen, options_of(chosen, threads))])
     except Exception as error:  # the runtime's own errors share no other base
         raise Corrupt(f"The model of {name} does not load: {first_line(error)}") from error
     return Session(session, name, limits or CallLimits())
@@ -201,8 +201,8 @@ def open_on(
         whole: Whether an operator that the device does not have is refused, not run by the processor.
 
     Raises:
-        DeviceUnusable: The runtime lacks the device's provider, or would compute everything on the processor.
-        Corrupt: The model does not load.
+        DeviceUnusable: The runtime lacks the device's provider, or would compute everything on the processor, or the
+            model does not load there.
     """
     wanted = on.providers[0][0]
     if wanted not in available_providers():

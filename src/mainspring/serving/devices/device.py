@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mainspring.core.errors import MainspringError
+from mainspring.registry.providers import options_of
 
 CPU, AUTO, CUDA, TENSORRT, OPENVINO = "cpu", "auto", "cuda", "tensorrt", "openvino"
 KINDS = (CPU, AUTO, CUDA, TENSORRT, OPENVINO)  # of an endpoint's device
@@ -27,7 +28,12 @@ class DeviceUnusable(MainspringError):
     """A model cannot run on the device that was asked for."""
 
 
-_FULL = re.compile("alloc|out of memory", re.IGNORECASE)  # of CUDA, cuBLAS, cuDNN, and the runtime's arena
+# Of CUDA, cuBLAS, cuDNN, TensorRT and the runtime's arena; not a model whose name is "allocation".
+_FULL = re.compile(
+    r"out ?of ?memory|bad_alloc|ALLOC\w*_FAILED|memory ?allocation|smaller than requested|not be allocated"
+    r"|\b(fail\w*|unable|could not|cannot)( \w+)? (to )?allocat",
+    re.IGNORECASE,
+)
 
 
 def lacks_memory(text: str) -> bool:
@@ -88,7 +94,7 @@ def opening(kind: str, device: Device | None = None, memory: int = 0, rows: int 
 
 def _options(provider: str, device: Device | None, memory: int) -> Options:
     if provider in PROVIDERS[OPENVINO]:
-        return {"device_type": "CPU", "num_of_threads": "1"}  # so that bits repeat, as on the processor
+        return options_of(provider)  # one thread, so that bits repeat, as on the processor
     if device is None:
         return {}
     if provider in PROVIDERS[CUDA]:

@@ -39,6 +39,7 @@ class Artefact:
         curve: Calibration of the probability, for a framework without calibration of its own.
         categories: Text column -> its categories. The model takes a text's position among them, and NaN for any other
             text or null. Only for frameworks whose files hold numbers alone.
+        provider: Execution provider of ONNX Runtime for which it was made, if not the processor's.
     """
 
     flavour: str
@@ -46,6 +47,7 @@ class Artefact:
     content: bytes
     curve: Curve | None = None
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    provider: str = ""
 
     @property
     def native(self) -> bool:

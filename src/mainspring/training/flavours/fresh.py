@@ -32,13 +32,21 @@ def load(
     content: bytes,
     curve: dict[str, Any] | None = None,
     categories: Mapping[str, Sequence[str]] | None = None,
+    provider: tuple[str, dict[str, str]] | None = None,
 ) -> Answer:
     """Return a function that scores rows with a model file. Errors of the framework pass through.
+
+    Args:
+        provider: Execution provider of ONNX Runtime that runs the whole graph, and its options; by default the
+            processor's.
 
     Written independently of the serving executors, so that each checks the other.
     """
     kind = name.rpartition(".")[2]
-    answer = {"onnx": _onnx, "ubj": _xgboost, "txt": _lightgbm, "cbm": _catboost}[kind](content)
+    if kind == "onnx":
+        answer = _onnx(content, provider)
+    else:
+        answer = {"ubj": _xgboost, "txt": _lightgbm, "cbm": _catboost}[kind](content)
     if categories and kind in ("ubj", "txt"):
         answer = _coded(answer, categories)
     return answer if curve is None else lambda inputs: _curved(answer(inputs), curve)
@@ -65,14 +73,16 @@ def _curved(found: Array, curve: dict[str, Any]) -> Array:
     return np.asarray(1 / (1 + np.exp(-(curve["slope"] * odds + curve["intercept"]))))
 
 
-def _onnx(content: bytes) -> Answer:
+def _onnx(content: bytes, provider: tuple[str, dict[str, str]] | None) -> Answer:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    if provider is not None:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    session = ort.InferenceSession(content, options, providers=[provider or "CPUExecutionProvider"])
 
     def answer(inputs: dict[str, Array]) -> Array:
         return np.concatenate([_flat(each) for each in session.run(None, inputs)], axis=1)

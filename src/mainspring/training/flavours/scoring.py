@@ -12,6 +12,7 @@ from mainspring.core.errors import Invalid, MissingExtra, NotConvertible
 from mainspring.core.schema import DType
 from mainspring.registry.flavours import FLAVOURS
 from mainspring.registry.model import Bundle
+from mainspring.registry.providers import options_of, provider_of
 from mainspring.training.flavours import Artefact, fresh
 from mainspring.training.frames import Array, to_array, to_columns, to_feeds
 
@@ -37,7 +38,11 @@ def open_session(content: bytes) -> Any:
     try:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's errors have no common base
-        raise NotConvertible(f"ONNX Runtime cannot run the model: {str(error).splitlines()[0]}") from error
+        raise NotConvertible(f"ONNX Runtime cannot run the model: {_first(error)}") from error
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def graph_inputs(session: Any) -> list[tuple[str, str]]:
@@ -59,14 +64,33 @@ def session_scores(session: Any, frame: pd.DataFrame | Mapping[str, Array], outp
 def artefact_scores(artefact: Artefact, frame: pd.DataFrame | Mapping[str, Array], names: Sequence[str]) -> Array:
     """Return a model's predictions, float64 of shape (rows, outputs).
 
+    A model that was made for an execution provider of ONNX Runtime is run by it where it is here; else by the
+    processor, whose answers are near.
+
     Args:
         frame: The columns by name, as from `training.frames.to_frame`.
         names: The model's input columns, in its order.
+
+    Raises:
+        NotConvertible: The provider cannot run the model.
     """
     curve = None if artefact.curve is None else msgspec.to_builtins(artefact.curve)
-    answer = fresh.load(artefact.name, artefact.content, curve, artefact.categories)
+    answer = _loaded(artefact, curve)
     feeds = artefact_feeds(artefact, frame, names)
     return fresh.in_parts(answer, feeds, np.arange(len(next(iter(feeds.values())))), _BATCH)
+
+
+def _loaded(artefact: Artefact, curve: dict[str, Any] | None) -> fresh.Answer:
+    if artefact.provider:
+        import onnxruntime as ort
+
+        if artefact.provider in ort.get_available_providers():
+            provider = artefact.provider, options_of(artefact.provider)
+            try:
+                return fresh.load(artefact.name, artefact.content, curve, artefact.categories, provider)
+            except Exception as error:  # the runtime's errors have no common base
+                raise NotConvertible(f"{artefact.provider} cannot run the model: {_first(error)}") from error
+    return fresh.load(artefact.name, artefact.content, curve, artefact.categories)
 
 
 def artefact_feeds(
@@ -99,7 +123,8 @@ def score_bundle(bundle: Bundle, table: pa.Table) -> Array:
     flavour = bundle.manifest.flavour
     name = next(name for name in FLAVOURS[flavour].files if name in bundle.files)
     categories = {column.name: column.categories for column in inputs if column.dtype == DType.String}
-    artefact = Artefact(flavour, name, bundle.files[name], bundle.manifest.curve, categories)
+    provider = provider_of(bundle.manifest)
+    artefact = Artefact(flavour, name, bundle.files[name], bundle.manifest.curve, categories, provider)
     try:
         scores = artefact_scores(artefact, columns, list(columns))
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Processor time and memory of the processes that a process started, on Linux, without a library.
+"""Processor time and memory of a process and of those that it started, on Linux, without a library.
 
 https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
 """
@@ -6,16 +6,17 @@ https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 _PROC = Path("/proc")
 # Places in `stat` behind the name: processor time, that of children which ended, pages of memory.
-_TIMES, _CHILDREN, _PAGES = slice(11, 15), slice(13, 15), 21
+_PARENT, _TIMES, _CHILDREN, _PAGES = 1, slice(11, 15), slice(13, 15), 21
 
 
 class Usage(NamedTuple):
-    """Resources of the descendants of a process.
+    """Resources of a process's descendants, or of its tree: of itself and them.
 
     Attributes:
         cpu_s: Processor time, seconds, of those that ended too; it never falls while each is waited for by its parent.
@@ -31,25 +32,75 @@ class Usage(NamedTuple):
 def of_descendants(pid: int) -> Usage | None:
     """Return the resources of the processes below a process; `None` if it has ended, or the system does not tell."""
     own = _stat(pid)
+    return None if own is None else _added(_below(pid), sum(own[_CHILDREN]))
+
+
+def of_tree(pid: int) -> Usage | None:
+    """Return the resources of a process and those below it; `None` as of `of_descendants`."""
+    own = _stat(pid)
     if own is None:
         return None
-    ticks, pages, count = sum(own[_CHILDREN]), 0, 0
+    below = _added(_below(pid), sum(own[_TIMES]))
+    return Usage(below.cpu_s, below.resident_bytes + own[_PAGES] * os.sysconf("SC_PAGE_SIZE"), below.processes + 1)
+
+
+def ancestors(pid: int) -> list[int]:
+    """Return the ids of the processes above a process, the nearest first."""
+    found: list[int] = []
+    while (stat := _stat(pid)) is not None and (pid := stat[_PARENT]) > 0:
+        found.append(pid)
+    return found
+
+
+def tree(pid: int) -> list[int]:
+    """Return the ids of a process and those below it."""
+    return [pid, *(child for child, _ in _below(pid))]
+
+
+def main_thread_s(pid: int) -> float | None:
+    """Return the processor time of a process's first thread; `None` as of `of_descendants`."""
+    own = _stat(pid, f"task/{pid}/stat")
+    return None if own is None else sum(own[_TIMES][:2]) / os.sysconf("SC_CLK_TCK")
+
+
+def proportional_bytes(pid: int) -> int:
+    """Return the memory of a process and those below it, where a page of several processes counts in parts.
+
+    https://docs.kernel.org/filesystems/proc.html: Pss. The kernel walks all of its pages: milliseconds for each GiB.
+    """
+    total = 0
+    for each in tree(pid):
+        try:
+            lines = (_PROC / str(each) / "smaps_rollup").read_bytes().splitlines()
+        except OSError:  # it ended, or belongs to another user
+            continue
+        total += sum(int(line.split()[1]) << 10 for line in lines if line.startswith(b"Pss:"))
+    return total
+
+
+def _added(found: Iterator[tuple[int, list[int]]], ticks: int) -> Usage:
+    pages = count = 0
+    for _, stat in found:
+        ticks += sum(stat[_TIMES])
+        pages += stat[_PAGES]
+        count += 1
+    return Usage(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE"), count)
+
+
+def _below(pid: int) -> Iterator[tuple[int, list[int]]]:
+    """Yield the descendants that live: id, and the numbers of `stat`."""
     waiting = _children(pid)
     while waiting:
         child = waiting.pop()
         found = _stat(child)
-        if found is None:  # it ended meanwhile
-            continue
-        ticks += sum(found[_TIMES])
-        pages += found[_PAGES]
-        count += 1
-        waiting += _children(child)
-    return Usage(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE"), count)
+        if found is not None:  # else it ended meanwhile
+            yield child, found
+            waiting += _children(child)
 
 
-def _stat(pid: int) -> list[int] | None:
+def _stat(pid: int, name: str = "stat") -> list[int] | None:
     try:
-        text = (_PROC / str(pid) / "stat").read_text(encoding="latin-1")
+        text = (_PROC / str(pid) / name).read_text(encoding="latin-1")
     except OSError:
         return None
     return [0, *(int(field) for field in text.rpartition(")")[2].split()[1:])]  # the state is no number

@@ -27,11 +27,13 @@ from mainspring.llm.model import (
     EmbeddingsRequest,
     Events,
     Outcome,
+    Usage,
 )
 from mainspring.llm.ports import Answering
 from mainspring.llm.usage_table import UsageRow, UsageTable, Used
 from mainspring.security.quota import MILLIONTHS
 from mainspring.serving.plane.metrics import Histogram
+from mainspring.serving.plane.uses import Uses
 from mainspring.serving.protocol.asked import Outside
 
 FOLDER = "llm-usage"
@@ -61,9 +63,11 @@ class Usages:
     Args:
         folder: Where its table is; `None` for none.
         clock: The time of the world.
+        uses: Gets what callers had of this process, for its costs; by default counts that nobody reads.
     """
 
-    def __init__(self, folder: Path | None, clock: Clock) -> None:
+    def __init__(self, folder: Path | None, clock: Clock, uses: Uses | None = None) -> None:
+        self._uses = uses or Uses(None, 0)
         self._table = None if folder is None else UsageTable(folder)
         self._clock = clock
         self._numbers: dict[tuple[str, str], _Numbers] = {}
@@ -104,6 +108,7 @@ class Usages:
             answer_us = max(0, ended - call.begun - outcome.first_us)
             if usage is not None and answer_us:
                 numbers.pace.observe(usage.completion * SECOND / answer_us)
+        self._note_had(model, call, 1, ended - call.begun, usage, outcome.micros)
         if self._table is None or (fault and usage is None):
             return
         used = self._used(call, model, outcome.upstream)
@@ -134,11 +139,21 @@ class Usages:
         numbers.tokens["cached"] += usage.cached
         numbers.tokens["completion"] += usage.completion
         numbers.cost += attempt.micros
+        self._note_had(model, call, 0, 0, usage, attempt.micros)
         if self._table is not None:
             used = self._used(call, model, attempt.upstream)
             used.prompt += usage.prompt
             used.completion += usage.completion
             used.micros += attempt.micros
+
+    def _note_had(self, model: str, call: Call, requests: int, took_us: int, usage: Usage | None, micros: int) -> None:
+        had = self._uses.lane("", "", model).of(call.caller)
+        had.requests += requests
+        had.total_us += took_us
+        if usage is not None:
+            had.prompt += usage.prompt
+            had.completion += usage.completion
+            had.micros += micros
 
     def _used(self, call: Call, model: str, upstream: str) -> Used:
         """Return the row of a call, which is about to change."""

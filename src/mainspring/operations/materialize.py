@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from mainspring.core.errors import NotFound
+from mainspring.cost.usage import VIEW, Subject
 from mainspring.features.model import FeatureView, MaterialiseReport
 from mainspring.operations.auditing import audited, begun
 from mainspring.operations.features.deriving import derive
@@ -71,8 +72,9 @@ def materialise_views(
     for view in project.definitions.views.values() if views is None else views:
         told = None if progress is None else partial(progress, view.name)
         try:
-            derive(project, [view])
-            reports.append(run(view, through=through, horizon=horizon, progress=told))
+            with project.metering.of(Subject(VIEW, view.name)):
+                derive(project, [view])
+                reports.append(run(view, through=through, horizon=horizon, progress=told))
         except NotFound as error:
             if project.lake.version(view.source.name) is not None:
                 failure = failure or error

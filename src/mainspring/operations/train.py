@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mainspring.core.environment import set_variable
 from mainspring.core.errors import Invalid
+from mainspring.cost.metering import name_work
+from mainspring.cost.usage import JOB, RUN, Subject
 from mainspring.data.without import read
 from mainspring.features.model import views_of
 from mainspring.operations.apply import apply
@@ -59,33 +61,38 @@ def train(
         NotConvertible: The estimator cannot become a bundle with equal predictions.
     """
     left_out = [read(each) for each in without]
-    if part is not None and part.number:
-        return _join(project, project.definitions.model(model), processes, machines, part, progress)
-    chosen, search_run = prepared(project, model)
-    why = ""
-    if processes == "auto":
-        if runner not in ("", "local") or part is not None:
-            there = f"{runner} starts" if runner else "each machine starts"
-            raise Invalid("processes='auto' plans for this machine alone.", fix=f"say how many processes {there}.")
-        from mainspring.operations.training_plan import chosen_layout
+    with project.metering.of(None):
+        if part is not None and part.number:
+            name_work(Subject(RUN, f"part {part.number} of {model}", model=model))
+            return _join(project, project.definitions.model(model), processes, machines, part, progress)
+        chosen, search_run = prepared(project, model)
+        why = ""
+        if processes == "auto":
+            if runner not in ("", "local") or part is not None:
+                there = f"{runner} starts" if runner else "each machine starts"
+                raise Invalid("processes='auto' plans for this machine alone.", fix=f"say how many processes {there}.")
+            from mainspring.operations.training_plan import chosen_layout
 
-        layout, why = chosen_layout(project, chosen, since=since, until=until, progress=progress)
-        chosen = replace(chosen, distributed=layout)
-    else:
-        chosen = _declared(chosen, processes, machines)
-    until = project.clock.now() if until is None else until
-    with begun(project, "train", f"model/{model}") as done:
-        report = _train(project, chosen, part, runner, since=since, until=until, without=left_out, progress=progress)
-        less = f", without {', '.join(without)}" if without else ""
-        done(f"version {report.version}, run {report.run_id}{less}")
-    if search_run:
-        from mainspring.operations.search.searching import SEARCH_RUN
+            with project.metering.of(Subject(JOB, f"plan of {model}", model=model)):
+                layout, why = chosen_layout(project, chosen, since=since, until=until, progress=progress)
+            chosen = replace(chosen, distributed=layout)
+        else:
+            chosen = _declared(chosen, processes, machines)
+        until = project.clock.now() if until is None else until
+        with begun(project, "train", f"model/{model}") as done:
+            report = _train(
+                project, chosen, part, runner, since=since, until=until, without=left_out, progress=progress
+            )
+            less = f", without {', '.join(without)}" if without else ""
+            done(f"version {report.version}, run {report.run_id}{less}")
+        if search_run:
+            from mainspring.operations.search.searching import SEARCH_RUN
 
-        project.tracking.log(report.run_id, tags={SEARCH_RUN: search_run})
-    if why:
-        project.tracking.log(report.run_id, tags={"layout": why})
-        report = replace(report, notes=[*report.notes, f"--processes auto: {why}."])
-    return report
+            project.tracking.log(report.run_id, tags={SEARCH_RUN: search_run})
+        if why:
+            project.tracking.log(report.run_id, tags={"layout": why})
+            report = replace(report, notes=[*report.notes, f"--processes auto: {why}."])
+        return report
 
 
 def _declared(model: Model, processes: int | None, machines: int | None) -> Model:

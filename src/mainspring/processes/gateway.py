@@ -42,6 +42,8 @@ from mainspring.serving.http.gateway import Gateway
 from mainspring.serving.http.server import serve
 from mainspring.serving.plane.counts import FILE, Counts
 from mainspring.serving.plane.slots import Slots, folder
+from mainspring.serving.plane.uses import FOLDER as USES
+from mainspring.serving.plane.uses import Uses
 
 if TYPE_CHECKING:
     from mainspring.serving.plane.tracing import Tracing
@@ -65,7 +67,8 @@ def build_gateway(
     catalog = copy_catalog(project)
     if budgets is None:
         budgets = local_budgets()
-    usages = Usages(project.settings.state / USAGE, project.wall)
+    uses = Uses(project.settings.state / USES, project.wall.now())
+    usages = Usages(project.settings.state / USAGE, project.wall, uses)
     erasures = ErasureMark(lambda: project.erasures)
     shared = shared_parts(project, budgets, workers, erasures)
 
@@ -91,6 +94,7 @@ def build_gateway(
         counts=counts,
         erasures=erasures,
         memory=model_memory(project.settings, "" if slot is None else f"gateway-{slot}"),
+        uses=uses,
         devices=devices(project, 0 if slot is None else slot, "" if slot is None else f"gateway-{slot}"),
         surface=LanguageSurface(
             AppliedModels(

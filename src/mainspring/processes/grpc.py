@@ -26,6 +26,8 @@ from mainspring.security.keys import Authenticator
 from mainspring.serving.plane.counts import FILE, Counts
 from mainspring.serving.plane.plane import DataPlane
 from mainspring.serving.plane.slots import Slots, folder
+from mainspring.serving.plane.uses import FOLDER as USES
+from mainspring.serving.plane.uses import Uses
 
 if TYPE_CHECKING:
     from mainspring.serving.plane.tracing import Tracing
@@ -79,6 +81,7 @@ async def _serve(project: Project, slot: int, slots: Slots, tracing: Tracing | N
         erasures=erasures,
         memory=model_memory(settings, f"grpc-{slot}"),
         devices=devices(project, slot, f"grpc-{slot}"),
+        uses=Uses(settings.state / USES, project.wall.now()),
     )
     service = Service(
         plane,

@@ -67,6 +67,8 @@ class Duty:
 def duties(project: Project) -> list[Duty]:
     """Return the duties of a project's worker."""
     from mainspring.operations.answer_feedback import ingest_ratings
+    from mainspring.operations.cost.machine import MachineMeter
+    from mainspring.operations.cost.storage import StorageMeter
     from mainspring.operations.distributions import Kept
     from mainspring.operations.notifying import Delivery
     from mainspring.operations.promote import publish_routes
@@ -121,7 +123,7 @@ def duties(project: Project) -> list[Duty]:
     def monitor() -> None:
         watch(project, kept=sketches)
 
-    sampler = Sampler(project)
+    sampler, meter, storage = Sampler(project), MachineMeter(project), StorageMeter(project)
 
     def compare_features() -> None:
         for endpoint in project.definitions.endpoints:
@@ -158,6 +160,8 @@ def duties(project: Project) -> list[Duty]:
         Duty("removing old messages", partial(_tidy_messages, project), 60.0, due=time.monotonic() + 30.0),
         Duty("watching endpoints", monitor, 30.0, rest=4.0),  # a fifth of one processor at most
         Duty("sampling service health", sampler.look, 60.0),
+        Duty("metering this machine", meter.look, 15.0),
+        Duty("metering storage", storage.look, 3600.0, due=time.monotonic() + 45.0),
         Duty("comparing served features", compare_features, 300.0, due=time.monotonic() + 150.0),
         Duty("sending messages", send, 5.0),
         Duty("anchoring the audit log", partial(_anchor, project), 300.0, end=partial(_anchor, project)),

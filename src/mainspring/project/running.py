@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from mainspring.core.files import write_atomic
+from mainspring.core.process_usage import ancestors
 from mainspring.core.settings import Address, Settings
 
 UP_LOCK = "up"  # lock of the state folder, held while the project is up
@@ -56,6 +58,17 @@ def where_up(settings: Settings) -> Settings:
 def _address(url: str) -> Address:
     scheme, _, place = url.partition("://")
     return replace(Address.parse(place), secure=scheme == "https")
+
+
+def machine_name() -> str:
+    """Return the name of this machine in records of usage."""
+    return socket.gethostname()[:64]
+
+
+def belongs_to_up(state: Path) -> bool:
+    """Return whether this process was started by the supervisor of a state folder, or by a child of it."""
+    running = read_running(state)
+    return running is not None and running.pid in ancestors(os.getpid())
 
 
 def alive(pid: int) -> bool:

@@ -16,6 +16,8 @@ from typing import TypeVar
 
 from mainspring.core.errors import Conflict
 from mainspring.core.time import Clock
+from mainspring.cost.metering import name_work
+from mainspring.cost.usage import RUN, Subject
 from mainspring.data.model import DatasetCommit, TableScan
 from mainspring.data.ports import LakeTables, Snapshots
 from mainspring.data.without import Scan, Without, read
@@ -329,6 +331,7 @@ class Trainer:
     def _start(self, model: Model, pinned: Pinned) -> Run:
         tags = {**process_tags(), **pinned.tags, "seed": str(model.seed)}
         run_id = self._tracking.start(model.name, tags, self._clock.now())
+        name_work(Subject(RUN, run_id, model=model.name))
         run = Run(self._tracking, run_id, self._clock, seed=model.seed, system_every_s=_SYSTEM_EVERY_S)
         run.withheld = personal_sources(model)
         return run

@@ -14,6 +14,7 @@ import msgspec
 
 from mainspring.core.cores import usable_cores
 from mainspring.core.errors import Conflict
+from mainspring.cost.usage import BATCH, Subject
 from mainspring.monitoring.served import served
 from mainspring.operations.auditing import audit
 from mainspring.operations.batch.chunks import chunks_of, writer
@@ -105,11 +106,12 @@ def _carry_out(
     project: Project, plan: Plan, output: Output, request: Request, engine: ChunkEngine | None, progress: Told | None
 ) -> BatchReport:
     begun = time.monotonic()
-    done = output.done(plan, range(plan.chunks))
-    written = _scored(project, plan, output, done, request, engine, progress)
-    bundle = project.bundles.load(plan.digest)
-    report = _report(project, plan, bundle, output, done, written, time.monotonic() - begun)
-    output.finish(plan, report)
+    with project.metering.of(Subject(BATCH, plan.run, plan.version, plan.model)):
+        done = output.done(plan, range(plan.chunks))
+        written = _scored(project, plan, output, done, request, engine, progress)
+        bundle = project.bundles.load(plan.digest)
+        report = _report(project, plan, bundle, output, done, written, time.monotonic() - begun)
+        output.finish(plan, report)
     return report
 
 

@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import IO, Any, TypeVar, cast
 
 from mainspring.core.errors import Invalid, MainspringError
+from mainspring.cost.usage import STEP, Subject
 from mainspring.jobs.model import JobStopped, Renewal
 from mainspring.jobs.pipelines.graph import Node
 from mainspring.jobs.plain import Plain, decoded, encoded
@@ -101,7 +102,8 @@ def run_job(project: Project, line: Line, asked: Mapping[str, Any]) -> None:
     try:
         if "function" in asked:
             node = Node(asked["step"], function=asked["function"], engine=asked["engine"])
-            with started_by(asked["by"]):
+            subject = Subject(STEP, f"{asked['pipeline']}/{asked['step'].partition('[')[0]}", key=asked["by"])
+            with started_by(asked["by"]), project.metering.of(subject):
                 result = call_step(project, node, asked["argument"], run)
         else:
             from mainspring.operations.jobs.handlers import handler

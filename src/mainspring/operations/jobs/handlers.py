@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.time import MINUTE, parse_duration, parse_instant
+from mainspring.cost.usage import JOB, Subject
 from mainspring.jobs.model import Status
 from mainspring.jobs.pipelines.graph import APPROVAL, STEP
 from mainspring.jobs.plain import Plain
@@ -116,7 +117,7 @@ class _Handlers(Mapping[str, "Handler"]):
 
 
 def _run(project: Project, name: str, run: JobRun) -> Plain:
-    with started_by(run.started_by):
+    with started_by(run.started_by), project.metering.of(Subject(JOB, name, key=run.started_by)):
         return WORK[name].do(project, run, options(name, run.argument))
 
 
@@ -125,7 +126,11 @@ def _run_own(project: Project, name: str, do: Callable[[Any, Any], Any], run: Jo
     from mainspring.operations.opened import OpenedProject
 
     of, who = f"job/{run.id}", run.started_by or None
-    with started_by(run.started_by), audited(project, RAN, of, who=who) as done:
+    with (
+        started_by(run.started_by),
+        project.metering.of(Subject(JOB, name, key=run.started_by)),
+        audited(project, RAN, of, who=who) as done,
+    ):
         found: Plain = do(run, OpenedProject(project))
         done(f"{name} done")
     return found

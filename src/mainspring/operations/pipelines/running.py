@@ -138,6 +138,7 @@ class LocalRunner:
                 return call_step(self._project, node, call.inputs)
         named = {
             "name": f"step {call.step}",
+            "pipeline": call.pipeline,
             "step": call.step,
             "function": call.function,
             "engine": self._engine,

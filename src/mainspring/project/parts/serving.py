@@ -11,6 +11,7 @@ from mainspring.project.parts.cached import cached_property
 from mainspring.project.parts.retrieval import RetrievalParts
 
 if TYPE_CHECKING:
+    from mainspring.cost.metering import Metering
     from mainspring.cost.ports import UsageStore
     from mainspring.delivery.ports import Evaluations, RolloutStore
     from mainspring.deploy.edge.repository import Repository
@@ -34,6 +35,14 @@ class ServingParts(RetrievalParts):
     def usage(self) -> UsageStore:
         built: UsageStore = self._build("usage", cost.USAGE_STORES, self.settings.catalog)
         return built
+
+    @cached_property
+    def metering(self) -> Metering:
+        """Meter of this process's work."""
+        from mainspring.cost.metering import Metering
+        from mainspring.project.running import belongs_to_up, machine_name
+
+        return Metering(lambda: self.usage, self.wall, machine_name(), lambda: belongs_to_up(self.settings.state))
 
     @cached_property
     def routes(self) -> Routes:

@@ -49,6 +49,7 @@ from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.placement import Devices
 from mainspring.serving.plane.plane import DataPlane
 from mainspring.serving.plane.status import SPENT
+from mainspring.serving.plane.uses import Uses
 from mainspring.serving.ports import ExplainerLoader, Loader, RoutingTable
 from mainspring.serving.protocol.codec import ErrorResponse
 from mainspring.serving.residency.memory import Memory
@@ -138,7 +139,7 @@ class Gateway:
         catalog: The copy of the catalog that routes and keys come from, where they do.
         counts: Counts of spent quotas; by default in this process's memory.
         erasures: Returns the mark of the last erasure of a person's data, after which no earlier answer is given.
-        memory, devices: As of `DataPlane`.
+        memory, devices, uses: As of `DataPlane`.
         surface: Further routes; their keys may also be given as `x-api-key`.
     """
 
@@ -165,6 +166,7 @@ class Gateway:
         erasures: Callable[[], str] = str,
         memory: Memory | None = None,
         devices: Devices | None = None,
+        uses: Uses | None = None,
         surface: Surface | None = None,
     ) -> None:
         self._plane = DataPlane(
@@ -180,6 +182,7 @@ class Gateway:
             erasures=erasures,
             memory=memory,
             devices=devices,
+            uses=uses,
         )
         self._authenticator = authenticator
         self._authoriser = authoriser

@@ -124,7 +124,8 @@ class Handlers:
     def begin(self, request: Request, body: bytes | memoryview) -> None:
         """Decode a request and queue it for a batch; its outcome is sent in a later turn of the loop."""
         inference, decoded, deadline = self._inference(request, body)
-        pending = _Pending(request, inference, decoded.binary, self._plane.metrics.of(request.model), self._tell)
+        metrics = self._plane.metrics.of(request.model)
+        pending = _Pending(request, inference, decoded.binary, metrics, self._tell, len(body))
         inference.submit(pending, deadline_us=deadline)
         request.on_leave = pending.leave
 
@@ -230,7 +231,7 @@ class Handlers:
 class _Pending:
     """A request in flight, whose reply is sent as soon as its outcome arrives."""
 
-    __slots__ = ("__weakref__", "_binary", "_inference", "_metrics", "_over", "_request", "_tell")
+    __slots__ = ("__weakref__", "_binary", "_inference", "_metrics", "_over", "_received", "_request", "_tell")
 
     def __init__(
         self,
@@ -239,7 +240,9 @@ class _Pending:
         binary: frozenset[str] | bool,
         metrics: EndpointMetrics,
         tell: Tell,
+        received: int,
     ) -> None:
+        self._received = received
         self._request = request
         self._inference = inference
         self._binary = binary
@@ -261,7 +264,7 @@ class _Pending:
             self._end(error)
             return
         ended = time.monotonic_ns()
-        self._inference.replied()
+        self._inference.replied(self._received, len(content))
         self._metrics.stages["encode"].observe((ended - begun) / 1e9)
         answered.encoded = (begun, ended)
         self._request.answered = answered

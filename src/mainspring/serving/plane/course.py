@@ -68,6 +68,7 @@ class Course:
                 self._read(work)
                 return False
             self._gather(work)
+            lane.uses.loop_us += work.read - work.begun
             return self._compute(work)
         except Exception as error:
             self._failed(work, error)
@@ -116,7 +117,10 @@ class Course:
             running = self._lane.in_thread(lambda: self._predict(work))
             running.add_done_callback(lambda done: self._computed(work, done))
             return False
-        self._predict(work)
+        try:
+            self._predict(work)
+        finally:
+            self._lane.uses.loop_us += work.took_us
         self._finish(work)
         return True
 
@@ -195,6 +199,7 @@ class Course:
         reading.add_done_callback(read)
 
     def _computed(self, work: Work, done: asyncio.Future[None]) -> None:
+        self._lane.uses.thread_us += work.took_us * min(self.batch.executors, work.rows)
         try:
             done.result()
             self._finish(work)
@@ -218,7 +223,7 @@ class Course:
         finally:
             ended = time.monotonic_ns()
             lane.load.end(ended / 1000, executors)
-        work.took_us = (ended - begun) / 1000
+            work.took_us = (ended - begun) / 1000
 
     def _slow(self, rows: int) -> bool:
         """Return whether a batch belongs in a thread: by what warming up measured, and by the fastest of late. Code

@@ -54,6 +54,7 @@ class Inference:
     """
 
     __slots__ = (
+        "_caller",
         "_charge",
         "_principal",
         "_received",
@@ -97,6 +98,7 @@ class Inference:
         if served.responses is not None:
             owner = "" if caller is None else caller.account or caller.id
             self._reuse = served.responses.asked(owner, cache_control)
+        self._caller = caller
         self._shape = LABELS if charge is not None and charge.labels else served.policies.of(caller)
         self.asked = asked
         self.served = served
@@ -193,10 +195,11 @@ class Inference:
             if self.assigned is not None and self.job.deadline <= monotonic_us():
                 self.failed(DeadlineExceeded("The caller left after the deadline."))
 
-    def replied(self) -> None:
-        """Count it as answered."""
+    def replied(self, received: int = 0, sent: int = 0) -> None:
+        """Count it as answered, with the bytes of its body and of its reply's."""
         took_us = monotonic_us() - self._received
         self.lane.numbers.seconds.observe(took_us / 1e6)
+        self.lane.uses.had(self._caller, self._rows.count, took_us, received, sent)
         if self.assigned is not None:
             self.lane.arm.answered(took_us)
 
@@ -209,6 +212,7 @@ class Inference:
     def failed(self, error: Exception) -> None:
         """Count it as failed, unless by the caller's fault; log it if a rollout assigned it."""
         self.refund()
+        self.lane.uses.had(self._caller, 0, monotonic_us() - self._received, 0, 0)
         if isinstance(error, Overloaded) or codes_of(error).http >= 500:
             self.lane.numbers.failed += 1
         if self.assigned is not None:

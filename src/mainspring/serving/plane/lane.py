@@ -41,6 +41,7 @@ from mainspring.serving.plane.screening import screen_of
 from mainspring.serving.plane.shaping import Policies
 from mainspring.serving.plane.shedding import Shedder
 from mainspring.serving.plane.statistics import Statistics
+from mainspring.serving.plane.uses import LaneUses
 from mainspring.serving.plane.watch import StoreDamaged
 from mainspring.serving.protocol.schema import Rows
 
@@ -65,6 +66,7 @@ class Lane:
         defaults: Whether stored features have their defaults where the online store does not answer.
         failures: Gets the failed requests of rollouts; by default one that logs them.
         unusual: What becomes of rows that are unlike the training rows.
+        uses: Gets what its callers had, and the times of its model.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Lane:
         defaults: bool = False,
         failures: FailureBuffer | None = None,
         unusual: Unusual | None = None,
+        uses: LaneUses | None = None,
     ) -> None:
         self.version = version
         self.runtime = runtime
@@ -106,6 +109,7 @@ class Lane:
         self.statistics = Statistics(clock)
         self.load = Load()
         self.numbers = metrics.version(version)
+        self.uses = uses or LaneUses()
         self.metrics = metrics
         self.replies = Replies(endpoint, self.recorder, self.statistics, metrics, self.flights)
         self.names = tuple(spec.name for spec in runtime.inputs)
@@ -206,6 +210,7 @@ class Lane:
             policies.check(caller)
         except MainspringError:
             self.metrics.rejections["restricted"] += 1
+            self.uses.had(caller, 0, 0, 0, 0)
             raise
 
     def charge(self, quotas: Quotas, caller: Principal, rows: int, arrived: int) -> Charge:
@@ -214,6 +219,7 @@ class Lane:
             return quotas.charge(caller, rows, arrived)
         except MainspringError:
             self.metrics.rejections["quota"] += 1
+            self.uses.had(caller, 0, 0, 0, 0)
             raise
 
     def check_queue(self, rows: int, *, received: int, deadline: float, priority: int) -> None:

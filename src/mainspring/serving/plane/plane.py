@@ -25,6 +25,7 @@ from mainspring.serving.plane.live import Live, Served
 from mainspring.serving.plane.metrics import Metrics
 from mainspring.serving.plane.placement import Devices, Placement
 from mainspring.serving.plane.scaler import Scaler
+from mainspring.serving.plane.uses import Uses
 from mainspring.serving.plane.watch import StoreWatch
 from mainspring.serving.ports import Loader, RoutingTable
 from mainspring.serving.residency.memory import Memory
@@ -53,6 +54,7 @@ class DataPlane:
         memory: What the models of this process may take together, by default without a bound, and what is written of
             them.
         devices: GPUs and other devices for endpoints that ask for one.
+        uses: Gets what callers had of this process; by default counts that nobody reads.
 
     Attributes:
         in_flight: Number of requests in flight, counted by the protocol's server.
@@ -75,6 +77,7 @@ class DataPlane:
         erasures: Callable[[], str] = str,
         memory: Memory | None = None,
         devices: Devices | None = None,
+        uses: Uses | None = None,
     ) -> None:
         self._catalog = catalog
         self._log = log
@@ -84,6 +87,13 @@ class DataPlane:
         self._reads = ThreadPoolExecutor(_READS, thread_name_prefix="online-read")
         residency = Residency(memory or Memory(), lambda digest: executors(bundles.load(digest)))
         self._placement = placement = Placement(residency, executors, bundles, online, devices)
+        self._uses = uses or Uses(None, 0)
+        self._uses.memory = lambda: {
+            (name, version): lane.runtime.executor.nbytes
+            for name, each in self.served.items()
+            for version, lane in each.lanes.items()
+            if isinstance(lane.runtime.executor, ResidentExecutor) and lane.runtime.executor.here
+        }
         self._scaler = Scaler(lambda: self.served)
         self._live = Live(
             routes,
@@ -139,6 +149,7 @@ class DataPlane:
         self._live.start()
         self._store.start()
         self._scaler.start()
+        self._uses.start()
 
     async def preloaded(self) -> None:
         """Wait until the routing table's bundles are loaded and warm, or it turned out that it cannot be read."""
@@ -147,6 +158,7 @@ class DataPlane:
     async def stop(self) -> None:
         """Close everything but the log, which its creator closes."""
         await self._scaler.stop()
+        await self._uses.stop()
         self._placement.stop()  # first: that its models are closed is no decision
         await self._live.stop()
         self._failures.patience.stop()
@@ -254,4 +266,5 @@ class DataPlane:
             defaults=route.without_store == DEFAULTS,
             failures=self._failures,
             unusual=route.unusual,
+            uses=self._uses.lane(route.endpoint, arm.version, loaded.manifest.model),
         )

@@ -130,8 +130,9 @@ class MachineMeter:
         lanes = grown(None if was is None else was.counts, counts)
         loop_s = other_s = 0.0
         if found is not None:
-            loop_s = found.loop_s - (0.0 if was is None else was.loop_s)
-            other_s = found.all_s - (0.0 if was is None else was.all_s) - loop_s
+            begun = counts if was is None else was
+            loop_s = found.loop_s - begun.loop_s
+            other_s = found.all_s - begun.all_s - loop_s
             for each in lanes:
                 if each.uses.memory:
                     of = amounts.setdefault(subject_of(each), {})

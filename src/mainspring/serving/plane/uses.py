@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,8 @@ import msgspec
 from mainspring.security.model import Principal
 
 FOLDER = "usage"
-_EVERY_S = 5.0
+_EVERY_S = 1.0
+_REST = 1000  # times as long as the event loop was kept
 _MOST_CALLERS = 4096  # of a version; further ones are counted together
 _UNKNOWN = ""
 
@@ -81,11 +83,18 @@ class LaneCounts(msgspec.Struct):
 
 
 class ProcessCounts(msgspec.Struct):
-    """Counts of a process. `started` tells it from another with its id."""
+    """Counts of a process.
+
+    Attributes:
+        started: Start of it, which tells it from another with its id.
+        loop_s, all_s: Processor time of its first thread, and of all of it, until it began to serve.
+    """
 
     pid: int
     started: int
     lanes: list[LaneCounts]
+    loop_s: float = 0.0
+    all_s: float = 0.0
 
 
 class Uses:
@@ -101,6 +110,7 @@ class Uses:
         self._started = started
         self._lanes: dict[tuple[str, str, str], LaneUses] = {}
         self._told = b""
+        self._begun = (0.0, 0.0)
         self._task: asyncio.Task[None] | None = None
         self.memory: Callable[[], Mapping[tuple[str, str], int]] = dict  # (endpoint, version) -> bytes of its model
 
@@ -109,7 +119,8 @@ class Uses:
         return self._lanes.setdefault((endpoint, version, model), LaneUses(callers={}))
 
     def start(self) -> None:
-        """Begin to tell the counts."""
+        """Begin to tell the counts. Call it in the event loop's thread."""
+        self._begun = time.thread_time(), time.process_time()
         if self._path is not None:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._task = asyncio.create_task(self._tell_often())
@@ -123,20 +134,25 @@ class Uses:
             await self._tell()
 
     async def _tell_often(self) -> None:
+        kept_s = 0.0
         while True:
-            await asyncio.sleep(_EVERY_S)
-            await self._tell()
+            await asyncio.sleep(max(_EVERY_S, _REST * kept_s))
+            kept_s = await self._tell()
 
-    async def _tell(self) -> None:
+    async def _tell(self) -> float:
+        """Write the counts if they changed. Returns for how long that kept the event loop, seconds."""
+        begun = time.perf_counter()
         sizes = self.memory()
         for (endpoint, version, _), uses in self._lanes.items():
             uses.memory = sizes.get((endpoint, version), 0)
         lanes = [LaneCounts(*key, uses) for key, uses in self._lanes.items()]
-        content = msgspec.json.encode(ProcessCounts(os.getpid(), self._started, lanes))
+        content = msgspec.json.encode(ProcessCounts(os.getpid(), self._started, lanes, *self._begun))
+        kept_s = time.perf_counter() - begun
         if content != self._told and self._path is not None:
             with suppress(OSError):  # a full disk: the counts grow until there is room
                 await asyncio.to_thread(_replace, self._path, content)
                 self._told = content
+        return kept_s
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -139,6 +139,7 @@ _WHY = {
     **dict.fromkeys(
         (
             "collections",
+            "cost",
             "data",
             "encoders",
             "evidence",
@@ -233,7 +234,7 @@ NO_EVENT = {
     **dict.fromkeys(
         ("advise", "audit", "collections", "completion", "data", "doctor", "edge", "encryption", "endpoints"), _READS
     ),
-    **dict.fromkeys(("answers", "encoders", "prices"), _READS),
+    **dict.fromkeys(("answers", "cost", "encoders", "prices"), _READS),
     **dict.fromkeys(("explain", "fairness", "features", "groups", "incidents", "jobs", "keys", "models"), _READS),
     **dict.fromkeys(
         ("monitor", "objectives", "pipelines", "policy", "predictions", "prices", "profile", "prompts"), _READS

@@ -48,6 +48,8 @@ from mainspring.operations.callers import Caller
 from mainspring.operations.ci.model import Report
 from mainspring.operations.collection_evaluation import CollectionEvaluation
 from mainspring.operations.collections import CollectionReport
+from mainspring.operations.cost.focus import FocusExport
+from mainspring.operations.cost.reporting import CostReport
 from mainspring.operations.data.batches import Batch, Descent
 from mainspring.operations.demo.handbook import HandbookSummary
 from mainspring.operations.demo.walkthrough import Summary
@@ -357,6 +359,8 @@ DOCUMENTS = {
     ),
     "objectives": Document(list[ObjectiveReport]),
     "quotas": Document(list[QuotaUse]),
+    "cost show": Document(CostReport),
+    "cost export": Document(FocusExport),
     "prices list": Document(OfferList),
     "prices show": Document(MachinePrice),
     "prices import": Document(PriceImport),

@@ -141,6 +141,8 @@ def test_a_test_sees_the_event_of_every_command_that_changes_something() -> None
 def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot: Depot) -> None:
     root, project = depot.root, opened(depot)
     now = to_datetime(project.wall.now())
+    with (root / "mainspring.toml").open("a") as settings:
+        settings.write('\n[profiles.local.prices]\nmachine = "0.40 EUR"\n')
     (root / "more.csv").write_text((root / "scans.csv").read_text().replace("north", "west"))
     (root / "wrong.csv").write_text(f"parcel,hub,weight,posted_at\nx,north,-1,{now.isoformat()}\n")
     (root / "parcels" / "maths.py").write_text("def doubled(x):\n    return x * 2\n")
@@ -235,6 +237,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("profile list", []), ("profile check", []), ("tenant plan", ["acme"]), ("doctor", []),
         ("completion", ["bash"]), ("llm plan", ["llama-3.1-8b", "--gpus", "1xH100"]),
         ("prices list", ["--gpu", "L4"]), ("prices show", ["aws/eu-west-1/m7i.large"]),
+        ("cost show", ["--by", "measure"]), ("cost export", ["costs.parquet"]),
         ("prices import", ["prices.csv", "--format", "catalogue"]),
     ]  # fmt: skip
     done = subprocess.run(

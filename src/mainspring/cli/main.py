@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "incidents": ("incidents", "Incidents: list, own, silence, close, judge."),
     "objectives": ("objectives", "Show objectives and their error budgets."),
     "quotas": ("quotas", "Show what callers used of their quotas."),
+    "cost": ("cost", "What was used and what it cost: show, export."),
     "prices": ("prices", "Prices of machines: list, show, import."),
     "edge": ("edge", "Packages for devices: build, publish, roll out."),
     "export": ("export", "Write files for Prometheus, Grafana, Kubernetes."),

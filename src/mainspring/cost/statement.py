@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import NamedTuple
 
+from mainspring.core.money import NANOS
 from mainspring.core.time import HOUR, SECOND
-from mainspring.cost.money import NANOS
 from mainspring.cost.rates import Rates
 from mainspring.cost.splitting import shares
 from mainspring.cost.usage import CAPACITY, IDLE, MACHINE, OWN, Subject, Usage
@@ -132,6 +132,6 @@ def _spread(place: list[Part], chosen: set[str]) -> Iterator[Part]:
         yield from place
         return
     more = shares(sum(part.nanos or 0 for part in shared), [part.nanos or 0 for part in direct])
-    yield from (part for part in place if part not in shared and part not in direct)
+    yield from (part._replace(nanos=0) if part in shared else part for part in place if part not in direct)
     for part, extra in zip(direct, more, strict=True):
         yield part._replace(nanos=(part.nanos or 0) + extra)

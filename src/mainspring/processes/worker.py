@@ -68,7 +68,7 @@ def duties(project: Project) -> list[Duty]:
     """Return the duties of a project's worker."""
     from mainspring.operations.answer_feedback import ingest_ratings
     from mainspring.operations.cost.machine import MachineMeter
-    from mainspring.operations.cost.storage import StorageMeter
+    from mainspring.operations.cost.storage import StorageMeter, add_up
     from mainspring.operations.distributions import Kept
     from mainspring.operations.notifying import Delivery
     from mainspring.operations.promote import publish_routes
@@ -162,6 +162,7 @@ def duties(project: Project) -> list[Duty]:
         Duty("sampling service health", sampler.look, 60.0),
         Duty("metering this machine", meter.look, 15.0),
         Duty("metering storage", storage.look, 3600.0, due=time.monotonic() + 45.0),
+        Duty("adding usage up by day", partial(add_up, project), 3600.0, due=time.monotonic() + 240.0),
         Duty("comparing served features", compare_features, 300.0, due=time.monotonic() + 150.0),
         Duty("sending messages", send, 5.0),
         Duty("anchoring the audit log", partial(_anchor, project), 300.0, end=partial(_anchor, project)),

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mainspring.core.settings import Url
-from mainspring.core.time import HOUR
+from mainspring.core.time import DAY, HOUR
 from mainspring.cost.usage import TABLE, Subject, Usage
 from mainspring.operations.service.sampling import place
 from mainspring.project import Project
@@ -19,6 +19,7 @@ from mainspring.project.running import machine_name
 
 CLASS = "disk"  # of files on a machine
 LONGEST_HOURS = 24  # between two looks that count
+KEPT_US = 400 * DAY
 _PLACES = ("lake", "blobs", "ledger", "online", "tracking", "catalog", "streams", "vectors")
 _LOCAL = {"", "file", "sqlite", "lmdb", "delta"}
 
@@ -46,6 +47,12 @@ class StorageMeter:
                 for name, nbytes in sizes(self._project)
             ]  # fmt: skip
         store.add(source, sequence + 1, usages, str(now).encode())
+
+
+def add_up(project: Project) -> None:
+    """Merge the hours of past days, and forget days of long ago. Raises as `UsageStore.roll_up` does."""
+    now = project.wall.now()
+    project.usage.roll_up(now - now % DAY - HOUR, now - KEPT_US)  # late amounts of yesterday still come
 
 
 def sizes(project: Project) -> Iterator[tuple[str, int]]:

@@ -1,0 +1,89 @@
+"""`mainspring cost`: what the project used of its machines, and what that cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+from mainspring.cli.help import Group
+from mainspring.cli.tables import show_records
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mainspring.operations.cost.reporting import CostLine, CostReport
+
+_BY = (
+    "kind", "endpoint", "run", "step", "view", "batch", "job", "table", "language-model", "version", "model", "key",
+    "team", "measure", "day",
+)  # fmt: skip
+_SHOWN = 40
+
+
+@click.group("cost", cls=Group)
+def command() -> None:
+    """What the project used of its machines, by whom, and what that cost."""
+
+
+@make("show", reads_only=True)
+@click.option("--by", type=click.Choice(_BY), default="kind", show_default=True, help="How costs are told apart.")
+@click.option("--since", default="30d", show_default=True, help="Age of the first day that counts.")
+@click.option(
+    "--spread", "spread", multiple=True, type=click.Choice(["platform", "idle"]),
+    help="Divide the cost of Mainspring itself, or of idle, among direct costs; repeatable.",
+)  # fmt: skip
+def show_(call: Call, *, by: str, since: str, spread: tuple[str, ...]) -> None:
+    """Show where the money goes, the dearest first. Days are of UTC."""
+    from mainspring.core.time import parse_duration
+    from mainspring.operations.cost.reporting import report
+
+    found = report(call.project, by, since=call.project.wall.now() - parse_duration(since), spread_out=spread)
+    call.result(found, lambda console: _show(console, found))
+
+
+@make("export", reads_only=True)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--since", default="30d", show_default=True, help="Age of the first day that counts.")
+def export_(call: Call, *, file: Path, since: str) -> None:
+    """Write costs as FOCUS 1.2, a table of the FinOps Foundation, to a Parquet FILE."""
+    from mainspring.core.time import parse_duration
+    from mainspring.operations.cost.focus import export
+
+    found = export(call.project, file, since=call.project.wall.now() - parse_duration(since))
+
+    def show(console: Console) -> None:
+        told = f"{found.rows:,} rows, {found.cost:.6g} {found.currency} from {found.since} on, in {found.file}"
+        console.print(told, markup=False)
+
+    call.result(found, show)
+
+
+def _show(console: Console, found: CostReport) -> None:
+    if not found.lines:
+        console.print("Nothing was metered yet: the worker of `mainspring up` meters this machine.")
+        return
+    rows = [_row(each) for each in (*found.lines[:_SHOWN], found.total)]
+    columns = (found.by, "cost", "share", "core h", "GiB h", "GPU h", "predictions", "per 1,000")
+    show_records(console, columns, rows, right=columns[1:])
+    if len(found.lines) > _SHOWN:
+        console.print(f"{len(found.lines) - _SHOWN} more lines: --json has them.", style="dim")
+    if found.currency:
+        console.print(f"{found.currency}, by: {found.source}", style="dim", markup=False)
+    if found.unpriced:
+        console.print(f"Without a price: {', '.join(found.unpriced)}; see `mainspring prices show`.", markup=False)
+
+
+def _row(line: CostLine) -> tuple[str, ...]:
+    return (
+        line.name, _number(line.cost), "" if line.share is None else f"{line.share:.1%}", _number(line.cpu_hours),
+        _number(line.memory_gib_hours), _number(line.gpu_hours or None), f"{line.rows:,}" if line.rows else "",
+        _number(line.per_thousand),
+    )  # fmt: skip
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.4g}"

@@ -87,3 +87,7 @@ def _row(line: CostLine) -> tuple[str, ...]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:,.4g}"
+
+
+command.add_command(show_)
+command.add_command(export_)

@@ -23,6 +23,7 @@ _HOMES = {
     "mainspring.core.schema": ["Boolean", "Float32", "Float64", "Int32", "Int64", "String", "Timestamp"],
     "mainspring.core.expr": ["col", "days", "greatest", "hours", "least", "minutes", "seconds", "when"],
     "mainspring.core.errors": ["MainspringError"],
+    "mainspring.cost.budgets.declaring": ["Budget"],
     "mainspring.data.checks": [
         "fresh", "in_range", "length", "matches", "none_of", "not_null", "one_of", "unique",
     ],
@@ -115,6 +116,7 @@ if TYPE_CHECKING:
     from mainspring.core.schema import Int64 as Int64
     from mainspring.core.schema import String as String
     from mainspring.core.schema import Timestamp as Timestamp
+    from mainspring.cost.budgets.declaring import Budget as Budget
     from mainspring.data import checks as checks
     from mainspring.data.checks import fresh as fresh
     from mainspring.data.checks import in_range as in_range

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from mainspring.core.definition_registry import Declared
 from mainspring.core.errors import MainspringError
 from mainspring.core.nearest import meant
+from mainspring.cost.budgets.declaring import Budget
 from mainspring.data.streams.declaring import Stream
 from mainspring.delivery.approving import APPROVED
 from mainspring.delivery.retrieval import gate_metrics
@@ -99,8 +100,25 @@ def problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tuple
     yield from (line(*problem) for problem in _quotas(declared))
     yield from (line(*problem) for problem in _streams(declared))
     yield from (line(*problem) for problem in _language_models(declared))
+    yield from (line(*problem) for problem in _budgets(declared, names))
     yield from (line(*problem) for problem in _rollouts(declared, models))
     yield from (line(*problem) for problem in check_monitors(declared, models))
+
+
+def _budgets(declared: Declared, models: Collection[str]) -> Iterable[tuple[object, str, str]]:
+    """Yield budgets of what is not declared. Teams are groups of accounts, which no definition names."""
+    endpoints = {str(getattr(item, "name", "")) for kind in (Endpoint, Answers) for item in declared.of(kind)}
+    for budget in declared.of(Budget):
+        for scope, name, known in (
+            ("endpoint", budget.endpoint, endpoints | {each.name for each in declared.of(LanguageModel)}),
+            ("model", budget.model, {*models, *(item.model_name for item in declared.of(Endpoint))}),
+        ):
+            if name and name not in known:
+                yield (
+                    budget,
+                    f"The budget {budget.name!r} is of the {scope} {name!r}, which is not declared",
+                    meant(name, known),
+                )
 
 
 def _built(declared: Declared) -> Iterable[tuple[object, str, str]]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from mainspring.core.definition_registry import collecting
 from mainspring.core.errors import NotFound
 from mainspring.core.nearest import meant
+from mainspring.cost.budgets.declaring import Budget
 from mainspring.data.model import Source
 from mainspring.data.streams.declaring import Stream
 from mainspring.delivery.rollout.plan import Rollout
@@ -53,6 +54,7 @@ KINDS: tuple[tuple[str, type[Any], str], ...] = (
     ("answers", Answers, "answers"),
     ("language_models", LanguageModel, "language model"),
     ("prompts", Prompt, "prompt"),
+    ("budgets", Budget, "budget"),
 )
 
 
@@ -81,6 +83,7 @@ class Definitions:
     answers: Mapping[str, Answers] = field(default_factory=dict)
     language_models: Mapping[str, LanguageModel] = field(default_factory=dict)
     prompts: Mapping[str, Prompt] = field(default_factory=dict)
+    budgets: Mapping[str, Budget] = field(default_factory=dict)
 
     def source(self, name: str) -> Source:
         return _named(self.sources, name, "source")

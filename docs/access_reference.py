@@ -133,9 +133,11 @@ _RIGHTS, _SECRETS = "gives rights, which no key may give", "has the installation
 _OUTSIDE, _PERSONAL = "asks nobody, or the identity provider", "reaches values that identify a person"
 # First word of a command -> why it is the folder's user's, where it has no action over the API.
 _WHY = {
-    **dict.fromkeys(("apply", "advise", "batch", "bench", "ci", "doctor", "features", "ingest", "jobs"), _CODE),
+    **dict.fromkeys(
+        ("apply", "advise", "batch", "bench", "budgets", "ci", "doctor", "features", "ingest", "jobs"), _CODE
+    ),
     **dict.fromkeys(("materialize", "monitor", "pipelines", "profile", "quotas", "reproduce", "search"), _CODE),
-    **dict.fromkeys(("deploy", "optimize", "streams", "targets", "train", "up"), _CODE),
+    **dict.fromkeys(("budgets", "deploy", "optimize", "streams", "targets", "train", "up"), _CODE),
     **dict.fromkeys(
         (
             "collections",
@@ -234,7 +236,7 @@ NO_EVENT = {
     **dict.fromkeys(
         ("advise", "audit", "collections", "completion", "data", "doctor", "edge", "encryption", "endpoints"), _READS
     ),
-    **dict.fromkeys(("answers", "cost", "encoders", "prices"), _READS),
+    **dict.fromkeys(("answers", "budgets", "cost", "encoders", "prices"), _READS),
     **dict.fromkeys(("explain", "fairness", "features", "groups", "incidents", "jobs", "keys", "models"), _READS),
     **dict.fromkeys(
         ("monitor", "objectives", "pipelines", "policy", "predictions", "prices", "profile", "prompts"), _READS

@@ -44,6 +44,7 @@ from mainspring.operations.answer_versions import AnswersVersion
 from mainspring.operations.answers import AnswersEvaluation, AnswersReport
 from mainspring.operations.backup.running import Made, Restored
 from mainspring.operations.batch.values import BatchReport
+from mainspring.operations.budgets.reporting import BudgetReport
 from mainspring.operations.callers import Caller
 from mainspring.operations.ci.model import Report
 from mainspring.operations.collection_evaluation import CollectionEvaluation
@@ -361,6 +362,7 @@ DOCUMENTS = {
     "quotas": Document(list[QuotaUse]),
     "cost show": Document(CostReport),
     "cost export": Document(FocusExport),
+    "budgets": Document(list[BudgetReport]),
     "prices list": Document(OfferList),
     "prices show": Document(MachinePrice),
     "prices import": Document(PriceImport),

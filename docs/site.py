@@ -53,6 +53,7 @@ SECTIONS = {
     "Metrics and thresholds": "mainspring.stats",
     "Endpoints": "mainspring.serving",
     "Quotas": "mainspring.security.quota",
+    "Budgets": "mainspring.cost.budgets.declaring",
     "Language models": "mainspring.llm",
     "Circuit breakers": "mainspring.core.circuit_breaker",
     "Logs of predictions": "mainspring.ledger",

@@ -169,6 +169,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "quotas": ("quotas",),
     "cost show": ("cost show", "cost show --by endpoint --since 7d", "cost show --by team --spread platform"),
     "cost export": ("cost export costs.parquet --since 31d",),
+    "budgets": ("budgets", "budgets --json"),
     "prices list": (
         "prices list --gpu L4",
         "prices list --provider aws --region eu-west-1 --vcpus 8 --memory 32",

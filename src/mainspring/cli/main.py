@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "objectives": ("objectives", "Show objectives and their error budgets."),
     "quotas": ("quotas", "Show what callers used of their quotas."),
     "cost": ("cost", "What was used and what it cost: show, export."),
+    "budgets": ("budgets", "Budgets of the month: spent, forecast, held."),
     "prices": ("prices", "Prices of machines: list, show, import."),
     "edge": ("edge", "Packages for devices: build, publish, roll out."),
     "export": ("export", "Write files for Prometheus, Grafana, Kubernetes."),

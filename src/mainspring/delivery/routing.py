@@ -24,6 +24,12 @@ class Defence(NamedTuple):
 
     shed: Shed | None = None
     restricted: tuple[Restriction, ...] = ()
+    fewest: bool = False  # whether executors are as few as the endpoint allows
+
+    def executors(self, declared: tuple[int, int]) -> tuple[int, int]:
+        """Return the least and the most executors; at least one, so that the endpoint goes on."""
+        least = max(1, declared[0])
+        return (min(declared[0], least), least) if self.fewest else declared
 
 
 Defences = Callable[[], Mapping[str, Defence]]  # returns endpoint -> what live incidents caused
@@ -79,7 +85,7 @@ def routes_for(
                 outputs=tuple(endpoint.outputs),
                 cache=endpoint.cache,
                 resident=endpoint.resident,
-                executors=endpoint.executors,
+                executors=defence.executors(endpoint.executors),
                 idle_us=endpoint.idle_us,
                 device=endpoint.device,
                 restricted=defence.restricted,

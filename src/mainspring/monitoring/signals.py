@@ -6,9 +6,9 @@ import msgspec
 
 CONTRACT, SURPRISE, JOINT, HARM, SERVICE, SILENCE = "contract", "surprise", "joint", "harm", "service", "silence"
 ATTRIBUTION, SKEW, STREAM, FLEET, AUDIT = "attribution", "skew", "stream", "fleet", "audit"
-CALLERS = "callers"
+CALLERS, BUDGET = "callers", "budget"
 CLASSIFIER = "classifier"  # the statistic of the joint channel that is judged by week
-CHANNELS = (CONTRACT, SKEW, SURPRISE, JOINT, ATTRIBUTION, HARM, SERVICE, STREAM, FLEET, AUDIT, CALLERS, SILENCE)
+CHANNELS = (CONTRACT, SKEW, SURPRISE, JOINT, ATTRIBUTION, HARM, SERVICE, STREAM, FLEET, AUDIT, CALLERS, BUDGET, SILENCE)
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True):

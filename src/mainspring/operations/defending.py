@@ -19,6 +19,8 @@ from mainspring.monitoring.incidents.model import Incident, Taken
 from mainspring.project import Project
 from mainspring.serving.model import Restriction, Shed
 
+SCALE_DOWN = "scale down"  # an action of a budget, before the endpoint's name
+
 
 def live(incident: Incident, now: int) -> list[Taken]:
     """Return the sheds and restrictions of an incident that are on, at an instant of the machine's clock."""
@@ -54,8 +56,18 @@ def restrictions(project: Project) -> dict[str, tuple[Restriction, ...]]:
 
 def defences(project: Project) -> dict[str, Defence]:
     """Return endpoint -> what live incidents caused."""
-    shed, restricted = sheds(project), restrictions(project)
-    return {name: Defence(shed.get(name), restricted.get(name, ())) for name in {*shed, *restricted}}
+    shed, restricted, fewest = sheds(project), restrictions(project), scaled_down(project)
+    return {
+        name: Defence(shed.get(name), restricted.get(name, ()), name in fewest)
+        for name in {*shed, *restricted, *fewest}
+    }
+
+
+def scaled_down(project: Project) -> set[str]:
+    """Return the endpoints that an exceeded budget holds at their fewest executors."""
+    now = project.wall.now()
+    titles = [taken.action for incident in project.incidents.open() for taken in live(incident, now)]
+    return {each.removeprefix(SCALE_DOWN).strip() for each in titles if each.startswith(SCALE_DOWN)}
 
 
 def in_words(project: Project, endpoint: str) -> str:
@@ -93,9 +105,10 @@ def publish_defences(project: Project) -> None:
     """Bring the routing table up to date if its sheds and restrictions are not the live ones."""
     from mainspring.operations.promote import publish_routes
 
-    wanted = defences(project)
-    if any(
-        Defence(route.shed, route.restricted) != wanted.get(name, NO_DEFENCE)
-        for name, route in project.routes.current().items()
-    ):
-        publish_routes(project)
+    wanted, endpoints = defences(project), project.definitions.endpoints
+    for name, route in project.routes.current().items():
+        defence = wanted.get(name, NO_DEFENCE)
+        declared = endpoints[name].executors if name in endpoints else route.executors
+        if (route.shed, route.restricted, route.executors) != (*defence[:2], defence.executors(declared)):
+            publish_routes(project)
+            return

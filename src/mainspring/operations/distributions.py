@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mainspring.core.time import DAY, HOUR, MINUTE
+from mainspring.cost.budgets.judging import Standing
 from mainspring.monitoring.channels.judging import Judgement, Watched, judge
 from mainspring.monitoring.declaring import ALARMS_PER_WEEK
 from mainspring.monitoring.hours import HourSketch
@@ -44,6 +45,7 @@ class Kept:
     heard: Heard = NO_VERDICTS
     judged: list[Judged] = field(default_factory=list)
     callers: tuple[int, list[Judged]] | None = None  # of the window that ends then
+    budgets: tuple[int, list[Standing]] | None = None  # of the installation, and the turn that they are of
     attributions: KeptAttributions = field(default_factory=KeptAttributions)
     separations: KeptSeparations = field(default_factory=KeptSeparations)
     answers: KeptAnswers = field(default_factory=KeptAnswers)

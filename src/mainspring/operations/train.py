@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mainspring.core.environment import set_variable
 from mainspring.core.errors import Invalid
+from mainspring.cost.budgets.declaring import QUEUE
 from mainspring.cost.metering import name_work
 from mainspring.cost.usage import JOB, RUN, Subject
 from mainspring.data.without import read
 from mainspring.features.model import views_of
 from mainspring.operations.apply import apply
 from mainspring.operations.auditing import begun
+from mainspring.operations.budgets.acting import check_hold
 from mainspring.operations.features.deriving import derive
 from mainspring.project import Project
 from mainspring.registry.runs import sweep
@@ -59,12 +61,14 @@ def train(
         Invalid, InvalidData: What is to be left out is no part of the model's data.
         NotFound: There is no such model, it has no data yet, or its parameters were not searched.
         NotConvertible: The estimator cannot become a bundle with equal predictions.
+        BudgetExceeded: A budget holds trainings back.
     """
     left_out = [read(each) for each in without]
     with project.metering.of(None):
         if part is not None and part.number:
             name_work(Subject(RUN, f"part {part.number} of {model}", model=model))
             return _join(project, project.definitions.model(model), processes, machines, part, progress)
+        check_hold(project, QUEUE, f"The training of {model}", model)
         chosen, search_run = prepared(project, model)
         why = ""
         if processes == "auto":

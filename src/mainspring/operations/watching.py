@@ -14,7 +14,8 @@ from importlib.util import find_spec
 import msgspec
 
 from mainspring.core.errors import Conflict, MainspringError
-from mainspring.core.time import DAY, HOUR
+from mainspring.core.time import DAY, HOUR, MINUTE
+from mainspring.cost.budgets.judging import Standing
 from mainspring.features.model import FeatureView
 from mainspring.monitoring.channels.concept import concept_signals
 from mainspring.monitoring.channels.harm import signals as harm_signals
@@ -25,7 +26,7 @@ from mainspring.monitoring.incidents.model import OPENED, REOPENED, WEEKS, Incid
 from mainspring.monitoring.incidents.silences import Traffic, missing_labels, missing_predictions, monitor_silences
 from mainspring.monitoring.incidents.updating import Change, Evidence, Pair, updated
 from mainspring.monitoring.model import Window
-from mainspring.monitoring.signals import CALLERS, HARM, SILENCE
+from mainspring.monitoring.signals import BUDGET, CALLERS, HARM, SILENCE
 from mainspring.monitoring.signals import CHANNELS as CHANNEL_NAMES
 from mainspring.operations.acting import MONITOR as WORKER
 from mainspring.operations.acting import act
@@ -33,6 +34,9 @@ from mainspring.operations.anchoring import judged as anchors_judged
 from mainspring.operations.answer_monitoring import answers_judged
 from mainspring.operations.attributions import attributions_judged
 from mainspring.operations.auditing import audit
+from mainspring.operations.budgets.acting import act as act_on_budgets
+from mainspring.operations.budgets.standing import standings
+from mainspring.operations.budgets.watching import judged as budgets_judged
 from mainspring.operations.callers import judged as callers_judged
 from mainspring.operations.collection_monitoring import (
     freshness_judged,
@@ -52,10 +56,11 @@ from mainspring.operations.streams.reports import names as streams
 from mainspring.operations.streams.watching import judged as streams_judged
 from mainspring.project import Project
 
-WINDOWS, STREAMS, FLEET, ANCHORS = "windows", "streams", "fleet", "anchors"
+WINDOWS, STREAMS, FLEET, ANCHORS, BUDGETS = "windows", "streams", "fleet", "anchors", "budgets"
 INCIDENTS, RANKING, ACTIONS = "incidents", "ranking", "actions"
 OLDEST_US = 30 * DAY  # of signals that may open an incident; labels are joined as long
 _TRIES = 5
+_BUDGETS_US = 5 * MINUTE
 _RANKED = 5  # incidents of a pass
 _HISTORY = 1_000  # incidents whose verdicts are heard
 
@@ -226,6 +231,11 @@ def watch(
     if project.settings.audit_anchors or project.settings.audit_anchored:
         with parts.part("", ANCHORS):
             found.append(anchors_judged(project))
+    budgets: list[Standing] | None = None
+    if project.definitions.budgets or any(each.cause.kind == BUDGET for each in project.incidents.open()):
+        with parts.part("", BUDGETS):
+            budgets = _budgets(project, {} if kept is None else kept)
+            found.append(budgets_judged(project, budgets))
     changes: list[Change] = []
     found += monitor_silences(before, parts.ran, project.settings.monitor_window_us)
     with parts.part("", INCIDENTS):
@@ -234,8 +244,18 @@ def watch(
         rank(project, [change.incident for change in changes])
     with parts.part("", ACTIONS):
         act(project, project.incidents.open())
+        if budgets is not None:  # while they cannot be judged, what holds goes on
+            act_on_budgets(project, budgets)
     project.incidents.record(parts.ran)
     return changes
+
+
+def _budgets(project: Project, kept: dict[str, Kept]) -> list[Standing]:
+    """Return where budgets stand. That reads weeks of usage, so it is done every five minutes."""
+    of, turn = kept.setdefault("", Kept()), project.wall.now() // _BUDGETS_US
+    if of.budgets is None or of.budgets[0] != turn:
+        of.budgets = turn, standings(project)
+    return of.budgets[1]
 
 
 def watched_names(project: Project) -> list[str]:

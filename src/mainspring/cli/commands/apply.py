@@ -30,6 +30,10 @@ def command(call: Call, *, dry_run: bool) -> None:
     definitions = call.project.definitions
     notices = shared_sources(definitions.views.values(), definitions.observations)
     notices += text_notices(definitions.models.values())
+    if definitions.budgets:
+        from mainspring.operations.budgets.standing import notices as budget_notices
+
+        notices += budget_notices(call.project)
 
     def show(console: Console) -> None:
         for change in changes:

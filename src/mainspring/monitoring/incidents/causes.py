@@ -11,7 +11,7 @@ import msgspec
 
 from mainspring.monitoring.channels.statistics import ROWS
 from mainspring.monitoring.incidents.model import Cause
-from mainspring.monitoring.signals import AUDIT, CALLERS, FLEET, HARM, JOINT, SERVICE, SILENCE, STREAM, Signal
+from mainspring.monitoring.signals import AUDIT, BUDGET, CALLERS, FLEET, HARM, JOINT, SERVICE, SILENCE, STREAM, Signal
 from mainspring.stats.segmenting import AND
 
 PREDICTIONS, LABELS, MONITOR = "predictions", "labels", "monitor"  # statistics of the channel of silence
@@ -68,7 +68,7 @@ def grouped(signals: Sequence[Signal], lineage: Lineage) -> list[Group]:
     columns: list[Signal] = []
     whole = {(each.endpoint, each.column) for each in alarms if each.column and not each.segment}
     for each in alarms:
-        if each.channel in (SILENCE, HARM, SERVICE, STREAM, FLEET, AUDIT, CALLERS) or (
+        if each.channel in (SILENCE, HARM, SERVICE, STREAM, FLEET, AUDIT, CALLERS, BUDGET) or (
             each.statistic == ROWS and not each.segment
         ):
             add(_general(each, lineage), each)
@@ -103,6 +103,8 @@ def _general(signal: Signal, lineage: Lineage) -> Cause:
     if signal.channel == CALLERS:
         named = _own("caller", signal.endpoint, signal.column)  # as others may be, so the id tells them apart
         return msgspec.structs.replace(named, key=_own("caller", signal.endpoint, signal.caller).key)
+    if signal.channel == BUDGET:
+        return Cause(kind=BUDGET, name=signal.column, key=f"{BUDGET}:{signal.column}")
     if signal.channel == AUDIT:
         return _own("audit log", "", signal.column)
     if signal.statistic == LABELS:

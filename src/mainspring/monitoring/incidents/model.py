@@ -27,7 +27,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         kind: `source`, `view`, `feature`, `request`, `column`, `segment`, `segments`, `quality`, `service`,
             `traffic`, `labels`, `monitor`, `package` (of devices), `audit log` (its name, or a place of its anchors),
-            `caller` or `joint`.
+            `caller`, `budget` or `joint`.
         name: Name of the source, view, ...; for people.
         key: Identity: an open incident exists at most once for each key.
         within: Keys of the causes that would explain this one too, such as the view and the source of a feature.

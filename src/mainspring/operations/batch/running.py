@@ -14,6 +14,7 @@ import msgspec
 
 from mainspring.core.cores import usable_cores
 from mainspring.core.errors import Conflict
+from mainspring.cost.budgets.declaring import QUEUE
 from mainspring.cost.usage import BATCH, Subject
 from mainspring.monitoring.served import served
 from mainspring.operations.auditing import audit
@@ -21,6 +22,7 @@ from mainspring.operations.batch.chunks import chunks_of, writer
 from mainspring.operations.batch.elsewhere import scored_on
 from mainspring.operations.batch.planning import make_plan, output_of, version_for
 from mainspring.operations.batch.values import BatchReport, Chunk, Output, Request, together
+from mainspring.operations.budgets.acting import check_hold, model_of
 from mainspring.project import Project
 from mainspring.project.executors import executors
 from mainspring.serving.batch.plan import Plan
@@ -59,7 +61,9 @@ def run_batch(
         InvalidData: The input does not fit the model.
         Conflict: The output is there already, or another process writes it.
         Unavailable: The engine does not answer, or has no processor free.
+        BudgetExceeded: A budget holds batches back.
     """
+    check_hold(project, QUEUE, f"The batch of {request.target}", model_of(project, request.target))
     output = output_of(project, request.output, confined)
     lock = f"batch-{hashlib.sha256(output.name.encode()).hexdigest()[:32]}"
     with project.locks.hold(lock, wait_s=_LOCK_S):

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mainspring.project import Project
 
 _TAKEN_BACK = MINUTE  # until a machine that was preempted is gone, so that another one goes on
+_HELD_FOR = 5 * MINUTE  # until a job that a budget holds is looked at again
+_HELD = {"batch": "queue", "train": "queue", "search": "stop-searches"}
 RAN = "jobs.end"  # the action of the event of a job of the project's own
 
 
@@ -117,8 +119,25 @@ class _Handlers(Mapping[str, "Handler"]):
 
 
 def _run(project: Project, name: str, run: JobRun) -> Plain:
+    _hold(project, name, run)
     with started_by(run.started_by), project.metering.of(Subject(JOB, name, key=run.started_by)):
         return WORK[name].do(project, run, options(name, run.argument))
+
+
+def _hold(project: Project, name: str, run: JobRun) -> None:
+    """Put a batch or a training back into the queue while a budget holds it; its progress says why."""
+    if name not in _HELD:
+        return
+    from mainspring.jobs.model import JobStopped
+    from mainspring.operations.budgets.acting import BudgetExceeded, check_hold, model_of
+
+    given = options(name, run.argument)
+    try:
+        model = str(given["model"]) if "model" in given else model_of(project, str(given["endpoint"]))
+        check_hold(project, _HELD[name], f"The job {run.id} ({name})", model)
+    except BudgetExceeded as held:
+        run.progress(0, note=held.what)
+        raise JobStopped(run.id, None, again_after_us=_HELD_FOR) from held
 
 
 def _run_own(project: Project, name: str, do: Callable[[Any, Any], Any], run: JobRun) -> Plain:
@@ -139,6 +158,7 @@ def _run_own(project: Project, name: str, do: Callable[[Any, Any], Any], run: Jo
 def _run_in_child(project: Project, children: Children, name: str, run: JobRun) -> Plain:
     from mainspring.operations.jobs.children import job_log, keep_log
 
+    _hold(project, name, run)
     log = job_log(project.settings.state, run.id)
     keep_log(project, run, log)
     return children.run(run, log, name=name, handler=name, argument=run.argument, by=run.started_by)

@@ -9,13 +9,16 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid, MainspringError, MissingExtra, NotFound
 from mainspring.core.files import write_atomic
+from mainspring.cost.budgets.declaring import STOP_SEARCHES
 from mainspring.features.model import views_of
 from mainspring.operations.apply import apply
 from mainspring.operations.auditing import begun
+from mainspring.operations.budgets.acting import check_hold
 from mainspring.operations.features.deriving import derive
 from mainspring.operations.runs import find_runs
 from mainspring.operations.search.study import STUDY, opened_study
@@ -35,6 +38,7 @@ SEARCH = "mainspring.search"  # tag of a search's run: digest of metric and spac
 SEARCH_RUN = "mainspring.search_run"  # tag of a training run: the search that chose its parameters
 RESULT = "search.json"  # a file of the run
 _BEGUN = "begun.json"
+_LOOK_S = 10.0  # between two looks at budgets
 Progress = Callable[[str, float], None]
 
 
@@ -93,6 +97,7 @@ def search(
         Invalid: It declares no search, or `trials` or `workers` is not positive.
         Conflict: A search of the model is running.
         MissingExtra: Optuna is not installed.
+        BudgetExceeded: A budget stops searches. A search that it stops is resumed by the next one.
         MainspringError: Every trial failed; the message names the first reason.
     """
     chosen = project.definitions.model(model)
@@ -104,12 +109,19 @@ def search(
     if find_spec("optuna") is None:
         raise MissingExtra("A hyperparameter search", "search")
     apply(project)
+    check_hold(project, STOP_SEARCHES, f"The search of {model}", model)
     with project.locks.hold(f"search-{model}"[:120], wait_s=1.0), interrupts_kept() as interrupts:
         tell = progress or (lambda _stage, _share: None)
 
+        looked = monotonic()
+
         def heard(stage: str, share: float) -> None:
+            nonlocal looked
             if interrupts:
                 raise KeyboardInterrupt
+            if monotonic() - looked > _LOOK_S:
+                looked = monotonic()
+                check_hold(project, STOP_SEARCHES, f"The search of {model}", model)
             tell(stage, share)
 
         sweep(project.tracking, project.wall)

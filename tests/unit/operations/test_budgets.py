@@ -1,0 +1,212 @@
+"""Budgets at work: an incident, a message, actions that are noted and hold until the month ends; nothing is silent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+import mainspring as ms
+from kit import documents
+from kit.console import flights
+from mainspring.core.errors import MainspringError
+from mainspring.core.money import MixedCurrencies, Money
+from mainspring.core.settings import OwnPrices
+from mainspring.core.time import DAY, HOUR, MINUTE, ManualClock, parse_instant
+from mainspring.cost.budgets.declaring import QUEUE, STOP_SEARCHES, Budget
+from mainspring.cost.budgets.judging import EXCEEDED, WARNED, WITHIN
+from mainspring.cost.usage import CAPACITY, IDLE, MACHINE, OWN, Subject, Usage
+from mainspring.jobs.model import NewJob, Status
+from mainspring.jobs.runner import Runner
+from mainspring.operations.budgets.acting import BudgetExceeded, check_hold
+from mainspring.operations.budgets.reporting import budgets
+from mainspring.operations.budgets.standing import notices, standings
+from mainspring.operations.incidents import end_shed
+from mainspring.operations.jobs.handlers import handlers
+from mainspring.operations.promote import publish_routes
+from mainspring.operations.train import train
+from mainspring.operations.watching import watch
+from mainspring.security.model import AuditFilter
+
+ENDPOINT = MODEL = "late-arrival"
+NOW = parse_instant("2013-09-20T10:30:00Z")
+MONTHS_END = parse_instant("2013-10-01T00:00:00Z")
+HOURS = 2  # of the machine, each day
+
+
+def project_with(*budgets: Budget, prices: OwnPrices | None = None) -> flights.Project:
+    """Return a project whose machine cost 2 EUR each day of September: a quarter the endpoint's, a quarter a run's."""
+    base = flights.populated(ENDPOINT)
+    settings = replace(base.settings, prices=prices or OwnPrices(machine=Money("EUR", 10**9)))
+    endpoint = replace(flights.definitions().endpoints[ENDPOINT], executors=(1, 4))
+    definitions = replace(
+        flights.definitions(), endpoints={ENDPOINT: endpoint}, budgets={each.name: each for each in budgets},
+        monitors={ENDPOINT: ms.Monitor(ENDPOINT, notify=[ms.notify.webhook("ops")])},
+    )  # fmt: skip
+    made = base.having(settings=settings, definitions=definitions, wall=ManualClock(NOW), clock=ManualClock(NOW))
+    used = Subject("endpoint", ENDPOINT, "2", MODEL, "key-1", ("risk", "web"))
+    cores, memory = made_of(made)
+    for measure, whole in (("cpu", cores * HOUR * HOURS), ("memory", memory * 3600 * HOURS)):
+        amounts = {
+            Subject(MACHINE, CAPACITY): whole, Subject(MACHINE, IDLE): whole // 2, Subject(MACHINE, OWN): 0,
+            used: whole // 4, Subject("run", "r1", model=MODEL): whole // 4,
+        }  # fmt: skip
+        usages = [
+            Usage(machine="m", start=day, subject=subject, measure=measure, amount=amount)
+            for day in range(NOW - 19 * DAY, NOW, DAY)
+            for subject, amount in amounts.items()
+        ]
+        made.usage.add(f"test-{measure}", 1, usages)
+    return made
+
+
+def made_of(_: flights.Project) -> tuple[int, int]:
+    from mainspring.operations.prices import this_machine
+
+    cores, memory, *_rest = this_machine()
+    return round(cores), round(memory * 2**30)
+
+
+def passed(project: flights.Project) -> None:
+    """Let the monitor look, after the time in which it judges budgets once."""
+    project.wall.set(project.wall.now() + 5 * MINUTE)  # type: ignore[attr-defined]
+    watch(project, endpoints=[], windows=False)
+
+
+def budget_incidents(project: flights.Project) -> list[Any]:
+    return [each for each in project.incidents.open() if each.cause.kind == "budget"]
+
+
+def events(project: flights.Project) -> list[str]:
+    return [each.event.detail for each in project.audit.search(AuditFilter(action="budget.action"), limit=50)]
+
+
+@pytest.fixture(scope="module")
+def spent() -> flights.Project:
+    return project_with(
+        ms.Budget("whole", project=True, month="40 EUR"),
+        ms.Budget("endpoint", endpoint=ENDPOINT, month="40 EUR"),
+        ms.Budget("model", model=MODEL, month="20 EUR"),
+        ms.Budget("risk", team="risk", month="5 EUR"),
+        ms.Budget("nobody", team="other", month="5 EUR"),
+    )
+
+
+def test_each_scope_spends_its_part_and_teams_share(spent: flights.Project) -> None:
+    """20 days (the last of them not over) cost 2 EUR each: a quarter is the endpoint's, half of that each team's."""
+    found = {each.budget: each for each in standings(spent)}
+    assert {name: round(each.spent.units, 6) for name, each in found.items()} == {
+        "whole": 38.0, "endpoint": 9.5, "model": 19.0, "risk": 4.75, "nobody": 0.0,
+    }  # fmt: skip
+    assert {name: each.level for name, each in found.items()} == {
+        "whole": WARNED, "endpoint": WITHIN, "model": WARNED, "risk": WARNED, "nobody": WITHIN,
+    }  # fmt: skip
+    assert list(found)[-1] == "nobody"
+    assert len([each for each in notices(spent) if "is warned" in each]) == 3
+
+
+def test_an_exceeded_budget_opens_an_incident_tells_people_and_acts_until_the_month_ends() -> None:
+    acts = ["queue", "stop-searches", "shed", "scale-down"]
+    project = project_with(ms.Budget("late", model=MODEL, month="10 EUR", act=acts, share=0.3))
+    publish_routes(project)
+    assert project.routes.current()[ENDPOINT].executors == (1, 4)
+    assert "It begins with queue, stop-searches, shed, scale-down" in notices(project)[0]
+    passed(project)
+    [incident] = budget_incidents(project)
+    assert incident.page
+    assert "19.00 EUR of 10.00 EUR (190%) are spent by the model late-arrival" in incident.symptoms[0].detail
+    assert [(each.action, each.until) for each in incident.actions] == [
+        (f"{words} {ENDPOINT}", MONTHS_END) for words in ("queue work for", "stop searches for", "shed", "scale down")
+    ]
+    assert len(events(project)) == 4
+    assert "19.00 EUR of 10.00 EUR" in events(project)[0]
+    assert [each.target for each in project.incidents.outgoing(incidents=[incident.id])] == ["ops"]
+    route = project.routes.current()[ENDPOINT]
+    assert (route.executors, route.shed and route.shed.share) == ((1, 1), 0.3)
+    [report] = budgets(project)
+    documents.check(["budgets"], msgspec.to_builtins([report]))
+    assert report.holds == [each.action for each in incident.actions]
+    assert (report.incident, report.level, report.spent, report.currency) == (incident.id, EXCEEDED, 19.0, "EUR")
+    for act in (QUEUE, STOP_SEARCHES):
+        with pytest.raises(BudgetExceeded, match="is held back until 2013-10-01"):
+            check_hold(project, act, "The work", MODEL)
+        check_hold(project, act, "The work", "another")
+    with pytest.raises(BudgetExceeded, match="end the hold: mainspring incidents end-shed"):
+        train(project, MODEL)
+    passed(project)
+    assert len(events(project)) == 4, "a second look does nothing again"
+
+    project.wall.set(MONTHS_END)  # type: ignore[attr-defined]
+    check_hold(project, QUEUE, "The work", MODEL)
+    passed(project)
+    assert project.routes.current()[ENDPOINT].executors == (1, 4)
+    assert project.routes.current()[ENDPOINT].shed is None
+
+
+def test_a_job_waits_without_losing_attempts_and_says_why() -> None:
+    project = project_with(ms.Budget("whole", project=True, month="10 EUR", act=["queue"]))
+    passed(project)
+    [job] = project.jobs.enqueue([NewJob("train", {"model": MODEL})], project.wall.now())
+    runner = Runner(project.jobs, handlers(project), project.wall, holder="h", stopping=lambda: False)
+    for _ in range(3):
+        back = runner.run_one()
+        assert back is not None
+        assert (back.id, back.status, back.attempts) == (job.id, Status.QUEUED, 0)
+        assert back.due_at == project.wall.now() + 5 * MINUTE
+        assert back.progress is not None
+        assert "is held back until 2013-10-01" in back.progress.note
+        project.wall.set(back.due_at)  # type: ignore[attr-defined]
+
+
+def test_a_raised_budget_a_removed_one_and_a_person_end_what_holds() -> None:
+    budget = ms.Budget("whole", project=True, month="10 EUR", act=["queue"])
+    project = project_with(budget)
+    passed(project)
+    [incident] = budget_incidents(project)
+    end_shed(project, incident.id, reason="a deadline", by="local:ana")
+    check_hold(project, QUEUE, "The work")
+    passed(project)
+    check_hold(project, QUEUE, "The work")
+
+    for other in ({"whole": ms.Budget("whole", project=True, month="99 EUR", act=["queue"])}, {}):
+        project = project_with(budget)
+        passed(project)
+        with pytest.raises(BudgetExceeded):
+            check_hold(project, QUEUE, "The work")
+        project.definitions.budgets.clear()  # type: ignore[attr-defined]
+        project.definitions.budgets.update(other)  # type: ignore[attr-defined]
+        passed(project)
+        check_hold(project, QUEUE, "The work")
+        [incident] = budget_incidents(project)
+        assert "Ended: the budget is not" in incident.actions[0].detail
+        project.wall.set(project.wall.now() + 3 * HOUR)  # type: ignore[attr-defined]
+        project.clock.set(project.wall.now())  # type: ignore[attr-defined]
+        passed(project)
+        assert not budget_incidents(project)
+
+
+def test_currencies_and_prices_that_are_missing_are_said() -> None:
+    dollars = ms.Budget("dollars", project=True, month="10 USD")
+    project = project_with(dollars)
+    with pytest.raises(MixedCurrencies):
+        standings(project)
+    assert "cannot be judged" in notices(project)[0]
+    rates = OwnPrices(machine=Money("EUR", 10**9), exchange={"EUR": Money("USD", 2 * 10**9)})
+    [found] = standings(project_with(dollars, prices=rates))
+    assert (found.spent.currency, round(found.spent.units, 6), found.level) == ("USD", 76.0, EXCEEDED)
+    [free] = standings(project_with(dollars, prices=OwnPrices()))
+    assert (free.level, free.unpriced) == (WITHIN, True)
+    assert "counts only what has a price" in notices(project_with(dollars, prices=OwnPrices()))[0]
+
+
+def test_while_budgets_cannot_be_judged_what_holds_goes_on() -> None:
+    project = project_with(ms.Budget("whole", project=True, month="10 EUR", act=["queue"]))
+    passed(project)
+    object.__setattr__(project, "settings", replace(project.settings, prices=OwnPrices(machine=Money("USD", 10**9))))
+    passed(project)
+    with pytest.raises(MainspringError, match="is held back"):
+        check_hold(project, QUEUE, "The work")
+    [part] = [each for each in project.incidents.parts() if each.part == "budgets"]
+    assert "two currencies" in part.error

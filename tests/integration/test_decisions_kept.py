@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kit.standing import Standing
 from kit.waiting import wait_until
-from mainspring.operations.scaling import decisions, history, live_uses, scaling
+from mainspring.operations.scaling import decisions, history, live, scaling
 from mainspring.project.model_memory import model_memory
 from mainspring.serving.residency.memory import What
 
@@ -22,8 +22,9 @@ def test_what_a_killed_gateway_decided_is_listed_and_its_successor_knows_the_siz
     token = standing.key()
     with standing.gateway(environment=BOUND) as process:
         assert standing.predict(token).status == 200
-        processes, uses = live_uses(standing.project)
-        assert (processes, uses.limit) == (1, 10**9)
+        told = live(standing.project)
+        uses = told.uses
+        assert (told.processes, uses.limit) == (1, 10**9)
         assert uses.endpoints["late-arrival"].executors == 1
         assert uses.endpoints["late-arrival"].nbytes == uses.used > 0
         os.kill(process.pid, signal.SIGKILL)

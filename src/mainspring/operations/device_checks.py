@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -12,9 +12,11 @@ from mainspring.core.errors import Invalid
 from mainspring.operations.findings import Finding, well
 from mainspring.project import Project
 from mainspring.project.devices import available_providers, devices_of, none_reason
-from mainspring.registry.providers import package_of
+from mainspring.registry.model import ModelVersion
+from mainspring.registry.providers import package_of, provider_of
 from mainspring.serving.devices.choosing import mps_of
 from mainspring.serving.devices.device import AUTO, CPU, CUDA, ON_GPUS, PROVIDERS
+from mainspring.serving.model import Endpoint
 
 _CHECK = "devices"
 
@@ -49,30 +51,24 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
         return f"version {self.version} runs on {self.device}{part}"
 
 
-def device_statuses(project: Project, endpoint: str) -> list[DeviceStatus]:
-    """Return the devices that an endpoint runs on, as the processes that serve say; none unless it asks for one."""
+def device_statuses(project: Project, endpoint: str, texts: Mapping[int, bytes]) -> list[DeviceStatus]:
+    """Return the devices that an endpoint runs on, but for what was to run on the processor and does.
+
+    Args:
+        texts: Numbers of the processes that serve, as of `slots.numbers`.
+    """
+    from mainspring.serving.plane.metrics import DEVICE, NODES
+
     declared = project.definitions.endpoint(endpoint).device
-    if declared == CPU:
-        return []
-    from prometheus_client.parser import text_string_to_metric_families
-
-    from mainspring.serving.plane import slots
-    from mainspring.serving.plane.metrics import DEVICE, NODES, REFUSED
-
     found: dict[tuple[str, str, str, str], int] = {}
     nodes: dict[str, dict[str, int]] = {}
-    for text in slots.numbers(slots.folder(project.settings.state)).values():
-        for family in text_string_to_metric_families(text.decode(errors="replace")):
-            for sample in family.samples if family.name in (DEVICE, NODES, REFUSED) else ():
-                told = sample.labels
-                if told["endpoint"] != endpoint:
-                    continue
-                if sample.name != NODES:
-                    known = [told.get(name, "") for name in ("version", "asked", "device")]
-                    key = (known[0], known[1] or declared, known[2], told["reason"])
-                    found[key] = found.get(key, 0) + 1
-                else:
-                    nodes.setdefault(told["version"], {})[told["provider"]] = int(sample.value)
+    for name, told, value in _samples(texts, endpoint):
+        if name == NODES:
+            nodes.setdefault(told["version"], {})[told["provider"]] = int(value)
+        elif declared != CPU or (name == DEVICE and told["device"] != CPU):
+            known = [told.get(each, "") for each in ("version", "asked", "device")]
+            key = (known[0], known[1] or declared, known[2], told["reason"])
+            found[key] = found.get(key, 0) + 1
     return [
         DeviceStatus(
             version=version, asked=asked, device=device, processes=count, reason=reason,
@@ -81,6 +77,21 @@ def device_statuses(project: Project, endpoint: str) -> list[DeviceStatus]:
         )
         for (version, asked, device, reason), count in sorted(found.items())
     ]  # fmt: skip
+
+
+def _samples(texts: Mapping[int, bytes], endpoint: str) -> Iterator[tuple[str, Mapping[str, str], float]]:
+    """Yield what processes say of an endpoint's devices: the name of a number, its labels and its value."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    from mainspring.serving.plane.metrics import DEVICE, NODES, REFUSED
+
+    wanted = tuple(f"{name}{{".encode() for name in (DEVICE, NODES, REFUSED))
+    for text in texts.values():
+        lines = b"\n".join(line for line in text.split(b"\n") if line.startswith(wanted)) + b"\n"
+        for family in text_string_to_metric_families(lines.decode(errors="replace")):
+            for each in family.samples:
+                if each.labels["endpoint"] == endpoint:
+                    yield each.name, each.labels, each.value
 
 
 def check_devices(
@@ -104,10 +115,31 @@ def check_devices(
         yield from _machine(project, gpus(), environment(), asking)
     except Invalid as error:
         yield Finding(check=_CHECK, ok=False, detail=error.what, fix=error.fix or "")
+    from mainspring.serving.plane import slots
+
+    texts = slots.numbers(slots.folder(project.settings.state))
     for name in sorted(asking):
-        for each in device_statuses(project, name):
+        for each in device_statuses(project, name, texts):
             if each.device:  # what is not served is for the check of endpoints
                 yield well(_CHECK, f"endpoint {name}: {each.said()}")
+
+
+def check_provider(project: Project, version: ModelVersion, endpoints: Collection[Endpoint]) -> None:
+    """Raise if endpoints would serve a version that was made for an execution provider which is not here, so that
+    neither its gates nor its answers could be looked at.
+
+    Raises:
+        Invalid: So it is.
+        Corrupt: The bundle is damaged.
+    """
+    provider = provider_of(project.bundles.load(version.digest).manifest) if endpoints else ""
+    if not provider or provider in (here := available_providers()):
+        return
+    raise Invalid(
+        f"Version {version.version} of {version.model!r} is sealed for {provider}, and ONNX Runtime has "
+        f"{', '.join(here)} here.",
+        fix=f"do this on a machine that has it, or install {package_of(provider)} in place of onnxruntime.",
+    )
 
 
 def _lacking(asking: Mapping[str, str], providers: Sequence[str]) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from mainspring.delivery.verdicts import verdicts
 from mainspring.delivery.waiving import with_waivers
 from mainspring.operations.auditing import audit
 from mainspring.operations.defending import defences
+from mainspring.operations.device_checks import check_provider
 from mainspring.operations.fallbacks import check_fallbacks
 from mainspring.operations.model_memory import check_memory
 from mainspring.operations.models import curating
@@ -52,7 +53,8 @@ def promote(
 
     Raises:
         NotFound: There is no such model or version, or the rollout has ended.
-        Invalid: The fallback answer of an endpoint does not fit the version.
+        Invalid: The fallback answer of an endpoint does not fit the version, or it was made for an execution provider
+            of ONNX Runtime that is not here.
         TooLarge: Its model is known not to fit the memory for models.
     """
     from mainspring.operations.models.cards import personal
@@ -65,6 +67,7 @@ def promote(
     champions = [each for each in project.definitions.endpoints.values() if each.model == f"{model}@{routing.CHAMPION}"]
     check_fallbacks(project, candidate, champions)
     check_memory(project, candidate, champions, gated(project))
+    check_provider(project, candidate, champions)
     promotion = delivery.promote(
         model,
         candidate.version,

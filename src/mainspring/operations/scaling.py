@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from mainspring.core.errors import NotFound
 from mainspring.core.time import format_instant
+from mainspring.operations.device_checks import DeviceStatus, device_statuses
 from mainspring.operations.endpoint_health import endpoints
 from mainspring.project import Project, model_memory
 from mainspring.serving.load.use import CacheUse, Use, Uses, read_uses
@@ -57,6 +58,7 @@ class ScalingNow(msgspec.Struct, frozen=True, kw_only=True):
     executors: int
     model_bytes: int
     cache: CacheUse | None
+    devices: list[DeviceStatus] = []  # that its versions run on, but for what was to run on the processor and does
 
 
 class Scaling(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,10 +76,23 @@ class Scaling(msgspec.Struct, frozen=True, kw_only=True):
     decisions: list[ScalingDecision]
 
 
-def live_uses(project: Project) -> tuple[int, Uses]:
-    """Return how many processes of this machine's gateway answered, and what they have."""
+@dataclass(frozen=True, slots=True)
+class Live:
+    """Numbers of the processes of this machine's gateway: as each says them, by its slot, and added up."""
+
+    texts: Mapping[int, bytes]
+    uses: Uses
+
+    @property
+    def processes(self) -> int:
+        """How many answered."""
+        return len(self.texts)
+
+
+def live(project: Project) -> Live:
+    """Ask the processes of this machine's gateway for their numbers."""
     texts = numbers(folder(project.settings.state))
-    return len(texts), read_uses(texts)
+    return Live(texts, read_uses(texts))
 
 
 def scaling(project: Project, since: int, endpoint: str | None = None) -> Scaling:
@@ -89,20 +104,20 @@ def scaling(project: Project, since: int, endpoint: str | None = None) -> Scalin
     declared = project.definitions.endpoints
     if endpoint is not None and endpoint not in (known := endpoints(project)):
         raise NotFound(f"There is no endpoint {endpoint!r}.", fix=f"use one of: {', '.join(known) or 'none yet'}.")
-    processes, uses = live_uses(project)
+    told = live(project)
     found = decisions(project, since, endpoint)
     return Scaling(
-        processes=processes,
-        memory=uses.used,
-        memory_limit=uses.limit or None,
-        endpoints=[now(project, name, uses) for name in declared if endpoint in (None, name)],
+        processes=told.processes,
+        memory=told.uses.used,
+        memory_limit=told.uses.limit or None,
+        endpoints=[now(project, name, told) for name in declared if endpoint in (None, name)],
         decisions=[shown(each) for each in reversed(found[-MOST:])],
     )
 
 
-def now(project: Project, name: str, uses: Uses) -> ScalingNow:
+def now(project: Project, name: str, told: Live) -> ScalingNow:
     """Return a declared endpoint with what it has."""
-    declared, use = project.definitions.endpoint(name), uses.endpoints.get(name, Use())
+    declared, use = project.definitions.endpoint(name), told.uses.endpoints.get(name, Use())
     return ScalingNow(
         endpoint=name,
         least=declared.executors[0],
@@ -111,6 +126,7 @@ def now(project: Project, name: str, uses: Uses) -> ScalingNow:
         executors=use.executors,
         model_bytes=use.nbytes,
         cache=use.cache,
+        devices=device_statuses(project, name, told.texts),
     )
 
 

@@ -19,12 +19,12 @@ from mainspring.operations.defending import in_words
 from mainspring.operations.device_checks import DeviceStatus, device_statuses
 from mainspring.operations.endpoint_checks import problem_of
 from mainspring.operations.incidents import importance
-from mainspring.operations.scaling import live_uses
+from mainspring.operations.scaling import Live, live
 from mainspring.operations.service.objectives import objectives
 from mainspring.operations.streams.reports import listed
 from mainspring.project import Project
 from mainspring.project.running import Running, alive, read_running
-from mainspring.serving.load.use import CacheUse, Use, Uses
+from mainspring.serving.load.use import CacheUse, Use
 
 
 class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +46,7 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     executors: int | None = None  # over the processes of this machine's gateway; `None` if none answers
     model_bytes: int | None = None  # of its models in memory, likewise
     cache: CacheUse | None = None  # of an endpoint with a cache, likewise
-    devices: list[DeviceStatus] = []  # that its versions run on, if it asks for another than the processor
+    devices: list[DeviceStatus] = []  # that its versions run on, but for what was to run on the processor and does
 
 
 class OpenIncident(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,14 +109,14 @@ def status(project: Project) -> Status:
     from mainspring.operations.policies import invalid_policies
 
     running = read_running(project.settings.state)
-    uses = live_uses(project)
+    told = live(project)
     if running is not None and not alive(running.pid):
         running = None
     return Status(
         project=project.settings.project,
         profile=project.settings.profile,
         up=running,
-        endpoints=[endpoint_status(project, name, uses) for name in project.definitions.endpoints],
+        endpoints=[endpoint_status(project, name, told) for name in project.definitions.endpoints],
         sources=[SourceStatus(source=name, version=project.lake.version(name)) for name in project.definitions.sources],
         online=_online(project),
         damaged_segments=project.predictions.damaged(),
@@ -160,11 +160,11 @@ def _online(project: Project) -> StoreStatus:
     return StoreStatus(address=project.settings.online.shown, problem="")
 
 
-def endpoint_status(project: Project, name: str, uses: tuple[int, Uses] | None = None) -> EndpointStatus:
+def endpoint_status(project: Project, name: str, told: Live | None = None) -> EndpointStatus:
     """Return one endpoint at a glance.
 
     Args:
-        uses: As of `live_uses`; by default they are looked up.
+        told: Numbers of the gateway; by default it is asked.
 
     Raises:
         NotFound: There is no such endpoint.
@@ -174,8 +174,8 @@ def endpoint_status(project: Project, name: str, uses: tuple[int, Uses] | None =
     windows = project.monitors.windows(name)
     newest = next((window for window in reversed(windows) if window.labels), windows[-1] if windows else None)
     judged = next((window for window in reversed(windows) if window.judged), None)
-    processes, found = live_uses(project) if uses is None else uses
-    use = found.endpoints.get(name, Use()) if processes else None
+    told = live(project) if told is None else told
+    use = told.uses.endpoints.get(name, Use()) if told.processes else None
     return EndpointStatus(
         endpoint=name,
         problem=problem_of(project, declared),
@@ -193,5 +193,5 @@ def endpoint_status(project: Project, name: str, uses: tuple[int, Uses] | None =
         executors=None if use is None else use.executors,
         model_bytes=None if use is None else use.nbytes,
         cache=None if use is None else use.cache,
-        devices=device_statuses(project, name),
+        devices=device_statuses(project, name, told.texts),
     )

@@ -10,6 +10,7 @@ import pytest
 
 from kit.console.client import Client
 from kit.console.flights import Project, populated
+from kit.slots import answering
 from mainspring.console.app import create_app
 from mainspring.console.formats import milliseconds, size
 from mainspring.core.time import HOUR, MINUTE
@@ -87,6 +88,25 @@ def test_the_page_draws_it_with_a_mark_for_each_decision(project: Project) -> No
     assert [each["what"] for each in document["decisions"]] == ["evicted", "loaded", "scaled", "loaded", "loaded"]
     assert document["decisions"][2]["queue_delay_ms"] == 70.0
     assert client.get("/api/endpoints/nobody/scaling").status_code == 404
+
+
+def test_the_page_names_the_devices_and_why_one_is_the_processor(tmp_path: Path) -> None:
+    made = populated()
+    made.settings = replace(made.settings, state=tmp_path)
+    numbers = (
+        b'mainspring_endpoint_device{endpoint="late-arrival",version="1",asked="auto",device="cuda:0",reason=""} 1.0\n'
+        b'mainspring_endpoint_device{endpoint="late-arrival",version="2",asked="cpu",device="cuda:1",reason=""} 1.0\n'
+        b'mainspring_endpoint_device{endpoint="other",version="9",asked="cuda",device="cuda:2",reason=""} 1.0\n'
+        b'mainspring_endpoint_nodes{endpoint="late-arrival",version="1",provider="CPUExecutionProvider"} 2.0\n'
+        b'mainspring_endpoint_nodes{endpoint="late-arrival",version="1",provider="CUDAExecutionProvider"} 7.0\n'
+    )
+    client = Client(create_app(made), made.key())
+    with answering(tmp_path, lambda: numbers), answering(tmp_path, lambda: numbers, slot=1):
+        page, document = text_of(client.page(HERE).text), client.get("/api/endpoints/late-arrival/scaling").json()
+    assert "Device cuda:0 version 1 runs on cuda:0, 2 of 9 operators on the processor, in 2 processes" in page
+    assert "Device cuda:1 version 2 runs on cuda:1, in 2 processes" in page
+    assert "cuda:2" not in page
+    assert [each["device"] for each in document["endpoints"][0]["devices"]] == ["cuda:0", "cuda:1"]
 
 
 def test_an_endpoint_on_which_nothing_was_decided_says_how_to_scale_it() -> None:

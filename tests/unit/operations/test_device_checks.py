@@ -6,11 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kit.console.flights import Project, declared
+import pytest
+
+from kit.console.flights import Project, declared, populated
 from kit.slots import answering
 from mainspring.core.cards import Card, MigInstance
-from mainspring.operations.device_checks import DeviceStatus, check_devices, device_statuses
+from mainspring.core.errors import Invalid
+from mainspring.operations.device_checks import DeviceStatus, check_devices, check_provider, device_statuses
 from mainspring.operations.doctor import examine
+from mainspring.operations.promote import promote
+from mainspring.operations.scaling import live
+from mainspring.registry.bundles import seal
+from mainspring.registry.providers import with_provider
 from mainspring.serving.model import Endpoint
 from mainspring.serving.plane.metrics import Metrics
 
@@ -95,6 +102,10 @@ class Runs:
         self.device, self.runs_on, self.fallback, self.nodes = device, runs_on, fallback, nodes
 
 
+def statuses(project: Project) -> list[DeviceStatus]:
+    return device_statuses(project, "scores", live(project).texts)
+
+
 def exposition(refused: str = "", **runs: Runs) -> bytes:
     found: Any = {("scores", version): each for version, each in runs.items()}
     reasons = {"scores": refused} if refused else {}
@@ -109,7 +120,7 @@ def test_endpoints_say_what_they_run_on_and_why(tmp_path: Path) -> None:
     one = exposition(a=Runs("auto", "cuda:0", nodes=nodes), b=Runs("auto", "cpu", reason))
     two = exposition(a=Runs("auto", "cuda:1", nodes=nodes), b=Runs("auto", "cpu", reason))
     with answering(tmp_path, lambda: one), answering(tmp_path, lambda: two, slot=1):
-        found = device_statuses(project, "scores")
+        found = statuses(project)
         assert [each.detail for each in examine(project, only="devices") if each.ok][-3:] == [
             "endpoint scores: version a runs on cuda:0, 2 of 32 operators on the processor",
             "endpoint scores: version a runs on cuda:1, 2 of 32 operators on the processor",
@@ -121,8 +132,30 @@ def test_endpoints_say_what_they_run_on_and_why(tmp_path: Path) -> None:
         DeviceStatus(version="a", device="cuda:1", **told),
         DeviceStatus(version="b", asked="auto", device="cpu", reason=reason, processes=2),
     ]
-    assert device_statuses(project_of(tmp_path, scores="cpu"), "scores") == []
+    with answering(tmp_path, lambda: exposition("It is refused.", a=Runs("cpu", "cpu"), b=Runs("cpu", "cuda:0"))):
+        (sealed,) = statuses(project_of(tmp_path, scores="cpu"))  # a version that was made for a GPU
+    assert (sealed.said(), sealed.asked) == ("version b runs on cuda:0", "cpu")
     with answering(tmp_path, lambda: exposition("Version 2 is not served: no GPU.", a=Runs("cuda", "cuda:0"))):
-        refused, serves = device_statuses(project_of(tmp_path, scores="cuda"), "scores")
+        refused, serves = statuses(project_of(tmp_path, scores="cuda"))
     assert (refused.said(), refused.asked) == ("Version 2 is not served: no GPU.", "cuda")
     assert serves.said() == "version a runs on cuda:0"
+
+
+def test_no_version_is_promoted_where_its_provider_is_not() -> None:
+    project = populated()
+    bundle = project.bundles.load(project.versions.get("late-arrival", "2").digest)
+    sealed = with_provider(bundle, "TensorrtExecutionProvider")
+    made = seal(sealed.manifest, sealed.files, project.signing_key)
+    project.bundles.save(made)
+    version = project.versions.register("late-arrival", made.digest, "run", {}, 1)
+    said = (
+        rf"Version {version.version} of 'late-arrival' is sealed for TensorrtExecutionProvider, and ONNX Runtime has "
+    )
+    with pytest.raises(Invalid, match=said) as refused:
+        promote(project, "late-arrival", version.version)
+    assert refused.value.fix == (
+        "do this on a machine that has it, or install onnxruntime-gpu and TensorRT in place of onnxruntime."
+    )
+    assert project.versions.get("late-arrival", "champion").digest != made.digest
+    check_provider(project, version, [])  # no endpoint would serve it
+    assert promote(project, "late-arrival", "1").version == "1"

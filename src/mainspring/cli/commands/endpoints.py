@@ -146,6 +146,9 @@ def scaling_(call: Call, *, endpoint: str | None, last: str) -> None:
         ]  # fmt: skip
         columns = ("endpoint", "executors", "limits", "memory", "from its cache")
         show_records(console, columns, rows, right=("executors", "memory"))
+        for each in found.endpoints:
+            for device in each.devices:
+                console.print(f"{each.endpoint}: {device.said()}")
         if not found.processes:
             console.print("No gateway of this machine answers: run mainspring up", style="dim")
         if not found.decisions:

@@ -11,7 +11,7 @@ from mainspring.console import formats
 from mainspring.console.charts import Chart, Line, Table
 from mainspring.console.endpoints.period import Period
 from mainspring.core.time import DAY
-from mainspring.operations.scaling import ScalingNow, State, decisions, history, live_uses, now
+from mainspring.operations.scaling import ScalingNow, State, decisions, history, live, now
 from mainspring.project import Project
 from mainspring.serving.residency.memory import Decision, What
 
@@ -52,13 +52,13 @@ def scaling_page(project: Project, endpoint: str, period: Period) -> ScalingPage
     shown = [each for each in found if since <= each.at < until and each.digest in own]
     first = max(since, min((each.at for each in found if each.digest in own), default=at))
     last = min(until, at)
-    processes, uses = live_uses(project)
+    told = live(project)
     declared = endpoint in project.definitions.endpoints
     return ScalingPage(
-        now=now(project, endpoint, uses) if declared else None,
-        processes=processes,
-        memory=uses.used,
-        memory_limit=uses.limit,
+        now=now(project, endpoint, told) if declared else None,
+        processes=told.processes,
+        memory=told.uses.used,
+        memory_limit=told.uses.limit,
         charts=_charts(found, shown, endpoint, first, last) if own and first < last else (),
         decisions=tuple(reversed(shown[-_MOST_ROWS:])),
         count=len(shown),

@@ -15,6 +15,7 @@ from mainspring.delivery.rollout.model import Look, RolloutState, Status
 from mainspring.delivery.rollout.plan import ANSWERS, SHADOW, Plan, Rollout, unfit
 from mainspring.delivery.routing import CHAMPION, version_of
 from mainspring.operations import promote as promoting
+from mainspring.operations.device_checks import check_provider
 from mainspring.operations.fallbacks import check_fallbacks
 from mainspring.operations.models import curating
 from mainspring.operations.models.curating import expect_kept, storable
@@ -53,8 +54,8 @@ def start(
 
     Raises:
         NotFound: There is no such endpoint or version, or the endpoint serves nothing yet.
-        Invalid: The candidate serves already, the endpoint does not follow the champion, or its fallback answer does
-            not fit the candidate.
+        Invalid: The candidate serves already, the endpoint does not follow the champion, its fallback answer does not
+            fit the candidate, or the candidate was made for an execution provider of ONNX Runtime that is not here.
         Conflict: The endpoint has a live rollout, or the version is marked for deletion.
         Corrupt: The candidate's bundle is damaged.
     """
@@ -74,7 +75,7 @@ def start(
             fix=f"name another: `mainspring rollout start {endpoint} --candidate VERSION`.",
         )
     expect_kept(project, version)
-    project.bundles.load(version.digest)
+    check_provider(project, version, [served])
     check_fallbacks(project, version, [served])
     results = () if plan.kind == SHADOW else promoting.judged(project, version)  # a shadow answers nobody
     if not all(result.allows for result in results):

@@ -1,5 +1,8 @@
 """The tabs of an endpoint in a real browser."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import pytest
 
 import mainspring as ms
@@ -7,6 +10,7 @@ from kit.console.chromium import DRIVEN
 from kit.console.flights import Project, populated
 from kit.console.looks import anywhere, in_order
 from kit.console.troubled import troubled
+from kit.slots import answering, asked
 from mainspring.core.time import parse_instant
 
 pytestmark = DRIVEN
@@ -20,12 +24,15 @@ PATHS = (*TABS, *COLUMNS, f"{HERE}/performance?range=24h", FAIR, *DECISIONS)
 
 
 @pytest.fixture(scope="module")
-def project() -> Project:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """The project, whose gateway answers."""
     made = troubled(populated(monitor=ms.Monitor("late-arrival", fairness=["Schedule.carrier", "origin"]))).project
     made.predictions.compact()
     made.monitor.run("late-arrival")
     made.quality_updates.run("late-arrival")
-    return anywhere(made)
+    state = tmp_path_factory.mktemp("state")
+    with answering(state, asked("late-arrival").text):
+        yield anywhere(made.having(settings=replace(made.settings, state=state)))
 
 
 def test_each_tab_is_in_order_on_every_screen(visitor, address) -> None:

@@ -8,12 +8,11 @@ import pytest
 
 from kit.console.client import Client
 from kit.console.flights import NOW, Project, populated
-from kit.slots import answering
+from kit.slots import answering, asked
 from mainspring.console.app import create_app
 from mainspring.console.endpoints.capacity import capacity, load_picture
 from mainspring.serving.conformance.baselines import measured
 from mainspring.serving.model import Point
-from mainspring.serving.plane.metrics import Metrics
 from unit.console.test_pages import text_of
 
 POINTS = tuple(
@@ -63,14 +62,7 @@ def test_live_numbers_come_from_the_processes(tmp_path: Path) -> None:
     project = populated()
     project = project.having(settings=replace(project.settings, state=tmp_path))
     project.baselines.add(baseline(project))
-    metrics = Metrics(ready=lambda: True, served=dict, waiting=dict, refused=dict)
-    of_it = metrics.of("late-arrival")
-    of_it.requests[200], of_it.requests[429] = 40, 2
-    of_it.rejections["queue_full"] = 2
-    for rows in (1, 3, 3, 60):
-        of_it.batch_rows.observe(rows)
-        of_it.stages["queue"].observe(0.002)
-    with answering(tmp_path, metrics.text):
+    with answering(tmp_path, asked("late-arrival").text):
         found = capacity(project, "late-arrival", {})
         shown = page(project)
     assert found.workers == 1

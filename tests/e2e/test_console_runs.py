@@ -17,7 +17,11 @@ pytestmark = DRIVEN
 
 @pytest.fixture(scope="module")
 def project() -> Project:
-    return anywhere(tried())
+    made = tried()
+    (run,) = (each for each in made.tracking.search(limit=1000) if each.tags.get(NAME) == "trial-52")
+    long = "system/process_memory_usage_megabytes"  # the longest that a training logs by itself
+    made.tracking.log(run.id, metrics=[(long, 500 + at, 0, NOW + at * SECOND) for at in range(3)])
+    return anywhere(made)
 
 
 @pytest.fixture(scope="module")

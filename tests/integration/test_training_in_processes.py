@@ -96,7 +96,9 @@ def test_a_signal_to_the_command_ends_all_with_a_checkpoint_and_the_next_one_res
     with depot.begun("train", "late-parcel", "--json") as begun:
         wait_until(lambda: begun.ended or any(checkpoints.glob("*/*")), "a checkpoint")
         begun.process.send_signal(signal.SIGTERM)
-        assert begun.end().code == 130
+        ended = begun.end()
+    assert ended.code == 130
+    assert "is written, where the same training resumes." in ended.document["error"]["what"]
     assert opened(depot).tracking.search("late-parcel")[0].status == "KILLED"
     rank_depot.steer(depot)
     until = opened(depot).tracking.search("late-parcel")[0].params.get("until")

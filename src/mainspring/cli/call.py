@@ -166,8 +166,8 @@ def guarded(call: Call, body: Callable[[], int | None]) -> int:
         return body() or exits.OK
     except click.ClickException:  # wrong usage, which `main` reports
         raise
-    except KeyboardInterrupt:
-        return report(call, MainspringError("Interrupted."), exits.INTERRUPTED)
+    except KeyboardInterrupt as error:  # a training says where it resumes
+        return report(call, MainspringError(f"Interrupted. {error}".rstrip()), exits.INTERRUPTED)
     except Exception as error:
         if call.debug:
             import traceback

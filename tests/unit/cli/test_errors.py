@@ -166,3 +166,12 @@ def test_what_an_error_quotes_commands_no_terminal(json: bool, capsys: pytest.Ca
 def test_no_such_command_names_what_there_is(typed: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([typed]) == exits.USAGE
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_interruption_says_what_it_was_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*said: str) -> int:
+        raise KeyboardInterrupt(*said)
+
+    call = Call(json=False, folder=None, profile=None, debug=False)
+    assert guarded(call, interrupted) == guarded(call, lambda: interrupted("Step 3 is kept.")) == exits.INTERRUPTED
+    assert capsys.readouterr().err.splitlines() == ["Error: Interrupted.", "Error: Interrupted. Step 3 is kept."]

@@ -456,7 +456,8 @@ def test_a_preempted_training_keeps_its_step_and_resumes_exactly(tmp_path: Path)
     assert stopped.value.preempted
     assert stopped.value.number == signal.SIGTERM
     text = re.fullmatch(
-        r"Training was stopped as its machine is preempted after step (\d+); the checkpoint .* is written\.",
+        r"Training was stopped as its machine is preempted after step (\d+); the checkpoint .* is written, where the "
+        r"same training resumes\.",
         str(stopped.value),
     )
     assert text

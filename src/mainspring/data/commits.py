@@ -115,6 +115,8 @@ def version_of(found: DatasetCommit, table: str) -> int:
     """
     if table not in found.versions:
         raise NotFound(
-            f"Dataset commit {found.id} has no table {table!r}.", fix=f"it has {', '.join(sorted(found.versions))}."
+            f"Dataset commit {found.id} has no table {table!r}.",
+            fix=f"it has {', '.join(sorted(found.versions)) or 'none'}; a source gets its table by "
+            f"`mainspring ingest {table} FILE`.",
         )
     return found.versions[table]

@@ -81,7 +81,7 @@ class Work:
         names = tuple(each for each in fitting if wish.wants(each))
         for each in KINDS:
             if each in wish.only and each not in fitting:
-                other = "Networks have it, or trees; this model is of the other kind."
+                other = f"It does not suit this model, which can have {', '.join(fitting)}."
                 yield Variant(each, KINDS[each].how, why_not=other)
         for number, made in enumerate(variants(content, names, self._subject.calibration)):
             tell(f"made {made.name}", 0.3 * (number + 1) / len(names))

@@ -300,7 +300,8 @@ class Loop:
         if self.keeping is not None:
             said = "the checkpoint of this step was not written"
             if self.keeping.has(self.step) or self._checkpoint(self.keeping, wait=True):
-                said = f"the checkpoint {self.keeping.checkpoints.shown(self.step)} is written, where the same training resumes"
+                place = self.keeping.checkpoints.shown(self.step)
+                said = f"the checkpoint {place} is written, where the same training resumes"
         preempted = signal == PREEMPTED
         if self._announced:
             self.tell(self._announced)

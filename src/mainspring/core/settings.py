@@ -320,6 +320,9 @@ class Settings:
     jobs_at_once: int = 2  # of a worker
     shadow_nice: int = 19  # priority of the processes of shadows, as of nice: 0 is usual, 19 the lowest
     webhook_secret: str = field(default="", repr=False)  # empty: deliveries are refused
+    pepper: bytes = field(default=b"", repr=False)  # of API keys; empty: the file's, or the state folder's own
+    pepper_file: Path | None = None
+    bundles_signed_by: bytes = b""  # public key of the installation that seals bundles; empty: this one's own
     blobs_encrypted: bool = False  # whether new bundles are
     online_encrypted: bool = False  # whether states in the online store are, and new ones of stream endpoints
     pii_encrypted: bool = False  # whether columns marked `pii` are, in new rows of the lake

@@ -9,6 +9,7 @@ from mainspring.project.served_definitions import CatalogDefinitions
 from mainspring.security.model import Holder
 from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.copy_file import CopyFile
+from mainspring.serving.plane.sealed_catalog import SEALED, read_sealed
 
 FILE = "gateway.copy"
 
@@ -16,10 +17,18 @@ FILE = "gateway.copy"
 def copy_catalog(project: Project) -> CatalogCopy:
     """Return the copy, not started yet. From now on this process also reads bundles from local copies if possible.
 
-    A catalog in memory has no copy on disk.
+    A catalog in memory has no copy on disk, and a sealed one is a copy already.
     """
     settings = project.settings
     project.keep_bundles()
+    if settings.catalog.scheme == SEALED:
+        sealed = read_sealed(settings.catalog.path)
+        return CatalogCopy(
+            lambda: (project.routes, project.key_store),
+            project.wall,
+            services=lambda: sealed.services,
+            further=lambda: sealed.further,
+        )
     file = None
     if settings.catalog.scheme != "memory":
         of = f"{settings.scope} in {settings.catalog.shown}"

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from io import BufferedWriter
 from pathlib import Path
@@ -56,11 +57,14 @@ def kinds(part: str, listeners: Sequence[int], grpc: int) -> Iterator[Kind]:
             yield Kind(name, MODULES[part], arguments, (inherited,), slot)
 
 
-def spawn(kind: Kind, settings: Settings, lifeline: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a child that ends when the other end of the pipe `lifeline` is closed. It writes to its own log."""
+def spawn(
+    kind: Kind, settings: Settings, lifeline: int, environment: Mapping[str, str], *, logs_to_file: bool = True
+) -> subprocess.Popen[bytes]:
+    """Start a child that ends when the other end of the pipe `lifeline` is closed. It writes to its own log, or to this
+    process's standard error."""
     command = [sys.executable, "-m", "mainspring.processes.child", str(lifeline), kind.module]
     command += ["--project", str(settings.root), "--profile", settings.profile, *kind.arguments]
-    with open_log(log_path(settings.state, kind.name)) as log:
+    with open_log(log_path(settings.state, kind.name)) if logs_to_file else nullcontext() as log:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -58,12 +58,14 @@ class Supervisor:
         environment: Variables of children in addition to this process's own environment.
         parts: The entries of `MODULES` to run.
         tell: Called with the reason if the start has to wait for long.
+        logs_to_files: Whether each child writes to a log of its own; else to this process's standard error.
     """
 
     project: Project
     environment: Mapping[str, str] = field(default_factory=dict)
     parts: Sequence[str] = tuple(MODULES)
     tell: Callable[[str], None] = lambda _: None
+    logs_to_files: bool = True
 
     def __post_init__(self) -> None:
         self._children: dict[str, _Child] = {}
@@ -122,6 +124,17 @@ class Supervisor:
         until = time.monotonic() + longest_s
         while not self._asked_to_stop.wait(min(0.5, longest_s)) and time.monotonic() < until:
             pass
+
+    def collect_orphans(self) -> None:
+        """Collect ended processes that are not children of this supervisor, but were left to it: the first process of
+        a container is the parent of all orphans."""
+        with self._reviving:
+            own = {child.process.pid for child in self._children.values()}
+            with suppress(ChildProcessError):  # there are no more
+                while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                    if found.si_pid in own:
+                        return  # which is restarted at once
+                    os.waitpid(found.si_pid, os.WNOHANG)
 
     @contextmanager
     def _exclusively(self) -> Iterator[None]:
@@ -210,7 +223,8 @@ class Supervisor:
         return liveness.Watch(place, slot or 0, lambda: child.process, silent_s, self._ending, killed)
 
     def _spawn(self, kind: Kind) -> subprocess.Popen[bytes]:
-        return spawn(kind, self.project.settings, self._pipe[0], self.environment)
+        files = self.logs_to_files
+        return spawn(kind, self.project.settings, self._pipe[0], self.environment, logs_to_file=files)
 
     def _watch(self) -> None:
         # For the kernel a child's parent is the thread that started it, so this thread must outlive restarted children.

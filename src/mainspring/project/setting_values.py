@@ -25,7 +25,7 @@ _UNITS = {"": 1, "B": 1} | {
     for power, letter in enumerate("KMGT")
     for kind, base in (("B", 1000), ("iB", 1024))
 }
-_IN_FILES = ("sqlite", "lmdb")  # schemes with a path as address
+_IN_FILES = ("sqlite", "lmdb", "sealed")  # schemes with a path as address
 
 
 def whole(given: Given, name: str) -> int:
@@ -130,6 +130,17 @@ def public_key(name: str, text: str) -> bytes:
     """Return an Ed25519 public key of 64 hexadecimal digits."""
     if not re.fullmatch("[0-9a-f]{64}", text):
         raise Invalid(f"{name} has {text[:80]!r}.", fix="write the key that `mainspring models key` prints there.")
+    return bytes.fromhex(text)
+
+
+def pepper(given: Given) -> bytes:
+    """Return the installation's pepper from its 64 hexadecimal digits; empty without one. A message shows none."""
+    text = str(given["pepper"]).strip()
+    if text and not re.fullmatch("[0-9a-f]{64}", text):
+        raise Invalid(
+            "pepper does not have 64 hexadecimal digits.",
+            fix="write what `xxd -p -c 64 .mainspring/keys/pepper` prints into MAINSPRING_PEPPER.",
+        )
     return bytes.fromhex(text)
 
 

@@ -35,6 +35,7 @@ from mainspring.project.setting_values import (
     names,
     nbytes,
     nice,
+    pepper,
     price,
     public_key,
     tls_of,
@@ -114,6 +115,9 @@ DEFAULTS: Mapping[str, Any] = {
     "training_price": "",
     "batch_price": "",
     "webhook_secret": "",
+    "pepper": "",
+    "pepper_file": "",
+    "bundles_signed_by": "",
     "blobs_encrypted": False,
     "online_encrypted": False,
     "pii_encrypted": False,
@@ -428,6 +432,9 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         training_price=price(values, "training_price"),
         batch_price=price(values, "batch_price"),
         webhook_secret=str(values["webhook_secret"]),
+        pepper=pepper(values),
+        pepper_file=root / str(values["pepper_file"]) if values["pepper_file"] else None,
+        bundles_signed_by=_signer(values),
         blobs_encrypted=flag(values, "blobs_encrypted"),
         online_encrypted=flag(values, "online_encrypted"),
         pii_encrypted=flag(values, "pii_encrypted"),
@@ -447,6 +454,11 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         prices=read_own_prices(values.get("prices", {})),
         schedules=read_schedules(values.get("schedules", {}), own=bool(modules)),
     )
+
+
+def _signer(given: Mapping[str, Any]) -> bytes:
+    text = str(given["bundles_signed_by"])
+    return public_key("bundles_signed_by", text) if text else b""
 
 
 def _kept(given: Mapping[str, Any], name: str, least: str, why: str) -> int | None:

@@ -32,6 +32,21 @@ def load_or_create(path: Path, size: int = 32) -> bytes:
     return _read(path, size)
 
 
+def load(path: Path, what: str, size: int = 32) -> bytes:
+    """Return the secret that somebody else has put at `path`.
+
+    Raises:
+        Corrupt: The file has another size.
+        Invalid: It is not there, or others can read it.
+    """
+    content = read_private(path, what)
+    if len(content) != size:
+        raise Corrupt(
+            f"The {what} {path} has {len(content)} bytes, not {size}.", fix="copy it from the installation as it is."
+        )
+    return content
+
+
 def read_private(path: Path, what: str) -> bytes:
     """Return the content of a file that only its owner may read.
 

@@ -75,6 +75,7 @@ def _beside(catalog: Path) -> FileLocks:
 LOCKS: Mapping[str, Build] = {
     "sqlite": lambda at: _beside(at.url.path),
     "memory": lambda at: at.project.own_locks,
+    "sealed": lambda at: at.project.own_locks,
     **dict.fromkeys(("postgresql", "postgres"), _on_the_server),
 }
 

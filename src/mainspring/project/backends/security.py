@@ -34,7 +34,10 @@ ACCOUNTS: Mapping[str, Build] = by_catalog(
 DIRECTORIES: Mapping[str, Build] = by_catalog(
     lambda at: lazily("security.adapters.directory", "CatalogDirectory", extra="gateway")(at.project.engine)
 )
-KEY_STORES: Mapping[str, Build] = in_catalog("security", "CatalogKeyStore", "gateway")
+KEY_STORES: Mapping[str, Build] = {
+    **in_catalog("security", "CatalogKeyStore", "gateway"),
+    "sealed": lambda at: lazily("serving.adapters.sealed", "SealedKeys", extra="gateway")(at.url.path),
+}
 USER_SESSIONS: Mapping[str, Build] = by_catalog(
     lambda at: lazily("security.adapters.sign_ins", "CatalogUserSessions", extra="gateway")(at.project.engine)
 )

@@ -12,7 +12,10 @@ from mainspring.project.ledger_folder import ledger_folder
 EVALUATIONS: Mapping[str, Build] = in_catalog("delivery", "CatalogEvaluations", "gateway")
 ROLLOUTS: Mapping[str, Build] = in_catalog("delivery", "CatalogRollouts", "gateway")
 BASELINES: Mapping[str, Build] = in_catalog("serving", "CatalogBaselines", "gateway")
-ROUTES: Mapping[str, Build] = in_catalog("serving", "CatalogRoutes", "gateway")
+ROUTES: Mapping[str, Build] = {
+    **in_catalog("serving", "CatalogRoutes", "gateway"),
+    "sealed": lambda at: lazily("serving.adapters.sealed", "SealedRoutes", extra="gateway")(at.url.path),
+}
 PREDICTION_LOGS: Mapping[str, Build] = {
     "file": lambda at: lazily("ledger.adapters.segments", "SegmentLog", extra="gateway")(
         ledger_folder(at.project.settings), at.project.sealer

@@ -24,6 +24,16 @@ def _systemd(project: Project, setting: TargetSetting) -> Any:
     return SystemdTarget(read_options(SystemdOptions, setting.options, setting.name), project.settings.root)
 
 
+def _image(project: Project, setting: TargetSetting) -> Any:
+    from mainspring.deploy.adapters.targets.image import ImageOptions, ImageTarget
+    from mainspring.deploy.adapters.targets.options import read_options
+    from mainspring.project.image_content import ProjectParts
+
+    options = read_options(ImageOptions, setting.options, setting.name)
+    return ImageTarget(options, project.settings.root, ProjectParts(project, setting.profile))
+
+
 KINDS: Mapping[str, Callable[[Project, TargetSetting], Target]] = {
+    "image": _image,
     "systemd": _systemd,
 }

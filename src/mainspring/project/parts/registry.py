@@ -73,4 +73,4 @@ class RegistryParts(SecurityParts):
     def bundles(self) -> Bundles:
         from mainspring.registry.bundles import Bundles
 
-        return Bundles(self.blobs, self.signing_key.public)
+        return Bundles(self.blobs, self.settings.bundles_signed_by or self.signing_key.public)

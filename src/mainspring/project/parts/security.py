@@ -48,8 +48,17 @@ class SecurityParts(Base):
 
     @cached_property
     def pepper(self) -> bytes:
+        """The secret under which tokens of API keys are hashed: what the settings give, else the state folder's own.
+
+        Raises:
+            Invalid: The settings name a file that is not there, or that others can read.
+        """
         from mainspring.security import secrets
 
+        if self.settings.pepper:
+            return self.settings.pepper
+        if self.settings.pepper_file is not None:
+            return secrets.load(self.settings.pepper_file, "pepper")
         return secrets.load_or_create(self.settings.state / "keys" / "pepper")
 
     @cached_property

@@ -1,0 +1,178 @@
+"""The part of an image that is the project's own: its settings, its policies, a sealed catalog, and bundles."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.settings import PROJECT_FILE, Settings
+from mainspring.deploy.images.building import Content
+from mainspring.deploy.targets.model import Deployment
+from mainspring.security.policy_files import POLICIES
+from mainspring.serving.plane.sealed_catalog import FILE, SEALED, Sealed
+
+if TYPE_CHECKING:
+    from mainspring.project.composition import Project
+
+STATE = "/var/lib/mainspring"
+PEPPER = "/run/secrets/mainspring-pepper"
+_EXTRAS = {"redis": "redis", "rediss": "redis", "postgresql": "postgres", "postgres": "postgres"} | dict.fromkeys(
+    ("s3", "gs", "az"), "objects"
+)
+_IN_FILES = ("file", "sqlite", "lmdb", "memory")
+_STORES = ("catalog", "lake", "online", "tracking", "blobs", "ledger", "streams", "vectors")
+
+
+class ProjectParts:
+    """`ImageParts` of a project, with the profile of a target."""
+
+    def __init__(self, project: Project, profile: str) -> None:
+        self._project, self._profile = project, profile
+
+    def content(self, deployment: Deployment) -> Content:
+        with _opened(self._project, self._profile) as opened:
+            return image_content(opened, deployment)
+
+    def bundles(self, digests: Sequence[str]) -> Mapping[str, Mapping[str, bytes]]:
+        from mainspring.registry.bundles import blob_of
+
+        with _opened(self._project, self._profile) as opened:
+            return {digest: blob_of(opened.bundles.load(digest)) for digest in digests}
+
+    def sign(self, content: bytes) -> bytes:
+        return self._project.signing_key.sign(content)
+
+
+@contextmanager
+def _opened(project: Project, profile: str) -> Iterator[Project]:
+    """Context of the project with a profile."""
+    if profile == project.settings.profile:
+        yield project
+        return
+    from mainspring.project.composition import open_project
+    from mainspring.project.settings import load_settings
+
+    with closing(open_project(load_settings(project.settings.root, profile), reads_only=True)) as other:
+        yield other
+
+
+def is_sealed(settings: Settings) -> bool:
+    """Return whether an image of a profile has a copy of the catalog: where that is a file, which it cannot follow."""
+    return settings.catalog.scheme in _IN_FILES
+
+
+def image_content(project: Project, deployment: Deployment) -> Content:
+    """Return what an image of a deployment has of the project. Bundles are named only.
+
+    Raises:
+        Invalid: The profile cannot be served from an image.
+        NotFound: An endpoint has no version that serves.
+    """
+    settings = project.settings
+    files = {PROJECT_FILE: _project_file(settings)}
+    files |= {f"{POLICIES}/{name}": text for name, text in _policies(settings)}
+    env = {
+        "MAINSPRING_PROFILE": settings.profile,
+        "MAINSPRING_STATE": STATE,
+        "MAINSPRING_GATEWAY": f"0.0.0.0:{deployment.port}",
+        "MAINSPRING_GATEWAY_WORKERS": "auto",
+        "MAINSPRING_PEPPER_FILE": PEPPER,
+        "MAINSPRING_BUNDLES_SIGNED_BY": project.signing_key.public.hex(),
+    }
+    env |= {f"MAINSPRING_{name.upper()}": at for name, at in _in_state(settings)}
+    bundles: tuple[str, ...] = ()
+    if is_sealed(settings):
+        sealed = seal(project, [each.endpoint for each in deployment.services])
+        files[FILE] = sealed.encoded()
+        env |= {"MAINSPRING_CATALOG": f"{SEALED}:///{FILE}", "MAINSPRING_BLOBS": "bundles"}
+        bundles = tuple(_with_members(project, sealed.digests()))
+    extras = {_EXTRAS[scheme] for scheme in _schemes(settings) if scheme in _EXTRAS}
+    extras |= {"grpc"} if settings.grpc is not None else set()
+    extras |= {"otel"} if settings.traces is not None or settings.metrics else set()
+    return Content(files=files, bundles=bundles, env={**env, **deployment.env}, extras=tuple(sorted(extras)))
+
+
+def seal(project: Project, endpoints: Collection[str]) -> Sealed:
+    """Return the sealed catalog of endpoints.
+
+    Raises:
+        Invalid: The bundles are encrypted, or a value that a gateway needs is kept in a file of this machine.
+        NotFound: An endpoint has no version that serves.
+    """
+    from mainspring.project.served_definitions import CatalogDefinitions
+
+    settings = project.settings
+    if settings.blobs_encrypted or settings.pii_encrypted:
+        raise Invalid(
+            f"Profile {settings.profile!r} encrypts what it stores, and a sealed image would have it in clear.",
+            fix="use a profile whose catalog is on a server, which the image then follows.",
+        )
+    routes = project.routes.current()
+    if missing := sorted(set(endpoints) - set(routes)):
+        raise NotFound(
+            f"The endpoint {missing[0]!r} serves no version.", fix="promote one, then run `mainspring apply`."
+        )
+    return Sealed(
+        revision=project.routes.revision(),
+        routes={name: routes[name] for name in sorted(endpoints)},
+        keys={key.id: key for key in project.key_store.all() if key.revoked_at is None},
+        services=project.accounts.services() if settings.workload_issuers else {},
+        further=CatalogDefinitions(project).read(),
+    )
+
+
+def _with_members(project: Project, digests: Collection[str]) -> list[str]:
+    from mainspring.registry.garbage import graph_members
+
+    members, found, waiting = graph_members(project.bundles), set[str](), list(digests)
+    while waiting:
+        digest = waiting.pop()
+        if digest not in found:
+            found.add(digest)
+            waiting += members(digest)
+    return sorted(found)
+
+
+def _schemes(settings: Settings) -> Iterator[str]:
+    for name in _STORES:
+        yield getattr(settings, name).scheme
+
+
+def _in_state(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield the stores that are files, with their places in the state folder of an image."""
+    for name in _STORES:
+        at = getattr(settings, name)
+        if at.scheme == "sqlite":
+            yield name, f"sqlite:///{STATE}/{at.path.name}"
+        elif at.scheme in ("file", "lmdb"):
+            yield name, f"{'lmdb://' if at.scheme == 'lmdb' else ''}{STATE}/{at.path.name}"
+
+
+def _policies(settings: Settings) -> Iterator[tuple[str, str]]:
+    folder = settings.root / POLICIES
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and not path.name.startswith("."):
+                yield path.name, path.read_text("utf-8")
+
+
+def _project_file(settings: Settings) -> str:
+    """Return the project's file with one profile, and without modules and targets: a gateway imports none."""
+    document = tomllib.loads((settings.root / PROJECT_FILE).read_text("utf-8"))
+    profile = settings.profile
+    lines = [f"name = {_toml(settings.project)}", f"profile = {_toml(profile)}", "", f"[profiles.{_toml(profile)}]"]
+    values = document.get("profiles", {}).get(profile, {})
+    lines += [f"{_toml(name)} = {_toml(value)}" for name, value in sorted(values.items()) if name != "schedules"]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml(name)} = {_toml(each)}" for name, each in sorted(value.items())) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value)

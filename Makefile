@@ -122,10 +122,11 @@ docs-pictures: $(READY) ## the pictures of the console and of Prometheus in docs
 	@$(BIN)/python docs/console_pictures.py
 	@$(BIN)/python docs/alert_pictures.py
 
-lock: ## the three locks from pyproject.toml
+lock: ## the three locks from pyproject.toml, and those of images
 	$(LOCK) pyproject.toml --extra demo --group build -o requirements.lock
 	$(LOCK) pyproject.toml --extra demo --extra all --group build --group dev -c requirements.lock -o requirements-dev.lock
 	$(LOCK) --group pyproject.toml:docs -o requirements-docs.lock
+	PYTHONPATH=src $(BIN)/python tests/kit/image_locks.py
 
 clean: ## what was made, but not the state of a project
 	rm -rf $(VENV) $(DOCS) .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

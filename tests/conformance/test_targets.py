@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from mainspring.core.errors import Invalid
 from mainspring.deploy.adapters.deployed_pieces import CatalogRecords
+from mainspring.deploy.adapters.targets.image import ImageOptions, ImageTarget
 from mainspring.deploy.adapters.targets.memory import MemoryRecords, MemoryTarget
 from mainspring.deploy.adapters.targets.systemd import SystemdOptions, SystemdTarget
+from mainspring.deploy.images.building import Content, Recipe
+from mainspring.deploy.images.layers import Entry, Layer, layer
+from mainspring.deploy.images.store import Store
 from mainspring.deploy.targets import deploying
 from mainspring.deploy.targets.conformance import (
     OthersConformance,
@@ -18,7 +22,7 @@ from mainspring.deploy.targets.conformance import (
     TargetConformance,
     deployment,
 )
-from mainspring.deploy.targets.model import Piece
+from mainspring.deploy.targets.model import Deployment, Piece
 from mainspring.deploy.targets.ports import Records
 from mainspring.project.catalog import memory_catalog
 
@@ -51,6 +55,40 @@ class TestSystemd(TargetConformance, OthersConformance):
         def take(piece: Piece) -> None:
             target.path.mkdir(parents=True)
             (target.path / piece.name).write_text("[Unit]\n")
+
+        return take
+
+
+class _Parts:
+    """Parts of an image without a project."""
+
+    def content(self, made: Deployment) -> Content:
+        files = {f"{each.endpoint}.txt": each.version for each in made.services}
+        bundles = tuple(each.bundle for each in made.services)
+        return Content(files=files, bundles=bundles, env=dict(made.env), extras=())
+
+    def bundles(self, digests: Sequence[str]) -> Mapping[str, Mapping[str, bytes]]:
+        return {digest: {"model.onnx": digest.encode()} for digest in digests}
+
+    def sign(self, content: bytes) -> bytes:
+        return content[:64]
+
+
+def _small(made: Recipe, bundles: Mapping[str, Mapping[str, bytes]], _store: Store) -> list[tuple[str, Layer]]:
+    files = [Entry(path=f"srv/{name}", content=text.encode()) for name, text in made.files.items()]
+    return [("project", layer([*files, *(Entry(path=f"srv/{each}") for each in bundles)], made.time_s))]
+
+
+class TestImage(TargetConformance, OthersConformance):
+    @pytest.fixture
+    def target(self, tmp_path: Path) -> ImageTarget:
+        return ImageTarget(ImageOptions(), tmp_path, _Parts(), _small)
+
+    @pytest.fixture
+    def taken(self, target: ImageTarget) -> Callable[[Piece], None]:
+        def take(piece: Piece) -> None:
+            (target.path / piece.name).mkdir(parents=True)
+            (target.path / piece.name / "notes.txt").write_text("mine")
 
         return take
 

@@ -85,6 +85,7 @@ ROWS: dict[str, tuple[str, str]] = {
         "vectors.adapters.service_calls",
         f"{MUTUAL}an_upstream_of_language_models",
     ),
+    "a mirror of Debian": ("deploy.images.store", ""),
     "Kubernetes": ("deploy.engines.kubernetes_api", f"{MUTUAL}kubernetes"),
     "Ray, Spark": (
         "core.ray_cluster deploy.adapters.ray deploy.adapters.ray_agent deploy.adapters.ray_chunks "
@@ -109,7 +110,7 @@ SCHEMES = {
     "kafka": "Kafka",
     "vault": "Vault",
 }
-NONE = {"file", "sqlite", "lmdb", "memory", "pkcs11", "keyring"}
+NONE = {"file", "sqlite", "lmdb", "memory", "sealed", "pkcs11", "keyring"}
 
 
 def table() -> list[list[str]]:

@@ -10,5 +10,8 @@ from mainspring.project.backends.base import Build
 
 _ROOMS = [import_module(f"{backends.__name__}.{each.name}") for each in iter_modules(backends.__path__)]
 TABLES: dict[str, dict[str, Build]] = {
-    name: table for room in _ROOMS for name, table in vars(room).items() if name.isupper() and isinstance(table, dict)
+    name: table
+    for room in _ROOMS
+    for name, table in vars(room).items()
+    if name.isupper() and isinstance(table, dict) and name != "KINDS"  # of targets, which have no address
 }

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from mainspring.core.errors import Invalid
 from mainspring.core.settings import Url
 
-_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|PRIVATE|(^|_)KEY(_|$)", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|PRIVATE|PEPPER$|(^|_)KEY(_|$)", re.IGNORECASE)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 

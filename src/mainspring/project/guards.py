@@ -111,6 +111,7 @@ def _fixed_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     for name, receiver in settings.receivers.items():
         yield f"secret of receiver {name}", receiver.secret
     yield "secret of webhooks", settings.webhook_secret
+    yield "pepper", settings.pepper.hex()
     if settings.sign_in is not None:
         yield "secret of the identity provider", settings.sign_in.client_secret
     for name in settings.__slots__:

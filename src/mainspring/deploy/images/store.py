@@ -22,7 +22,7 @@ from mainspring.deploy.images.layers import Layer
 from mainspring.deploy.images.wheels import Wheel
 
 MIRROR = "http://deb.debian.org"
-_ARCHIVED = "http://snapshot.debian.org/archive"  # what a mirror no longer has
+ARCHIVE = "http://snapshot.debian.org/archive"
 _WITHIN_S, _MOST = 60.0, 256 << 20
 _GLIBC = range(41, 16, -1)  # minor versions up to that of the base
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -41,11 +41,13 @@ class Store:
     Args:
         mirror: Address of a mirror of Debian.
         date: Of the lock, as `debian.Base.date`.
+        archive: Address of the archive of Debian's days, for what a mirror no longer has.
     """
 
     folder: Path
     mirror: str = MIRROR
     date: str = ""
+    archive: str = ARCHIVE
 
     def packages(self, wanted: Sequence[DebianPackage]) -> list[bytes]:
         """Return the contents of Debian packages.
@@ -63,7 +65,7 @@ class Store:
             return known
         archive, _, path = package.path.partition("/")
         day = self.date.replace("-", "")
-        places = (f"{self.mirror}/{package.path}", f"{_ARCHIVED}/{archive}/{day}T235959Z/{path}")
+        places = (f"{self.mirror}/{package.path}", f"{self.archive}/{archive}/{day}T235959Z/{path}")
         trouble = ""
         for url in places:
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from mainspring.core.version import __version__
 from mainspring.deploy.images import building, bytecode, layout
 from mainspring.deploy.images.building import PROJECT, Content, Recipe
 from mainspring.deploy.images.debian import STATE, USER
+from mainspring.deploy.images.layers import Layer
 from mainspring.deploy.images.sbom import bill
 from mainspring.deploy.images.store import MIRROR, Store
 from mainspring.deploy.targets.model import ABSENT, Deployment, Needs, Piece, Seen
@@ -68,10 +69,19 @@ class ImageParts(Protocol):
         ...
 
 
+Build = Callable[[Recipe, Mapping[str, Mapping[str, bytes]], Store], list[tuple[str, Layer]]]
+
+
 class ImageTarget:
-    def __init__(self, options: ImageOptions, root: Path, parts: ImageParts) -> None:
+    """A folder with an image.
+
+    Args:
+        build: Returns an image's layers, as `building.build`.
+    """
+
+    def __init__(self, options: ImageOptions, root: Path, parts: ImageParts, build: Build = building.build) -> None:
         self.path = root / options.folder
-        self._options, self._parts = options, parts
+        self._options, self._parts, self._build = options, parts, build
 
     def render(self, deployment: Deployment) -> list[Piece]:
         for service in deployment.services:
@@ -104,7 +114,7 @@ class ImageTarget:
         layout.check_ours(place)
         recipe = msgspec.json.decode(piece.content, type=Recipe)
         store = Store(Path(self._options.cache).expanduser(), self._options.mirror, recipe.date)
-        layers = building.build(recipe, self._parts.bundles(recipe.bundles), store)
+        layers = self._build(recipe, self._parts.bundles(recipe.bundles), store)
         configuration, manifest = building.image(recipe, layers, __version__)
         layout.write(place, recipe.name, configuration, [each for _, each in layers], manifest)
         digest = layout.image_digest(place)

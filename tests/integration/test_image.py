@@ -1,0 +1,188 @@
+"""An image of a project: built here, run by podman, answering as the gateway of this machine does."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import http.client
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from kit.containers import HARDENED, Podman, podman
+from kit.depth import deep
+from kit.fleet import BODY, INFER, Fleet, Reply, answer_of
+from kit.servers import PASSWORD, PostgresServer
+from kit.waiting import free_port, wait_until
+from mainspring.core.version import __version__
+from mainspring.deploy.adapters.targets.image import ImageOptions, ImageTarget
+from mainspring.deploy.images import building, debian, layout
+from mainspring.deploy.images.store import Store
+from mainspring.deploy.targets.model import Deployment, Piece, Service
+from mainspring.ledger.adapters.unread import unread
+from mainspring.project.image_content import ProjectParts
+
+IDS = re.compile(rb'"prediction_ids":\[[^]]*]')  # they are new for each request
+CACHE = Path(ImageOptions().cache).expanduser()
+ASKED = {"Mainspring-Request-Id": "01K00000000000000000000000"}
+
+
+def deployment(**changes: object) -> Deployment:
+    usual = {"project": "fleet", "target": "east", "profile": "local", "port": free_port(),
+             "services": (Service(endpoint="late-arrival", model="late-arrival"),)}  # fmt: skip
+    return Deployment(**{**usual, **changes})  # type: ignore[arg-type]
+
+
+def target(fleet: Fleet) -> ImageTarget:
+    return ImageTarget(ImageOptions(), fleet.root, ProjectParts(fleet.project, "local"))
+
+
+@pytest.fixture(scope="module")
+def containers() -> Iterator[Podman]:
+    with podman() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    fleet = Fleet(tmp_path_factory.mktemp("image") / "project", workers=1)
+    fleet.publish("1")
+    return fleet
+
+
+def pepper_of(fleet: Fleet, folder: Path) -> str:
+    """Return the option that gives the pepper as a file of the container's user."""
+    given = folder / "pepper"
+    given.write_bytes(fleet.project.pepper)
+    given.chmod(0o400)
+    os.chown(given, 10001, 10001)
+    return f"--volume={given}:/run/secrets/mainspring-pepper:ro"
+
+
+def owned(folder: Path) -> Path:
+    """Make a folder that is the container's user's."""
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 10001, 10001)
+    return folder
+
+
+def digests(piece: Piece) -> list[str]:
+    return list(msgspec.json.decode(piece.content, type=building.Recipe).bundles)
+
+
+def ask(fleet: Fleet, port: int, key: str | None = None, body: bytes = BODY, path: str = INFER) -> Reply:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        token = {"Authorization": f"Bearer {fleet.key if key is None else key}"}
+        connection.request(
+            "POST" if path == INFER else "GET", path, body if path == INFER else None, {**token, **ASKED}
+        )
+        reply = connection.getresponse()
+        return Reply(reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read())
+    finally:
+        connection.close()
+
+
+def up(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def test_an_image_answers_as_the_gateway_here(fleet: Fleet, containers: Podman, tmp_path: Path) -> None:
+    image, made = target(fleet), deployment()
+    [piece] = image.render(made)
+    image.make(piece)
+    id = containers.load(image.path / "east")
+    data = owned(tmp_path / "data")
+    options = ["--memory", "700m", "--cpus", "1", pepper_of(fleet, tmp_path), f"--volume={data}:/var/lib/mainspring"]
+    with fleet.up(), containers.running(id, *options) as container:
+        wait_until(lambda: up(made.port), "the container")
+        for body in (b"{", json.dumps({"inputs": []}).encode(), *[BODY] * 3):
+            here, there = ask(fleet, fleet.port, body=body), ask(fleet, made.port, body=body)
+            assert (here.status, IDS.sub(b"", here.body)) == (there.status, IDS.sub(b"", there.body))
+        assert (here.status, json.loads(here.body)["outputs"][0]["data"]) == (200, pytest.approx(answer_of("1")))
+        assert {ask(fleet, port, key="msk_unknown").status for port in (fleet.port, made.port)} == {401}
+        inside = "import os; print(os.getuid(), os.access('/srv/mainspring', os.W_OK), os.access('/etc', os.W_OK))"
+        assert containers("exec", container, "/usr/bin/python3", "-c", inside).stdout.split() == [
+            "10001",
+            "False",
+            "False",
+        ]
+        assert containers("stop", "--time", "20", container).returncode == 0
+        assert containers("inspect", "--format", "{{.State.ExitCode}}", container).stdout.strip() == "0"
+        assert "gateway ended" in containers("logs", container).stderr
+    assert len([each for each in unread(data / "ledger") if each.endpoint == "late-arrival"]) == 3 * 2, (
+        "nothing is lost"
+    )
+
+    done = containers("run", "--rm", *HARDENED, id, check=False)
+    assert done.returncode == 1
+    assert "mainspring-pepper cannot be read" in done.stderr
+    [again] = image.render(made)
+    assert again == piece
+    assert hashlib.sha256(fleet.project.pepper).hexdigest().encode() not in piece.content
+    secrets = (fleet.project.pepper, fleet.project.pepper.hex().encode(), fleet.key.rpartition("_")[2].encode())
+    for _, content in building.build(msgspec.json.decode(piece.content, type=building.Recipe),
+                                     ProjectParts(fleet.project, "local").bundles(digests(piece)),
+                                     Store(CACHE, date=debian.base().date)):  # fmt: skip
+        plain = gzip.decompress(content.content)
+        assert not [each for each in secrets if each in plain], "no layer has a secret"
+    signed = json.loads((image.path / "east.signature.json").read_bytes())
+    payload, signature = (base64.b64decode(signed[name]) for name in ("payload", "signature"))
+    Ed25519PublicKey.from_public_bytes(fleet.project.signing_key.public).verify(signature, payload)
+    assert json.loads(payload)["critical"]["image"]["docker-manifest-digest"] == layout.image_digest(
+        image.path / "east"
+    )
+
+
+@deep
+def test_an_image_built_from_nothing_elsewhere_has_the_same_digest(fleet: Fleet, tmp_path: Path) -> None:
+    image = target(fleet)
+    [piece] = image.render(deployment(port=8080))
+    image.make(piece)
+    made = msgspec.json.decode(piece.content, type=building.Recipe)
+    bundles = ProjectParts(fleet.project, "local").bundles(digests(piece))
+    again = building.build(made, bundles, Store(tmp_path / "cache", date=made.date))
+    _, manifest = building.image(made, again, __version__)
+    assert f"sha256:{hashlib.sha256(manifest).hexdigest()}" == layout.image_digest(image.path / "east")
+
+
+@deep
+def test_an_image_follows_a_catalog_on_a_server(
+    containers: Podman, postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    fleet = Fleet(tmp_path / "project", workers=1, settings={"catalog": postgres_server.fresh().text})
+    fleet.publish("1")
+    image, made = target(fleet), deployment()
+    [piece] = image.render(made)
+    assert PASSWORD.encode() not in piece.content
+    image.make(piece)
+    id = containers.load(image.path / "east")
+    data = owned(tmp_path / "data")
+    shutil.copytree(fleet.project.settings.blobs.path, data / "bundles")
+    subprocess.run(["chown", "-R", "10001:10001", str(data)], check=True)
+    options = [pepper_of(fleet, tmp_path), f"--volume={data}:/var/lib/mainspring",
+               f"--env=MAINSPRING_CATALOG={fleet.project.settings.catalog.text}"]  # fmt: skip
+    with containers.running(id, *options):
+        wait_until(lambda: up(made.port), "the container")
+        assert json.loads(ask(fleet, made.port).body)["model_version"] == "1"
+        shutil.copytree(copied := fleet.project.settings.blobs.path, data / "bundles", dirs_exist_ok=True)
+        fleet.publish("2")
+        shutil.copytree(copied, data / "bundles", dirs_exist_ok=True)
+        subprocess.run(["chown", "-R", "10001:10001", str(data)], check=True)
+        wait_until(lambda: json.loads(ask(fleet, made.port).body).get("model_version") == "2", "the next version")

@@ -71,6 +71,14 @@ def test_a_page_does_what_it_says(page: Path, reader: Reader, request: pytest.Fi
     reader.follow(page)
 
 
+def test_pages_say_in_which_project_their_blocks_run() -> None:
+    starting = [page for page in pages() if "<!-- starts in: courier -->" in page.read_text(encoding="utf-8")]
+    silent = [
+        name_of(page) for page in starting if TUTORIAL.name not in page.read_text(encoding="utf-8").partition("```")[0]
+    ]
+    assert (len(starting) > 50, silent) == (True, [])
+
+
 def test_few_blocks_are_left_out() -> None:
     left_out = [(name_of(page), block.said) for page in pages() for block in blocks(page) if block.mark == "not run"]
     assert len(left_out) <= 21, left_out

@@ -14,7 +14,7 @@ command -v nats-server >/dev/null || wanted+=(nats-server)
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || wanted+=(mosquitto)
 command -v softhsm2-util >/dev/null || wanted+=(softhsm2)
 [ "$(uname)" != Linux ] || command -v gnome-keyring-daemon >/dev/null || wanted+=(gnome-keyring dbus-daemon)
-[ "$(uname)" != Linux ] || command -v podman >/dev/null || wanted+=(podman runc)
+[ "$(uname)" != Linux ] || command -v podman >/dev/null || wanted+=(podman runc podman-compose)
 # Of benchmarks only.
 if [ "${1:-}" = --bench ]; then command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || wanted+=(nginx-light); fi
 [ ${#wanted[@]} -eq 0 ] && exit 0

@@ -9,6 +9,7 @@ import pytest
 
 from mainspring.core.errors import Invalid
 from mainspring.deploy.adapters.deployed_pieces import CatalogRecords
+from mainspring.deploy.adapters.targets.compose import ComposeOptions, ComposeTarget
 from mainspring.deploy.adapters.targets.image import ImageOptions, ImageTarget
 from mainspring.deploy.adapters.targets.memory import MemoryRecords, MemoryTarget
 from mainspring.deploy.adapters.targets.systemd import SystemdOptions, SystemdTarget
@@ -41,6 +42,20 @@ class TestMemoryTarget(TargetConformance, OthersConformance):
     def taken(self, target: MemoryTarget) -> Callable[[Piece], None]:
         def take(piece: Piece) -> None:
             target.others.add(piece.id)
+
+        return take
+
+
+class TestCompose(TargetConformance, OthersConformance):
+    @pytest.fixture
+    def target(self, tmp_path: Path) -> ComposeTarget:
+        return ComposeTarget(ComposeOptions(), tmp_path)
+
+    @pytest.fixture
+    def taken(self, target: ComposeTarget) -> Callable[[Piece], None]:
+        def take(piece: Piece) -> None:
+            target.path.mkdir(parents=True)
+            (target.path / piece.name).write_text("services: {}\n")
 
         return take
 

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -24,7 +25,8 @@ from kit.fleet import BODY, INFER, Fleet, Reply, answer_of
 from kit.servers import PASSWORD, PostgresServer
 from kit.waiting import free_port, wait_until
 from mainspring.core.version import __version__
-from mainspring.deploy.adapters.targets.image import ImageOptions, ImageTarget
+from mainspring.deploy.adapters.targets.compose import ComposeOptions, ComposeTarget
+from mainspring.deploy.adapters.targets.image import ImageOptions, ImageTarget, probe
 from mainspring.deploy.images import building, debian, layout
 from mainspring.deploy.images.store import Store
 from mainspring.deploy.targets.model import Deployment, Piece, Service
@@ -103,11 +105,20 @@ def up(port: int) -> bool:
         connection.close()
 
 
-def test_an_image_answers_as_the_gateway_here(fleet: Fleet, containers: Podman, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def built(fleet: Fleet, containers: Podman) -> tuple[Deployment, str]:
+    """Build an image, load it, and return its deployment and its id."""
     image, made = target(fleet), deployment()
     [piece] = image.render(made)
     image.make(piece)
-    id = containers.load(image.path / "east")
+    return made, containers.load(image.path / "east")
+
+
+def test_an_image_answers_as_the_gateway_here(
+    fleet: Fleet, containers: Podman, built: tuple[Deployment, str], tmp_path: Path
+) -> None:
+    image, (made, id) = target(fleet), built
+    [piece] = image.render(made)
     data = owned(tmp_path / "data")
     options = ["--memory", "700m", "--cpus", "1", pepper_of(fleet, tmp_path), f"--volume={data}:/var/lib/mainspring"]
     with fleet.up(), containers.running(id, *options) as container:
@@ -148,6 +159,33 @@ def test_an_image_answers_as_the_gateway_here(fleet: Fleet, containers: Podman, 
     assert json.loads(payload)["critical"]["image"]["docker-manifest-digest"] == layout.image_digest(
         image.path / "east"
     )
+
+
+def test_a_file_of_compose_runs_it(
+    fleet: Fleet, containers: Podman, built: tuple[Deployment, str], tmp_path: Path
+) -> None:
+    made, id = built
+    made = replace(made, image="localhost/fleet:east", secrets=("NOTE",), env={"MAINSPRING_GATEWAY_WORKERS": "1"})
+    containers("tag", id, made.image)
+    composed = ComposeTarget(ComposeOptions(folder="compose"), tmp_path)
+    [piece] = composed.render(made)
+    composed.make(piece)
+    pepper_of(fleet, composed.path)
+    (composed.path / "pepper").rename(composed.path / "mainspring-pepper")
+    (composed.path / "fleet.env").write_text("NOTE=x\n")
+    (composed.path / "host.yaml").write_text('{"services": {"gateway": {"network_mode": "host"}}}')
+    files = ["-f", str(composed.path / "compose.yaml"), "-f", str(composed.path / "host.yaml")]
+    containers.compose(*files, "up", "--detach")
+    try:
+        wait_until(lambda: up(made.port), "the container")
+        assert json.loads(ask(fleet, made.port).body)["outputs"][0]["data"] == pytest.approx(answer_of("1"))
+        [id] = containers("ps", "--quiet", "--no-trunc").stdout.split()
+        [seen] = json.loads(containers("inspect", id).stdout)
+        assert seen["HostConfig"]["ReadonlyRootfs"]
+        assert (seen["EffectiveCaps"], seen["Config"]["User"]) == (None, "10001:10001")
+        assert containers("exec", id, *probe(made.port)).returncode == 0
+    finally:
+        containers.compose(*files, "down", "--volumes", "--timeout", "20")
 
 
 @deep

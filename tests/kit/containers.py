@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,9 +26,14 @@ class Podman:
     folder: Path
     driver: str  # overlay, where the kernel lets us; else vfs, which copies all files for each layer
 
+    @property
+    def command(self) -> list[str]:
+        """Command line of podman with this storage."""
+        storage = ["--root", str(self.folder / "root"), "--runroot", str(self.folder / "run")]
+        return ["podman", *storage, *_RUN_AS, "--storage-driver", self.driver]
+
     def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        command = ["podman", "--root", str(self.folder / "root"), "--runroot", str(self.folder / "run"), *_RUN_AS]
-        command += ["--storage-driver", self.driver, *arguments]
+        command = [*self.command, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         if check and done.returncode:
             raise RuntimeError(f"podman {arguments[0]}: {done.stderr}")
@@ -36,6 +42,16 @@ class Podman:
     def load(self, layout: Path) -> str:
         """Load an image from an OCI layout and return its id."""
         return self("pull", "--quiet", f"oci:{layout}").stdout.strip().splitlines()[-1]
+
+    def compose(self, *arguments: str) -> None:
+        """Run podman-compose with this storage."""
+        wrapper = self.folder / "podman"
+        wrapper.write_text(f'#!/bin/sh\nexec {shlex.join(self.command)} "$@"\n')
+        wrapper.chmod(0o755)
+        command = [installed("podman-compose", wanted=True), "--podman-path", str(wrapper), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        if done.returncode:
+            raise RuntimeError(f"podman-compose: {done.stderr}")
 
     @contextmanager
     def running(self, image: str, *options: str, command: Sequence[str] = ()) -> Iterator[str]:

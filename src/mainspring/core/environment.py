@@ -29,6 +29,14 @@ def for_child(changes: Mapping[str, str], defaults: Mapping[str, str] | None = N
     return {**(defaults or {}), **os.environ, **changes}
 
 
+def manager_socket() -> tuple[str, int]:
+    """Return the socket of the service manager that started this process, and the microseconds that its watchdog waits;
+    empty and 0 where there is none."""
+    pid = os.environ.get("WATCHDOG_PID", "")
+    watchdog = os.environ.get("WATCHDOG_USEC", "") if pid in ("", str(os.getpid())) else ""
+    return os.environ.get("NOTIFY_SOCKET", ""), int(watchdog) if watchdog.isdigit() else 0
+
+
 def rank_variables() -> dict[str, str]:
     """Return the variables by which torchrun, or another launcher, tells a process its rank."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT")

@@ -27,6 +27,7 @@ from mainspring.core.listening import check_free, hold, listen_together, steer
 from mainspring.operations.plane_connection import answers
 from mainspring.processes import catalog_copy, liveness
 from mainspring.processes.kinds import MODULES, Kind, kinds, last_lines, log_path, spawn
+from mainspring.processes.service_manager import Manager
 from mainspring.project import Project
 from mainspring.project.running import UP_LOCK, Running, alive, forget_running, read_running, write_running
 
@@ -79,6 +80,7 @@ class Supervisor:
         self._pipe = (-1, -1)
         self._listeners: list[socket.socket] = []  # one a slot
         self._kept: socket.socket | None = None  # gRPC's address, if several processes share it
+        self._manager = Manager()
         self._able: list[int] = []  # slots that get new connections; all if empty
 
     @contextmanager
@@ -96,6 +98,7 @@ class Supervisor:
             try:
                 self._start()
                 self._await_ready(ready_within_s)
+                self._manager.ready()
                 yield self
             finally:
                 self._stop()
@@ -230,6 +233,7 @@ class Supervisor:
         # For the kernel a child's parent is the thread that started it, so this thread must outlive restarted children.
         while not self._all_ended.is_set():
             self._await_death(0.05)
+            self._manager.alive()
             with self._reviving:
                 if not self._stopping:
                     self._look(time.monotonic())
@@ -322,6 +326,7 @@ class Supervisor:
         return slots.given_up(slots.folder(self.project.settings.state), kind.slot)
 
     def _stop(self) -> None:
+        self._manager.stopping()
         with self._reviving:
             self._stopping = True
         self._ending.set()

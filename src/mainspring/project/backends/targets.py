@@ -24,6 +24,13 @@ def _systemd(project: Project, setting: TargetSetting) -> Any:
     return SystemdTarget(read_options(SystemdOptions, setting.options, setting.name), project.settings.root)
 
 
+def _compose(project: Project, setting: TargetSetting) -> Any:
+    from mainspring.deploy.adapters.targets.compose import ComposeOptions, ComposeTarget
+    from mainspring.deploy.adapters.targets.options import read_options
+
+    return ComposeTarget(read_options(ComposeOptions, setting.options, setting.name), project.settings.root)
+
+
 def _image(project: Project, setting: TargetSetting) -> Any:
     from mainspring.deploy.adapters.targets.image import ImageOptions, ImageTarget
     from mainspring.deploy.adapters.targets.options import read_options
@@ -34,6 +41,7 @@ def _image(project: Project, setting: TargetSetting) -> Any:
 
 
 KINDS: Mapping[str, Callable[[Project, TargetSetting], Target]] = {
+    "compose": _compose,
     "image": _image,
     "systemd": _systemd,
 }

@@ -168,8 +168,12 @@ def image_name(deployment: Deployment) -> str:
     return name
 
 
+def probe(port: int) -> list[str]:
+    """Return the command that ends with 0 where the gateway of an image is ready."""
+    return [_PYTHON, "-I", "-c", _PROBE.format(port=port)]
+
+
 def _settings(deployment: Deployment, content: Content) -> dict[str, Any]:
-    probe = [_PYTHON, "-I", "-c", _PROBE.format(port=deployment.port)]
     return {
         "User": f"{USER}:{USER}",
         "Env": [f"{name}={value}" for name, value in sorted({**_FIXED, **content.env}.items())],
@@ -185,7 +189,7 @@ def _settings(deployment: Deployment, content: Content) -> dict[str, Any]:
             "dev.mainspring.secrets": " ".join(sorted({*deployment.secrets, "MAINSPRING_PEPPER"})),
         },
         "Healthcheck": {
-            "Test": ["CMD", *probe],
+            "Test": ["CMD", *probe(deployment.port)],
             "Interval": 10 * _SECOND,
             "Timeout": 3 * _SECOND,
             "StartPeriod": 30 * _SECOND,

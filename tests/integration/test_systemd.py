@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -38,9 +40,10 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-def units(tmp_path: Path, **changes: object) -> list[Path]:
+def units(tmp_path: Path, command: str = "/bin/true", folder: Path | None = None, **changes: object) -> list[Path]:
     """Write units whose paths are there, and return the files."""
-    target = SystemdTarget(SystemdOptions(project_folder=str(tmp_path), command="/bin/true", user="daemon"), tmp_path)
+    place = str(folder or tmp_path)
+    target = SystemdTarget(SystemdOptions(project_folder=place, command=command, user="daemon"), tmp_path)
     (tmp_path / ".mainspring").mkdir(exist_ok=True)
     pieces = target.render(deployment(**changes))
     for piece in pieces:
@@ -64,6 +67,13 @@ def allowed(unit: Path) -> set[str]:
     return found
 
 
+def run(unit: Path, line: str, environment: dict[str, str]) -> None:
+    """Run a command of a unit as systemd does."""
+    [text] = re.findall(rf"^{line}=(.*)$", unit.read_text(), re.M)
+    words = [word.replace("${STATE_DIRECTORY}", environment["STATE_DIRECTORY"]) for word in shlex.split(text)]
+    subprocess.run([word.replace("%%", "%") for word in words], env=environment, check=True)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _systemd() -> None:
     installed("systemd-analyze", wanted=sys.platform == "linux")
@@ -85,6 +95,25 @@ def test_systemd_finds_no_fault_and_little_exposed(tmp_path: Path, gpus: int) ->
         ]
         rated = subprocess.run([*command, each], capture_output=True, text=True, check=False)
         assert rated.returncode == 0, rated.stdout[-300:] + rated.stderr
+
+
+def test_backups_are_made_and_old_ones_go(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path / "project")
+    (fleet.root / "mainspring.toml").write_text('name = "fleet"\nprofile = "production"\n[profiles.production]\n')
+    fleet.project.close()
+    unit = units(tmp_path, str(Path(sys.executable).with_name("mainspring")), fleet.root)[1]
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    for name, days in (("20260101T000000Z.backup", 15), ("20260110T000000Z.backup", 13), ("notes.txt", 99)):
+        (kept / name).write_text("")
+        os.utime(kept / name, (time.time() - days * 86_400,) * 2)
+    environment = {**os.environ, "STATE_DIRECTORY": str(kept)}
+    run(unit, "ExecStart", environment)
+    run(unit, "ExecStartPost", environment)
+    old, new, notes = sorted(each.name for each in kept.iterdir())
+    assert (old, notes) == ("20260110T000000Z.backup", "notes.txt")
+    assert re.fullmatch(r"20\d{6}T\d{6}Z\.backup", new)
+    assert (kept / new).stat().st_size > 0
 
 
 def test_a_project_runs_under_what_its_unit_allows_and_tells_the_manager(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.json_content import decoded
 
 _PER_NODE = 8
-_GROUP = re.compile(r"(?:(?P<nodes>\d{1,3})x)?(?P<count>\d{1,4})x(?P<name>.+)", re.IGNORECASE)
+_GROUP = re.compile(r"(?:(?P<nodes>\d{1,9})x)?(?P<count>\d{1,9})x(?P<name>.+)", re.IGNORECASE)
 _MOST_GPUS = 4096
 _MOST_BYTES = 1 << 20
 _PAGES = "docs/howto/plan-a-training.md and plan-a-language-model.md"
@@ -96,7 +96,10 @@ def parse_group(text: str) -> Group:
         count //= nodes
     nodes = max(1, nodes)
     if not 0 < count * nodes <= _MOST_GPUS:
-        raise Invalid(f"{text!r} is {count * nodes} GPUs; a plan has 1 to {_MOST_GPUS}.")
+        raise Invalid(
+            f"{text!r} is {count * nodes:,} GPUs; a plan has 1 to {_MOST_GPUS:,}.",
+            fix="write the number first: 8xH100, or 2x8xH100 for two machines.",
+        )
     return Group(gpu=_gpu(name), nodes=nodes, per_node=count)
 
 
@@ -113,7 +116,8 @@ def _gpu(name: str) -> Gpu:
         return _described(Path(name))
     raise NotFound(
         f"There is no GPU {name!r}; known are {', '.join(shipped())}.",
-        fix="describe it in a file: --gpus 4x./gpu.toml (docs/howto/plan-a-language-model.md).",
+        fix="write a number and one of them, 8xH100, or describe it in a file: 4x./gpu.toml "
+        "(docs/howto/plan-a-language-model.md).",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,8 @@ def topology_of(gpus: str | None, file: str | None, host_gib: float | None = Non
     """
     if gpus is not None and file is not None:
         raise Invalid("Both --gpus and --topology are given.", fix="give one of them.")
+    if host_gib is not None and not math.isfinite(host_gib):
+        raise Invalid(f"--host-gib is {host_gib}.", fix="give the GiB of main memory of a machine: --host-gib 512.")
     if gpus is None and file is None:
         return None
     found = described(Path(file)) if file is not None else of_group(parse_group(gpus or ""), NETWORK_GB_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from io import StringIO
 
@@ -9,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from mainspring.cli.training_plan_view import show_plan
+from mainspring.core.errors import Invalid
 from mainspring.operations.training_plan import plan_described, topology_of
 from mainspring.training.planning.plan import TrainingPlan
 
@@ -47,3 +49,8 @@ def test_layouts_are_a_table_at_eighty_columns() -> None:
     lines = shown(planned("8xH100", host_gib=192), 80)
     assert lines[4].split() == ["layout", "parts", "x", "rows", "memory", "step", "rows/s"]
     assert "e+" not in " ".join(lines)
+
+
+def test_main_memory_that_is_no_number_is_refused() -> None:
+    with pytest.raises(Invalid, match=r"--host-gib is nan\..*--host-gib 512"):
+        planned("8xH100", host_gib=math.nan)

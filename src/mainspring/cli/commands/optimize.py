@@ -81,7 +81,9 @@ def _show(console: Console, report: OptimiseReport) -> None:
     _line(console, f"Judged on {report.judged_on}. Energy: {report.energy}.")
     columns = ("variant", report.metric, "worse by", "p50", "p99", "batch", "rows/s", "size", "memory", "load", "note")
     rows = [_row(each) for each in report.variants if each.cost is not None]
-    show_records(console, columns, rows, right=columns[1:-1], folded=("note",))
+    filled = [at for at, name in enumerate(columns) if any(row[at] for row in rows)]  # `memory` may not be measured
+    shown, cells = [columns[at] for at in filled], [[row[at] for at in filled] for row in rows]
+    show_records(console, shown, cells, right=columns[1:-1], folded=("note",))
     for each in report.variants:
         if each.cost is None:
             _line(console, f"No {each.name}: {each.why_not}")
@@ -132,4 +134,4 @@ def _note(each: VariantReport) -> str:
 
 
 def _line(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)

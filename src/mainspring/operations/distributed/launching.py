@@ -106,6 +106,7 @@ def train_in_processes(
             with _run_closed(tracking, project.wall, run_id, folder), signals_noted() as noted:
                 runs, finish = stack.enter_context(_runner(project, model, part, runner, job, pinned.commit))
                 shown = _Shown(tell)
+                tell("start the processes", 0.02)
                 for event in runs.run(job, lambda: noted[0] if noted else 0):
                     shown.show(event)
                     if isinstance(event, Lost):

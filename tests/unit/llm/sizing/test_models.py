@@ -61,7 +61,7 @@ def test_gpus_are_named_by_number_and_kind(text: str, nodes: int, per_node: int,
     assert (group.nodes, group.per_node, group.gpu.name) == (nodes, per_node, name)
 
 
-@pytest.mark.parametrize("text", ["0xH100", "2x0xH100", "9999xH100", "9xH100", "100x100xH100"])
+@pytest.mark.parametrize("text", ["0xH100", "2x0xH100", "9999xH100", "9xH100", "100x100xH100", "99999999xH100"])
 def test_a_number_of_gpus_that_is_no_group_is_refused(text: str) -> None:
     with pytest.raises(Invalid):
         parse_group(text)

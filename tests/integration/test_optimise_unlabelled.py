@@ -164,6 +164,7 @@ def test_a_model_that_is_sealed_for_a_provider_is_refused_where_it_is_not(projec
     sealed = with_provider(with_model(bundle, bundle.files["model.onnx"]), "OpenVINOExecutionProvider")
     with pytest.raises(Invalid, match="is sealed for OpenVINOExecutionProvider") as refused:
         executors(project)(sealed)
+    assert f"The model of bundle {sealed.digest[:12]} is sealed" in refused.value.what
     assert refused.value.fix == (
         "install onnxruntime-openvino in place of onnxruntime, or promote the version that it was made of."
     )

@@ -327,6 +327,9 @@ def test_a_student_of_trees_predicts_what_its_teacher_does_with_texts_and_nulls(
     assert np.abs(found[:, 0] - odds).mean() < 0.1
     with pytest.raises(NotConvertible, match="has one output, and the model has 3"):
         tree_student(frame, teacher, inputs, ("a", "b", "c"), "multiclass", trees=4)
+    for some, told in ((frame[:0], "of 0 predictions 0"), (frame, f"of {len(frame):,} predictions 1 are not finite")):
+        with pytest.raises(NotConvertible, match=told):
+            tree_student(some, np.where(np.arange(len(some)) == 3, np.inf, 1.0), inputs, ("y",), "regression", trees=4)
 
 
 def test_tables_of_embeddings_are_in_8_bits_row_by_row() -> None:

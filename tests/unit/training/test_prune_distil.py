@@ -151,6 +151,8 @@ def test_a_teacher_that_teaches_nothing_is_refused() -> None:
         distil(lambda rows: rows[:2, 0], student, X, optimiser=made)
     with pytest.raises(Invalid, match="NaN or infinity"):
         distil(lambda rows: rows / 0, student, X, optimiser=made)
+    with pytest.raises(Invalid, match="no rows for the teacher"):
+        distil(lambda rows: rows[:, :1], student, X[:0], optimiser=made)
     with pytest.raises(Invalid, match=r"labels have the shape \(300,\)"):
         distil(lambda rows: rows[:, :1], student, X, optimiser=made, labels=X[:, 0])
 

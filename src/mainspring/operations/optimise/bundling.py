@@ -27,11 +27,12 @@ from mainspring.training.sets.labels import SCORES
 
 
 def with_model(parent: Bundle, content: bytes) -> Bundle:
-    """Return a bundle with another model in ONNX, and everything else of its parent's. Not sealed."""
+    """Return a bundle with another model in ONNX, and everything else of its parent's. It is not sealed; its digest is
+    that of the model, for messages."""
     files = {name: kept for name, kept in parent.files.items() if name not in MODEL_FILES} | {MODEL: content}
     hashes = {name: sha256(kept) for name, kept in files.items()}
     manifest = msgspec.structs.replace(parent.manifest, flavour="onnx", curve=None, files=hashes)
-    return replace(parent, digest="", manifest=manifest, files=files, signature=b"")
+    return replace(parent, digest=hashes[MODEL], manifest=manifest, files=files, signature=b"")
 
 
 def answered(variant: Bundle) -> Bundle:

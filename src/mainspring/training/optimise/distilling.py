@@ -70,6 +70,8 @@ def distil(
 def _outputs(torch: Any, teacher: Any, inputs: Any) -> Any:
     parts = inputs if isinstance(inputs, tuple) else (inputs,)
     rows = len(parts[0])
+    if not rows:
+        raise Invalid("There are no rows for the teacher to teach with.", fix="give some.")
     found = _of_module(torch, teacher, parts, rows) if isinstance(teacher, torch.nn.Module) else teacher(*parts)
     outputs = torch.as_tensor(found if isinstance(found, torch.Tensor) else np.asarray(found)).detach()
     outputs = outputs.float() if outputs.dtype == torch.float16 else outputs

@@ -44,11 +44,17 @@ def tree_student(
         double: Whether it answers in float64, as the model does.
 
     Raises:
-        NotConvertible: The model has several outputs.
+        NotConvertible: The model has several outputs, or there are no rows, or it predicts NaN or infinity for one.
         MissingExtra: scikit-learn is not installed.
     """
     if task not in ("binary", "regression") or len(outputs) != 1:
         raise NotConvertible(f"A student of trees has one output, and the model has {len(outputs)}.")
+    odd = int((~np.isfinite(predictions)).sum())
+    if odd or not len(predictions):
+        raise NotConvertible(
+            f"A student learns what the model predicts for its training rows; of {len(predictions):,} predictions "
+            f"{odd:,} are not finite."
+        )
     try:
         from sklearn.ensemble import HistGradientBoostingRegressor
     except ModuleNotFoundError as error:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kit import rank_depot
-from kit.depot import copied, opened
+from kit.depot import Depot, copied, opened
+from kit.depth import deep
+from mainspring.core.process_usage import proportional_bytes
 
 pytestmark = pytest.mark.slow
 
@@ -45,12 +48,38 @@ def test_a_network_is_measured_where_it_would_be_trained(trained: tuple[Path, di
     assert not (depot.root / "weights-0.txt").exists()  # the function did not go on
     run = project.tracking.search("late-parcel")[0]
     assert (run.status, run.tags["mainspring.purpose"]) == ("FINISHED", "plan")
+    assert 500 << 20 < pod_bytes(depot, "--processes", "1") < 8 << 30
     report = depot.json("train", "late-parcel", "--processes", "auto")  # the model declares two, which are slower
     why = next(note for note in report["notes"] if note.startswith("--processes auto: 1 process on "))
     assert "ms a step of 100 rows for each process" in why
     tags = opened(depot).tracking.get(report["run_id"]).tags
     assert f"--processes auto: {tags['layout']}." == why
     assert "processes" not in tags
+
+
+def pod_bytes(depot: Depot, *words: str) -> int:
+    """Write a manifest whose memory is planned, and return that."""
+    claims = [word for name in ("catalog", "lake", "tracking", "blobs") for word in ("--claim", f"{name}:{depot.root}")]
+    told = ["--to", "jobset", "--image", "shop:1", "--memory", "plan", "--output", depot.root / "plan.yaml"]
+    depot.json("export", "training", "late-parcel", *told, *claims, *words)
+    pod = (depot.root / "plan.yaml").read_text()
+    return int(pod[pod.index("memory: ") :].split()[1].removesuffix("Mi")) << 20
+
+
+@deep
+@pytest.mark.parametrize("processes", ["1", "3"])
+def test_a_pods_memory_is_enough_and_no_multiple_of_it(
+    processes: str, trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    depot = rank_depot.with_network(trained[0], tmp_path / "depot")
+    planned, most = pod_bytes(depot, "--processes", processes), 0
+    with depot.start("train", "late-parcel", "--processes", processes, "--json") as process:
+        while process.poll() is None:
+            most = max(most, proportional_bytes(process.pid))  # a page of several processes counts once
+            time.sleep(0.05)
+    print(f"{processes} processes: {most:,} of {planned:,} bytes")
+    assert process.returncode == 0
+    assert most <= planned <= 8 * most
 
 
 def test_an_estimator_that_has_no_module_is_refused(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import resource
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from mainspring.training.runs.run import Run
     from mainspring.training.stages import Observed
 
+_SPARE = 1.25  # of the memory of processes that train
 _LONGEST = 4096  # tokens of a sequence, unless others are wanted
 
 
@@ -140,6 +143,45 @@ def chosen_layout(
         f"for each process, {taken.total:,} of {taken.limit:,} bytes; {found.why[0]}"
     )
     return chosen, why
+
+
+def memory_of_processes(
+    project: Project,
+    model: str,
+    distributed: Distributed,
+    *,
+    progress: Callable[[str, float], None] | None = None,
+) -> int:
+    """Return bytes that suffice for the processes of one machine which train a model of the project on its cores.
+
+    A process takes what this one has taken at most where the training would begin, with its libraries and rows, and
+    what the plan says of the network. The command that starts the ranks counts as one more, and a quarter is added.
+
+    Raises:
+        Invalid: The model is not trained by `ms.torch.fit_torch`.
+        NotFound: There is no such model, or it has no data yet.
+    """
+    from mainspring.operations.train import prepared
+    from mainspring.training.planning.layouts import Layout
+    from mainspring.training.planning.measuring import measured
+    from mainspring.training.planning.memory import memory
+    from mainspring.training.planning.subject import subject_of
+
+    def look(training: Loop) -> float:
+        begun = _peak_bytes()
+        share = -(-training.batch_size // (distributed.copies * distributed.shard))  # of the process that has most rows
+        found = measured(subject_of(model, training), training.batch_size)
+        layout = Layout(distributed, training.accumulate, -(-share // training.accumulate))
+        return begun + memory(found, layout, gpu=False).total
+
+    each = _looked(project, prepared(project, model)[0], look, None, None, progress)
+    return math.ceil(each * (distributed.processes + 1) * _SPARE)
+
+
+def _peak_bytes() -> int:
+    """Return the most memory that this process has had."""
+    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return found if sys.platform == "darwin" else found << 10
 
 
 Looked = TypeVar("Looked")

@@ -27,7 +27,7 @@ from mainspring.core.errors import Invalid
 from mainspring.deploy.manifests.pods import Pod
 from mainspring.deploy.manifests.training import KINDS, Training, name_of
 from mainspring.deploy.variables import check_no_secret
-from mainspring.operations.distributed.manifests import Wanted, as_yaml, training_manifest
+from mainspring.operations.distributed.manifests import PLAN, Wanted, as_yaml, training_manifest
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
 
@@ -185,6 +185,7 @@ def test_a_model_is_rendered_with_the_profile_and_what_is_wanted(folder: Path) -
         ({"checkpoints": ""}, Wanted(machines=2), "names no place for checkpoints"),
         ({"kubernetes_image": ""}, Wanted(), "needs an image"),
         ({}, Wanted(memory="lots"), "memory is 'lots'"),
+        ({}, Wanted(memory=PLAN, gpu=True), "The plan says the memory of GPUs"),
         ({}, Wanted(claims={"data": "mnt"}), "claim data is mounted at 'mnt'"),
         ({}, Wanted(name="Late"), "'Late' cannot name objects"),
         ({}, Wanted(name="x" * 41), "cannot name objects"),

@@ -66,7 +66,7 @@ def _pairs(context: click.Context, argument: click.Parameter, given: tuple[str, 
     return {name: value for name, _, value in (each.partition(mark) for each in given)}
 
 
-@make("training", reads_only=True)
+@make("training")
 @click.argument("model")
 @click.option("--to", "kind", type=click.Choice(TRAINING_KINDS), required=True, help="Controller that runs it.")
 @click.option("--output", type=click.Path(path_type=Path), help="By default MODEL.KIND.yaml.")
@@ -74,18 +74,25 @@ def _pairs(context: click.Context, argument: click.Parameter, given: tuple[str, 
 @click.option("--machines", type=click.IntRange(1), help="Pods; by default as the model declares.")
 @click.option("--processes", type=click.IntRange(1), help="Processes of each; by default as the model declares.")
 @click.option("--cpu", help="Processors of a pod; by default kubernetes_cpu for each process.")
-@click.option("--memory", help="Memory of a pod; by default kubernetes_memory.")
+@click.option("--memory", help="Memory of a pod, or plan; by default kubernetes_memory.")
 @click.option("--gpu", is_flag=True, help="A GPU for each process.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", callback=_pairs, help="A variable, no secret; repeatable.")
 @click.option("--claim", "claims", multiple=True, metavar="NAME:PATH", callback=_pairs, help="A volume; repeatable.")
 @click.option("--queue", default="", help="Local queue of Kueue.")
 @click.option("--name", default="", help="Name of the objects; by default the model's.")
 def training(call: Call, *, model: str, kind: str, output: Path | None, **given: Any) -> None:
-    """Write the objects of Kubernetes that train MODEL: a JobSet, a TrainJob or a PyTorchJob."""
+    """Write the objects of Kubernetes that train MODEL: a JobSet, a TrainJob or a PyTorchJob.
+
+    With --memory plan a pod gets what the network, its rows and the libraries take, measured here.
+    """
     from mainspring.operations.distributed.manifests import Wanted, as_yaml, training_manifest
 
     wanted = Wanted(**{name: value for name, value in given.items() if value is not None})
-    objects = training_manifest(call.project, model, kind, wanted)
+    with call.progress() as progress:
+        objects = training_manifest(
+            call.project, model, kind, wanted,
+            lambda stage, share: progress.update(model, round(share * 100), 100, stage),
+        )  # fmt: skip
     _write(call, output or Path(f"{model}.{kind}.yaml"), as_yaml(objects), objects=len(objects))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from mainspring.training.distribution import Distributed
 if TYPE_CHECKING:
     from mainspring.project import Project
 
+PLAN = "plan"
+_STEP = 64 << 20  # bytes
 _SHARED = ("catalog", "lake", "tracking", "blobs")  # that every machine of a training reads or writes
 _ON_A_DISK = ("file", "sqlite", "memory", "lmdb")
 
@@ -27,6 +29,7 @@ class Wanted:
 
     Args:
         gpu: Give each process a GPU.
+        memory: A quantity of Kubernetes, or `PLAN`: what the network's plan says, with its rows and libraries.
         claims: Path at which a claim is mounted, by its name.
     """
 
@@ -42,13 +45,22 @@ class Wanted:
     queue: str = ""
 
 
-def training_manifest(project: Project, model: str, kind: str, wanted: Wanted) -> list[dict[str, Any]]:
+def training_manifest(
+    project: Project,
+    model: str,
+    kind: str,
+    wanted: Wanted,
+    progress: Callable[[str, float], None] | None = None,
+) -> list[dict[str, Any]]:
     """Return the objects that train a model: one of `KINDS`.
 
+    Args:
+        progress: Called where the memory is planned.
+
     Raises:
-        NotFound: There is no such model.
+        NotFound: There is no such model, or no data by which its memory could be planned.
         Invalid: Pods could not train it: no image is named, stores or checkpoints lie on a disk that they do not share,
-            or a secret would stand in the manifest.
+            or a secret would stand in the manifest; or its memory cannot be planned.
     """
     settings, engines = project.settings, project.settings.engines
     declared = project.definitions.model(model).distributed or Distributed()
@@ -60,6 +72,9 @@ def training_manifest(project: Project, model: str, kind: str, wanted: Wanted) -
     _check_stores(project, wanted.claims)
     if distributed.machines > 1:
         shared_checkpoints(project, model)
+    memory = wanted.memory or engines.kubernetes_memory
+    if memory == PLAN:
+        memory = _planned(project, model, distributed, wanted, progress)
     pod = Pod(
         container="",
         image=wanted.image or engines.kubernetes_image,
@@ -67,7 +82,7 @@ def training_manifest(project: Project, model: str, kind: str, wanted: Wanted) -
         folder=engines.kubernetes_folder,
         env=wanted.env,
         secret=engines.kubernetes_secret,
-        memory=wanted.memory or engines.kubernetes_memory,
+        memory=memory,
         cpu=wanted.cpu or _times(engines.kubernetes_cpu, distributed.processes),
         gpus=distributed.processes if wanted.gpu else 0,
         claims=wanted.claims,
@@ -84,6 +99,24 @@ def training_manifest(project: Project, model: str, kind: str, wanted: Wanted) -
         queue=wanted.queue,
     )
     return KINDS[kind](training)
+
+
+def _planned(
+    project: Project,
+    model: str,
+    distributed: Distributed,
+    wanted: Wanted,
+    progress: Callable[[str, float], None] | None,
+) -> str:
+    """Return the memory of a pod as a quantity."""
+    if wanted.gpu:
+        raise Invalid(
+            "The plan says the memory of GPUs, not the main memory beside them.", fix="give --memory, such as 64Gi."
+        )
+    from mainspring.operations.training_plan import memory_of_processes
+
+    found = memory_of_processes(project, model, distributed, progress=progress)
+    return f"{-(-found // _STEP) * _STEP >> 20}Mi"
 
 
 def as_yaml(objects: list[dict[str, Any]]) -> str:

@@ -97,6 +97,7 @@ _SAME = {
     "monitor query": Action.ENDPOINT_READ,
     "objectives": Action.ENDPOINT_READ,
     "pipelines cancel": Action.PIPELINE_RUN,
+    "cost": Action.COST_READ,
     "pipelines graph": Action.PIPELINE_READ,
     "pipelines list": Action.PIPELINE_READ,
     "pipelines logs": Action.PIPELINE_READ,

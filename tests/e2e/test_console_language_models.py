@@ -1,13 +1,15 @@
-"""The pages of language models and collections in a real browser: wide and narrow, light and dark."""
+"""The pages of language models, collections and costs in a real browser: wide and narrow, light and dark."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from kit.console.answering import answering
 from kit.console.chromium import DRIVEN
+from kit.console.costly import PRICES, spend
 from kit.console.flights import Project
 from kit.console.looks import anywhere, in_order
 
@@ -17,7 +19,8 @@ pytestmark = DRIVEN
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made = answering(tmp_path_factory.mktemp("answering"))
-    found = anywhere(made)
+    found = anywhere(made.having(settings=replace(made.settings, prices=PRICES)))
+    spend(found, found.key())
     vars(found)["encoder"] = made.encoder
     return found
 
@@ -27,6 +30,6 @@ def test_each_page_is_in_order_on_every_screen(visitor: Any, address: str, proje
     paths = (
         "/prompts", "/prompts/desk", "/language-models", "/language-models/assistant", "/answers", "/answers/help",
         f"/predictions/{answer}/answer", "/held-calls", "/collections", "/collections/docs",
-        "/collections/docs/search?q=refunds&mode=hybrid",
+        "/collections/docs/search?q=refunds&mode=hybrid", "/cost", "/cost?by=endpoint&spread=all",
     )  # fmt: skip
     in_order(visitor, address, paths, cards=True)

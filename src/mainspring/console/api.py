@@ -14,6 +14,7 @@ from mainspring.console.answers import Answer, answers
 from mainspring.console.background_cache import Looking
 from mainspring.console.chains.pages import add_chain_api
 from mainspring.console.collections.pages import add_collection_api
+from mainspring.console.cost.pages import add_cost_api
 from mainspring.console.data.explore_api import add_explore_api
 from mainspring.console.endpoints.api import add_endpoint_api
 from mainspring.console.endpoints.live import Live, live
@@ -102,6 +103,7 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
     add_prompt_api(router, project)
     add_language_model_api(router, project)
     add_held_call_api(router, project)
+    add_cost_api(router, project)
 
     add_find_api(router, project)
     add_key_api(router, project)

@@ -48,6 +48,7 @@ _PAGES = (
     "Held calls",
     "Jobs",
     "Fleet",
+    "Cost",
 )
 _PREDICTION = re.compile(r"[0-9A-Za-z]{8,40}(-[0-9]{0,9})?")  # an id, or the beginning of one
 

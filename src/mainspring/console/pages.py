@@ -20,6 +20,7 @@ from mainspring.console.assets import add_assets
 from mainspring.console.background_cache import Looking, Shared
 from mainspring.console.chains.pages import add_chain_pages
 from mainspring.console.collections.pages import add_collection_pages
+from mainspring.console.cost.pages import add_cost_pages
 from mainspring.console.data.pages import add_data_pages
 from mainspring.console.endpoints.pages import add_endpoint_pages
 from mainspring.console.features.pages import add_feature_pages
@@ -58,7 +59,7 @@ _ENDPOINTS = rf"endpoints(/{_ID}(/(performance|fairness|drift|latency|capacity|c
 _PIPELINES = rf"pipelines(/{_ID}(/runs/{_ID}(/steps/[A-Za-z0-9_.%-]{{1,140}})?)?)?"
 _QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it is used on our own page only
 _OWN_PAGE = re.compile(
-    rf"/(predictions(/{_ID}(/answer)?)?|features(/{_ID})?|data(/{_ID}){{,3}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents|fleet|streams|prompts|answers|language-models)(/{_ID})?|collections(/{_ID}(/search)?)?|held-calls|keys|sessions|audit|evidence|find|{_ENDPOINTS}|{_MODELS}|{_PIPELINES})?{_QUERY}"
+    rf"/(predictions(/{_ID}(/answer)?)?|features(/{_ID})?|data(/{_ID}){{,3}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents|fleet|streams|prompts|answers|language-models)(/{_ID})?|collections(/{_ID}(/search)?)?|held-calls|cost|keys|sessions|audit|evidence|find|{_ENDPOINTS}|{_MODELS}|{_PIPELINES})?{_QUERY}"
 )
 
 
@@ -109,6 +110,7 @@ def pages(
         add_pipeline_pages,
         add_incident_pages,
         add_fleet_pages,
+        add_cost_pages,
         add_find_page,
         add_key_pages,
         add_session_pages,

@@ -173,6 +173,8 @@ NEEDS: Mapping[tuple[str, str], Needs] = {
         Needs(Action.TOOL_APPROVE, "call/{call}"),
         *("POST /held-calls/{call}/{action}", "POST /api/held-calls/{call}/{action}"),
     ),
+    **_all(Needs(Action.COST_READ), "GET /cost", "GET /cost.csv", "GET /api/cost"),
+    **_all(_LIST, "GET /api/cost/own"),
     **_all(Needs(Action.FLEET_READ), "GET /fleet", "GET /fleet/{device_id}", "GET /api/edge/fleet"),
     **_all(Needs(Action.FLEET_READ), "GET /api/edge/devices", "GET /api/edge/devices/{device_id}"),
     **_all(Needs(Action.AUDIT_ANCHOR), "GET /api/audit/heads", "POST /api/audit/heads"),

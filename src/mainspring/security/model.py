@@ -30,6 +30,7 @@ class Action(StrEnum):
     COLUMN_PSEUDONYM = "column.pseudonym"  # see which rows are of one person: pseudonyms of values that identify one
     COLUMN_REVEAL = "column.reveal"  # see values that identify a person
     CONSOLE_OPEN = "console.open"  # sign in, and open lists, which show what one may read
+    COST_READ = "cost.read"  # see what was used and what it cost, by whom
     ENDPOINT_DESCRIBE = "endpoint.describe"  # read an endpoint's schema and statistics from the gateway
     ENDPOINT_PREDICT = "endpoint.predict"  # request predictions and explanations
     ENDPOINT_READ = "endpoint.read"  # see health, quality, drift, fairness and capacity

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -111,16 +111,30 @@ def report(
     Raises:
         Invalid: `by` or `spread_out` is none of theirs.
     """
+    now = project.wall.now()
+    first, end = since - since % DAY, now + 1 if until is None else until
+    found, rates = cost_parts(project, first, end, spread_out)
+    if of is not None:
+        found = [each for each in found if of(each)]
+    return report_of(project, found, rates, by, first, end, spread_out)
+
+
+def report_of(
+    project: Project,
+    found: Sequence[Part],
+    rates: Rates | None,
+    by: str,
+    first: int,
+    end: int,
+    spread_out: Collection[str],
+) -> CostReport:
+    """Return the report of parts; arguments and errors as of `report`."""
     if by not in BY:
         raise Invalid(f"Costs are not told apart by {by!r}.", fix=f"choose one of {', '.join(BY)}.")
     for each in spread_out:
         if each not in SPREADS:
             raise Invalid(f"{each!r} is not divided.", fix=f"choose of {', '.join(SPREADS)}.")
     now = project.wall.now()
-    first, end = since - since % DAY, now + 1 if until is None else until
-    found, rates = cost_parts(project, first, end, spread_out)
-    if of is not None:
-        found = [each for each in found if of(each)]
     days = max(1, -(-(min(end, now + 1) - first) // DAY))
     return CostReport(
         by=by,

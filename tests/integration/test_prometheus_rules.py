@@ -13,6 +13,7 @@ import jsonschema_rs
 import pytest
 
 import mainspring as ms
+from kit.console.costly import PRICES, spend
 from kit.console.flights import NOW, Project, definitions, populated
 from kit.depth import examples
 from kit.prometheus import promtool
@@ -25,6 +26,7 @@ from mainspring.monitoring.service.objectives import Objective
 from mainspring.monitoring.service.prometheus_rules import rules, yaml
 from mainspring.monitoring.service.readings import State
 from mainspring.monitoring.service.samples import Sample
+from mainspring.operations.cost.machine import MachineMeter
 from mainspring.operations.service.exposition import ControlMetrics
 from mainspring.operations.service.scraping import scrape_config
 from mainspring.project.running import Running, write_running
@@ -75,8 +77,10 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     write_running(state, Running(os.getpid(), "local", "", "", {"worker": os.getpid()}))
     project = project.having(
         definitions=replace(definitions(), monitors={"late-arrival": WATCHED}),
-        settings=replace(project.settings, state=state),
+        settings=replace(project.settings, state=state, prices=PRICES),
     )
+    spend(project, project.key())
+    MachineMeter(project).look()
     sample = Sample(
         subject="late-arrival", start=NOW - MINUTE, end=NOW, observed_us=MINUTE, counts={"requests 200": 5.0}
     )

@@ -209,6 +209,24 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             Panel("Connections", "short", (("mainspring_connections", "{{slot}}"),)),
         ),
     ),
+    (
+        "Cost",
+        (
+            Panel(
+                "Cost today",
+                "short",
+                (("mainspring_cost_today", "{{kind}} {{currency}}"),),
+                "Since midnight, UTC. Platform is Mainspring itself; all kinds together are the machines' price.",
+            ),
+            Panel(
+                "Cost of endpoints today",
+                "short",
+                ((f"mainspring_endpoint_cost_today{_OF}", "{{endpoint}} {{currency}}"),),
+                "Direct cost, without idle and platform.",
+            ),
+            Panel("Processor time today", "s", (("mainspring_cpu_today_seconds", "{{kind}}"),)),
+        ),
+    ),
 )
 
 

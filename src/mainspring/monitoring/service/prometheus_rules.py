@@ -221,6 +221,13 @@ def _health() -> Iterator[Rule]:
             'sum by (endpoint) (rate(mainspring_requests_total{endpoint!=""}[15m])) > 0',
             "The windows of {{ $labels.endpoint }} are not updated, although it has traffic",
         ),
+        (
+            "MeteringSilent",
+            TICKET,
+            "15m",
+            "mainspring_metering_age_seconds > 600",
+            "{{ $labels.machine }} is not metered: its costs of this time will be missing",
+        ),
         ("IncidentPage", PAGE, "0m", 'mainspring_open_incidents{severity="page"} > 0', _INCIDENT),
         ("IncidentTicket", TICKET, "0m", 'mainspring_open_incidents{severity="ticket"} > 0', _INCIDENT),
     ):

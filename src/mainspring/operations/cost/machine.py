@@ -52,6 +52,17 @@ class _Seen(msgspec.Struct):
     processes: dict[str, _Process] = {}
 
 
+def metered_at(project: Project) -> dict[str, int]:
+    """Return this machine's name with when it was metered last; nothing if it never was."""
+    machine = machine_name()
+    _, state = project.usage.last(_source(machine))
+    return {machine: msgspec.msgpack.decode(state, type=_Whole).at} if state else {}
+
+
+def _source(machine: str) -> str:
+    return f"machine {machine}"
+
+
 class MachineMeter:
     """Meters the machine of a project's worker."""
 
@@ -71,7 +82,7 @@ class MachineMeter:
 
     def _of_whole(self, now: int, whole: MachineUsage) -> None:
         """Add the capacity and what nothing used. Several meters of a machine go on from one another."""
-        store, source = self._project.usage, f"machine {self._machine}"
+        store, source = self._project.usage, _source(self._machine)
         sequence, state = store.last(source)
         before = msgspec.msgpack.decode(state, type=_Whole) if state else None
         usages = []

@@ -22,6 +22,7 @@ from mainspring.core.process_usage import of_descendants
 from mainspring.monitoring.incidents.model import PAGE, TICKET
 from mainspring.monitoring.signals import CALLERS
 from mainspring.operations.anchoring import lags as anchor_lags
+from mainspring.operations.cost.exposing import today
 from mainspring.operations.data.tables import newest
 from mainspring.operations.edge.fleet import devices as fleet_devices
 from mainspring.operations.quality import estimated_now
@@ -56,6 +57,7 @@ class ControlMetrics(Collector):
         self._lock = threading.Lock()
         self._kept: tuple[float, list[Metric]] = (-math.inf, [])
         self._aged: tuple[float, dict[str, int]] = (-math.inf, {})
+        self._costs: tuple[float, list[Metric]] = (-math.inf, [])
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -87,9 +89,16 @@ class ControlMetrics(Collector):
         yield from _of_fleet(self._project)
         yield from _of_anchors(self._project)
         yield from _of_processes(self._project)
+        yield from self._of_costs()
         if self._gpus is not None:
             yield from _of_gpus(self._gpus())
         yield from self._of_sources()
+
+    def _of_costs(self) -> Iterator[Metric]:
+        """Yield the costs of today, which add up many rows: less often than the rest."""
+        if time.monotonic() - self._costs[0] >= _AGED_S:
+            self._costs = time.monotonic(), [*today(self._project)]
+        yield from self._costs[1]
 
     def _of_sources(self) -> Iterator[Metric]:
         """Yield the age of the sources' data, which asks the lake for files: less often than the rest."""

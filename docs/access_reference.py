@@ -142,7 +142,6 @@ _WHY = {
     **dict.fromkeys(
         (
             "collections",
-            "cost",
             "data",
             "encoders",
             "evidence",

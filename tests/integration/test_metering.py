@@ -33,6 +33,7 @@ def test_a_machine_is_divided_among_endpoints_platform_others_and_idle(tmp_path:
     with fleet.up():
         meter, told = MachineMeter(project), project.settings.state / uses.FOLDER
         wait_until(lambda: len(list(told.glob("*.json"))) == 2, "both files")
+        earliest = time.monotonic()
         meter.look()
         begun, before = time.monotonic(), cpu_of(fleet)
         sent, replied = ask_for(fleet, 0.8)
@@ -40,8 +41,9 @@ def test_a_machine_is_divided_among_endpoints_platform_others_and_idle(tmp_path:
         assert stranger.returncode == 0
         time.sleep(0.8)
         until_told(project, sent)
+        ended, used = time.monotonic(), cpu_of(fleet) - before
         meter.look()
-        elapsed, used = time.monotonic() - begun, cpu_of(fleet) - before
+        latest, most = time.monotonic(), cpu_of(fleet) - before
 
         found = {(each.subject.kind, each.subject.id, each.measure): each for each in project.usage.read(0, _EVER)}
         endpoint = {measure: each.amount for (kind, _, measure), each in found.items() if kind == ENDPOINT}
@@ -50,12 +52,12 @@ def test_a_machine_is_divided_among_endpoints_platform_others_and_idle(tmp_path:
         subject = found[ENDPOINT, "late-arrival", "requests"].subject
         assert (subject.version, subject.key, subject.inside) == ("1", fleet.key.split("_")[1], True)
         # The gateways worked for the requests, but for probes and their log.
-        assert 0.5 * used * 1e6 <= endpoint["cpu"] <= used * 1e6 + 0.02e6
+        assert 0.5 * used * 1e6 <= endpoint["cpu"] <= most * 1e6 + 0.04e6
 
         cores = os.cpu_count() or 1
         capacity = found[MACHINE, CAPACITY, "cpu"].amount
-        assert capacity == pytest.approx(cores * elapsed * 1e6, rel=0.05)
-        assert found[MACHINE, OWN, "cpu"].amount >= used * 1e6 - 0.03e6
+        assert cores * (ended - begun) * 1e6 <= capacity <= cores * (latest - earliest) * 1e6
+        assert found[MACHINE, OWN, "cpu"].amount >= used * 1e6 - 0.04e6
         divided = amounts(project, "cpu")
         assert sum(divided.values()) == capacity
         assert divided[OTHER] >= 0.7e6

@@ -108,7 +108,7 @@ class Usages:
             answer_us = max(0, ended - call.begun - outcome.first_us)
             if usage is not None and answer_us:
                 numbers.pace.observe(usage.completion * SECOND / answer_us)
-        self._note_had(model, call, 1, ended - call.begun, usage, outcome.micros)
+        self._note_had(model, call, 1, usage, outcome.micros)
         if self._table is None or (fault and usage is None):
             return
         used = self._used(call, model, outcome.upstream)
@@ -139,17 +139,16 @@ class Usages:
         numbers.tokens["cached"] += usage.cached
         numbers.tokens["completion"] += usage.completion
         numbers.cost += attempt.micros
-        self._note_had(model, call, 0, 0, usage, attempt.micros)
+        self._note_had(model, call, 0, usage, attempt.micros)
         if self._table is not None:
             used = self._used(call, model, attempt.upstream)
             used.prompt += usage.prompt
             used.completion += usage.completion
             used.micros += attempt.micros
 
-    def _note_had(self, model: str, call: Call, requests: int, took_us: int, usage: Usage | None, micros: int) -> None:
+    def _note_had(self, model: str, call: Call, requests: int, usage: Usage | None, micros: int) -> None:
         had = self._uses.lane("", "", model).of(call.caller)
         had.requests += requests
-        had.total_us += took_us
         if usage is not None:
             had.prompt += usage.prompt
             had.completion += usage.completion

@@ -4,7 +4,7 @@ Measured are the time of the process's first thread, on which its event loop run
 processes below it. By version, the time that models and reads of features kept the loop, and that models kept threads.
 
 1. The loop's time for models and reads is charged as measured, at most all that the loop used.
-2. The rest of the loop's time is charged by requests, at most twice as much as those were in the process.
+2. The rest of the loop's time is charged by requests, at most a millisecond for each.
 3. Other threads and processes are charged by the time of models in them, at most that time on every core.
 4. Within a version, 1 and 3 are charged to callers by rows, 2 by requests.
 5. What is left is the process's own: probes, scrapes, the log, requests without a valid key.
@@ -18,11 +18,12 @@ from mainspring.cost.splitting import shares
 from mainspring.cost.usage import ENDPOINT, LANGUAGE_MODEL, Subject
 from mainspring.serving.plane.uses import Had, LaneCounts, LaneUses, ProcessCounts
 
-_NUMBERS = ("requests", "rows", "total_us", "received", "sent", "prompt", "completion", "micros")
+_NUMBERS = ("requests", "rows", "received", "sent", "prompt", "completion", "micros")
 _MEASURES = {
     "requests": "requests", "rows": "rows", "received": "in", "sent": "out", "prompt": "prompt",
     "completion": "completion", "micros": "charged",
 }  # fmt: skip
+_MOST_US = 1_000
 Amounts = dict[Subject, dict[str, int]]
 
 
@@ -60,8 +61,7 @@ def divided(lanes: Sequence[LaneCounts], *, loop_us: int, other_us: int, cores: 
     if lanes:
         direct = _charged(loop_us, [round(each.uses.loop_us) for each in lanes])
         requests = [sum(had.requests for had in each.uses.callers.values()) for each in lanes]
-        longest = 2 * sum(had.total_us for each in lanes for had in each.uses.callers.values())
-        rest = _by(min(loop_us - sum(direct), longest), requests)
+        rest = _by(min(loop_us - sum(direct), _MOST_US * sum(requests)), requests)
         threads = _charged(other_us, [round(each.uses.thread_us * cores) for each in lanes])
         parts = zip(lanes, direct, rest, threads, strict=True)
         for each, of_loop, of_requests, of_threads in parts:

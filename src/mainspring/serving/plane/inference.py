@@ -199,7 +199,7 @@ class Inference:
         """Count it as answered, with the bytes of its body and of its reply's."""
         took_us = monotonic_us() - self._received
         self.lane.numbers.seconds.observe(took_us / 1e6)
-        self.lane.uses.had(self._caller, self._rows.count, took_us, received, sent)
+        self.lane.uses.answered(self._caller, self._rows.count, received, sent)
         if self.assigned is not None:
             self.lane.arm.answered(took_us)
 
@@ -212,7 +212,7 @@ class Inference:
     def failed(self, error: Exception) -> None:
         """Count it as failed, unless by the caller's fault; log it if a rollout assigned it."""
         self.refund()
-        self.lane.uses.had(self._caller, 0, monotonic_us() - self._received, 0, 0)
+        self.lane.uses.refused(self._caller)
         if isinstance(error, Overloaded) or codes_of(error).http >= 500:
             self.lane.numbers.failed += 1
         if self.assigned is not None:

@@ -210,7 +210,7 @@ class Lane:
             policies.check(caller)
         except MainspringError:
             self.metrics.rejections["restricted"] += 1
-            self.uses.had(caller, 0, 0, 0, 0)
+            self.uses.refused(caller)
             raise
 
     def charge(self, quotas: Quotas, caller: Principal, rows: int, arrived: int) -> Charge:
@@ -219,7 +219,7 @@ class Lane:
             return quotas.charge(caller, rows, arrived)
         except MainspringError:
             self.metrics.rejections["quota"] += 1
-            self.uses.had(caller, 0, 0, 0, 0)
+            self.uses.refused(caller)
             raise
 
     def check_queue(self, rows: int, *, received: int, deadline: float, priority: int) -> None:

@@ -29,7 +29,6 @@ class Had(msgspec.Struct):
 
     requests: int = 0
     rows: int = 0
-    total_us: int = 0
     received: int = 0
     sent: int = 0
     prompt: int = 0
@@ -45,12 +44,15 @@ class LaneUses(msgspec.Struct):
         loop_us: Time that its model and its reads kept the event loop. `thread_us`: threads and other processes.
         memory: Bytes of its model now.
         callers: Id of the caller -> what it had.
+        caller, its: The last one, and what it had.
     """
 
     loop_us: float = 0.0
     thread_us: float = 0.0
     memory: int = 0
     callers: dict[str, Had] = {}
+    caller: Principal | None = None
+    its: Had | None = None
 
     def of(self, caller: Principal | None) -> Had:
         """Return the counts of a caller."""
@@ -61,16 +63,22 @@ class LaneUses(msgspec.Struct):
                 return self.callers.setdefault(_UNKNOWN, Had())
             teams = () if caller is None else tuple(sorted(caller.groups))
             found = self.callers[id] = Had(teams=teams)
+        self.caller, self.its = caller, found
         return found
 
-    def had(self, caller: Principal | None, rows: int, took_us: int, received: int, sent: int) -> None:
-        """Count a request at its end."""
-        counts = self.of(caller)
-        counts.requests += 1
-        counts.rows += rows
-        counts.total_us += took_us
-        counts.received += received
-        counts.sent += sent
+    def answered(self, caller: Principal | None, rows: int, received: int, sent: int) -> None:
+        """Count a request that is answered."""
+        its = self.its
+        if its is None or caller is not self.caller:
+            its = self.of(caller)
+        its.requests += 1
+        its.rows += rows
+        its.received += received
+        its.sent += sent
+
+    def refused(self, caller: Principal | None) -> None:
+        """Count a request that is refused, or that failed."""
+        self.of(caller).requests += 1
 
 
 class LaneCounts(msgspec.Struct):
@@ -145,7 +153,10 @@ class Uses:
         sizes = self.memory()
         for (endpoint, version, _), uses in self._lanes.items():
             uses.memory = sizes.get((endpoint, version), 0)
-        lanes = [LaneCounts(*key, uses) for key, uses in self._lanes.items()]
+        lanes = [
+            LaneCounts(*key, LaneUses(uses.loop_us, uses.thread_us, uses.memory, uses.callers))
+            for key, uses in self._lanes.items()
+        ]
         content = msgspec.json.encode(ProcessCounts(os.getpid(), self._started, lanes, *self._begun))
         kept_s = time.perf_counter() - begun
         if content != self._told and self._path is not None:

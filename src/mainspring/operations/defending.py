@@ -90,7 +90,7 @@ def ended(incident: Incident, now: int, by: str, reason: str) -> Incident:
     holding = live(incident, now)
     if not holding:
         raise Invalid(
-            f"The incident {incident.id} sheds no requests and restricts no caller.",
+            f"The incident {incident.id} sheds no requests, restricts no caller and holds nothing back.",
             fix="`mainspring incidents show` has its actions.",
         )
     detail = f"ended at {format_instant(now)} by {by}{f': {reason}' if reason else ''}"

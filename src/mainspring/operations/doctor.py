@@ -10,6 +10,7 @@ from mainspring.core.ids import ID_PATTERN
 from mainspring.jobs.model import Status
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.backup.running import check_restore
+from mainspring.operations.budgets.checks import check_prices
 from mainspring.operations.collection_checks import check_collections
 from mainspring.operations.device_checks import check_devices
 from mainspring.operations.edge.watching import check_fleet
@@ -64,6 +65,7 @@ def examine(project: Project, only: str | None = None) -> list[Finding]:
         ("monitor", check_monitor),
         ("certificates", check_certificates),
         ("fleet", check_fleet),
+        ("prices", check_prices),
         ("jobs", _jobs),
         ("processes", check_processes),
     ]

@@ -249,7 +249,7 @@ def end_shed(project: Project, id: str, *, reason: str = "", by: str | None = No
 
     Raises:
         NotFound: There is no such incident.
-        Invalid: It sheds no requests and restricts no caller.
+        Invalid: It sheds no requests, restricts no caller and holds nothing back.
     """
     who, why = by or local_user(), storable(reason)
     return _changed(

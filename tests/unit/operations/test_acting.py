@@ -191,7 +191,7 @@ def test_a_shed_ends_with_its_incident_or_when_a_person_says_so(end: Callable[..
     assert (run(project), shares(project)) == ([], [0.0])
     [action] = report(project, noted_incident(project, there)).actions
     assert (action.state, action.until) == ("done", None)
-    with pytest.raises(Invalid, match="sheds no requests and restricts no caller"):
+    with pytest.raises(Invalid, match="sheds no requests, restricts no caller"):
         end_shed(project, there.id)
 
 

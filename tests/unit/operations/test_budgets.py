@@ -23,7 +23,8 @@ from mainspring.jobs.runner import Runner
 from mainspring.operations.budgets.acting import BudgetExceeded, check_hold
 from mainspring.operations.budgets.reporting import budgets
 from mainspring.operations.budgets.standing import notices, standings
-from mainspring.operations.incidents import end_shed
+from mainspring.operations.doctor import examine
+from mainspring.operations.incidents import end_shed, silence
 from mainspring.operations.jobs.handlers import handlers
 from mainspring.operations.promote import publish_routes
 from mainspring.operations.train import train
@@ -185,6 +186,40 @@ def test_a_raised_budget_a_removed_one_and_a_person_end_what_holds() -> None:
         project.clock.set(project.wall.now())  # type: ignore[attr-defined]
         passed(project)
         assert not budget_incidents(project)
+
+
+def test_while_an_incident_is_silenced_nothing_is_begun() -> None:
+    project = project_with(ms.Budget("whole", project=True, month="36 EUR", act=["queue"], warn=0.5))
+    budget = project.definitions.budgets["whole"]
+    project.definitions.budgets["whole"] = ms.Budget("whole", project=True, month="50 EUR")  # type: ignore[index]
+    project.wall.set(NOW - MINUTE)  # type: ignore[attr-defined]
+    passed(project)
+    [incident] = budget_incidents(project)
+    assert not incident.page, "38 of 50 EUR are spent, and 58 are forecast"
+    silence(project, incident.id, "2d", by="local:ana")
+    project.definitions.budgets["whole"] = budget  # type: ignore[index]
+    passed(project)
+    [incident] = budget_incidents(project)
+    assert (incident.page, incident.actions) == (True, ())
+    check_hold(project, QUEUE, "The work")
+
+
+def test_doctor_says_what_budgets_cannot_count_and_how_old_a_price_is() -> None:
+    budget = ms.Budget("whole", project=True, month="10 EUR")
+    details = {
+        "exceeded": project_with(budget),
+        "count nothing without prices": project_with(budget, prices=OwnPrices()),
+        "two currencies": project_with(budget, prices=OwnPrices(machine=Money("USD", 10**9))),
+    }
+    for said, project in details.items():
+        [found] = [each for each in examine(project, "prices") if not each.ok]
+        assert said in found.detail
+    listed = project_with(prices=OwnPrices(instance="aws/us-east-1/m5.large"))
+    listed.wall.set(parse_instant("2027-01-01T00:00:00Z"))  # type: ignore[attr-defined]
+    [found] = examine(listed, "prices")
+    assert found.ok
+    assert "is of 2026-09-06, 117 days old" in found.detail
+    assert not examine(project_with(prices=OwnPrices()), "prices")
 
 
 def test_currencies_and_prices_that_are_missing_are_said() -> None:

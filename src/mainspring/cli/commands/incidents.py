@@ -118,7 +118,7 @@ def verdict(call: Call, *, incident_id: str, verdict: str, reason: str) -> None:
 @click.argument("incident_id", metavar="ID")
 @_REASON
 def end_shed(call: Call, *, incident_id: str, reason: str) -> None:
-    """End the shed, or the restriction of a caller, that an incident caused: gateways answer as before."""
+    """End the shed, the restriction of a caller, or what a budget holds back: all goes on as before the incident."""
     from mainspring.operations.incidents import end_shed
 
     _done(call, end_shed(call.project, _whole(call, incident_id), reason=reason))

@@ -16,7 +16,7 @@ from mainspring.delivery.promote import previous_version
 from mainspring.delivery.routing import CHAMPION
 from mainspring.monitoring.incidents.model import Incident, Outgoing, Symptom, Taken
 from mainspring.monitoring.model import ColumnDrift, Window
-from mainspring.monitoring.signals import STREAM
+from mainspring.monitoring.signals import BUDGET, STREAM
 from mainspring.operations.defending import live
 from mainspring.operations.incidents import find, importance
 from mainspring.operations.watching import watched_names
@@ -214,6 +214,9 @@ def remedies(project: Project, incident: Incident) -> tuple[Remedy, ...]:
             found.append(Remedy("Compare what was served with what is stored:", f"mainspring features verify {view}"))
     elif cause.kind == "labels":
         found.append(Remedy("Ingest the labels that are due:", f"mainspring ingest {cause.name} FILE"))
+    elif cause.kind == BUDGET:
+        found.append(Remedy("See where budgets stand, and what is held back:", "mainspring budgets"))
+        found.append(Remedy("See where the money goes:", "mainspring cost"))
     elif cause.kind in ("traffic", "service", "monitor"):
         found.append(Remedy("Ask the installation what is wrong:", "mainspring doctor"))
     for name in {each.endpoint or each.column for each in incident.symptoms if each.channel == STREAM}:

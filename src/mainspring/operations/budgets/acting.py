@@ -49,7 +49,7 @@ def act(project: Project, standings: Iterable[Standing]) -> list[Taken]:
         standing, budget = found.get(name), project.definitions.budgets.get(name)
         if standing is None or budget is None or standing.level != EXCEEDED:
             _end(project, incident, "is not declared any more" if standing is None else "is not exceeded any more")
-        else:
+        elif not incident.silenced(project.clock.now()):
             taken += _begin(project, incident, budget, standing)
     publish_defences(project)
     return taken

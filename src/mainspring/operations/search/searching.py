@@ -38,7 +38,7 @@ SEARCH = "mainspring.search"  # tag of a search's run: digest of metric and spac
 SEARCH_RUN = "mainspring.search_run"  # tag of a training run: the search that chose its parameters
 RESULT = "search.json"  # a file of the run
 _BEGUN = "begun.json"
-_LOOK_S = 10.0  # between two looks at budgets
+_LOOK_S = 2.0  # between two looks at budgets
 Progress = Callable[[str, float], None]
 
 

@@ -1,4 +1,4 @@
-"""Ranks of one machine are started, and none more once they are told to stop."""
+"""Ranks of one machine: none is started after a stop, and none computes on the GPU of another."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kit.later import later
+from mainspring.core.errors import Invalid
 
 later("torch")
 pytestmark = pytest.mark.slow
@@ -29,3 +30,14 @@ def test_no_further_rank_is_started_after_a_stop(tmp_path: Path) -> None:
     finally:
         ranks.kill_all()
     assert ranks.running == []
+
+
+def test_a_network_on_the_gpu_of_another_rank_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from mainspring.training.loop.world import joined
+
+    for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Invalid, match=r"rank 3 is on cuda:0, and number 1 on its machine has cuda:1\..*LOCAL_RANK"):
+        joined(torch.device("cuda", 0))

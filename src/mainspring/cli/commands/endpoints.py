@@ -137,7 +137,8 @@ def scaling_(call: Call, *, endpoint: str | None, last: str) -> None:
     def show(console: Console) -> None:
         if found.memory_limit is not None:
             said = f"{size_text(found.memory)} of {size_text(found.memory_limit)}"
-            console.print(f"Models take {said} in {found.processes} processes.")
+            many = "process" if found.processes == 1 else "processes"
+            console.print(f"Models take {said} in {found.processes} {many}.")
         rows = [
             (each.endpoint, str(each.executors), f"{each.least} to {each.most}", size_text(each.model_bytes),
              "–" if each.cache is None else f"{each.cache.hits + each.cache.shared:,} of "

@@ -138,7 +138,8 @@ def show_endpoint(console: Console, endpoint: EndpointStatus) -> None:
         console.print(f"            [{style}]{escape(device.said())}[/]", soft_wrap=True)
     known = endpoint.quality_by_version
     if endpoint.predictions:
-        console.print(f"            {endpoint.predictions:,} predictions{'' if known else ' · no labels yet'}")
+        many = "prediction" if endpoint.predictions == 1 else "predictions"
+        console.print(f"            {endpoint.predictions:,} {many}{'' if known else ' · no labels yet'}")
     for version, found_quality in known.items():
         figures = ", ".join(f"{name} {value:.3f}" for name, value in found_quality.quality.items())
         console.print(

@@ -99,7 +99,6 @@ class Ranks:
                 signal.SIGUSR1, file=(self._folder / f"stack-{rank}.txt").open("w"), all_threads=False
             )
             torch.set_num_threads(self._threads)
-            _take_gpu(int(variables["LOCAL_RANK"]))
             self._work(self._request, self._tell if rank == 0 else lambda _stage, _share: None)
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
@@ -165,12 +164,6 @@ class Ranks:
             os.waitpid(pid, 0)
         self._processes = {}
         self._outputs.close()
-
-
-def _take_gpu(number: int) -> None:
-    """Let "cuda" be the GPU of this number, if there is one, in all that this process does."""
-    if torch.cuda.is_available() and number < torch.cuda.device_count():
-        torch.cuda.set_device(number)
 
 
 def end_with_parent_process() -> None:

@@ -115,8 +115,20 @@ def joined(device: Any) -> World:
     """Return the world of this process, having joined the others over gloo, or NCCL between GPUs.
 
     They stay joined until the process ends: one that left and joined again could meet others that had not left yet.
+
+    Args:
+        device: Where this rank's module is.
+
+    Raises:
+        Invalid: That is a GPU of another rank.
     """
     world = launched()
+    if world.size > 1 and device.type == "cuda" and device.index != world.local_rank:
+        raise Invalid(
+            f"The module of rank {world.rank} is on {device}, and number {world.local_rank} on its machine has "
+            f"cuda:{world.local_rank}.",
+            fix="move it there before the optimiser is made: network.to(f\"cuda:{os.environ.get('LOCAL_RANK', 0)}\").",
+        )
     distributed = import_torch().distributed
     if world.size > 1 and not distributed.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"

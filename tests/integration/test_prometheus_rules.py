@@ -39,6 +39,7 @@ OBJECTIVES = (
     ms.objectives.latency(0.99, within="1s"),
     ms.objectives.freshness("OriginTraffic", within="5m"),
 )
+BUDGET = ms.Budget("shop", project=True, month="500 EUR")
 WATCHED = ms.Monitor("late-arrival", objectives=OBJECTIVES)
 GPUS = [Gpu(0, 0.4, 20_000_000_000, 80_000_000_000, 61.0, 123.5), Gpu(1, 0.0, None, None, None, None)]
 MOMENT = 4 * DAY  # of evaluation, after the start of the series
@@ -76,7 +77,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     state = tmp_path_factory.mktemp("state")
     write_running(state, Running(os.getpid(), "local", "", "", {"worker": os.getpid()}))
     project = project.having(
-        definitions=replace(definitions(), monitors={"late-arrival": WATCHED}),
+        definitions=replace(definitions(), monitors={"late-arrival": WATCHED}, budgets={"shop": BUDGET}),
         settings=replace(project.settings, state=state, prices=PRICES),
     )
     spend(project, project.key())

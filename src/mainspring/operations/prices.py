@@ -122,7 +122,8 @@ def import_prices(
     report, offers = read_prices(
         path, kind, regions, today=to_datetime(project.wall.now()).date().isoformat(), progress=progress
     )
-    keep(prices_folder(project), report, offers)
+    with project.locks.hold("prices", wait_s=10.0):
+        keep(prices_folder(project), report, offers)
     audit(project, "prices.import", kind, f"{report.kept} offers of {report.file}, SHA-256 {report.digest}")
     return report
 

@@ -312,3 +312,19 @@ def test_gates_and_a_search_go_by_the_metric_of_a_label_or_by_their_mean() -> No
     several(outcomes.minutes, returned.paid, search=ms.Search("rmse.paid", space=space))
     with pytest.raises(Invalid, match=r"a search by 'rmse.late'.*rmse.minutes, rmse.paid, mae.minutes"):
         several(outcomes.minutes, returned.paid, search=ms.Search("rmse.late", space=space))
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ('endpoint="fraud"', "The budget 'b' is of the endpoint 'fraud', which is not declared"),
+        ('model="frau"', "of the model 'frau', which is not declared.*did you mean 'fraud'"),
+        ('endpoint="chat", act=["shed"]', "endpoint 'chat', which has no executors and sheds nothing.*ms.Quota"),
+        ('model="fraud")\nms.Budget("b", project=True, month="1 EUR"', "two budgets named 'b'"),
+    ],
+)
+def test_a_budget_of_what_is_not_declared_is_refused(project: Callable[..., Any], budget: str, message: str) -> None:
+    chat = 'ms.LanguageModel("chat", upstreams=[ms.UpstreamModel("here", "small")])\n'
+    assert set(project("card = ms", f'ms.Budget("b", model="fraud", month="1 EUR")\n{chat}card = ms').budgets) == {"b"}
+    with pytest.raises(InvalidDefinition, match=message):
+        project("card = ms", f'ms.Budget("b", month="1 EUR", {budget})\n{chat}card = ms')

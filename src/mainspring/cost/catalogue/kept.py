@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Corrupt, Invalid
 from mainspring.core.files import write_atomic
 from mainspring.cost.catalogue.importing import FORMATS, PriceImport
 from mainspring.cost.catalogue.offers import Offer, catalogue_lines, read_offers, shipped
@@ -55,8 +56,12 @@ def _read(folder: Path, kind: str) -> list[Offer]:
     path = _path(folder, kind)
     if not path.exists():
         return []
-    with path.open(encoding="utf-8", newline="") as lines:
-        return list(read_offers(lines, str(path)))
+    try:
+        with path.open(encoding="utf-8", newline="") as lines:
+            return list(read_offers(lines, str(path)))
+    except (Invalid, UnicodeDecodeError, csv.Error) as error:
+        what = f"The imported prices in {path} are damaged: {error}"
+        raise Corrupt(what, fix="delete that file, and import the provider's file again.") from error
 
 
 def _path(folder: Path, kind: str) -> Path:

@@ -1,4 +1,4 @@
-"""Costs of today for Prometheus. Labels are kinds of subjects, and endpoints: all of them declared or few."""
+"""Costs of today and budgets for Prometheus. Labels are kinds of subjects, endpoints and budgets: declared, or few."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from mainspring.core.errors import MainspringError
+from mainspring.core.money import NANOS
 from mainspring.core.time import DAY
+from mainspring.operations.budgets.standing import standings
 from mainspring.operations.cost.machine import metered_at
 from mainspring.operations.cost.reporting import cost_parts, report_of
 from mainspring.project import Project
@@ -32,6 +35,25 @@ def today(project: Project) -> Iterator[Metric]:
     for machine, at in metered_at(project).items():
         age.add_metric([machine], max(0, now - at) / 1e6)
     yield from (cost, by_endpoint, cpu, age)
+
+
+def budgets(project: Project) -> Iterator[Metric]:
+    """Yield the declared budgets of this month; none while they cannot be judged, which the monitor says."""
+    try:
+        found = standings(project)
+    except MainspringError:
+        return
+    labels = ("budget", "currency")
+    amount = _gauge("budget_amount", "Amount of a budget of this month, UTC.", *labels)
+    spent = _gauge("budget_spent", "Spent of a budget of this month.", *labels)
+    ahead = _gauge("budget_forecast", "Forecast of a budget's spending at the month's end.", *labels)
+    for each in found:
+        named = [each.budget, each.amount.currency]
+        amount.add_metric(named, each.amount.units)
+        spent.add_metric(named, each.spent.units)
+        if each.forecast is not None:
+            ahead.add_metric(named, each.forecast.expected / NANOS)
+    yield from (amount, spent, ahead)
 
 
 def _gauge(name: str, told: str, *labels: str) -> GaugeMetricFamily:

@@ -22,7 +22,7 @@ from mainspring.core.process_usage import of_descendants
 from mainspring.monitoring.incidents.model import PAGE, TICKET
 from mainspring.monitoring.signals import CALLERS
 from mainspring.operations.anchoring import lags as anchor_lags
-from mainspring.operations.cost.exposing import today
+from mainspring.operations.cost.exposing import budgets, today
 from mainspring.operations.data.tables import newest
 from mainspring.operations.edge.fleet import devices as fleet_devices
 from mainspring.operations.quality import estimated_now
@@ -95,9 +95,9 @@ class ControlMetrics(Collector):
         yield from self._of_sources()
 
     def _of_costs(self) -> Iterator[Metric]:
-        """Yield the costs of today, which add up many rows: less often than the rest."""
+        """Yield the costs of today and the budgets, which add up many rows: less often than the rest."""
         if time.monotonic() - self._costs[0] >= _AGED_S:
-            self._costs = time.monotonic(), [*today(self._project)]
+            self._costs = time.monotonic(), [*today(self._project), *budgets(self._project)]
         yield from self._costs[1]
 
     def _of_sources(self) -> Iterator[Metric]:

@@ -107,18 +107,19 @@ def problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tuple
 
 def _budgets(declared: Declared, models: Collection[str]) -> Iterable[tuple[object, str, str]]:
     """Yield budgets of what is not declared. Teams are groups of accounts, which no definition names."""
-    endpoints = {str(getattr(item, "name", "")) for kind in (Endpoint, Answers) for item in declared.of(kind)}
+    endpoints = {item.name for item in declared.of(Endpoint)}
+    asked = {each.name for each in declared.of(LanguageModel)} | {each.name for each in declared.of(Answers)}
     for budget in declared.of(Budget):
+        owner = f"The budget {budget.name!r} is of the"
         for scope, name, known in (
-            ("endpoint", budget.endpoint, endpoints | {each.name for each in declared.of(LanguageModel)}),
+            ("endpoint", budget.endpoint, endpoints | asked),
             ("model", budget.model, {*models, *(item.model_name for item in declared.of(Endpoint))}),
         ):
             if name and name not in known:
-                yield (
-                    budget,
-                    f"The budget {budget.name!r} is of the {scope} {name!r}, which is not declared",
-                    meant(name, known),
-                )
+                yield budget, f"{owner} {scope} {name!r}, which is not declared", meant(name, known)
+        if budget.endpoint in asked and budget.act:
+            what = f"{owner} endpoint {budget.endpoint!r}, which has no executors and sheds nothing"
+            yield budget, what, "leave act out; ms.Quota(..., tokens=) limits its callers."
 
 
 def _built(declared: Declared) -> Iterable[tuple[object, str, str]]:

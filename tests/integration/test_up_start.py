@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from mainspring.core.time import DAY
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.keys import create_key
 from mainspring.processes.supervisor import Supervisor
+from mainspring.project import Project
+from mainspring.project.running import read_running
 
 
 def test_a_signal_while_it_starts_loses_no_answer(depot: Depot) -> None:
@@ -43,11 +46,35 @@ def test_a_signal_while_it_starts_loses_no_answer(depot: Depot) -> None:
     assert "Warning: The key of the upstream 'away' " in told_people
     project = opened(depot)
     project.predictions.compact()
-    files = project.lake.scan(PREDICTIONS).files
-    kept = {each for file in files for each in pq.read_table(file, columns=["id"])["id"].to_pylist()}
+    assert set(told) <= _logged(project)
     project.close()
-    assert set(told) <= kept
     assert not left.exists()
+
+
+def test_a_machine_that_only_serves_moves_what_it_logged_before_it_ends(depot: Depot) -> None:
+    project = opened(depot)
+    key = create_key(project, "test", ["predict"], DAY)
+    process = depot.start("up", "--json", "--only", "gateway", "--only", "log")
+    try:
+        wait_until(lambda: ask(depot.gateway, "GET", "/v2/health/ready").status == 200, "the gateway to serve")
+        children = read_running(project.settings.state)
+        assert children is not None
+        assert set(children.children) == {"gateway", "log"}
+        answer = ask(depot.gateway, "POST", f"/v2/models/{ENDPOINT}/infer", keyed("c1"), key=key)
+        process.send_signal(signal.SIGTERM)
+        told, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert json.loads(told)["admin_key"] is None
+    assert set(answer.body["parameters"]["prediction_ids"]) <= _logged(project)
+    project.close()
+
+
+def _logged(project: Project) -> set[str]:
+    files = project.lake.scan(PREDICTIONS).files
+    return {each for file in files for each in pq.read_table(file, columns=["id"])["id"].to_pylist()}
 
 
 @deep

@@ -20,6 +20,8 @@ MODULES = {
     "worker": "mainspring.processes.worker",
     "grpc": "mainspring.processes.grpc",  # only if the profile has an address for it
 }
+LOG = "log"  # moves the prediction log of a machine whose worker is elsewhere
+PARTS = {**MODULES, LOG: "mainspring.processes.prediction_log"}
 _LARGEST = 10 << 20  # bytes; a larger log is moved aside at a start
 
 
@@ -47,14 +49,14 @@ def kinds(part: str, listeners: Sequence[int], grpc: int) -> Iterator[Kind]:
         shared = ("--shared",) if grpc > 1 else ()
         for number in range(grpc):
             name, slot = part if number == 0 else f"{part}-{number}", count + number
-            yield Kind(name, MODULES[part], ("--slot", str(slot), *slots, *shared), slot=slot)
+            yield Kind(name, PARTS[part], ("--slot", str(slot), *slots, *shared), slot=slot)
     elif part != "gateway":
-        yield Kind(part, MODULES[part])
+        yield Kind(part, PARTS[part])
     else:
         for slot, inherited in enumerate(listeners):
             name = part if slot == 0 else f"{part}-{slot}"
             arguments = ("--listener", str(inherited), "--slot", str(slot), *slots)
-            yield Kind(name, MODULES[part], arguments, (inherited,), slot)
+            yield Kind(name, PARTS[part], arguments, (inherited,), slot)
 
 
 def spawn(

@@ -26,7 +26,7 @@ from mainspring.core.files import sweep
 from mainspring.core.listening import check_free, hold, listen_together, steer
 from mainspring.operations.plane_connection import answers
 from mainspring.processes import catalog_copy, liveness
-from mainspring.processes.kinds import MODULES, Kind, kinds, last_lines, log_path, spawn
+from mainspring.processes.kinds import LOG, MODULES, Kind, kinds, last_lines, log_path, spawn
 from mainspring.processes.service_manager import Manager
 from mainspring.project import Project
 from mainspring.project.running import UP_LOCK, Running, alive, forget_running, read_running, write_running
@@ -35,6 +35,7 @@ _log = logging.getLogger("mainspring")
 _LIVE = "/health/live"
 _SOON_S = 10.0  # after a start
 _AFTER_DRAIN_S = 5.0
+MOVE_S = 20.0  # for the last rows of the prediction log
 _START_S, _AFTER_WAIT_S = 30.0, 120.0
 _FIRST_WAIT_S, _SERVED_WAIT_S, _LONGEST_WAIT_S, _STEADY_S = 0.1, 0.8, 10.0, 30.0
 
@@ -57,7 +58,7 @@ class Supervisor:
     Args:
         project: Opened by the supervising process.
         environment: Variables of children in addition to this process's own environment.
-        parts: The entries of `MODULES` to run.
+        parts: The entries of `kinds.PARTS` to run.
         tell: Called with the reason if the start has to wait for long.
         logs_to_files: Whether each child writes to a log of its own; else to this process's standard error.
     """
@@ -331,15 +332,9 @@ class Supervisor:
             self._stopping = True
         self._ending.set()
         self._refuse_more()  # including the gateways' own ends, which they close now
-        for child in self._children.values():
-            child.process.terminate()
-        deadline = time.monotonic() + self.project.settings.gateway_limits.drain_us / 1e6 + _AFTER_DRAIN_S
-        for child in self._children.values():
-            try:
-                child.process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                child.process.kill()
-                child.process.wait()
+        last = [child for child in self._children.values() if child.kind.name == LOG]  # it moves the others' last rows
+        self._end([child for child in self._children.values() if child not in last], _AFTER_DRAIN_S)
+        self._end(last, MOVE_S)
         self._all_ended.set()
         if self._watcher is not None:
             self._watcher.join()
@@ -347,6 +342,18 @@ class Supervisor:
             if end >= 0:
                 os.close(end)
         forget_running(self.project.settings.state)
+
+    def _end(self, children: Sequence[_Child], further_s: float) -> None:
+        """Ask children to end, and kill those that are still there after the time to drain and a further time."""
+        for child in children:
+            child.process.terminate()
+        deadline = time.monotonic() + self.project.settings.gateway_limits.drain_us / 1e6 + further_s
+        for child in children:
+            try:
+                child.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
 
     def _write_running(self) -> None:
         settings = self.project.settings

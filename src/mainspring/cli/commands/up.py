@@ -7,18 +7,25 @@ import click
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 
+PARTS = ("gateway", "grpc", "control", "worker", "log")
+
 
 @make("up")
 @click.option("--gateway", help="Serve predictions on this HOST:PORT.")
 @click.option("--control", help="Serve the console on this HOST:PORT.")
 @click.option("--grpc", help="Serve predictions over gRPC too, on this HOST:PORT.")
-def command(call: Call, *, gateway: str | None, control: str | None, grpc: str | None) -> None:
-    """Run the gateway, the console and the worker until Ctrl-C or SIGTERM; restart a process that dies."""
+@click.option("--only", multiple=True, type=click.Choice(PARTS), help="Run this part alone; repeatable.")
+def command(call: Call, *, gateway: str | None, control: str | None, grpc: str | None, only: tuple[str, ...]) -> None:
+    """Run the gateway, the console and the worker until Ctrl-C or SIGTERM; restart a process that dies.
+
+    With --only gateway and --only log this machine serves, and moves what it logs into the lake; the worker and the
+    console run on another.
+    """
     from mainspring.core.errors import Unavailable
     from mainspring.operations.auditing import audit
     from mainspring.operations.keys import console_link, first_key
     from mainspring.operations.upstream_checks import unreadable
-    from mainspring.processes.kinds import log_path
+    from mainspring.processes.kinds import MODULES, log_path
     from mainspring.processes.supervisor import Supervisor
     from mainspring.project.ledger_folder import stranded
 
@@ -31,32 +38,36 @@ def command(call: Call, *, gateway: str | None, control: str | None, grpc: str |
     for found in unreadable(project):
         call.say(f"Warning: {found.detail} The gateway serves without it.\n  Fix: {found.fix}", markup=False)
     _ = project.definitions  # report their errors here, not in a child's log
+    parts = only or tuple(MODULES)
     supervisor = Supervisor(
         project,
         {f"MAINSPRING_{name.upper()}": str(value) for name, value in call.overrides.items()},
+        parts,
         tell=lambda text: call.say(text, markup=False),
     )
     with supervisor.heeding(), supervisor.running():
         token = None
         while not supervisor.asked_to_stop:
             try:
-                token = first_key(project)
+                token = first_key(project) if "control" in parts else None
                 audit(project, "up", "installation", f"profile {settings.profile}")
                 break
             except Unavailable as error:  # such as a locked catalog: what runs continues
                 call.say(f"Waiting for the catalog: {error}", markup=False)
                 supervisor.wait(1.0)
         call.say(f"[bold]Mainspring[/] · project {settings.project} · profile {settings.profile}")
-        call.say(f"  predictions  {settings.gateway.url}/v2")
-        if settings.grpc is not None:
+        if "gateway" in parts:
+            call.say(f"  predictions  {settings.gateway.url}/v2")
+        if settings.grpc is not None and "grpc" in parts:
             call.say(f"  over gRPC    {settings.grpc.host}:{settings.grpc.port}")
-        call.say(f"  console      {settings.control.url}")
-        call.say(f"  logs         {log_path(settings.state, 'gateway').parent}")
+        if "control" in parts:
+            call.say(f"  console      {settings.control.url}")
+        call.say(f"  logs         {log_path(settings.state, parts[0]).parent}")
         if token:
             call.say()
             call.say("The administrator's key (shown only once):")
             call.say(f"  {token}", soft_wrap=True)
-        if not supervisor.asked_to_stop:
+        if "control" in parts and not supervisor.asked_to_stop:
             call.say("A link that logs into the console once, within ten minutes (`mainspring console` gives more):")
             call.say(f"  {console_link(project)}", soft_wrap=True, markup=False)
         call.say("Press Ctrl-C to stop.", style="dim")

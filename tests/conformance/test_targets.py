@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from kit.cluster import TOKEN, Cluster
+from kit.cluster_objects import APPLY, usual
 from mainspring.core.errors import Invalid
 from mainspring.deploy.adapters.deployed_pieces import CatalogRecords
+from mainspring.deploy.adapters.targets.cluster import ClusterTarget
 from mainspring.deploy.adapters.targets.compose import ComposeOptions, ComposeTarget
+from mainspring.deploy.adapters.targets.helm import HelmOptions, HelmTarget
 from mainspring.deploy.adapters.targets.image import ImageOptions, ImageTarget
+from mainspring.deploy.adapters.targets.kubernetes import kserve_target, kuberay_target, serving_target
 from mainspring.deploy.adapters.targets.memory import MemoryRecords, MemoryTarget
 from mainspring.deploy.adapters.targets.systemd import SystemdOptions, SystemdTarget
+from mainspring.deploy.engines.kubernetes_api import Api
 from mainspring.deploy.images.building import Content, Recipe
 from mainspring.deploy.images.layers import Entry, Layer, layer
 from mainspring.deploy.images.store import Store
+from mainspring.deploy.manifests.kinds import KINDS
+from mainspring.deploy.manifests.serving.kserve import KserveOptions
+from mainspring.deploy.manifests.serving.objects import Around
+from mainspring.deploy.manifests.serving.options import KubernetesOptions
+from mainspring.deploy.manifests.serving.ray_clusters import KuberayOptions
 from mainspring.deploy.targets import deploying
 from mainspring.deploy.targets.conformance import (
     OthersConformance,
@@ -26,6 +39,17 @@ from mainspring.deploy.targets.conformance import (
 from mainspring.deploy.targets.model import Deployment, Piece
 from mainspring.deploy.targets.ports import Records
 from mainspring.project.catalog import memory_catalog
+
+EVERYTHING = KubernetesOptions(
+    hosts=["models.example.org"],
+    gateway="infra/public/https",
+    clients=["shop-front"],
+    autoscaling="keda",
+    monitoring="monitoring",
+    steps=True,
+    secret_store="vault",
+    egress=["10.0.0.0/8:5432", "cache.data.svc:6379", "s3.example.org:443"],
+)
 
 
 @pytest.fixture
@@ -104,6 +128,60 @@ class TestImage(TargetConformance, OthersConformance):
         def take(piece: Piece) -> None:
             (target.path / piece.name).mkdir(parents=True)
             (target.path / piece.name / "notes.txt").write_text("mine")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    server = Cluster(tmp_path)
+    server.objects = usual()
+    yield server
+    server.close()
+
+
+class InCluster(TargetConformance, OthersConformance):
+    def inner(self) -> ClusterTarget:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def target(self, cluster: Cluster) -> ClusterTarget:
+        return replace(self.inner(), connect=lambda: Api(cluster.url, None, TOKEN))
+
+    @pytest.fixture
+    def taken(self, cluster: Cluster) -> Callable[[Piece], None]:
+        def take(piece: Piece) -> None:
+            made = json.loads(piece.content)
+            made["metadata"]["labels"] = {"app": "another"}
+            path = KINDS[piece.kind].path("default", piece.name)
+            Api(cluster.url, None, TOKEN).ask("PATCH", path, made, content_type=APPLY, fieldManager="kubectl")
+
+        return take
+
+
+class TestKubernetes(InCluster):
+    def inner(self) -> ClusterTarget:
+        return serving_target(EVERYTHING, Around())
+
+
+class TestKserve(InCluster):
+    def inner(self) -> ClusterTarget:
+        return kserve_target(KserveOptions(), Around())
+
+
+class TestKuberay(InCluster):
+    def inner(self) -> ClusterTarget:
+        return kuberay_target(KuberayOptions(), Around())
+
+
+class TestHelm(TargetConformance, OthersConformance):
+    @pytest.fixture
+    def target(self, tmp_path: Path) -> HelmTarget:
+        return HelmTarget(HelmOptions(), Around(), tmp_path)
+
+    @pytest.fixture
+    def taken(self, target: HelmTarget) -> Callable[[Piece], None]:
+        def take(piece: Piece) -> None:
+            target.path.mkdir(parents=True)
+            (target.path / piece.name).write_text("name: another\n")
 
         return take
 

@@ -1,4 +1,5 @@
-"""The part of Kubernetes' API that runs Jobs, with a process of this machine for each pod.
+"""The part of Kubernetes' API that runs Jobs, with a process of this machine for each pod; and that of other objects
+(`kit.cluster_objects`).
 
 It answers as the API does where the client depends on it: 401 without the token, 409 for a name that is taken and for
 another `uid`, and a deleted Job stays for a while with its pod. It schedules nothing and pulls no image.
@@ -21,6 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 from kit import prefork
+from kit.cluster_objects import Objects
 
 TOKEN = "t0ken"
 _JOBS = re.compile(r"/apis/batch/v1/namespaces/([a-z0-9-]+)/jobs(?:/([a-z0-9-]+))?")
@@ -85,8 +87,9 @@ class Cluster(ThreadingHTTPServer):
         self.pods: dict[str, Pod] = {}
         self.away = 0
         self.waiting: dict[str, Any] | None = None
+        self.objects: Objects | None = None
         self.changing = threading.Lock()
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
         self.shutdown()
@@ -118,6 +121,10 @@ class _Asked(BaseHTTPRequestHandler):
             elif self.server.away:
                 self.server.away -= 1
                 self._answer(503, {"message": "etcdserver: leader changed"})
+            elif self.server.objects is not None:
+                query = {name: value for name, [value] in parse_qs(parts.query).items()}
+                given = self.headers.get("Content-Type", "")
+                self._answer(*self.server.objects.answer(self.command, parts.path, query, given, body))
             elif found := _JOBS.fullmatch(parts.path):
                 self._job(found[2], body)
             elif found := _PODS.fullmatch(parts.path):
@@ -125,7 +132,7 @@ class _Asked(BaseHTTPRequestHandler):
             else:
                 self._answer(404, {"message": f"no {parts.path}"})
 
-    do_GET = do_POST = do_DELETE = _handle
+    do_GET = do_POST = do_DELETE = do_PATCH = _handle
 
     def _job(self, name: str | None, body: Any) -> None:
         name = body["metadata"]["name"] if name is None else name

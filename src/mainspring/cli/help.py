@@ -119,7 +119,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "rollout promote": ("rollout promote late-delivery",),
     "rollout rollback": ("rollout rollback late-delivery --reason 'too many false alarms'",),
     "rollout list": ("rollout list", "rollout list late-delivery --json"),
-    "up": ("up", "up --gateway 127.0.0.1:9080 --control 127.0.0.1:9081"),
+    "up": ("up", "up --gateway 127.0.0.1:9080 --control 127.0.0.1:9081", "up --only gateway --only log"),
     "predict": ("predict late-delivery order=o7 courier=ana distance_km=3.2 ordered_at=2026-01-05T18:30:00Z",),
     "batch": (
         "batch late-delivery --from orders --to scored --as-of ordered_at",

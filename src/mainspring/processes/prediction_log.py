@@ -1,7 +1,7 @@
-"""Mover of the prediction log of a machine that serves and has no worker: `python -m mainspring.processes.prediction_log`.
+"""Mover of the prediction log of a machine that serves and has no worker.
 
-It moves into the lake what the gateway's processes on this machine wrote, every two seconds and a last time at the end.
-The supervisor ends it after them.
+`python -m mainspring.processes.prediction_log --project ROOT [--profile P]` moves into the lake what the gateway's
+processes on this machine wrote, every two seconds and a last time at the end. The supervisor ends it after them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 
 from mainspring.core.errors import MainspringError
 from mainspring.operations.answer_feedback import ingest_ratings
@@ -34,12 +35,14 @@ def _body(project: Project) -> None:
     with run_lanes([Duty("moving the prediction log", move, _EVERY_S)], stop):
         while not stop.wait(0.25):  # an unlimited wait would not notice a signal
             pass
-    for number in range(1, _LAST_TRIES + 1):
+    for tried in range(1, _LAST_TRIES + 1):
         try:
-            return move()
+            move()
         except MainspringError as error:
-            log.warning("the last predictions are not moved (%d of %d): %s", number, _LAST_TRIES, error)
-            threading.Event().wait(_EVERY_S)
+            log.warning("the last predictions are not moved (%d of %d): %s", tried, _LAST_TRIES, error)
+            time.sleep(_EVERY_S)
+        else:
+            return
 
 
 if __name__ == "__main__":

@@ -13,12 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mainspring.core.errors import Invalid, MainspringError, Unavailable
+from mainspring.core.errors import MainspringError, Unavailable
 from mainspring.core.settings import Settings
 from mainspring.deploy.engines.asking import Watch, asked, value
-from mainspring.deploy.engines.kubernetes_api import Api, Reply, from_config, in_cluster
+from mainspring.deploy.engines.kubernetes_api import Api, Reply, configured, in_cluster
 from mainspring.deploy.engines.manifest import LABEL, job_name, manifest
 from mainspring.jobs.logs import append_last
 from mainspring.jobs.model import StepFailed
@@ -44,7 +42,7 @@ class KubernetesRunner:
 
     def __init__(self, settings: Settings, api: Api | None = None) -> None:
         self._settings = settings
-        self._api = api or in_cluster() or _configured(Path(settings.engines.kubernetes_config).expanduser())
+        self._api = api or in_cluster() or configured(Path(settings.engines.kubernetes_config).expanduser())
         self._jobs = f"/apis/batch/v1/namespaces/{settings.engines.kubernetes_namespace}/jobs"
         self._pods = f"/api/v1/namespaces/{settings.engines.kubernetes_namespace}/pods"
 
@@ -181,16 +179,3 @@ def _container(job: dict[str, Any]) -> tuple[str, list[str]]:
     """Return the image of a Job's pod, and its arguments: the request."""
     [container] = job["spec"]["template"]["spec"]["containers"]
     return container["image"], container["args"]
-
-
-def _configured(path: Path) -> Api:
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise Invalid(
-            f"There is no kubeconfig {path}, and this is no pod with a service account.",
-            fix="set kubernetes_config to the file's path.",
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Invalid(f"The kubeconfig {path} is not YAML: {error}.") from None
-    return from_config(document, path.parent)

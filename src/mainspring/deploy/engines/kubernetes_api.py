@@ -23,6 +23,7 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # in a pod
 _IN_CLUSTER = "https://kubernetes.default.svc"
 _TIMEOUT_S = 30.0
 _PIECE = 1 << 18
+_JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +45,30 @@ class Api:
         server: `https://host:port`.
         tls: For `https`; `None` for a server on this machine without TLS.
         token: Token, or the file that holds the current one.
+        rights: What an account has to be allowed, for the message if it is not.
     """
 
     server: str
     tls: ssl.SSLContext | None = None
     token: str | Path = ""
+    rights: str = "let the account create, get and delete jobs, list pods and get pods/log."
 
     def ask(
-        self, verb: str, path: str, body: Mapping[str, Any] | None = None, *, last: int | None = None, **query: str
+        self,
+        verb: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        last: int | None = None,
+        content_type: str = _JSON,
+        accept: str = _JSON,
+        **query: str,
     ) -> Reply:
         """Send a request; return the answer, if it is a success, 404 or 409.
 
         Args:
             last: How many bytes of the answer's end are kept, for logs; by default all.
+            query: Parameters; an empty one is left out.
 
         Raises:
             Unavailable: The API does not answer, or is overloaded.
@@ -64,13 +76,14 @@ class Api:
             Invalid: The API refuses the object.
         """
         parts = urlsplit(self.server)
+        query = {name: value for name, value in query.items() if value}
         address, given = parts.netloc, f"?{urlencode(query)}" if query else ""
         connection = (
             http.client.HTTPConnection(address, timeout=_TIMEOUT_S)
             if self.tls is None
             else http.client.HTTPSConnection(address, timeout=_TIMEOUT_S, context=self.tls)
         )
-        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        headers = {"Accept": accept, "Content-Type": content_type}
         if token := self.token.read_text().strip() if isinstance(self.token, Path) else self.token:
             headers["Authorization"] = f"Bearer {token}"
         try:
@@ -82,7 +95,7 @@ class Api:
             raise Unavailable(f"The Kubernetes API at {self.server} does not answer: {error!r}.") from error
         finally:
             connection.close()
-        return _checked(reply, f"{verb} {path}")
+        return _checked(reply, f"{verb} {path}", self.rights)
 
 
 def _end(answer: http.client.HTTPResponse, last: int) -> bytes:
@@ -95,18 +108,19 @@ def _end(answer: http.client.HTTPResponse, last: int) -> bytes:
     return (before + content)[-last:]
 
 
-def _checked(reply: Reply, what: str) -> Reply:
+def _checked(reply: Reply, what: str, rights: str) -> Reply:
     if reply.status < 300 or reply.status in (404, 409):
         return reply
-    told = f"Kubernetes answers {reply.status} to {what}: {_message(reply)}"
+    told = f"Kubernetes answers {reply.status} to {what}: {message(reply)}"
     if reply.status in (401, 403):
-        raise Denied(told, fix="let the account create, get and delete jobs, list pods and get pods/log.")
+        raise Denied(told, fix=rights)
     if reply.status == 429 or reply.status >= 500:
         raise Unavailable(told)
     raise Invalid(told)
 
 
-def _message(reply: Reply) -> str:
+def message(reply: Reply) -> str:
+    """Return what the API says in an answer that is no object."""
     try:
         return str(reply.json()["message"])[:1000]
     except (ValueError, KeyError, TypeError):
@@ -160,6 +174,26 @@ def from_config(document: Any, folder: Path) -> Api:
             pem.flush()
             tls.load_cert_chain(pem.name)
     return Api(server, tls, token)
+
+
+def configured(path: Path) -> Api:
+    """Return the API of a kubeconfig.
+
+    Raises:
+        Invalid: It is not there, or as in `from_config`.
+    """
+    import yaml
+
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Invalid(
+            f"There is no kubeconfig {path}, and this is no pod with a service account.",
+            fix="set kubernetes_config, or `config` of the target, to the file's path.",
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Invalid(f"The kubeconfig {path} is not YAML: {error}.") from None
+    return from_config(document, path.parent)
 
 
 def _named(entries: Any, name: str) -> Any:

@@ -16,6 +16,7 @@ from mainspring.deploy.variables import check_no_secret
 NOT_PRIVILEGED: Mapping[str, Any] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 SECURE: Mapping[str, Any] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 STATE = "/state"
+GPU = "nvidia.com/gpu"
 _INSTEAD = (
     "put it into a Secret (kubectl create secret generic NAME --from-literal={}=...), and name it as kubernetes_secret "
     "in the profile."
@@ -33,10 +34,15 @@ class Pod:
         secret: Name of a Secret whose entries are variables too.
         memory: Quantity of Kubernetes that is requested, and the limit.
         cpu: Quantity that is requested; idle processors may be used beyond.
-        gpus: GPUs of NVIDIA.
+        gpus: Whole devices of `gpu_resource`.
+        gpu_resource: Name under which nodes have them; a slice by MIG has one of its own.
         claims: Path at which a volume is mounted, by the name of its PersistentVolumeClaim.
         grace_s: Seconds from SIGTERM to SIGKILL.
         spread: Labels of the pods of which each node gets as few as possible.
+        variables: Entries of the container's `env` whose values come from elsewhere. They are before `env`, which may
+            use them as `$(NAME)`.
+        further: Fields of the container in addition, such as probes.
+        around: Fields of the pod in addition.
 
     Raises:
         Invalid: The image is missing, or a value cannot be what it is for.
@@ -54,6 +60,10 @@ class Pod:
     claims: Mapping[str, str] = field(default_factory=dict)
     grace_s: int = 60
     spread: Mapping[str, str] = field(default_factory=dict)
+    gpu_resource: str = GPU
+    variables: Sequence[Mapping[str, Any]] = ()
+    further: Mapping[str, Any] = field(default_factory=dict)
+    around: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.image:
@@ -74,16 +84,20 @@ class Pod:
     def spec(self) -> dict[str, Any]:
         """Return the specification of the pod."""
         volumes, mounts = _volumes(self.claims)
-        amounts = {"memory": self.memory, **({"nvidia.com/gpu": str(self.gpus)} if self.gpus else {})}
+        amounts = {"memory": self.memory, **({self.gpu_resource: str(self.gpus)} if self.gpus else {})}
         container: dict[str, Any] = {
             "name": self.container,
             "image": self.image,
             "command": list(self.command),
             "workingDir": self.folder,
-            "env": [{"name": name, "value": value} for name, value in {**_usual(), **self.env}.items()],
+            "env": [
+                *map(dict, self.variables),
+                *({"name": name, "value": value} for name, value in {**_usual(), **self.env}.items()),
+            ],
             "resources": {"requests": {"cpu": self.cpu, **amounts}, "limits": amounts},
             "securityContext": {**NOT_PRIVILEGED, "readOnlyRootFilesystem": True},
             "volumeMounts": mounts,
+            **self.further,
         }
         if self.secret:
             container["envFrom"] = [{"secretRef": {"name": self.secret}}]
@@ -94,6 +108,7 @@ class Pod:
             "securityContext": dict(SECURE),
             "containers": [container],
             "volumes": volumes,
+            **self.around,
         }
         if self.spread:
             found["topologySpreadConstraints"] = [

@@ -40,8 +40,61 @@ def _image(project: Project, setting: TargetSetting) -> Any:
     return ImageTarget(options, project.settings.root, ProjectParts(project, setting.profile))
 
 
+def _cluster(project: Project, setting: TargetSetting) -> Any:
+    from mainspring.deploy.adapters.targets.kubernetes import serving_target
+    from mainspring.deploy.adapters.targets.options import read_options
+    from mainspring.deploy.manifests.serving.options import KubernetesOptions
+
+    options = read_options(KubernetesOptions, setting.options, setting.name)
+    return serving_target(options, _around(project, setting))
+
+
+def _helm(project: Project, setting: TargetSetting) -> Any:
+    from mainspring.deploy.adapters.targets.helm import HelmOptions, HelmTarget
+    from mainspring.deploy.adapters.targets.options import read_options
+
+    options = read_options(HelmOptions, setting.options, setting.name)
+    return HelmTarget(options, _around(project, setting), project.settings.root)
+
+
+def _kserve(project: Project, setting: TargetSetting) -> Any:
+    from mainspring.deploy.adapters.targets.kubernetes import kserve_target
+    from mainspring.deploy.adapters.targets.options import read_options
+    from mainspring.deploy.manifests.serving.kserve import KserveOptions
+
+    return kserve_target(read_options(KserveOptions, setting.options, setting.name), _around(project, setting))
+
+
+def _kuberay(project: Project, setting: TargetSetting) -> Any:
+    from mainspring.deploy.adapters.targets.kubernetes import kuberay_target
+    from mainspring.deploy.adapters.targets.options import read_options
+    from mainspring.deploy.manifests.serving.ray_clusters import KuberayOptions
+
+    return kuberay_target(read_options(KuberayOptions, setting.options, setting.name), _around(project, setting))
+
+
+def _around(project: Project, setting: TargetSetting) -> Any:
+    """Return the facts of a target's profile. They are as the file has them, so that every machine renders the same."""
+    from mainspring.deploy.manifests.serving.objects import Around
+    from mainspring.monitoring.service.prometheus_rules import rules
+    from mainspring.project.servers import servers
+    from mainspring.project.settings import load_settings
+
+    settings = load_settings(project.settings.root, setting.profile, environment=dict(setting.env))
+
+    def groups() -> list[Any]:
+        found: list[Any] = rules(project.definitions.monitors.values(), tenant=settings.tenant)["groups"]
+        return found
+
+    return Around(servers(settings, setting.secrets), -(-settings.gateway_limits.drain_us // 1_000_000), groups)
+
+
 KINDS: Mapping[str, Callable[[Project, TargetSetting], Target]] = {
     "compose": _compose,
+    "helm": _helm,
     "image": _image,
+    "kserve": _kserve,
+    "kuberay": _kuberay,
+    "kubernetes": _cluster,
     "systemd": _systemd,
 }

@@ -1,0 +1,1 @@
+"""Objects of Kubernetes that serve a project's endpoints."""

@@ -129,6 +129,8 @@ class TestImage(TargetConformance, OthersConformance):
             (target.path / piece.name).mkdir(parents=True)
             (target.path / piece.name / "notes.txt").write_text("mine")
 
+        return take
+
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:

@@ -54,7 +54,7 @@ def test_a_signal_while_it_starts_loses_no_answer(depot: Depot) -> None:
 def test_a_machine_that_only_serves_moves_what_it_logged_before_it_ends(depot: Depot) -> None:
     project = opened(depot)
     key = create_key(project, "test", ["predict"], DAY)
-    process = depot.start("up", "--json", "--only", "gateway", "--only", "log")
+    process = depot.start("up", "--json", "--contained", "--only", "gateway", "--only", "log")
     try:
         wait_until(lambda: ask(depot.gateway, "GET", "/v2/health/ready").status == 200, "the gateway to serve")
         children = read_running(project.settings.state)
@@ -62,8 +62,10 @@ def test_a_machine_that_only_serves_moves_what_it_logged_before_it_ends(depot: D
         assert set(children.children) == {"gateway", "log"}
         answer = ask(depot.gateway, "POST", f"/v2/models/{ENDPOINT}/infer", keyed("c1"), key=key)
         process.send_signal(signal.SIGTERM)
-        told, _ = process.communicate(timeout=60)
+        told, logged = process.communicate(timeout=60)
         assert process.returncode == 0
+        assert "moving the prediction log" in logged
+        assert not (depot.state / "logs" / "gateway.log").exists()
     finally:
         process.kill()
         process.wait()

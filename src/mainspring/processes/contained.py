@@ -30,7 +30,7 @@ def main() -> int:
     def body(project: Project) -> None:
         parts = ("gateway", "grpc") if project.settings.grpc is not None else ("gateway",)
         _ = project.pepper  # say here that it is missing, not in each process
-        supervisor = Supervisor(project, _memory(project.settings), parts, tell=_log.warning, logs_to_files=False)
+        supervisor = Supervisor(project, models_memory(project.settings), parts, tell=_log.warning, logs_to_files=False)
         with supervisor.heeding(), supervisor.running():
             while not supervisor.asked_to_stop:
                 supervisor.wait(1.0)
@@ -40,7 +40,7 @@ def main() -> int:
     return run("processes.contained", body, child_arguments("processes.contained").parse_args())
 
 
-def _memory(settings: Settings) -> Mapping[str, str]:
+def models_memory(settings: Settings) -> Mapping[str, str]:
     """Return the variable with the memory of models, where the container has a limit and the settings have none."""
     limit = memory_limit()
     if limit is None or settings.gateway_memory is not None:

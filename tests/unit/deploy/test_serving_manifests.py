@@ -152,7 +152,7 @@ def test_a_gateway_is_replaced_without_losing_a_request() -> None:
     assert pod["terminationGracePeriodSeconds"] >= asleep + 12 + 25  # the time to drain, and the supervisor's own
     assert the("PodDisruptionBudget", made())["spec"]["selector"] == spec["selector"]
     assert container["command"][3:] == [
-        "up", "--only", "gateway", "--only", "log", "--project", "/project", "--profile", "production",
+        "up", "--contained", "--only", "gateway", "--only", "log", "--project", "/project", "--profile", "production",
     ]  # fmt: skip
 
 

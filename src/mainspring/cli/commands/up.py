@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from mainspring.core.settings import Settings
 
 PARTS = ("gateway", "grpc", "control", "worker", "log")
 
@@ -15,7 +21,16 @@ PARTS = ("gateway", "grpc", "control", "worker", "log")
 @click.option("--control", help="Serve the console on this HOST:PORT.")
 @click.option("--grpc", help="Serve predictions over gRPC too, on this HOST:PORT.")
 @click.option("--only", multiple=True, type=click.Choice(PARTS), help="Run this part alone; repeatable.")
-def command(call: Call, *, gateway: str | None, control: str | None, grpc: str | None, only: tuple[str, ...]) -> None:
+@click.option("--contained", is_flag=True, help="In a container: logs to standard error, models within its memory.")
+def command(
+    call: Call,
+    *,
+    gateway: str | None,
+    control: str | None,
+    grpc: str | None,
+    only: tuple[str, ...],
+    contained: bool,
+) -> None:
     """Run the gateway, the console and the worker until Ctrl-C or SIGTERM; restart a process that dies.
 
     With --only gateway and --only log this machine serves, and moves what it logs into the lake; the worker and the
@@ -25,7 +40,8 @@ def command(call: Call, *, gateway: str | None, control: str | None, grpc: str |
     from mainspring.operations.auditing import audit
     from mainspring.operations.keys import console_link, first_key
     from mainspring.operations.upstream_checks import unreadable
-    from mainspring.processes.kinds import MODULES, log_path
+    from mainspring.processes.contained import models_memory
+    from mainspring.processes.kinds import MODULES
     from mainspring.processes.supervisor import Supervisor
     from mainspring.project.ledger_folder import stranded
 
@@ -39,35 +55,33 @@ def command(call: Call, *, gateway: str | None, control: str | None, grpc: str |
         call.say(f"Warning: {found.detail} The gateway serves without it.\n  Fix: {found.fix}", markup=False)
     _ = project.definitions  # report their errors here, not in a child's log
     parts = only or tuple(MODULES)
+    lets_in = "control" in parts and not contained  # many can read a container's output
     supervisor = Supervisor(
         project,
-        {f"MAINSPRING_{name.upper()}": str(value) for name, value in call.overrides.items()},
+        {
+            **(models_memory(settings) if contained and "gateway" in parts else {}),
+            **{f"MAINSPRING_{name.upper()}": str(value) for name, value in call.overrides.items()},
+        },
         parts,
         tell=lambda text: call.say(text, markup=False),
+        logs_to_files=not contained,
     )
     with supervisor.heeding(), supervisor.running():
         token = None
         while not supervisor.asked_to_stop:
             try:
-                token = first_key(project) if "control" in parts else None
+                token = first_key(project) if lets_in else None
                 audit(project, "up", "installation", f"profile {settings.profile}")
                 break
             except Unavailable as error:  # such as a locked catalog: what runs continues
                 call.say(f"Waiting for the catalog: {error}", markup=False)
                 supervisor.wait(1.0)
-        call.say(f"[bold]Mainspring[/] · project {settings.project} · profile {settings.profile}")
-        if "gateway" in parts:
-            call.say(f"  predictions  {settings.gateway.url}/v2")
-        if settings.grpc is not None and "grpc" in parts:
-            call.say(f"  over gRPC    {settings.grpc.host}:{settings.grpc.port}")
-        if "control" in parts:
-            call.say(f"  console      {settings.control.url}")
-        call.say(f"  logs         {log_path(settings.state, parts[0]).parent}")
+        _tell(call, settings, parts, contained=contained)
         if token:
             call.say()
             call.say("The administrator's key (shown only once):")
             call.say(f"  {token}", soft_wrap=True)
-        if "control" in parts and not supervisor.asked_to_stop:
+        if lets_in and not supervisor.asked_to_stop:
             call.say("A link that logs into the console once, within ten minutes (`mainspring console` gives more):")
             call.say(f"  {console_link(project)}", soft_wrap=True, markup=False)
         call.say("Press Ctrl-C to stop.", style="dim")
@@ -75,5 +89,23 @@ def command(call: Call, *, gateway: str | None, control: str | None, grpc: str |
             {"project": settings.project, "profile": settings.profile, "gateway": settings.gateway.url,
              "control": settings.control.url, "admin_key": token}
         )  # fmt: skip
+        while contained and not supervisor.asked_to_stop:
+            supervisor.wait(1.0)
+            supervisor.collect_orphans()  # as the first process of the container
         supervisor.wait()
         call.say("Stopping.")
+
+
+def _tell(call: Call, settings: Settings, parts: Sequence[str], *, contained: bool) -> None:
+    """Tell where the parts listen, and where they log."""
+    from mainspring.processes.kinds import log_path
+
+    call.say(f"[bold]Mainspring[/] · project {settings.project} · profile {settings.profile}")
+    if "gateway" in parts:
+        call.say(f"  predictions  {settings.gateway.url}/v2")
+    if settings.grpc is not None and "grpc" in parts:
+        call.say(f"  over gRPC    {settings.grpc.host}:{settings.grpc.port}")
+    if "control" in parts:
+        call.say(f"  console      {settings.control.url}")
+    if not contained:
+        call.say(f"  logs         {log_path(settings.state, parts[0]).parent}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from mainspring.core.errors import Denied, Invalid, NotFound, Unavailable
+from mainspring.core.errors import Denied, Invalid, MissingExtra, NotFound, Unavailable
 from mainspring.core.settings import Address
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # in a pod
@@ -181,9 +181,12 @@ def configured(path: Path) -> Api:
 
     Raises:
         Invalid: It is not there, or as in `from_config`.
+        MissingExtra: YAML cannot be read.
     """
-    import yaml
-
+    try:
+        import yaml
+    except ModuleNotFoundError as error:
+        raise MissingExtra("a kubeconfig (yaml)", "kubernetes") from error
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

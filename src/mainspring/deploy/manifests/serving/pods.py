@@ -53,7 +53,7 @@ def template(
     spec = Pod(
         container=component,
         image=deployment.image,
-        command=["python3", "-m", "mainspring", "up", *only, *where(placed)],
+        command=["python3", "-m", "mainspring", "up", "--contained", *only, *where(placed)],
         folder=options.project_folder,
         env={**deployment.env, **env},
         memory=mebibytes(memory),

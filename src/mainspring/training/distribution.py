@@ -64,12 +64,18 @@ class Distributed:
                 fix=f"give one for each of its GPUs or cores, up to {_MOST_PROCESSES:,}.",
             )
         if type(self.restarts) is not int or self.restarts < 0 or not self.silence_s > 0:
-            raise Invalid(f"Distributed has restarts={self.restarts!r} and silence_s={self.silence_s!r}.")
+            raise Invalid(
+                f"Distributed has restarts={self.restarts!r} and silence_s={self.silence_s!r}.",
+                fix="give a whole number of restarts, from 0 on, and seconds above 0.",
+            )
         check_name(self.preemption)
         if self.size > 1:
             self.check(self.size)
         if type(self.at_least) is not int or not 0 <= self.at_least <= self.size:
-            raise Invalid(f"Distributed has at_least={self.at_least!r} of {self.size} processes.")
+            raise Invalid(
+                f"Distributed has at_least={self.at_least!r} of {self.size} processes.",
+                fix=f"give a whole number from 0 to {self.size}.",
+            )
 
     @property
     def size(self) -> int:

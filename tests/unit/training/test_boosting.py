@@ -126,6 +126,9 @@ def test_validations_are_logged_and_stop_early(library: str, folder: Path) -> No
 def test_loaders_and_estimators_that_do_not_fit(folder: Path) -> None:
     path = folder / "rows.parquet"
     several = Loader(path, inputs=(["x0"], ["x1"]), targets="late")
+    for fit in (fit_xgboost, fit_lightgbm):
+        with pytest.raises(Invalid, match=r"estimator is of type .*give one such as"):
+            fit(Any, several)
     with pytest.raises(Invalid, match="no matrix"):
         fit_xgboost(xgboost.XGBClassifier(), several)
     with pytest.raises(Invalid, match="no targets"):

@@ -382,7 +382,12 @@ def test_two_trainings_with_one_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "what"),
     [
-        ({"epochs": 0}, "epochs=0"),
+        ({"epochs": 0}, "epochs=0.*whole numbers from 1"),
+        (
+            {"module": "a network", "optimiser": lambda _: None},
+            r"module is of type str\. Fix: give a torch\.nn\.Module",
+        ),
+        ({"optimiser": lambda _: "adam"}, r"optimiser is of type str\. Fix: give one of torch\.optim"),
         ({"schedule_per": "batch"}, "'batch'"),
         ({"stopping": EarlyStopping()}, "validation"),
         ({"train": lambda: (X, Y[:5])}, r"\[70, 5\]"),

@@ -15,7 +15,7 @@ import numpy as np
 
 from mainspring.core.environment import main_rank_address
 from mainspring.core.errors import Invalid, MissingExtra
-from mainspring.training.boosting.rounds import Rounds, identity, of_launch, rounds
+from mainspring.training.boosting.rounds import Rounds, check_kind, identity, of_launch, rounds
 from mainspring.training.boosting.rows import Source, TreeRows, address, free_port, ranks
 from mainspring.training.loop.world import World
 
@@ -56,6 +56,7 @@ def fit_lightgbm(
         import lightgbm
     except ModuleNotFoundError as error:
         raise MissingExtra("Training with LightGBM", "lightgbm") from error
+    check_kind(estimator, lightgbm.LGBMModel, "lightgbm.LGBMClassifier()")
     if validation is None and stopping_rounds:
         raise Invalid("Early stopping needs validation rows.", fix="give validation=ms.Loader(...).")
     rows = TreeRows(train, ranks())

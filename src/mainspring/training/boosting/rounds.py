@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mainspring.core.cores import usable_cores
-from mainspring.core.errors import StorageFull
+from mainspring.core.errors import Invalid, StorageFull
 from mainspring.registry.runs import UNWRITTEN
 from mainspring.training.boosting.rows import TreeRows, ranks
 from mainspring.training.loop.alike import check_alike
@@ -163,6 +163,12 @@ def of_launch(estimator: Any) -> dict[str, Any]:
     if launch is None or estimator.n_jobs is not None:
         return {}
     return {"n_jobs": max(1, usable_cores() // launch.distributed.processes)}
+
+
+def check_kind(estimator: Any, kind: type, example: str) -> None:
+    """Raise if an estimator is not one of its library."""
+    if not isinstance(estimator, kind):
+        raise Invalid(f"The estimator is of type {type(estimator).__name__}.", fix=f"give one such as {example}.")
 
 
 def identity(

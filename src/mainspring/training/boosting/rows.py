@@ -42,7 +42,10 @@ class InMemory:
         except (TypeError, ValueError) as error:
             raise Invalid(f"Rows of trees are numbers: {error}.", fix="encode texts and categories.") from error
         if self._inputs.ndim != 2 or len(self._inputs) != len(self._labels):
-            raise Invalid(f"There are inputs of shape {self._inputs.shape} and labels of shape {self._labels.shape}.")
+            raise Invalid(
+                f"There are inputs of shape {self._inputs.shape} and labels of shape {self._labels.shape}.",
+                fix="give a matrix, and a label for each of its rows.",
+            )
         named = getattr(inputs, "columns", range(self._inputs.shape[1]))
         self._columns = [each if isinstance(each, str) else f"x{each}" for each in named]
 

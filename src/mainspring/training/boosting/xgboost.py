@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.core.environment import main_rank_address
 from mainspring.core.errors import Invalid, MissingExtra
-from mainspring.training.boosting.rounds import Rounds, identity, of_launch, rounds
+from mainspring.training.boosting.rounds import Rounds, check_kind, identity, of_launch, rounds
 from mainspring.training.boosting.rows import Source, TreeRows, address, ranks
 from mainspring.training.loop.launch import current
 
@@ -59,6 +59,7 @@ def fit_xgboost(
         import xgboost
     except ModuleNotFoundError as error:
         raise MissingExtra("Training with XGBoost", "xgboost") from error
+    check_kind(estimator, xgboost.XGBModel, "xgboost.XGBClassifier()")
     if validation is None and estimator.early_stopping_rounds:
         raise Invalid("Early stopping needs validation rows.", fix="give validation=ms.Loader(...).")
     rows = TreeRows(train, ranks())

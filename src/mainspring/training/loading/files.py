@@ -207,4 +207,5 @@ def _paths(source: Any) -> list[Path]:
 
 
 def _damaged(path: Path, error: Exception) -> Corrupt:
-    return Corrupt(f"The file {path} is no whole Parquet file: {error}.", fix="write it anew, or leave it out.")
+    said = str(error).rstrip(".")
+    return Corrupt(f"The file {path} is no whole Parquet file: {said}.", fix="write it anew, or leave it out.")

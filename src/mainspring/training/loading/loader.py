@@ -76,7 +76,10 @@ class Loader:
         if dtype not in ("float32", "float64"):
             raise Invalid(f"The numbers of a loader cannot be {dtype!r}.", fix='use "float32" or "float64".')
         if min(lanes, threads, 1 if window is None else window) < 1:
-            raise Invalid(f"window={window}, lanes={lanes} and threads={threads} must be at least 1.")
+            raise Invalid(
+                f"window={window}, lanes={lanes} and threads={threads} must be at least 1.",
+                fix="leave them out, or give whole numbers from 1 on.",
+            )
         self._files = Files(source)
         every, wanted = [*names(inputs)], [] if targets is None else [targets]
         self._files.check(name for each in (*every, *wanted) for name in ([each] if isinstance(each, str) else each))
@@ -120,7 +123,10 @@ class Loader:
             start: Batches to leave out, as after a resumption.
         """
         if not 0 <= rank < ranks or start < 0:
-            raise Invalid(f"rank={rank} of ranks={ranks}, or start={start}, is impossible.")
+            raise Invalid(
+                f"rank={rank} of ranks={ranks}, or start={start}, is impossible.",
+                fix="count ranks and batches from 0 on; a rank is below `ranks`.",
+            )
         with closing(self.epoch(batch_size, Pace(), seed, epoch)) as loading:
             for first in range(start * batch_size, len(self), batch_size):
                 count = min(batch_size, len(self) - first)

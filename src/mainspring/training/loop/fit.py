@@ -29,7 +29,7 @@ from mainspring.training.loop.refining import REFINE
 from mainspring.training.loop.signals import PREEMPTED, WARNED, Interrupted, signals_noted
 from mainspring.training.loop.stopping import EarlyStopping
 from mainspring.training.loop.streamed import rows_of
-from mainspring.training.loop.tensors import sampled_digest
+from mainspring.training.loop.tensors import import_torch, sampled_digest
 from mainspring.training.loop.world import joined
 from mainspring.training.loop.writing import Keeping
 from mainspring.training.preemption.notices import PreemptionNotices, notices_of
@@ -115,10 +115,12 @@ def fit_torch(
         Interrupted: SIGTERM or SIGINT arrived, or a preemption was announced; a checkpoint was written first, if there
             is a folder.
     """
+    _check_kinds(module, optimiser)
     if epochs < 1 or batch_size < 1 or log_every < 1 or accumulate < 1:
         raise Invalid(
             f"epochs={epochs}, batch_size={batch_size}, log_every={log_every} and accumulate={accumulate} must be at "
-            "least 1."
+            "least 1.",
+            fix="give whole numbers from 1 on.",
         )
     if schedule_per not in ("step", "epoch"):
         raise Invalid(f"The unit of the schedule is {schedule_per!r}.", fix='use "step" or "epoch".')
@@ -168,6 +170,17 @@ def fit_torch(
     if stopped:
         raise Interrupted(stopped[0], f"Training was stopped by a signal after its last step, {loop.step}.")
     return module.eval()
+
+
+def _check_kinds(module: Any, optimiser: Any) -> None:
+    torch = import_torch()
+    if not isinstance(module, torch.nn.Module):
+        raise Invalid(f"The module is of type {type(module).__name__}.", fix="give a torch.nn.Module.")
+    if not isinstance(optimiser, torch.optim.Optimizer):
+        raise Invalid(
+            f"The optimiser is of type {type(optimiser).__name__}.",
+            fix="give one of torch.optim: optimiser=torch.optim.Adam(module.parameters()).",
+        )
 
 
 def _refined(loop: Loop) -> bool:

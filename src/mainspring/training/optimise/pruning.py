@@ -43,7 +43,10 @@ def _weights(module: Any, share: float) -> Any:
     torch = import_torch()
     layers = [each for each in module.modules() if type(each).__name__ in _WIDE]
     if not layers:
-        raise Invalid(f"{type(module).__name__} has no linear or convolutional layer to prune.")
+        raise Invalid(
+            f"{type(module).__name__} has no linear or convolutional layer to prune.",
+            fix="prune a module that has such layers.",
+        )
     sizes = torch.cat([layer.weight.detach().abs().reshape(-1) for layer in layers])
     count = round(share * sizes.numel())
     if not count:

@@ -63,6 +63,15 @@ class _LogRecord(logging.LogRecord):
 logging.setLogRecordFactory(_LogRecord)
 
 
+# Files with tests of 20 s and more, together less than the share of a worker of six.
+LONGEST = {
+    f"test_{name}.py": place
+    for place, name in enumerate((
+        "demo", "bad_input_training", "up_kill", "search_kill", "meshes", "training_on_machines", "trees_in_processes",
+        "rollout_processes",
+    ))
+}  # fmt: skip
+
 gc.disable()  # what is imported stays
 
 
@@ -94,9 +103,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let what fails by chance in a property test or a kill fail: `--reruns` is for slow machines alone.
 
-    The demo comes first: at the end of the run, other workers would wait for it.
+    The longest come first, which one worker does while the others take the rest: at the end, those would wait for it.
     """
-    items.sort(key=lambda item: item.path.name != "test_demo.py")
+    items.sort(key=lambda item: LONGEST.get(item.path.name, len(LONGEST)))
     for item in items:
         if {"property", "death"} & {*item.path.parts}:
             item.add_marker(pytest.mark.flaky(reruns=0))

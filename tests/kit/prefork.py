@@ -38,6 +38,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from kit.large_pages import in_large_pages
 from kit.prefork_client import COUNT, TORCH, address_of, exactly, number, umask
 from mainspring.core.locks import FileLocks
 
@@ -301,6 +302,7 @@ def serve() -> None:
     typing._cleanups.clear()  # type: ignore[attr-defined]  # some libraries empty these caches, of all, at their end
     gc.collect()
     gc.freeze()  # a child's collection shall not touch, and so copy, what all share
+    in_large_pages()
     gc.enable()
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as with_torch:
         for each, at in ((listener, address), (with_torch, address + TORCH)):
@@ -415,6 +417,7 @@ def _import_torch() -> None:
     flavour.exported(network, network, {"x": rows}, ["y"], [{0: "rows"}])  # imports 800 modules
     gc.collect()
     gc.freeze()
+    in_large_pages()
     gc.enable()
 
 

@@ -25,6 +25,7 @@ from mainspring.project.settings import load_settings
 from mainspring.registry.processes import local_user
 from mainspring.security.model import Kind
 
+pytestmark = pytest.mark.usefixtures("forked")
 FLOWS = '''
 """Pipelines of the tests."""
 import os
@@ -284,7 +285,7 @@ def test_the_process_of_a_cancelled_step_is_ended(project: Project) -> None:
         assert control.cancel(project, run).status is Status.CANCELLED
         step.join()
     assert steps(project, run) == {"sleep": "cancelled"}
-    assert gone(int(pid.read_text()))
+    wait_until(lambda: gone(int(pid.read_text())), "the end of the forked process")
 
 
 def test_what_a_step_prints_is_kept_up_to_two_megabytes(project: Project) -> None:

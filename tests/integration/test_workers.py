@@ -31,7 +31,7 @@ DEEP = "a-folder-so-deep-that-a-socket-has-no-room-for-its-name"  # the kernel a
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    fleet = Fleet(tmp_path_factory.mktemp("fleet") / DEEP / "project")
+    fleet = Fleet(tmp_path_factory.mktemp("fleet") / DEEP / "project", forked=True)
     fleet.publish("1")
     with fleet.up():
         yield fleet
@@ -118,7 +118,7 @@ def test_a_process_told_to_end_loses_nothing_and_is_replaced(fleet: Fleet) -> No
 
 @deep
 def test_who_connects_while_the_only_process_is_away_waits_for_its_successor(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path, workers=1)
+    fleet = Fleet(tmp_path, workers=1, forked=True)
     fleet.publish("1")
     with fleet.up():
         fleet.kill("gateway")
@@ -161,7 +161,7 @@ def _refuses(port: int) -> bool:
 
 
 def test_an_end_does_not_wait_for_who_never_finishes(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path, workers=1, settings={"gateway_drain_timeout": "1s"})
+    fleet = Fleet(tmp_path, workers=1, settings={"gateway_drain_timeout": "1s"}, forked=True)
     fleet.publish("1")
     with fleet.up():
         slow = [

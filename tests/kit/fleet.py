@@ -1,4 +1,4 @@
-"""Real gateway processes under a real supervisor, in a project of their own, with bundles that tests publish."""
+"""Gateway processes under a real supervisor, in a project of their own, with bundles that tests publish."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
+from kit import prefork
 from kit.load import Load
 from kit.serving import FEATURES, bundle, expected, full_request, model, route
 from kit.waiting import free_port, wait_until
@@ -50,12 +53,17 @@ class Reply:
 
 @dataclass
 class Fleet:
-    """A project in `root` whose gateway has several processes. Leave out what `settings` names differently."""
+    """A project in `root` whose gateway has several processes. Leave out what `settings` names differently.
+
+    Where `forked`, a process is forked (`kit.prefork`), and ends a moment after the one that the supervisor knows: not for
+    tests that suspend one, or look at what a killed one left.
+    """
 
     root: Path
     workers: int = 2
     settings: Mapping[str, Any] = field(default_factory=dict)
     context: ssl.SSLContext | None = None
+    forked: bool = False
 
     def __post_init__(self) -> None:
         self.port = free_port()
@@ -98,8 +106,11 @@ class Fleet:
         """Keep the gateway's processes up inside the block."""
         environment = {f"MAINSPRING_{name.upper()}": str(value) for name, value in self._settings.items()}
         supervisor = Supervisor(self.project, environment | {"OMP_NUM_THREADS": "1"}, parts=("gateway",))
-        with supervisor.running(ready_within_s=60.0):
-            yield supervisor
+        with pytest.MonkeyPatch.context() as changed:
+            if self.forked:
+                changed.setattr(sys, "executable", str(prefork.programs() / "python"))
+            with supervisor.running(ready_within_s=60.0):
+                yield supervisor
 
     @property
     def pids(self) -> dict[str, int]:

@@ -39,7 +39,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, authority: Authority, client
         "gateway_tls_key": str(server.key),
         "gateway_tls_client_ca": str(clients.certificate),
     }
-    fleet = Fleet(tmp_path_factory.mktemp("fleet"), workers=1, settings=settings)
+    fleet = Fleet(tmp_path_factory.mktemp("fleet"), workers=1, settings=settings, forked=True)
     fleet.publish("1")
     with fleet.up():
         yield fleet

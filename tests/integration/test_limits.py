@@ -22,7 +22,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         "gateway_idle_timeout": "2s",
         "gateway_body_timeout": "2s",
     }
-    fleet = Fleet(tmp_path_factory.mktemp("fleet"), workers=1, settings=settings)
+    fleet = Fleet(tmp_path_factory.mktemp("fleet"), workers=1, settings=settings, forked=True)
     fleet.publish("1")
     with fleet.up():
         yield fleet

@@ -27,7 +27,7 @@ QUICK = (BurnRule(14.4, 4 * SECOND, 2 * SECOND, True),)  # windows of seconds in
 @deep
 @pytest.mark.timeout(120)
 def test_an_endpoint_that_fails_alerts_within_seconds(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path, workers=1)
+    fleet = Fleet(tmp_path, workers=1, forked=True)
     fleet.publish("1", deadline_us=1)  # no request can make it
     promised = ms.Monitor("late-arrival", objectives=[ms.objectives.availability(0.99)])
     address = Address("127.0.0.1", fleet.port)

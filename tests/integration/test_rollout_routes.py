@@ -42,7 +42,7 @@ def until_all_follow(fleet: Fleet, revision: int) -> None:
 
 
 def test_every_process_follows_a_rollout_and_its_stop_under_load_and_loses_no_reply(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path / "project", workers=3)
+    fleet = Fleet(tmp_path / "project", workers=3, forked=True)
     fleet.publish("1")
     with fleet.up():
         with fleet.load(threads=6) as load:
@@ -72,7 +72,7 @@ def test_every_process_follows_a_rollout_and_its_stop_under_load_and_loses_no_re
 
 
 def test_a_retry_stays_in_its_arm_whichever_process_it_meets_and_a_named_version_does_not_count(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path / "project", workers=2)
+    fleet = Fleet(tmp_path / "project", workers=2, forked=True)
     fleet.publish("1")
     with fleet.up():
         until_all_follow(fleet, roll_out(fleet, 0.5))
@@ -116,7 +116,9 @@ def test_a_retry_stays_in_its_arm_whichever_process_it_meets_and_a_named_version
 
 @pytest.mark.skipif(sys.platform != "linux", reason="SO_REUSEPORT shares connections out on Linux only")
 def test_grpc_puts_a_request_into_the_arm_that_http_does(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path / "project", workers=1, settings={"grpc": f"127.0.0.1:{free_port()}", "grpc_workers": 1})
+    fleet = Fleet(
+        tmp_path / "project", workers=1, settings={"grpc": f"127.0.0.1:{free_port()}", "grpc_workers": 1}, forked=True
+    )
     fleet.publish("1")
     roll_out(fleet, 0.5)
     named = {**fleet.settings, "gateway": f"127.0.0.1:{fleet.port}", "gateway_workers": 1}

@@ -19,7 +19,7 @@ from mainspring.serving.model import Arm
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    fleet = Fleet(tmp_path)
+    fleet = Fleet(tmp_path, forked=True)
     fleet.publish("1")
     with fleet.up():
         yield fleet

@@ -40,8 +40,9 @@ def _settings(tls: Tls, client_ca: Path | None = None) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Fleet]:
     fleet = Fleet(
-        tmp_path_factory.mktemp("fleet"), settings=_settings(authority.issue("server")), context=authority.trusting()
-    )
+        tmp_path_factory.mktemp("fleet"), settings=_settings(authority.issue("server")), context=authority.trusting(),
+        forked=True,
+    )  # fmt: skip
     fleet.publish("1")
     with fleet.up():
         yield fleet
@@ -102,7 +103,7 @@ def test_who_connects_and_says_nothing_holds_up_nobody(fleet: Fleet) -> None:
 def test_callers_must_show_a_certificate_where_an_authority_is_set(tmp_path: Path, authority: Authority) -> None:
     clients = Authority(tmp_path, name="clients")
     settings = _settings(authority.issue("mutual"), clients.certificate)
-    fleet = Fleet(tmp_path / "project", workers=1, settings=settings)
+    fleet = Fleet(tmp_path / "project", workers=1, settings=settings, forked=True)
     fleet.publish("1")
     with fleet.up():
         fleet.context = authority.trusting(clients.issue("caller"))
@@ -188,6 +189,7 @@ def test_certificates_and_authorities_are_loaded_again_by_what_runs(tmp_path: Pa
         tmp_path,
         settings=_settings(authority.issue("renewed"), accepted),
         context=authority.trusting(clients.issue("a")),
+        forked=True,
     )
     fleet.publish("1")
     with fleet.up():

@@ -190,7 +190,7 @@ def test_each_message_of_a_stream_is_a_span(fleet: Fleet, received: Collector) -
 
 def test_the_end_exports_what_waits(tmp_path: Path) -> None:
     with collector() as received:
-        fleet = Fleet(tmp_path / "project", workers=1, settings={"traces": received.url})
+        fleet = Fleet(tmp_path / "project", workers=1, settings={"traces": received.url}, forked=True)
         fleet.publish("1")
         with fleet.up():
             for number in range(10, 60):
@@ -200,7 +200,7 @@ def test_the_end_exports_what_waits(tmp_path: Path) -> None:
 
 @deep
 def test_a_collector_that_is_away_is_no_ones_trouble(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path / "project", workers=1, settings={"traces": f"http://127.0.0.1:{free_port()}"})
+    fleet = Fleet(tmp_path / "project", workers=1, settings={"traces": f"http://127.0.0.1:{free_port()}"}, forked=True)
     fleet.publish("1")
     with fleet.up():
         for _ in range(50):
@@ -223,7 +223,7 @@ def test_an_exporter_is_built_by_the_setting_alone(tmp_path: Path) -> None:
 
 @deep
 def test_without_the_setting_there_is_no_tracing(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path / "project", workers=1)
+    fleet = Fleet(tmp_path / "project", workers=1, forked=True)
     fleet.publish("1")
     with fleet.up():
         assert fleet.ask("POST", INFER, BODY, traceparent=traceparent(7)).status == 200

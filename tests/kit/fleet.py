@@ -55,8 +55,8 @@ class Reply:
 class Fleet:
     """A project in `root` whose gateway has several processes. Leave out what `settings` names differently.
 
-    Where `forked`, a process is forked (`kit.prefork`), and ends a moment after the one that the supervisor knows: not for
-    tests that suspend one, or look at what a killed one left.
+    Where `forked`, a process is forked (`kit.prefork`), and ends a moment after the one that the supervisor knows: not
+    for tests that suspend one, or look at what a killed one left.
     """
 
     root: Path

@@ -62,7 +62,7 @@ class Watched:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def read(self) -> None:
-        while not self.stop.wait(0.002):
+        while not self.stop.wait(examples(gate=0.01, deep=0.002)):
             route = self.project.routes.current()[ENDPOINT]
             seen = route.rollout, sum(arm.weight for arm in route.arms if arm.version != "1")
             if self.routings[-1:] != [seen]:

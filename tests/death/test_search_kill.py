@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,9 +29,14 @@ while not (TOLD.parent / "all").exists():
 """
 
 
+@functools.cache
+def tracking(root: Path) -> Any:
+    return opened(Depot(root)).tracking
+
+
 def trials(depot: Depot, status: str) -> dict[str, Any]:
     """The runs of trials that have this status."""
-    found = opened(depot).tracking.search(MODEL, status=status, limit=1000)
+    found = tracking(depot.root).search(MODEL, status=status, limit=1000)
     return {run.id: run for run in found if "mainspring.trial" in run.tags}
 
 

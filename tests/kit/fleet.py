@@ -33,6 +33,7 @@ from mainspring.security.keys import issue
 from mainspring.security.model import KeyScope
 from mainspring.serving.model import Arm
 
+_PYTHON = sys.executable
 INFER = "/v2/models/late-arrival/infer"
 BODY = json.dumps(full_request()).encode()
 COLUMNS = {name: values for name, (_, values) in FEATURES.items()}
@@ -107,8 +108,7 @@ class Fleet:
         environment = {f"MAINSPRING_{name.upper()}": str(value) for name, value in self._settings.items()}
         supervisor = Supervisor(self.project, environment | {"OMP_NUM_THREADS": "1"}, parts=("gateway",))
         with pytest.MonkeyPatch.context() as changed:
-            if self.forked:
-                changed.setattr(sys, "executable", str(prefork.programs() / "python"))
+            changed.setattr(sys, "executable", str(prefork.programs() / "python") if self.forked else _PYTHON)
             with supervisor.running(ready_within_s=60.0):
                 yield supervisor
 

@@ -91,6 +91,7 @@ _FREE = (
 # nor what the server has not, but for these.
 _READ = ("ARROW", "GRPC", "LC_", "LD_", "MALLOC", "MKL", "MLFLOW", "OMP", "OPENBLAS", "OTEL", "PYTHON", "SKLEARN", "TZ")
 _TESTS = str(Path(__file__).parents[1])
+BEGUN_WITH: dict[str, str] = {}  # the environment of pytest, before any test or library has changed it
 _PROGRAM = """\
 #!{python} -IS
 import sys
@@ -245,7 +246,7 @@ class _Server:
             text = _PROGRAM.format(python=sys.executable, tests=_TESTS, address=self.address)
             (self.programs / name).write_text(text)
             (self.programs / name).chmod(0o700)
-        environment = _bound(os.environ) | {"OMP_NUM_THREADS": "1"}
+        environment = _bound(BEGUN_WITH or os.environ) | {"OMP_NUM_THREADS": "1"}
         ready, told = os.pipe()
         program = f"import sys; sys.path[0] = {_TESTS!r}; from kit import prefork; prefork.serve()"
         command = [sys.executable, "-c", program, self.address, str(told)]

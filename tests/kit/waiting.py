@@ -35,7 +35,7 @@ def wait_until(happened: Callable[[], Any], what: str, within_s: float = 120.0, 
     """Wait until `happened()` is true and return it; a refused connection counts as not yet.
 
     It is asked every `every_s`, and less often the longer it takes. Where asking itself takes long, what is waited for
-    has half of the time.
+    has most of the time.
 
     Raises:
         AssertionError: It did not happen within `within_s`, with `what` in its message.
@@ -48,7 +48,7 @@ def wait_until(happened: Callable[[], Any], what: str, within_s: float = 120.0, 
         except (OSError, http.client.HTTPException):
             pass
         now = time.monotonic()
-        time.sleep(max(every_s, min(_LONGEST_REST_S, now - asked), min(_LATER_S, (now - begun) / 10)))
+        time.sleep(max(every_s, min(_LONGEST_REST_S, 3 * (now - asked)), min(_LATER_S, (now - begun) / 10)))
     raise AssertionError(f"waited {within_s:g} s for {what}")
 
 

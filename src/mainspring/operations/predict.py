@@ -48,6 +48,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     prediction_id: str
     outputs: dict[str, Any]
     milliseconds: float
+    cached: bool = False  # an earlier answer of the endpoint's cache
 
 
 def ask(
@@ -85,6 +86,7 @@ def ask(
         prediction_id=reply["parameters"]["prediction_ids"][0],
         outputs={output["name"]: first_row(output) for output in reply["outputs"]},
         milliseconds=round(took, 3),
+        cached=reply["parameters"].get("cached", False),
     )
 
 

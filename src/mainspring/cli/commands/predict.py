@@ -48,7 +48,8 @@ def command(
     def show(console: Console) -> None:
         for name, value in answer.outputs.items():
             console.print(f"{name}: [bold]{value:.4f}[/]" if isinstance(value, float) else f"{name}: {value}")
-        console.print(f"{answer.model} version {answer.version} · {answer.milliseconds:.1f} ms", style="dim")
+        said = f"{answer.model} version {answer.version} · {answer.milliseconds:.1f} ms"
+        console.print(f"{said} · an earlier answer" if answer.cached else said, style="dim")
         console.print(f"{where_up(call.project.settings).control.url}/predictions/{answer.prediction_id}", style="dim")
 
     call.result(answer, show)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.depth import examples
 from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.cost.catalogue import streamed_json
 from mainspring.cost.catalogue.importing import PriceImport, read_prices
@@ -210,3 +213,41 @@ def test_memory_does_not_grow_with_the_file() -> None:
     tracemalloc.stop()
     assert count == 20_001
     assert peak < 8 << 20
+
+
+def _changed(value: Any, draw: random.Random) -> Any:
+    """Return a document with some of its values replaced by others, of any type."""
+    if draw.random() < 0.04:
+        return draw.choice([None, 1, -1, [], {}, "", "x", True, float("nan"), 1e999, [1], {"a": 1}, 10**400])
+    if isinstance(value, dict):
+        return {key: _changed(each, draw) for key, each in value.items()}
+    return [_changed(each, draw) for each in value] if isinstance(value, list) else value
+
+
+def _cut(text: str, draw: random.Random) -> bytes:
+    """Return a text with some of its bytes replaced, removed and added."""
+    content = bytearray(text.encode())
+    for _ in range(draw.randint(1, 6)):
+        place = draw.randrange(len(content))
+        new = bytes(draw.choices(b'{}[]",:\\0e-x\n\r\xff ', k=draw.randint(0, 4)))
+        content[place : place + draw.choice((0, 1, 20))] = new
+        content = content or bytearray(b"x")
+    return bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["aws csv", "aws", "azure", "google", "catalogue"])
+def test_a_damaged_file_is_counted_or_refused_and_nothing_else(tmp_path: Path, kind: str) -> None:
+    draw, path = random.Random(kind), tmp_path / "prices"
+    documents: dict[str, Any] = {
+        "aws": aws_json(aws_rows()),
+        "azure": {"Items": [azure_item(), azure_item(type="Reservation")]},
+        "google": google_page(),
+    }
+    texts = {"aws csv": aws_csv(aws_rows()), "catalogue": "\n".join(catalogue_lines(shipped()[:4]))}
+    text = texts.get(kind) or json.dumps(documents[kind])
+    for _ in range(examples(gate=150, deep=4_000)):
+        whole = kind in documents and draw.random() < 0.5
+        path.write_bytes(json.dumps(_changed(documents[kind], draw)).encode() if whole else _cut(text, draw))
+        with contextlib.suppress(MainspringError):
+            report, offers = read_prices(path, kind.partition(" ")[0])
+            assert report.kept == len(offers) > 0

@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import Any, TextIO
 
 from mainspring.core.errors import Invalid
-from mainspring.cost.catalogue.gathering import Gathered, known_shape
+from mainspring.cost.catalogue.gathering import ODD, ODD_FORM, Gathered, known_shape
 from mainspring.cost.catalogue.streamed_json import members
 
 _MOST_LINE = 1 << 20
@@ -74,7 +74,10 @@ def read_csv(file: TextIO, gathered: Gathered, regions: Sequence[str]) -> None:
                 continue
             attributes = {name: row[at[column]] for name, column in _COLUMNS.items() if column in at}
             term = {name: row[at[name]] for name in _TERMS}
-            _add(gathered, attributes, term, where, regions)
+            try:
+                _add(gathered, attributes, term, where, regions)
+            except ODD:
+                gathered.unclear(ODD_FORM, where)
     except csv.Error as error:
         raise Invalid(f"{gathered.name}, line {rows.line_num}: {error}.") from error
 
@@ -108,7 +111,10 @@ def read_json(file: TextIO, gathered: Gathered, regions: Sequence[str]) -> None:
                 gathered.other()
         elif sku in products:
             for term in value.values():
-                _terms(gathered, products[sku], path[1], term, sku, regions)
+                try:
+                    _terms(gathered, products[sku], path[1], term, sku, regions)
+                except ODD:
+                    gathered.unclear(ODD_FORM, sku)
         else:
             early = early or not seen
             gathered.other()

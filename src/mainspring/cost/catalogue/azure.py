@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from mainspring.core.errors import Invalid
-from mainspring.cost.catalogue.gathering import Gathered, known_shape
+from mainspring.cost.catalogue.gathering import ODD, ODD_FORM, Gathered, known_shape
 from mainspring.cost.catalogue.streamed_json import members
 
 _TERMS = {"1 Year": ("one_year", 8760), "3 Years": ("three_years", 26_280)}
@@ -29,7 +29,10 @@ def read_json(file: TextIO, gathered: Gathered, regions: Sequence[str]) -> None:
         elif regions and item.get("armRegionName") not in regions:
             gathered.other()
         else:
-            _add(gathered, item, where)
+            try:
+                _add(gathered, item, where)
+            except ODD:
+                gathered.unclear(ODD_FORM, where)
     if not gathered.read:
         raise Invalid(
             f"{gathered.name} has no Items: it is no page of Azure's retail prices.", fix="name another --format."

@@ -16,6 +16,9 @@ from mainspring.cost.catalogue.offers import PURCHASES, Offer, shipped
 _EXAMPLES = 5
 _MOST_OFFERS = 500_000
 _MOST_PRICE = 1e6  # of an hour
+# Raised where an entry has another form than the provider documents: such entries are counted.
+ODD = (AttributeError, TypeError, KeyError, IndexError, ValueError, OverflowError)
+ODD_FORM = "the entry has another form than documented"
 
 
 class Gathered:
@@ -63,7 +66,7 @@ class Gathered:
         """Return a price; one that is none is counted as not understood."""
         try:
             price = float(given)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             self.unclear("the price is no number", where)
             return None
         if not isfinite(price) or not 0 <= price < _MOST_PRICE:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from mainspring.core.errors import Invalid
-from mainspring.cost.catalogue.gathering import SHAPE, Gathered
+from mainspring.cost.catalogue.gathering import ODD, ODD_FORM, SHAPE, Gathered
 from mainspring.cost.catalogue.offers import shipped
 from mainspring.cost.catalogue.streamed_json import members
 
@@ -40,7 +40,10 @@ def read_json(file: TextIO, gathered: Gathered, regions: Sequence[str]) -> None:
         if not isinstance(sku, dict) or not isinstance(sku.get("category"), dict):
             gathered.unclear("the entry is no SKU", where)
             continue
-        _part(gathered, sku, where, parts)
+        try:
+            _part(gathered, sku, where, parts)
+        except ODD:
+            gathered.unclear(ODD_FORM, where)
     if not gathered.read:
         raise Invalid(
             f"{gathered.name} has no skus: it is no page of Google's catalogue.", fix="name another --format."

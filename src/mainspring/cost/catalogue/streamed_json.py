@@ -13,6 +13,7 @@ _MOST = 16 << 20  # characters of one member
 _IN_NUMBERS = ".eE+-"  # after the digits that are read
 _LONGEST_CUT = 4
 _SPACE = " \t\r\n"
+_OPENING = ("{", "[")
 
 Path: TypeAlias = tuple[str, ...]
 
@@ -36,7 +37,7 @@ def members(file: TextIO, wanted: Collection[Path], name: str) -> Iterator[tuple
 
 def _walk(text: _Text, at: Path, wanted: frozenset[Path]) -> Iterator[tuple[Path, str, Any]]:
     opening = text.peek()
-    if opening not in "{[" or (opening == "{" and not at and () in wanted and wanted == {()}):
+    if opening not in _OPENING:
         text.value()
         return
     closing = "}" if opening == "{" else "]"
@@ -47,12 +48,12 @@ def _walk(text: _Text, at: Path, wanted: frozenset[Path]) -> Iterator[tuple[Path
     while True:
         key = ""
         if opening == "{":
-            key = text.value()
+            key = text.name()
             text.take(":")
         child = (*at, key)
-        if opening == "{" and text.peek() in "{[" and any(path[: len(child)] == child for path in wanted):
+        if opening == "{" and text.peek() in _OPENING and any(path[: len(child)] == child for path in wanted):
             yield from _walk(text, child, wanted)
-        elif opening == "{" and not at and text.peek() in "{[":
+        elif opening == "{" and not at and text.peek() in _OPENING:
             for _ in _walk(text, child, wanted):  # unwanted, and may be large
                 pass
         elif at in wanted and not (opening == "{" and not at):
@@ -109,6 +110,12 @@ class _Text:
                 continue
             self._position = end
             return value
+
+    def name(self) -> str:
+        found = self.value()
+        if not isinstance(found, str):
+            raise self._wrong("a member's name is no text")
+        return found
 
     def _fill(self) -> bool:
         chunk = self._file.read(_CHUNK)

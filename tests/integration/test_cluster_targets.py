@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +17,23 @@ import pytest
 
 from kit.cluster import TOKEN, Cluster
 from kit.cluster_objects import APPLY, Objects, usual
-from kit.depot import Depot
+from kit.depot import ENDPOINT, Depot, ask, keyed, logged, opened
+from kit.waiting import wait_until
 from mainspring.core.errors import Invalid, Unavailable
+from mainspring.core.time import DAY
 from mainspring.deploy.adapters.targets.cluster import ClusterTarget
-from mainspring.deploy.adapters.targets.kubernetes import serving_target
+from mainspring.deploy.adapters.targets.kubernetes import kserve_target, kuberay_target, serving_target
 from mainspring.deploy.adapters.targets.memory import MemoryRecords
 from mainspring.deploy.engines.kubernetes_api import Api
 from mainspring.deploy.manifests.kinds import KINDS
-from mainspring.deploy.manifests.serving.objects import Around
+from mainspring.deploy.manifests.serving.kserve import KserveOptions
+from mainspring.deploy.manifests.serving.objects import Around, objects
 from mainspring.deploy.manifests.serving.options import KubernetesOptions
+from mainspring.deploy.manifests.serving.ray_clusters import KuberayOptions
 from mainspring.deploy.targets import deploying
 from mainspring.deploy.targets.conformance import deployment
 from mainspring.deploy.targets.model import Piece
+from mainspring.operations.keys import create_key
 
 GATEWAY = "Deployment/shop-east-gateway"
 
@@ -88,6 +96,42 @@ def test_what_a_cluster_lacks_or_refuses_is_told_before_anything_is_made(
     with pytest.raises(Invalid, match=f"(?s){told}"):
         raise Invalid("\n".join(planned.problems))
     assert not state.there
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: kserve_target(KserveOptions(), Around()),
+        lambda: kuberay_target(KuberayOptions(), Around()),
+        lambda: kuberay_target(KuberayOptions(run=["batch", "run", "nightly"]), Around()),
+    ],
+    ids=["kserve", "kuberay", "run"],
+)
+def test_pods_that_controllers_make_are_counted_as_well(
+    cluster: Cluster, state: Objects, make: Callable[[], ClusterTarget]
+) -> None:
+    target = replace(make(), connect=lambda: Api(cluster.url, None, TOKEN))
+    state.secrets.clear()
+    state.quotas["team"] = {"hard": {"requests.nvidia.com/gpu": "1"}, "used": {}}
+    told = "\n".join(target.problems(target.render(deployment(gpus=2, replicas=(2, 2)))))
+    assert "no Secret 'shop-east-environment' with the entries MAINSPRING_CATALOG" in told
+    assert "no Secret 'shop-east-keys'" in told
+    assert "request 4 nvidia.com/gpu, and the nodes have node-1 2" in told
+    assert "has 1 requests.nvidia.com/gpu left of 1" in told
+
+
+def test_a_large_object_fits_its_annotations(cluster: Cluster, state: Objects) -> None:
+    alert = {"alert": "Down", "expr": "up == 0", "annotations": {"description": "all is down " * 20}}
+    rules = [{"name": f"g{number}", "rules": [alert] * 8} for number in range(300)]
+    options = KubernetesOptions(monitoring="monitoring")
+    target = replace(
+        serving_target(options, Around(rules=lambda: rules)), connect=lambda: Api(cluster.url, None, TOKEN)
+    )
+    pieces, records = deployed(target)
+    made = next(each for key, each in state.there.items() if key[1] == "prometheusrules")
+    assert len(json.dumps(made["spec"])) > 512 << 10
+    assert sum(map(len, made["metadata"]["annotations"].values())) < 256 << 10
+    assert deploying.plan(target, "east", pieces, records).nothing
 
 
 def test_where_the_account_may_not_look_nothing_is_reported(cluster: Cluster, state: Objects) -> None:
@@ -232,3 +276,60 @@ def test_a_killed_deployment_is_resumed_and_a_killed_removal_is_ended(
         left = len(state.there)
         assert left > 4 if command[0] == "deploy" else left == 0
     assert depot.run("targets", "status", "east", "--json").code == 0
+
+
+def test_the_rendered_pod_serves_answers_its_probes_and_moves_its_log(depot: Depot, tmp_path: Path) -> None:
+    """The containers run as processes, with the pod's commands and variables and other folders."""
+    project = opened(depot)
+    key = create_key(project, "test", ["predict"], DAY)
+    stores = {"catalog": "sqlite:///catalog.db", "online": "sqlite:///online.db", "tracking": "sqlite:///tracking.db"}
+    stores |= {"lake": "lake", "blobs": "bundles"}
+    env = {f"MAINSPRING_{name.upper()}": at.replace("///", f"///{depot.state}/") for name, at in stores.items()}
+    env |= {f"MAINSPRING_{name}": str(depot.state / stores[name.lower()]) for name in ("LAKE", "BLOBS")}
+    options = KubernetesOptions(project_folder=str(depot.root))
+    asked = replace(deployment(port=depot.gateway, env=env, profile="local", worker=False), secrets=())
+    gateway = next(each for each in objects(asked, options, Around()) if each["kind"] == "Deployment")
+    pod = gateway["spec"]["template"]["spec"]
+    [keys], [container] = pod["initContainers"], pod["containers"]
+    (state := tmp_path / "pod" / "state").mkdir(parents=True)
+    moved = {"/state": str(state), "/keys": str(depot.state / "keys")}
+
+    def here(text: str) -> str:
+        for place, other in moved.items():
+            text = text.replace(f'"{place}', f'"{other}') if "import" in text else text.replace(place, other)
+        return text
+
+    subprocess.run([sys.executable, *map(here, keys["command"][1:])], check=True)
+    assert (state / "keys" / "pepper").stat().st_mode & 0o777 == 0o600
+    variables = {"POD_IP": "127.0.0.7"}
+    for each in container["env"]:
+        if "value" in each:
+            value = each["value"].replace("$(POD_IP)", variables["POD_IP"])
+            variables[each["name"]] = here(value) if each["name"] in ("HOME", "MAINSPRING_STATE") else value
+    command = [sys.executable, *container["command"][1:]]
+    with subprocess.Popen(
+        command, env=depot.environment | variables, cwd=depot.root, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            for name in ("startupProbe", "readinessProbe", "livenessProbe"):
+                path = container[name]["httpGet"]["path"]
+                wait_until(lambda path=path: _probe(depot.gateway, path, "127.0.0.7") == 200, name)  # type: ignore[misc]
+            assert _probe(depot.gateway, path, "evil.example.org") == 403
+            answer = ask(depot.gateway, "POST", f"/v2/models/{ENDPOINT}/infer", keyed("c1"), key=key)
+            process.send_signal(signal.SIGTERM)
+            _, told = process.communicate(timeout=60)
+            assert process.returncode == 0, told
+        finally:
+            process.kill()
+    assert "moving the prediction log" in told
+    assert not list((state / "logs").glob("*.log"))
+    assert set(answer.body["parameters"]["prediction_ids"]) <= logged(project)
+    assert {each.name for each in state.iterdir()}.isdisjoint(stores.values())
+    project.close()
+
+
+def _probe(port: int, path: str, host: str) -> int:
+    """Ask as a kubelet does, which names the pod's address."""
+    with suppress(OSError):
+        return ask(port, "GET", path, headers={"Host": f"{host}:{port}"}).status
+    return 0

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
-from kit.depot import ENDPOINT, Depot, ask, keyed, opened
+from kit.depot import ENDPOINT, Depot, ask, keyed, logged, opened
 from kit.depth import deep
 from kit.servers import PostgresServer, running
 from kit.standing import Standing
 from kit.waiting import wait_until
 from mainspring.core.time import DAY
-from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.keys import create_key
 from mainspring.processes.supervisor import Supervisor
-from mainspring.project import Project
-from mainspring.project.running import read_running
 
 
 def test_a_signal_while_it_starts_loses_no_answer(depot: Depot) -> None:
@@ -46,37 +40,9 @@ def test_a_signal_while_it_starts_loses_no_answer(depot: Depot) -> None:
     assert "Warning: The key of the upstream 'away' " in told_people
     project = opened(depot)
     project.predictions.compact()
-    assert set(told) <= _logged(project)
+    assert set(told) <= logged(project)
     project.close()
     assert not left.exists()
-
-
-def test_a_machine_that_only_serves_moves_what_it_logged_before_it_ends(depot: Depot) -> None:
-    project = opened(depot)
-    key = create_key(project, "test", ["predict"], DAY)
-    process = depot.start("up", "--json", "--contained", "--only", "gateway", "--only", "log")
-    try:
-        wait_until(lambda: ask(depot.gateway, "GET", "/v2/health/ready").status == 200, "the gateway to serve")
-        children = read_running(project.settings.state)
-        assert children is not None
-        assert set(children.children) == {"gateway", "log"}
-        answer = ask(depot.gateway, "POST", f"/v2/models/{ENDPOINT}/infer", keyed("c1"), key=key)
-        process.send_signal(signal.SIGTERM)
-        told, logged = process.communicate(timeout=60)
-        assert process.returncode == 0
-        assert "moving the prediction log" in logged
-        assert not (depot.state / "logs" / "gateway.log").exists()
-    finally:
-        process.kill()
-        process.wait()
-    assert json.loads(told)["admin_key"] is None
-    assert set(answer.body["parameters"]["prediction_ids"]) <= _logged(project)
-    project.close()
-
-
-def _logged(project: Project) -> set[str]:
-    files = project.lake.scan(PREDICTIONS).files
-    return {each for file in files for each in pq.read_table(file, columns=["id"])["id"].to_pylist()}
 
 
 @deep

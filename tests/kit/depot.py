@@ -26,6 +26,7 @@ from typing import IO, Any
 
 from kit import documents, prefork
 from kit.waiting import free_port, wait_until
+from mainspring.ledger.model import PREDICTIONS
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
 
@@ -411,6 +412,14 @@ def _rows(chance: random.Random, now: datetime) -> dict[str, list[dict[str, Any]
 def opened(depot: Depot) -> Project:
     """Return the project, opened in this process to look at what its commands left."""
     return open_project(load_settings(depot.root, environment={}))
+
+
+def logged(project: Project) -> set[str]:
+    """Return the ids of the predictions in the lake."""
+    import pyarrow.parquet as pq
+
+    files = project.lake.scan(PREDICTIONS).files
+    return {each for file in files for each in pq.read_table(file, columns=["id"])["id"].to_pylist()}
 
 
 def copied(template: Path, root: Path) -> Depot:

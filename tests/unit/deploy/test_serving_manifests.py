@@ -28,7 +28,7 @@ EVERYTHING = KubernetesOptions(
     egress=["10.0.0.0/8:5432", "cache.data.svc:6379", "s3.example.org:443", "[2001:db8::/32]:443"],
 )  # fmt: skip
 RULES = [{"name": "mainspring", "rules": [{"alert": "Down", "expr": "up == 0", "labels": {"severity": "page"}}]}]
-AROUND = Around(["db.data.svc:5432", "any:443"], 12, lambda: RULES)
+AROUND = Around(["db.data.svc:5432", "any:443"], 12, lambda: RULES, ("models.example.org", "own.example.org"))
 MANY: dict[str, Any] = {"replicas": (2, 6), "cpu": 1.5, "memory": 3 << 30, "gpus": 1}
 
 
@@ -217,7 +217,7 @@ def test_a_route_and_the_scrape_lead_to_the_service() -> None:
             assert monitor["selector"]["matchLabels"].items() <= each["metadata"]["labels"].items()
     assert the("PrometheusRule", found)["spec"]["groups"] == RULES
     env = {each["name"]: each.get("value") for each in next(pods(found))["containers"][0]["env"]}
-    assert {"$(POD_IP)", "models.example.org", "shop-east-gateway.shop.svc"} <= {
+    assert {"$(POD_IP)", "models.example.org", "own.example.org", "shop-east-gateway.shop.svc"} <= {
         *env["MAINSPRING_ALLOWED_HOSTS"].split(",")
     }
     assert list(env).index("POD_IP") < list(env).index("MAINSPRING_ALLOWED_HOSTS")  # else it is not expanded

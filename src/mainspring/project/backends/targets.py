@@ -86,7 +86,8 @@ def _around(project: Project, setting: TargetSetting) -> Any:
         found: list[Any] = rules(project.definitions.monitors.values(), tenant=settings.tenant)["groups"]
         return found
 
-    return Around(servers(settings, setting.secrets), -(-settings.gateway_limits.drain_us // 1_000_000), groups)
+    drain_s = -(-settings.gateway_limits.drain_us // 1_000_000)
+    return Around(servers(settings, setting.secrets), drain_s, groups, settings.allowed_hosts)
 
 
 KINDS: Mapping[str, Callable[[Project, TargetSetting], Target]] = {

@@ -7,8 +7,10 @@ with, so that a field that somebody else changed is seen.
 
 from __future__ import annotations
 
+import base64
 import json
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +27,7 @@ from mainspring.deploy.targets.model import ABSENT, Deployment, Needs, Piece, Se
 MANAGER = "mainspring"
 DIGEST, APPLIED = "mainspring-digest", "mainspring-applied"  # annotations
 _APPLY = "application/apply-patch+yaml"  # JSON is YAML
+_LARGEST = 8 << 20  # bytes of an object; the API takes fewer
 _GONE_S, _LOOK_S = 120.0, 0.2
 
 Render = Callable[[Deployment], Sequence[tuple[Object, Needs | None]]]
@@ -125,7 +128,7 @@ class ClusterTarget:
 
     def _apply(self, piece: Piece, *, dry: bool) -> None:
         made = json.loads(piece.content)
-        marks = {DIGEST: piece.digest, APPLIED: json.dumps(made, separators=(",", ":"))}
+        marks = {DIGEST: piece.digest, APPLIED: _packed(made)}
         made["metadata"]["annotations"] = {**made["metadata"].get("annotations", {}), **marks}
         reply = self._api.ask(
             "PATCH",
@@ -162,12 +165,17 @@ def _own(found: Object) -> bool:
     return metadata.get("labels", {}).get(MANAGED) == MANAGER and DIGEST in metadata.get("annotations", {})
 
 
+def _packed(made: Object) -> str:
+    """Return an object as the text of an annotation, of which all together may have 256 KiB."""
+    return base64.b64encode(zlib.compress(json.dumps(made).encode(), 9)).decode()
+
+
 def _digest(found: Object) -> str:
     """Return the digest of the content that an object was made with; empty if it is not as that says any more."""
     annotations = found["metadata"].get("annotations", {})
     try:
-        applied = json.loads(annotations[APPLIED])
-    except (KeyError, ValueError):
+        applied = json.loads(zlib.decompressobj().decompress(base64.b64decode(annotations[APPLIED]), _LARGEST))
+    except (KeyError, ValueError, zlib.error):
         return ""
     return str(annotations.get(DIGEST, "")) if contains(found, applied) else ""
 

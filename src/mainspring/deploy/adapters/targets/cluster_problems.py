@@ -86,9 +86,21 @@ def _may(api: Api, namespace: str, verb: str, group: str, resource: str) -> bool
 
 
 def _pods(wanted: Wanted) -> Iterator[tuple[Object, Object, Needs]]:
+    """Yield the objects that have pods, with the specification of these and how many there are."""
+    runtimes = {made["metadata"]["name"]: made["spec"] for made, _ in wanted if made["kind"] == "ServingRuntime"}
     for made, needs in wanted:
-        if needs is not None and made["kind"] == "Deployment":
-            yield made, made["spec"]["template"]["spec"], needs
+        if needs is None:
+            continue
+        spec = made["spec"]
+        if made["kind"] == "InferenceService":
+            yield made, runtimes[spec["predictor"]["model"]["runtime"]], needs
+        elif made["kind"] in ("RayCluster", "RayJob"):
+            cluster = spec.get("rayClusterSpec", spec)
+            yield made, cluster["headGroupSpec"]["template"]["spec"], Needs()
+            for group in cluster["workerGroupSpecs"]:
+                yield made, group["template"]["spec"], needs
+        else:
+            yield made, spec["template"]["spec"], needs
 
 
 def _missing_secrets(api: Api, namespace: str, wanted: Wanted) -> Iterator[str]:

@@ -53,7 +53,7 @@ class HelmTarget(Folder):
         self._options, self._around = options, around
 
     def render(self, deployment: Deployment) -> list[Piece]:
-        placed = Placed(deployment, self._options, self._around.drain_s)
+        placed = Placed(deployment, self._options, self._around.drain_s, self._around.hosts)
         scaled(placed, self._options)
         templates = self._templates(deployment)
         values = _values(placed, deployment)

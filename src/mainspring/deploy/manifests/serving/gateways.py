@@ -68,13 +68,12 @@ def _listening(placed: Placed, outside: Sequence[str]) -> dict[str, str]:
     deployment = placed.deployment
     service = f"{placed.name}-{GATEWAY}"
     space = f"{service}.{placed.options.namespace}"
-    named = deployment.env.get("MAINSPRING_ALLOWED_HOSTS", "")
-    hosts = ["$(POD_IP)", service, space, f"{space}.svc", f"{space}.svc.cluster.local", *outside]
+    hosts = ["$(POD_IP)", service, space, f"{space}.svc", f"{space}.svc.cluster.local", *outside, *placed.hosts]
     workers = str(max(1, int(deployment.cpu)))  # a pod without a limit of processors counts those of its node
     return {
         "MAINSPRING_GATEWAY": f"0.0.0.0:{deployment.port}",
         "MAINSPRING_GATEWAY_WORKERS": deployment.env.get("MAINSPRING_GATEWAY_WORKERS", workers),
-        "MAINSPRING_ALLOWED_HOSTS": ",".join([*hosts, *filter(None, [named])]),
+        "MAINSPRING_ALLOWED_HOSTS": ",".join(dict.fromkeys(hosts)),
     }
 
 

@@ -61,7 +61,7 @@ def objects(deployment: Deployment, options: KserveOptions, around: Around) -> l
     Raises:
         Invalid: A cluster cannot have the deployment.
     """
-    placed = Placed(deployment, options, around.drain_s)
+    placed = Placed(deployment, options, around.drain_s, around.hosts)
     least, most = deployment.replicas
     if least == 0 and options.mode != "Serverless":
         least = 1  # a Deployment's autoscaler has no metric of pods that are not there

@@ -23,11 +23,13 @@ class Around:
         addresses: `HOST:PORT` of the servers of the target's profile.
         drain_s: Longest time in which a gateway that ends answers its requests.
         rules: Groups of the project's rules for Prometheus.
+        hosts: Names of hosts to which the profile lets both planes answer.
     """
 
     addresses: Sequence[str] = ()
     drain_s: int = 10
     rules: Callable[[], list[Any]] = field(default=list)
+    hosts: tuple[str, ...] = ()
 
 
 def objects(deployment: Deployment, options: KubernetesOptions, around: Around) -> list[Object]:
@@ -36,7 +38,7 @@ def objects(deployment: Deployment, options: KubernetesOptions, around: Around) 
     Raises:
         Invalid: A cluster cannot have the deployment.
     """
-    placed = Placed(deployment, options, around.drain_s)
+    placed = Placed(deployment, options, around.drain_s, around.hosts)
     return [
         *policies(placed, options, around.addresses),
         *_secret(placed, options),

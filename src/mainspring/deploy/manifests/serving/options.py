@@ -106,6 +106,7 @@ class Placed:
 
     Args:
         drain_s: Longest time in which a gateway that ends answers its requests.
+        hosts: Names of hosts to which the profile lets both planes answer.
 
     Raises:
         Invalid: Its image is not named by digest, or a name is no id.
@@ -114,6 +115,7 @@ class Placed:
     deployment: Deployment
     options: ClusterOptions
     drain_s: int = 10
+    hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for service in self.deployment.services:

@@ -49,7 +49,7 @@ def objects(deployment: Deployment, options: KuberayOptions, around: Around) -> 
     Raises:
         Invalid: A cluster cannot have the deployment.
     """
-    placed = Placed(deployment, options, around.drain_s)
+    placed = Placed(deployment, options, around.drain_s, around.hosts)
     space, labels = options.namespace, placed.labels(RAY)
     least, most = deployment.replicas
     name = f"{placed.name}-{RAY}"

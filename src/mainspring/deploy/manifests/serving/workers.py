@@ -68,8 +68,7 @@ def _rights(name: str, space: str, labels: dict[str, str]) -> list[Object]:
 def _listening(placed: Placed, options: KubernetesOptions) -> dict[str, str]:
     service = f"{placed.name}-{WORKER}.{options.namespace}"
     hosts = ["$(POD_IP)", f"{placed.name}-{WORKER}", service, f"{service}.svc", f"{service}.svc.cluster.local"]
-    named = placed.deployment.env.get("MAINSPRING_ALLOWED_HOSTS", "")
     return {
         "MAINSPRING_CONTROL": f"0.0.0.0:{CONTROL_PORT}",
-        "MAINSPRING_ALLOWED_HOSTS": ",".join([*hosts, *filter(None, [named])]),
+        "MAINSPRING_ALLOWED_HOSTS": ",".join(dict.fromkeys([*hosts, *placed.hosts])),
     }

@@ -13,7 +13,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed"),
 ]
 TWO = Distributed(processes=1, machines=2, restarts=3)
+RAYS = Path("/tmp/ray")  # Ray's folder of sessions
 SLOW = [0, 1, 0, "wait"]
 LAUNCH = """
 import sys
@@ -175,51 +177,141 @@ def test_a_cluster_that_goes_away_is_said_and_the_next_training_resumes(tmp_path
 
 
 @contextmanager
-def node(environment: Mapping[str, str], *arguments: str, covered: Sequence[Path] = ()) -> Iterator[None]:
-    """A node of a cluster with one processor, for which folders are empty: it has a file system of its own there."""
+def node(environment: Mapping[str, str], log: Path, *arguments: str, covered: Sequence[Path]) -> Iterator[Any]:
+    """A node of a cluster, once it is up, with one processor and a file system of its own at some folders."""
     mounts = [f"mount -t tmpfs none {each}" for each in covered]
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--num-cpus=1", "--block", *arguments]
     command = ["unshare", "--mount", "sh", "-c", " && ".join([*mounts, f"exec {shlex.join(start)}"])]
     settings = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-    with subprocess.Popen(
-        command, env={**environment, **settings}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
-        start_new_session=True,
+    with log.open("wb") as said, subprocess.Popen(
+        command, env={**environment, **settings}, stdout=said, stderr=said, cwd="/", start_new_session=True
     ) as started:  # fmt: skip
         try:
-            yield
+            wait_until(lambda: "will now block" in log.read_text(), f"the node of {log} to start", within_s=300)
+            yield psutil.Process(started.pid)
         finally:
-            os.killpg(started.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                os.killpg(started.pid, signal.SIGTERM)
+
+
+@dataclass
+class Apart:
+    """A project on this machine, and a cluster whose nodes see neither its files nor its state."""
+
+    machine: rank_depot.Machine
+    port: int
+    logs: Path
+    authentication: Mapping[str, str]
+
+    @property
+    def address(self) -> str:
+        import ray
+
+        return f"{ray.util.get_node_ip_address()}:{self.port}"
+
+    @property
+    def words(self) -> Sequence[str]:
+        """The command that trains on two nodes."""
+        return "train", "late-parcel", "--machines", "2", "--processes", "1", "--runner", "ray", "--json"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"MAINSPRING_RAY": self.address, "MAINSPRING_RAY_WAIT": "5m"}
+
+    def node(self, number: int) -> AbstractContextManager[Any]:
+        """A node of the cluster; number 0 is its head.
+
+        Another one has a place of its own for Ray's copies, as a node that starts writes those of its session anew.
+        """
+        head = ("--head", f"--port={self.port}", "--include-dashboard=false")
+        covered = [self.machine.root / "parcels", self.machine.state / "training"]
+        return node(
+            {**os.environ, **self.machine.environment, **self.authentication},
+            self.logs / f"node-{number}.log",
+            *(head if number == 0 else (f"--address={self.address}",)),
+            covered=covered if number == 0 else [*covered, RAYS],
+        )
+
+    def run(self) -> Any:
+        """Return the newest training that ended well."""
+        project = opened(self.machine)
+        run = project.tracking.search("late-parcel", status="FINISHED")[0]
+        logs = [project.tracking.artefact(run.id, f"ranks/rank-{rank}.log") for rank in (0, 1)]
+        assert all(b"runtime_resources" in log for log in logs), "the ranks worked in Ray's copy of the project"
+        return run
+
+
+def apart(trained: Path, folder: Path, authentication: Mapping[str, str]) -> tuple[Apart, Any]:
+    """Return a project, and what two processes of this machine train from it."""
+    depot = rank_depot.with_network(trained, folder / "depot")
+    declared = depot.root / "parcels" / "model.py"
+    declared.write_text(declared.read_text().replace("restarts=2, silence_s=3", "restarts=5, silence_s=60"))
+    machine = rank_depot.Machine(depot.root, stores=depot.state)
+    return Apart(machine, free_port(), folder, authentication), machine.json("train", "late-parcel")["metrics"]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives a process mounts of its own")
-def test_nodes_that_share_no_folder_get_the_code_and_give_back_logs_and_report(
+def test_nodes_that_share_no_folder_and_ask_for_a_token_train_from_a_copy_of_the_code(
     trained: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    import ray
-
-    depot = rank_depot.with_network(trained[0], tmp_path / "depot")
-    machine = rank_depot.Machine(depot.root, stores=depot.state)
-    expected = machine.json("train", "late-parcel")["metrics"]
-    rank_depot.steer(machine, *(f"{rank} 1 print('rank', {rank}, 'is at', os.getcwd())" for rank in (0, 1)))
-    port = free_port()
-    address, hidden = f"{ray.util.get_node_ip_address()}:{port}", [depot.root / "parcels", depot.state / "training"]
-    open_to_all = {"RAY_AUTH_MODE": "disabled"}
-    environment = {**os.environ, **machine.environment, **open_to_all}
-    head = ("--head", f"--port={port}", "--include-dashboard=false")
-    with (
-        node(environment, *head, covered=hidden),
-        node(environment, f"--address={address}", covered=hidden),
-    ):
-        words = ("train", "late-parcel", "--machines", "2", "--processes", "1", "--runner", "ray", "--json")
-        of_ray = {"MAINSPRING_RAY": address, "MAINSPRING_RAY_WAIT": "5m", **open_to_all}
-        ran = machine.run(*words, environment=of_ray, timeout_s=600)
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "of-this-test-alone"}
+    project, expected = apart(trained[0], tmp_path, token)
+    rank_depot.steer(project.machine, *(f"{rank} 1 print('rank', {rank}, 'is at', os.getcwd())" for rank in (0, 1)))
+    with project.node(0), project.node(1):
+        refused = project.machine.run(*project.words, environment=project.environment, timeout_s=300)
+        ran = project.machine.run(*project.words, environment={**project.environment, **token}, timeout_s=600)
+    assert refused.code != 0
+    assert f"The Ray cluster at {project.address} asks for a token" in refused.stderr
+    assert "RAY_AUTH_MODE=token" in refused.stderr
     assert ran.code == 0, ran
     assert ran.document["metrics"] == expected
-    project = opened(machine)
-    run = project.tracking.search("late-parcel")[0]
-    assert (run.status, run.tags["processes"]) == ("FINISHED", "2")
-    for rank in (0, 1):
-        assert b"runtime_resources" in project.tracking.artefact(run.id, f"ranks/rank-{rank}.log")
+    assert project.run().tags["processes"] == "2"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives a process mounts of its own")
+def test_a_node_that_joins_late_takes_part_and_one_whose_raylet_is_killed_is_replaced(
+    trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    disabled = {"RAY_AUTH_MODE": "disabled"}
+    project, expected = apart(trained[0], tmp_path, disabled)
+    rank_depot.steer(
+        project.machine,
+        *(f"{rank} 1 always print('rank', {rank}, 'is at', os.getcwd())" for rank in (0, 1)),
+        *(f"{rank} 6 Path({str(tmp_path)!r}, 'rank-{rank}').write_text(str(os.getpid()))" for rank in (0, 1)),
+        *(f"{rank} {step} time.sleep(2)" for rank in (0, 1) for step in range(7, 60)),
+    )
+    with ExitStack() as nodes:
+        nodes.enter_context(project.node(0))
+        environment = {**project.environment, **disabled}
+        training = nodes.enter_context(project.machine.begun(*project.words, environment=environment))
+        wait_until(lambda: _waits(project.address), "the training to wait for a node", within_s=300)
+        late = nodes.enter_context(project.node(1))
+        wait_until(lambda: training.ended or len(list(tmp_path.glob("rank-*"))) == 2, "six steps", within_s=300)
+        assert not training.ended, training.end()
+        processes = late.children(recursive=True)
+        assert {int(path.read_text()) for path in tmp_path.glob("rank-*")} & {each.pid for each in processes}
+        next(each for each in processes if each.name() == "raylet").kill()
+        nodes.enter_context(project.node(2))
+        ran = training.end()
+    assert ran.code == 0, ran
+    report = json.loads(ran.stdout)
+    assert report["metrics"] == expected
+    assert any("was lost with its machine" in note for note in report["notes"]), report["notes"]
+    assert int(project.run().tags["replaced"]) >= 1
+
+
+def _waits(address: str) -> bool:
+    """Whether a training has asked for nodes that the cluster does not have."""
+    import ray
+    from ray.util.placement_group import placement_group_table
+
+    from mainspring.core.ray_cluster import connect
+
+    connect(address)
+    try:
+        return any(group["state"] == "PENDING" for group in placement_group_table().values())
+    finally:
+        ray.shutdown()
 
 
 def test_a_killed_launcher_leaves_no_process(cluster: Any, tmp_path: Path) -> None:

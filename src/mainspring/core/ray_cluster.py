@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from mainspring.core.environment import set_variable
 from mainspring.core.errors import Unavailable
 
+# Without the mode Ray sends no token to an address that it is given, even if it has one.
+AUTHENTICATION = "RAY_AUTH_MODE=token and the token as RAY_AUTH_TOKEN in the environment"
 _connecting = threading.Lock()
 
 
@@ -25,6 +25,8 @@ def connect(address: str, code: Path | None = None, without: Sequence[str] = ())
     Raises:
         Unavailable: There is no cluster.
     """
+    import ray
+
     with _connecting:
         if ray.is_initialized():
             return
@@ -36,5 +38,6 @@ def connect(address: str, code: Path | None = None, without: Sequence[str] = ())
             ray.init(address=address or "local", log_to_driver=False, logging_level="warning", **more)
         except Exception as error:  # so Ray says that a node has not started in time
             raise Unavailable(
-                f"Ray at {address or 'this machine'} does not answer: {error}", fix="check the setting ray."
+                f"Ray at {address or 'this machine'} does not answer: {error}",
+                fix=f"check the setting ray; a cluster that asks for a token needs {AUTHENTICATION}.",
             ) from error

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mainspring.core.errors import Unavailable
+from mainspring.core.ray_cluster import AUTHENTICATION
 from mainspring.deploy.adapters.ray_agent import ASKED
 from mainspring.training.distributed.hearing import AGENT_LOG, AgentEnded, run_agent
 from mainspring.training.distributed.ports import OWNER, Event, Job, Started
 
+_REFUSED = "InvalidAuthToken"  # in Ray's log, where the cluster takes no call
 _WRONG = (" E ", " W ", "Error")  # of lines in Ray's log
 _MOST = 300  # characters of one
 
@@ -49,12 +51,18 @@ class RayRanks:
             for event in run_agent("mainspring.deploy.adapters.ray_agent", job, stop):
                 began = began or isinstance(event, Started)
                 yield event
-        except AgentEnded:
+        except Unavailable as error:
+            cluster, log = f"The Ray cluster at {self._address or 'this machine'}", job.folder / AGENT_LOG
+            if not began and _REFUSED in log.read_text(encoding="utf-8", errors="replace"):
+                raise Unavailable(
+                    f"{cluster} asks for a token, and got none or another one.",
+                    fix=f"run the same command with {AUTHENTICATION}.",
+                ) from None
+            if not isinstance(error, AgentEnded):
+                raise
             raise Unavailable(
-                f"The Ray cluster at {self._address or 'this machine'} {'went away' if began else 'does not answer'}: "
-                f"{_last_words(job.folder / AGENT_LOG)}",
-                fix="once the cluster is there, and RAY_AUTH_TOKEN has its token if it asks for one, run the same "
-                "command again: it resumes from the last checkpoint.",
+                f"{cluster} {'went away' if began else 'does not answer'}: {_last_words(log)}",
+                fix="once the cluster is there, run the same command again: it resumes from the last checkpoint.",
             ) from None
         finally:
             (job.folder / OWNER).unlink(missing_ok=True)  # ranks that cannot be reached end by themselves

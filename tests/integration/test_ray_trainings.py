@@ -39,6 +39,7 @@ pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed"),
 ]
 TWO = Distributed(processes=1, machines=2, restarts=3)
+UP = "will now block"  # says a node that has started
 RAYS = Path("/tmp/ray")  # Ray's folder of sessions
 SLOW = [0, 1, 0, "wait"]
 LAUNCH = """
@@ -180,18 +181,30 @@ def test_a_cluster_that_goes_away_is_said_and_the_next_training_resumes(tmp_path
 def node(environment: Mapping[str, str], log: Path, *arguments: str, covered: Sequence[Path]) -> Iterator[Any]:
     """A node of a cluster, once it is up, with one processor and a file system of its own at some folders."""
     mounts = [f"mount -t tmpfs none {each}" for each in covered]
-    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--num-cpus=1", "--block", *arguments]
+    any_port = ("--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0")
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--num-cpus=1", "--block", *any_port, *arguments]
     command = ["unshare", "--mount", "sh", "-c", " && ".join([*mounts, f"exec {shlex.join(start)}"])]
-    settings = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-    with log.open("wb") as said, subprocess.Popen(
-        command, env={**environment, **settings}, stdout=said, stderr=said, cwd="/", start_new_session=True
-    ) as started:  # fmt: skip
-        try:
-            wait_until(lambda: "will now block" in log.read_text(), f"the node of {log} to start", within_s=300)
-            yield psutil.Process(started.pid)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(started.pid, signal.SIGTERM)
+    of_ray = {"worker_niceness": "0", "USAGE_STATS_ENABLED": "0", "memory_monitor_refresh_ms": "0"}
+    whole = {**environment, **{f"RAY_{name}": value for name, value in of_ray.items()}}
+    for _ in range(3):  # Ray gives a node fifteen seconds to start, of which a loaded machine needs more
+        with (
+            log.open("wb") as said,
+            subprocess.Popen(
+                command, env=whole, stdout=said, stderr=said, cwd="/", start_new_session=True
+            ) as started,
+        ):  # fmt: skip
+            try:
+                if wait_until(lambda: _up(log) or started.poll() is not None, "the node to start", within_s=300) == UP:
+                    yield psutil.Process(started.pid)
+                    return
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(started.pid, signal.SIGTERM)
+    raise AssertionError(log.read_text())
+
+
+def _up(log: Path) -> str:
+    return UP if UP in log.read_text() else ""
 
 
 @dataclass
@@ -223,7 +236,7 @@ class Apart:
 
         Another one has a place of its own for Ray's copies, as a node that starts writes those of its session anew.
         """
-        head = ("--head", f"--port={self.port}", "--include-dashboard=false")
+        head = ("--head", f"--port={self.port}", "--include-dashboard=false", f"--ray-client-server-port={free_port()}")
         covered = [self.machine.root / "parcels", self.machine.state / "training"]
         return node(
             {**os.environ, **self.machine.environment, **self.authentication},

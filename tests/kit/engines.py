@@ -47,12 +47,15 @@ def python_of(engine: str) -> Path:
 
 @contextmanager
 def ray_cluster(*cpus: int) -> Iterator[Any]:
-    """Yield a Ray cluster of nodes on this machine, with so many processors each; the first is its head."""
+    """Yield a Ray cluster of nodes on this machine, with so many processors each; the first is its head.
+
+    Ray kills actors of a machine whose memory is almost used up, by whatever: other tests may use it.
+    """
     from ray.cluster_utils import Cluster
 
     quiet = {
         "include_dashboard": False,
-        "_system_config": {"prestart_worker_first_driver": False, "worker_niceness": 0},
+        "_system_config": {"prestart_worker_first_driver": False, "worker_niceness": 0, "memory_monitor_refresh_ms": 0},
     }
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], **quiet})
     try:

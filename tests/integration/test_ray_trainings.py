@@ -26,7 +26,7 @@ from kit import rank_depot
 from kit.depot import opened
 from kit.engines import ray_cluster
 from kit.waiting import free_port, wait_until
-from mainspring.core.errors import Invalid, Unavailable
+from mainspring.core.errors import Invalid, MainspringError, Unavailable
 from mainspring.deploy.adapters.ray_ranks import RayRanks
 from mainspring.deploy.adapters.torchrun import LocalRunner
 from mainspring.training.distributed import conformance
@@ -185,7 +185,7 @@ def node(environment: Mapping[str, str], log: Path, *arguments: str, covered: Se
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--num-cpus=1", "--block", *any_port, *arguments]
     command = ["unshare", "--mount", "sh", "-c", " && ".join([*mounts, f"exec {shlex.join(start)}"])]
     of_ray = {"worker_niceness": "0", "USAGE_STATS_ENABLED": "0", "memory_monitor_refresh_ms": "0"}
-    whole = {**environment, **{f"RAY_{name}": value for name, value in of_ray.items()}}
+    whole = {**{f"RAY_{name}": value for name, value in of_ray.items()}, **environment}
     for _ in range(3):  # Ray gives a node fifteen seconds to start, of which a loaded machine needs more
         with (
             log.open("wb") as said,
@@ -325,6 +325,21 @@ def _waits(address: str) -> bool:
         return any(group["state"] == "PENDING" for group in placement_group_table().values())
     finally:
         ray.shutdown()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives a process mounts of its own")
+def test_a_machine_that_ray_ends_for_its_memory_is_named_with_the_reason(tmp_path: Path) -> None:
+    import ray
+
+    full = {"RAY_memory_monitor_refresh_ms": "30000", "RAY_memory_usage_threshold": "0.01", "RAY_AUTH_MODE": "disabled"}
+    port, small = free_port(), Distributed(processes=1, machines=1, restarts=0)
+    head = ("--head", f"--port={port}", "--include-dashboard=false", f"--ray-client-server-port={free_port()}")
+    of_a_minute = job(tmp_path, *[[0, 0, step, "wait"] for step in range(1, 31) for _ in range(10)], distributed=small)
+    said = r"Rank 0 of 1 was lost with its machine .*: Ray ended it, for the node's memory was .*GB used"
+    with node({**os.environ, **full}, tmp_path / "node.log", *head, covered=[]):
+        ranks = RayRanks(f"{ray.util.get_node_ip_address()}:{port}", wait_s=300)
+        with pytest.raises(MainspringError, match=said):
+            list(ranks.run(of_a_minute, lambda: 0))
 
 
 def test_a_killed_launcher_leaves_no_process(cluster: Any, tmp_path: Path) -> None:

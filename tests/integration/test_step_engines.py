@@ -16,9 +16,9 @@ from mainspring.deploy.engines.manifest import manifest
 
 SUITES = [("test_step_runners.py::Test{}Runner", 11), ("test_chunk_engines.py::Test{}", 4)]
 TRAININGS = [
-    ("conformance/test_training_runners.py::TestRayRanks", 6),
-    ("conformance/test_training_runners.py::TestRayRanksOnSeveralNodes", 6),
-    ("integration/test_ray_trainings.py", 6),
+    ("conformance/test_training_runners.py::TestRayRanks", 5),
+    ("conformance/test_training_runners.py::TestRayRanksOnSeveralNodes", 5),
+    ("integration/test_ray_trainings.py", 8),
     ("integration/test_training_in_processes.py::test_ray_starts_the_processes_of_the_same_training", 1),
 ]
 PIPELINE = '''

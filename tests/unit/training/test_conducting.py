@@ -26,6 +26,7 @@ class Cluster:
     def __init__(self, *machines: str, spare: Sequence[str] = (), deeds: Mapping[tuple[int, int, int], str]) -> None:
         self.there, self.spare, self.deeds = list(machines), list(spare), dict(deeds)
         self.lost: set[str] = set()
+        self.why: Mapping[str, str] | None = None  # the answer of one that is lost
         self.attempt = -1
         self.ranks: dict[str, list[int]] = {}
         self.looks: dict[int, int] = {}
@@ -45,9 +46,9 @@ class Cluster:
 
     def _answer(self, machine: str, request: dict[str, Any]) -> Mapping[str, Any] | None:
         if machine in self.lost:
-            return None
+            return self.why
         answer: Mapping[str, Any] = getattr(self, f"_{request.pop('do')}")(machine, **request)
-        return None if machine in self.lost else answer
+        return self.why if machine in self.lost else answer
 
     def _store(self, machine: str, address: str) -> Mapping[str, Any]:
         assert address in (machine, "127.0.0.1")
@@ -139,11 +140,15 @@ def test_a_killed_rank_is_the_cause_although_its_peers_failed_first_and_all_star
     assert said == [started(4, 0), lost(3, "on machine b was killed by SIGKILL", 4), started(4, 1)]
 
 
-def test_a_lost_machine_is_named_and_replaced_by_another_one() -> None:
+@pytest.mark.parametrize(
+    ("why", "said"), [(None, ""), ({"lost": "its memory was used up"}, ": its memory was used up")]
+)
+def test_a_lost_machine_is_named_and_replaced_by_another_one(why: Mapping[str, str] | None, said: str) -> None:
     cluster = Cluster("a", "b", spare=["c"], deeds={(0, 2, 2): "lose"})
-    done, said = run(cluster)
+    cluster.why = why
+    done, told = run(cluster)
     assert done
-    assert said == [started(4, 0), lost(2, "was lost with its machine b", 4), started(4, 1)]
+    assert told == [started(4, 0), lost(2, f"was lost with its machine b{said}", 4), started(4, 1)]
     assert cluster.there == ["a", "c"]
 
 

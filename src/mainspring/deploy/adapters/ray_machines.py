@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -32,6 +33,7 @@ _START_S = 300.0  # the same for its first answer: it imports PyTorch, from a sl
 _PING_S = 1.0
 _LOOK = json.dumps({"do": "look"})
 _READY_S = 0.5
+_OF_MEMORY = re.compile(r"Memory on the node .*? was (.*used / \S+)")  # why Ray has ended an actor, in its error
 
 
 class _Machine:
@@ -166,10 +168,12 @@ class RayMachines:
             answered, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=_ANSWER_S)
         found: dict[int, Mapping[str, Any] | None] = dict.fromkeys(requests)
         for number, reference in asked.items():
-            if text := _got(reference) if reference in answered else "":
+            text, why = _got(reference) if reference in answered else ("", f"it gave no answer in {_ANSWER_S:g} s")
+            if text:
                 found[number] = json.loads(text)
             else:
                 self._lose(self._slots[number])
+                found[number] = {"lost": why} if why else None
         return found
 
     def _warm(self) -> None:
@@ -179,7 +183,7 @@ class RayMachines:
             ready, _ = ray.wait([slot.first for slot in starting], num_returns=len(starting), timeout=_PING_S)
             for slot in starting:
                 if slot.first in ready:
-                    if not _got(slot.first):
+                    if not _got(slot.first)[0]:
                         self._lose(slot)
                     slot.first = None
                 elif time.monotonic() > until:
@@ -222,12 +226,13 @@ class RayMachines:
             remove_placement_group(self._group)
 
 
-def _got(answer: Any) -> str:
-    """Return an answer that has come; an empty text from a machine that is lost."""
+def _got(answer: Any) -> tuple[str, str]:
+    """Return an answer that has come; of a machine that is lost an empty text, and why, if Ray says it."""
     try:
-        return str(ray.get(answer))
-    except ray.exceptions.RayError:
-        return ""
+        return str(ray.get(answer)), ""
+    except ray.exceptions.RayError as error:
+        used = _OF_MEMORY.search(str(error))
+        return "", f"Ray ended it, for the node's memory was {used[1]}" if used else ""
 
 
 def _nodes() -> list[Mapping[str, Any]]:

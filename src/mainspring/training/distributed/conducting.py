@@ -57,7 +57,10 @@ class Machines(Protocol):
         ...
 
     def ask(self, requests: Mapping[int, Request]) -> Mapping[int, Request | None]:
-        """Return the answer of `machine.Machine` to each request, by machine's number; `None` from one that is lost."""
+        """Return the answer of `machine.Machine` to each request, by machine's number.
+
+        `None` from one that is lost, or `{"lost": why}` where the cluster knows why.
+        """
         ...
 
     def shown(self) -> str:
@@ -235,11 +238,14 @@ class Conductor:
             MainspringError: A machine could not do it.
         """
         asked = _all(self._ranks) if requests is None else requests
-        answers = self._machines.ask({number: {"do": deed, **request} for number, request in asked.items()})
+        answers = dict(self._machines.ask({number: {"do": deed, **request} for number, request in asked.items()}))
         for number, answer in answers.items():
-            if answer is None:
+            if answer is None or "lost" in answer:
+                said = "" if answer is None else f": {answer['lost']}"
                 for rank in self._ranks[number] if number < len(self._ranks) else ():
-                    self._end(End(rank, -signal.SIGKILL, why=f"was lost with its machine {self._places[number]}"))
+                    why = f"was lost with its machine {self._places[number]}{said}"
+                    self._end(End(rank, -signal.SIGKILL, why=why))
+                answers[number] = None
             elif "failed" in answer:
                 raise MainspringError(f"Machine {self._places[number]}: {answer['failed']}")
         return answers

@@ -60,7 +60,7 @@ def run(python: Path, *arguments: str, at: Path = ROOT) -> str:
     seen = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])  # also by the processes of an engine
     environment = {**os.environ, "PYTHONPATH": seen}
     done = subprocess.run(
-        [str(python), *arguments], cwd=at, env=environment, capture_output=True, text=True, timeout=800, check=False
+        [str(python), *arguments], cwd=at, env=environment, capture_output=True, text=True, timeout=1500, check=False
     )
     assert done.returncode == 0, f"{done.stdout[-5000:]}\n{done.stderr[-3000:]}"
     return done.stdout

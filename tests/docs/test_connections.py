@@ -89,7 +89,7 @@ ROWS: dict[str, tuple[str, str]] = {
     "Kubernetes": ("deploy.engines.kubernetes_api", f"{MUTUAL}kubernetes"),
     "Ray, Spark": (
         "core.ray_cluster deploy.adapters.ray deploy.adapters.ray_agent deploy.adapters.ray_chunks "
-        "deploy.adapters.ray_machines deploy.adapters.spark "
+        "deploy.adapters.ray_machines deploy.adapters.ray_ranks deploy.adapters.spark "
         "deploy.adapters.spark_chunks features.functions.on_ray",
         "",
     ),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.settings import PROJECT_FILE, Settings
 from mainspring.deploy.images.building import Content
 from mainspring.deploy.targets.model import Deployment
+from mainspring.project.guards import installation_secrets
 from mainspring.security.policy_files import POLICIES
 from mainspring.serving.plane.sealed_catalog import FILE, SEALED, Sealed
 
@@ -23,6 +26,8 @@ PEPPER = "/run/secrets/mainspring-pepper"
 _EXTRAS = {"redis": "redis", "rediss": "redis", "postgresql": "postgres", "postgres": "postgres"} | dict.fromkeys(
     ("s3", "gs", "az"), "objects"
 )
+_LEAST_SECRET = 6  # characters; a shorter one is in any text by chance
+_PASSWORD = re.compile(r"://[^/\s:@]*:[^/\s@]+@|[?&](password|passwd|token|secret)=", re.IGNORECASE)
 _IN_FILES = ("file", "sqlite", "lmdb", "memory")
 _STORES = ("catalog", "lake", "online", "tracking", "blobs", "ledger", "streams", "vectors")
 
@@ -44,7 +49,8 @@ class ProjectParts:
             return {digest: blob_of(opened.bundles.load(digest)) for digest in digests}
 
     def sign(self, content: bytes) -> bytes:
-        return self._project.signing_key.sign(content)
+        with _opened(self._project, self._profile) as opened:
+            return opened.signing_key.sign(content)
 
 
 @contextmanager
@@ -69,20 +75,23 @@ def image_content(project: Project, deployment: Deployment) -> Content:
     """Return what an image of a deployment has of the project. Bundles are named only.
 
     Raises:
-        Invalid: The profile cannot be served from an image.
+        Invalid: The profile cannot be served from an image, or has a secret in its table or policies.
         NotFound: An endpoint has no version that serves.
     """
     settings = project.settings
     files = {PROJECT_FILE: _project_file(settings)}
     files |= {f"{POLICIES}/{name}": text for name, text in _policies(settings)}
+    for name, text in files.items():
+        _check_without_secrets(settings, name, text)
     env = {
         "MAINSPRING_PROFILE": settings.profile,
         "MAINSPRING_STATE": STATE,
         "MAINSPRING_GATEWAY": f"0.0.0.0:{deployment.port}",
-        "MAINSPRING_GATEWAY_WORKERS": "auto",
         "MAINSPRING_PEPPER_FILE": PEPPER,
         "MAINSPRING_BUNDLES_SIGNED_BY": project.signing_key.public.hex(),
     }
+    if settings.gateway_workers == 1:  # as it is by default
+        env["MAINSPRING_GATEWAY_WORKERS"] = "auto"
     env |= {f"MAINSPRING_{name.upper()}": at for name, at in _in_state(settings)}
     bundles: tuple[str, ...] = ()
     if is_sealed(settings):
@@ -164,10 +173,36 @@ def _project_file(settings: Settings) -> str:
     """Return the project's file with one profile, and without modules and targets: a gateway imports none."""
     document = tomllib.loads((settings.root / PROJECT_FILE).read_text("utf-8"))
     profile = settings.profile
-    lines = [f"name = {_toml(settings.project)}", f"profile = {_toml(profile)}", "", f"[profiles.{_toml(profile)}]"]
     values = document.get("profiles", {}).get(profile, {})
+    for name, value in _texts(values):
+        _check_without_secrets(settings, name, value)
+    lines = [f"name = {_toml(settings.project)}", f"profile = {_toml(profile)}", "", f"[profiles.{_toml(profile)}]"]
     lines += [f"{_toml(name)} = {_toml(value)}" for name, value in sorted(values.items()) if name != "schedules"]
     return "\n".join(lines) + "\n"
+
+
+def _texts(values: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the texts of a table and of what is in it, each with its name."""
+    if isinstance(values, dict):
+        for key, each in values.items():
+            yield from _texts(each, key)
+    elif isinstance(values, list):
+        for each in values:
+            yield from _texts(each, name)
+    elif isinstance(values, str):
+        yield name, values
+
+
+def _check_without_secrets(settings: Settings, name: str, text: str) -> None:
+    """Raise if a text has a secret of the profile, as it is or as an address has it, or a password of any address."""
+    known = [secret for _, secret in installation_secrets(settings) if len(secret) >= _LEAST_SECRET]
+    spelt = {*known, *(quote(secret, safe="") for secret in known)}
+    if any(secret in text for secret in spelt) or _PASSWORD.search(text) or "PRIVATE KEY" in text:
+        raise Invalid(
+            f"An image would have a secret: it is in {name} of profile {settings.profile!r}.",
+            fix=f"take it out of the file, and name its variable, such as MAINSPRING_{name.upper()}, in the target's "
+            "`secrets`: the place gives it.",
+        )
 
 
 def _toml(value: Any) -> str:

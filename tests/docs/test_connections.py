@@ -34,7 +34,8 @@ ROWS: dict[str, tuple[str, str]] = {
     ),
     "each other": (
         "core.confined core.deadlines core.listening core.own_process features.functions.child "
-        "operations.jobs.children operations.jobs.work_loop operations.service.sampling processes.supervisor "
+        "operations.jobs.children operations.jobs.work_loop operations.service.sampling processes.service_manager "
+        "processes.supervisor "
         "project.function_process registry.processes serving.adapters.apart serving.plane.slots",
         "",
     ),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 
+import mainspring as ms
 from kit.console.client import Client
 from kit.console.costly import LATE, OTHER, costly
 from kit.console.flights import Project
@@ -72,3 +74,14 @@ def test_without_anything_metered_and_without_a_price_the_page_says_what_to_do()
     found = Client(create_app(free), free.key()).page("/cost").text
     assert "No price is stated" in found
     assert "Core hours a day" in found
+
+
+def test_budgets_are_shown_with_their_forecast_or_why_they_cannot_be_judged() -> None:
+    made, _ = costly()
+    assert "Budgets" not in Client(create_app(made), made.key()).page("/cost").text
+    for currency, told in (("EUR", "nine times of ten"), ("USD", "two currencies")):
+        budget = ms.Budget("late", endpoint=LATE, month=f"0.01 {currency}", act=["shed"])
+        project = made.having(definitions=replace(made.definitions, budgets={"late": budget}), usage=made.usage)
+        found = Client(create_app(project), project.key()).page("/cost").text
+        assert told in found
+        assert ("exceeded" in found) == (currency == "EUR")

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from mainspring.console import formats
 from mainspring.console.charts import Chart, Line, Table
+from mainspring.core.errors import MainspringError
 from mainspring.core.money import NANOS
 from mainspring.core.time import DAY, HOUR
 from mainspring.cost.statement import OTHER, PLATFORM, Part
 from mainspring.cost.usage import IDLE, MACHINE
+from mainspring.operations.budgets.reporting import BudgetReport, budgets
 from mainspring.operations.cost.reporting import CostReport, cost_parts, report_of
 from mainspring.project import Project
 
@@ -27,6 +29,8 @@ class CostPage:
     Attributes:
         idle, platform: Shares of the machines' cost; `None` without a price.
         addresses: Name of a line -> address of its page.
+        budgets: Of this month, the fullest first.
+        unjudged: Why budgets cannot be judged; empty if they can.
     """
 
     days: int
@@ -36,6 +40,8 @@ class CostPage:
     idle: float | None
     platform: float | None
     addresses: Mapping[str, str]
+    budgets: Sequence[BudgetReport]
+    unjudged: str
 
 
 def cost_page(project: Project, by: str, days: int, spread: str) -> CostPage:
@@ -51,8 +57,15 @@ def cost_page(project: Project, by: str, days: int, spread: str) -> CostPage:
 
     return CostPage(
         days, spread, report, (_chart(found, since, days, report.currency),) if found else (), share(IDLE),
-        share(PLATFORM), _addresses(report),
+        share(PLATFORM), _addresses(report), *_budgets(project),
     )  # fmt: skip
+
+
+def _budgets(project: Project) -> tuple[Sequence[BudgetReport], str]:
+    try:
+        return budgets(project), ""
+    except MainspringError as error:
+        return (), str(error)
 
 
 def _addresses(report: CostReport) -> dict[str, str]:

@@ -138,7 +138,7 @@ _WHY = {
         ("apply", "advise", "batch", "bench", "budgets", "ci", "doctor", "features", "ingest", "jobs"), _CODE
     ),
     **dict.fromkeys(("materialize", "monitor", "pipelines", "profile", "quotas", "reproduce", "search"), _CODE),
-    **dict.fromkeys(("budgets", "deploy", "optimize", "streams", "targets", "train", "up"), _CODE),
+    **dict.fromkeys(("budgets", "deploy", "optimize", "simulate", "streams", "targets", "train", "up"), _CODE),
     **dict.fromkeys(
         (
             "collections",
@@ -244,7 +244,7 @@ NO_EVENT = {
     **dict.fromkeys(
         ("quotas", "roles", "rollout", "runs", "service-accounts", "sessions", "status", "streams"), _READS
     ),
-    **dict.fromkeys(("subject", "targets", "tenant", "topics", "users", "whoami"), _READS),
+    **dict.fromkeys(("simulate", "subject", "targets", "tenant", "topics", "users", "whoami"), _READS),
     **dict.fromkeys(
         ("demo", "edge page", "export", "features read", "init", "pipelines export", "sbom", "targets render"), _FILE
     ),

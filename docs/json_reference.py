@@ -93,6 +93,7 @@ from mainspring.operations.rollout.reports import RolloutReport
 from mainspring.operations.scaling import Scaling
 from mainspring.operations.search.searching import SearchReport
 from mainspring.operations.sessions import OpenSession
+from mainspring.operations.simulating import SimulationReport
 from mainspring.operations.status import EndpointStatus, OpenIncident, Status
 from mainspring.operations.stream_endpoints.showing import StreamStatus
 from mainspring.operations.streams.reports import StreamReport
@@ -579,6 +580,7 @@ DOCUMENTS = {
     "answers judge": Document(JudgedAnswers),
     "llm plan": Document(LanguageModelPlan),
     "llm usage": Document(list[LanguageModelUsage]),
+    "simulate": Document(SimulationReport),
     "deploy": Document(DeployReport),
     "targets list": Document(list[Listed]),
     "targets render": Document(_object("Rendered", target=str, files=list[str])),

@@ -215,7 +215,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         *((f"users {name}", ["ana@example.org"]) for name in ("disable", "enable", "remove")),
         *((f"service-accounts {name}", ["nightly"]) for name in ("disable", "enable", "remove")),
         ("encryption status", []), ("encryption rotate", []), ("encryption rewrite", []),
-        ("backup", ["monday.backup"]),
+        ("backup", ["monday.backup"]), ("simulate", [MODEL, "--load", "40/s for 2s", "--executors", "1"]),
         ("targets render", ["here", "--to", "rendered"]), ("deploy", ["here"]), ("targets list", []),
         ("targets status", ["here"]), ("targets destroy", ["here", "--yes"]),
         ("policy check", []), ("policy explain", ["role:viewer", "model.promote"]), ("policy test", ["cases.csv"]),

@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("predict", "Request a prediction from a running endpoint."),
     "batch": ("batch", "Predict for many rows: a table, files, a query."),
     "bench": ("bench", "Find the highest load that an endpoint can serve."),
+    "simulate": ("simulate", "Simulate an endpoint under a load: policies, cost."),
     "monitor": ("monitor", "Quality and drift now; its tables by SQL."),
     "endpoints": ("endpoints", "Endpoints and their health: list, show."),
     "incidents": ("incidents", "Incidents: list, own, silence, close, judge."),

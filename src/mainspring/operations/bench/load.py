@@ -32,9 +32,9 @@ from mainspring.registry.bundles import FEATURES, GOLDEN
 from mainspring.registry.model import Bundle
 from mainspring.security.model import KeyScope
 from mainspring.serving.load.capacity import capacity, point, search
-from mainspring.serving.load.generator import http_request, run
+from mainspring.serving.load.generator import Load, http_request, run
 from mainspring.serving.load.numbers import EndpointNumbers, read_numbers
-from mainspring.serving.model import Baseline, Point
+from mainspring.serving.model import Arm, Baseline, Point, Route
 from mainspring.serving.plane.golden import Golden
 
 Told = Callable[[str], None]
@@ -42,6 +42,7 @@ Told = Callable[[str], None]
 _LEAST = 10  # minimum requests of a load: with fewer, chance decides the result
 _WARM_UP_S = 0.5
 _ALONE_S = 1.0
+_TAIL_S = 1.0  # after the last request of a replayed load
 _DIFFERENT = 256  # different requests, so that no cache answers
 
 
@@ -62,6 +63,9 @@ class How:
     seconds: float = 3.0
 
 
+_USUAL = How()
+
+
 def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None) -> Baseline:
     """Measure an endpoint, store the result as its newest baseline, and return it.
 
@@ -72,6 +76,101 @@ def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None
     """
     if how.rows < 1 or how.connections < 1 or how.seconds <= 0:
         raise Invalid(f"{how.rows} rows, {how.connections} connections and {how.seconds:g} s do not make a load.")
+    with loaded_gateway(project, endpoint, how, told) as gateway:
+        address, token, requests = gateway.address, gateway.token, gateway.requests
+        route, arm = gateway.route, gateway.arm
+        measure = _Measure(address, endpoint, token, requests, how, route.deadline_us, told)
+        told("unloaded latency")
+        alone = run((address.host, address.port), requests, connections=1, seconds=_ALONE_S, warm_up_s=_WARM_UP_S)
+        if not alone.answered:
+            raise gateway.refused(dict(alone.statuses))
+        points = search(measure)
+        best = capacity(points)
+        counted = measure.seen[best or points[0].offered]
+    baseline = Baseline(
+        endpoint=endpoint,
+        model=route.model,
+        version=arm.version,
+        digest=arm.digest,
+        measured_at=project.wall.now(),
+        asked_by=gateway.by,
+        rows=how.rows,
+        deadline_us=route.deadline_us,
+        workers=1,
+        capacity=best,
+        alone_p50_us=alone.quantile_us(0.5) or 0.0,
+        alone_p99_us=alone.quantile_us(0.99) or 0.0,
+        points=tuple(points),
+        stages_us={stage: timing.mean * 1e6 for stage, timing in counted.stages.items() if timing.mean is not None},
+        batch_rows=counted.batch_rows.mean,
+        machine=_machine(own_core=gateway.own_core),
+    )
+    project.baselines.add(baseline)
+    return baseline
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedGateway:
+    """A private gateway, with requests for one endpoint of it.
+
+    Attributes:
+        requests: Whole requests, of different rows.
+        own_core: Whether the caller has a core of its own.
+    """
+
+    address: Address
+    token: str
+    route: Route
+    arm: Arm
+    by: str
+    path: str
+    bodies: Sequence[bytes]
+    requests: Sequence[bytes]
+    own_core: bool
+    connections: int
+
+    def replay(self, instants: Sequence[float]) -> tuple[Load, float]:
+        """Send a request at each of the instants, seconds; return what came of it, and the gateway's processor time."""
+        before = self._processor_s()
+        load = run(
+            (self.address.host, self.address.port),
+            self.requests,
+            connections=self.connections,
+            seconds=instants[-1] + _TAIL_S,
+            rate=len(instants) / (instants[-1] + _TAIL_S),
+            at=instants,
+        )
+        return load, self._processor_s() - before
+
+    def warm_up(self) -> None:
+        """Send requests for a while, one after the other."""
+        where = (self.address.host, self.address.port)
+        load = run(where, self.requests, connections=1, seconds=_ALONE_S, warm_up_s=_WARM_UP_S)
+        if not load.answered:
+            raise self.refused(dict(load.statuses))
+
+    def refused(self, statuses: dict[int, int]) -> MainspringError:
+        """Return the error of an endpoint that answers no request."""
+        return _refused(self.address, self.route.endpoint, self.path, self.bodies[0], self.token, statuses)
+
+    def _processor_s(self) -> float:
+        for line in get(self.address, "/metrics", self.token).decode().splitlines():
+            if line.startswith("process_cpu_seconds_total"):
+                return float(line.rpartition(" ")[2])
+        return 0.0
+
+
+@contextmanager
+def loaded_gateway(
+    project: Project, endpoint: str, how: How = _USUAL, told: Told = lambda _: None
+) -> Iterator[LoadedGateway]:
+    """Context of a private gateway for the load of one endpoint.
+
+    Raises:
+        NotFound: There is no such endpoint, or it serves nothing yet.
+        Invalid: It cannot be requested by keys.
+        Unavailable: The gateway does not start.
+    """
     route = route_of(project, endpoint)
     arm = max(route.arms, key=lambda candidate: candidate.weight)
     bundle = project.bundles.load(arm.digest)
@@ -86,34 +185,7 @@ def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None
         path = f"/v2/models/{endpoint}/versions/{arm.version}/infer"
         headers = [("Authorization", f"Bearer {token}")]
         requests = [http_request(f"{address.host}:{address.port}", path, body, headers) for body in bodies]
-        measure = _Measure(address, endpoint, token, requests, how, route.deadline_us, told)
-        told("unloaded latency")
-        alone = run((address.host, address.port), requests, connections=1, seconds=_ALONE_S, warm_up_s=_WARM_UP_S)
-        if not alone.answered:
-            raise _refused(address, endpoint, path, bodies[0], token, dict(alone.statuses))
-        points = search(measure)
-        best = capacity(points)
-        counted = measure.seen[best or points[0].offered]
-    baseline = Baseline(
-        endpoint=endpoint,
-        model=route.model,
-        version=arm.version,
-        digest=arm.digest,
-        measured_at=project.wall.now(),
-        asked_by=by,
-        rows=how.rows,
-        deadline_us=route.deadline_us,
-        workers=1,
-        capacity=best,
-        alone_p50_us=alone.quantile_us(0.5) or 0.0,
-        alone_p99_us=alone.quantile_us(0.99) or 0.0,
-        points=tuple(points),
-        stages_us={stage: timing.mean * 1e6 for stage, timing in counted.stages.items() if timing.mean is not None},
-        batch_rows=counted.batch_rows.mean,
-        machine=_machine(own_core=own_core),
-    )
-    project.baselines.add(baseline)
-    return baseline
+        yield LoadedGateway(address, token, route, arm, by, path, bodies, requests, own_core, how.connections)
 
 
 @contextmanager

@@ -129,6 +129,7 @@ def run(
     waits: bool = True,
     warm_up_s: float = 0.0,
     seed: int = 0,
+    at: Sequence[float] | None = None,
 ) -> Load:
     """Generate load for `seconds` and return its outcome.
 
@@ -140,6 +141,7 @@ def run(
         waits: Whether a request that is due while no connection is free waits for one. Otherwise it is lost, as where
             each connection is a caller of its own that is still busy; of those due at once the newest is sent.
         warm_up_s: How long to ask before counting.
+        at: Instants at which requests are due, seconds from the begin, ascending; with `rate` as their mean.
 
     Raises:
         Unavailable: Nothing answers.
@@ -151,7 +153,7 @@ def run(
     try:
         if warm_up_s > 0:
             generator.go(warm_up_s, rate, waits)
-        return generator.go(seconds, rate, waits)
+        return generator.go(seconds, rate, waits, at)
     finally:
         generator.close()
 
@@ -174,10 +176,10 @@ class _Generator:
         self._by_number[connection.sock.fileno()] = connection
         self._poll.register(connection.sock, select.POLLIN)
 
-    def go(self, seconds: float, rate: float | None, waits: bool) -> Load:
+    def go(self, seconds: float, rate: float | None, waits: bool, at: Sequence[float] | None = None) -> Load:
         begun = last = time.perf_counter()
         end = begun + seconds
-        due = self._due(begun, end, rate)
+        due = self._due(begun, end, rate) if at is None else [begun + each for each in at if each < seconds]
         come = 0  # of those that are due
         waiting: deque[float] = deque()
         free = deque(self._connections)

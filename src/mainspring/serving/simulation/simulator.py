@@ -33,6 +33,7 @@ class Endpoint:
     Attributes:
         times: Durations of batches on it, on one executor.
         overhead_us: Time of the process's loop for each request, beside the model.
+        apart_us: Time of each request outside the process: connection, kernel, caller.
         deadline_us: Of a request.
         executors: Least and most of a replica.
         idle_s: Time without requests after which a replica has no executor, if the least is 0.
@@ -44,6 +45,7 @@ class Endpoint:
     times: Times
     overhead_us: float
     deadline_us: int
+    apart_us: float = 0.0
     executors: tuple[int, int] = (1, 1)
     idle_s: float = 300.0
     load_s: float = 0.1
@@ -421,7 +423,7 @@ class _Simulation:
         for job in batch.jobs:
             arrived = replica.held.pop(job.payload, None)
             if arrived is not None:
-                latency = self._now - arrived
+                latency = self._now - arrived + self._endpoint.apart_us
                 self._answered.append(latency)
                 self._in_time += latency <= self._endpoint.deadline_us
         self._begin(replica)

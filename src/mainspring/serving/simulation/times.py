@@ -42,6 +42,12 @@ class Times:
         """Return durations of `fixed_us + rows * per_row_us`, without chance."""
         return cls({1: [fixed_us + per_row_us], 2: [fixed_us + 2 * per_row_us]})
 
+    def faster(self, speed: float) -> Times:
+        """Return durations on a core that does `speed` times the work."""
+        return Times({
+            size: [each / speed for each in found] for size, found in zip(self.sizes, self._sorted, strict=True)
+        })  # fmt: skip
+
     def draw(self, rows: int, chance: float) -> float:
         """Return a duration, µs.
 

@@ -1,0 +1,53 @@
+"""Durations of batches of a bundle on this machine, measured with its golden rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from mainspring.registry.model import Bundle
+from mainspring.serving.plane.executor import arrays
+from mainspring.serving.plane.golden import Golden
+from mainspring.serving.ports import Executor
+from mainspring.serving.simulation.times import Times
+
+_LEAST, _MOST = 20, 2_000  # calls of a size
+_WARM = 3
+
+
+def measure(
+    executor: Executor, bundle: Bundle, *, most_rows: int = 64, seconds: float = 3.0,
+    now: Callable[[], float] = time.perf_counter,
+) -> Times:  # fmt: skip
+    """Return what batches of 1, 2, 4 ... rows take, one at a time.
+
+    Sizes are measured by turns, so that a disturbance of the machine meets all of them.
+
+    Args:
+        most_rows: The largest batch.
+        seconds: For all sizes together; a size is called 20 times in any case.
+    """
+    golden = msgspec.json.decode(bundle.files["golden.json"], type=Golden)
+    rows = len(next(iter(golden.outputs.values())))
+    sizes = [1 << power for power in range(most_rows.bit_length())]
+    inputs = {size: _repeated(golden.inputs, rows, size, executor, bundle) for size in sizes}
+    took: dict[int, list[float]] = {size: [] for size in sizes}
+    for size in sizes:
+        for _ in range(_WARM):
+            executor.predict(inputs[size], size)
+    end, turn = now() + seconds, 0
+    while turn < _LEAST or (now() < end and turn < _MOST):
+        turn += 1
+        for size in sizes:
+            begun = time.perf_counter_ns()
+            executor.predict(inputs[size], size)
+            took[size].append((time.perf_counter_ns() - begun) / 1000)
+    return Times(took)
+
+
+def _repeated(columns: dict[str, list[Any]], rows: int, size: int, executor: Executor, bundle: Bundle) -> Any:
+    some = {name: [values[place % rows] for place in range(size)] for name, values in columns.items()}
+    return arrays(some, executor, bundle.manifest, size)

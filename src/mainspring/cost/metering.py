@@ -2,8 +2,8 @@
 
 Work that has the process to itself (`whole`) is charged all that the process and its descendants use; beside other work
 of the process it is charged its thread's time, which leaves out the threads of libraries. Of nested work the innermost
-is charged. Amounts wait in memory, and are added to the store every `every_s` and at the end: a process that is killed
-loses that much, never anything twice.
+is charged. Amounts wait in memory, and are added to the store every `every_s`, soon after the end of work in a process
+of `up`, and else at its end: a process that is killed loses that much, never anything twice.
 """
 
 from __future__ import annotations
@@ -149,6 +149,8 @@ class Metering:
             work.charge({"wall": round((time.monotonic() - begun) * 1e6)})
             if outer is not None:
                 work.leave_to(outer)
+            elif whole and not self._inside:  # a command, which ends soon
+                self.flush()
 
     @contextmanager
     def _changing_whole(self) -> Iterator[None]:
@@ -200,8 +202,9 @@ class Metering:
                 return
             try:
                 self._store().add(self._source, self._sequence, self._sent)
-            except MainspringError as error:
-                _log.warning("usage is not stored yet: %s", error)
+            except Exception as error:  # work goes on where its cost cannot be stored
+                told = error if isinstance(error, MainspringError) else repr(error)
+                _log.warning("usage is not stored yet: %s", told)
                 return
             self._sent = []
 

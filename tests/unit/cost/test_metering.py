@@ -90,6 +90,16 @@ def test_threads_are_charged_their_own_time(store: Store) -> None:
     assert found["j", "cpu"] == pytest.approx(0.2e6, abs=0.02e6)
 
 
+def test_a_command_has_stored_its_use_when_it_ends(store: Store) -> None:
+    metering = meter(store)
+    with metering.of(RUN):
+        burn(0.02)
+    assert store.found()["r1", "cpu"] >= 0.02e6
+    with meter(store, inside=True).of(JOB):
+        burn(0.02)
+    assert ("j", "cpu") not in store.found(), "of a process that goes on, together with what follows"
+
+
 def test_work_that_was_never_named_is_charged_to_what_is_around_it(store: Store) -> None:
     metering = meter(store)
     with metering.of(JOB), metering.of(None):

@@ -34,6 +34,7 @@ _AMOUNTS: Final = {
     "out_gib": ("out", _GIB),
 }
 _COUNTS: Final = ("requests", "rows", "prompt", "completion")
+_FREE: Final = (*_COUNTS, "wall")
 
 
 class CostLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,7 +146,7 @@ def report_of(
         spread=list(spread_out),
         lines=lines(project, found, by, days),
         total=_line("total", found, None, days),
-        unpriced=sorted({part.measure for part in found if part.nanos is None and part.measure not in _COUNTS}),
+        unpriced=sorted({part.measure for part in found if part.nanos is None and part.measure not in _FREE}),
     )
 
 
@@ -164,6 +165,8 @@ def lines(project: Project, found: Iterable[Part], by: str, days: int) -> list[C
     groups: dict[str, list[Part]] = {}
     whole = 0
     for part in found:
+        if by == "measure" and part.measure in _FREE:
+            continue
         whole += part.nanos or 0
         for name, share in _grouped(part, by):
             groups.setdefault(names.get(name, name), []).append(share)
@@ -206,7 +209,7 @@ def _line(name: str, found: Iterable[Part], whole: int | None, days: int) -> Cos
     nanos, known = 0, False
     for part in found:
         amounts[part.measure] = amounts.get(part.measure, 0) + part.amount
-        if part.nanos is not None and part.measure not in _COUNTS:
+        if part.nanos is not None and part.measure not in _FREE:
             nanos, known = nanos + part.nanos, True
     cost = nanos / NANOS if known else None
     rows = amounts.get("rows", 0)

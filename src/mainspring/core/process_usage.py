@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-_PROC = Path("/proc")
+_PROC, _DEV, _GPU = Path("/proc"), Path("/dev"), "nvidia"
 # Places in `stat` behind the name: processor time, that of children which ended, pages of memory.
 _PARENT, _TIMES, _CHILDREN, _PAGES = 1, slice(11, 15), slice(13, 15), 21
 
@@ -61,6 +62,37 @@ def main_thread_s(pid: int) -> float | None:
     """Return the processor time of a process's first thread; `None` as of `of_descendants`."""
     own = _stat(pid, f"task/{pid}/stat")
     return None if own is None else sum(own[_TIMES][:2]) / os.sysconf("SC_CLK_TCK")
+
+
+def gpus() -> set[int]:
+    """Return the numbers of this machine's NVIDIA GPUs, by their device files."""
+    return {int(path.name[len(_GPU) :]) for path in _DEV.glob(f"{_GPU}[0-9]*") if path.name[len(_GPU) :].isdigit()}
+
+
+def open_gpus(pid: int) -> set[int]:
+    """Return the numbers of the GPUs whose device files a process, or one below it, has open.
+
+    CUDA opens those that a process may see: `CUDA_VISIBLE_DEVICES` bounds them.
+    """
+    if not (there := gpus()):
+        return set()
+    found, start = set(), f"{_DEV}/{_GPU}"
+    for each in tree(pid):
+        for link in _links(_PROC / str(each) / "fd"):
+            if link.startswith(start) and link[len(start) :].isdigit():
+                found.add(int(link[len(start) :]))
+    return found & there
+
+
+def _links(folder: Path) -> Iterator[str]:
+    """Yield what the open files of a process are; of a process that ended, or of another user, none."""
+    try:
+        entries = list(folder.iterdir())
+    except OSError:
+        return
+    for entry in entries:
+        with suppress(OSError):  # it was closed meanwhile
+            yield str(entry.readlink())
 
 
 def proportional_bytes(pid: int) -> int:

@@ -20,7 +20,7 @@ import msgspec
 
 from mainspring.core.errors import MainspringError
 from mainspring.core.ids import new_id
-from mainspring.core.process_usage import of_descendants, of_tree
+from mainspring.core.process_usage import of_descendants, of_tree, open_gpus
 from mainspring.core.time import HOUR, Clock
 from mainspring.cost.ports import UsageStore
 from mainspring.cost.usage import Subject, Usage
@@ -167,6 +167,8 @@ class Metering:
         if self._whole:
             elapsed = max(0.0, now - before)
             used = {"cpu": round(max(0.0, cpu_s - before_cpu) * 1e6), "memory": round(resident * elapsed)}
+            if count := len(open_gpus(os.getpid())):
+                used["gpu"] = round(count * elapsed * 1e6)
             self._whole[-1].charge(used)
 
     def _start(self) -> None:

@@ -69,6 +69,13 @@ def divided(lanes: Sequence[LaneCounts], *, loop_us: int, other_us: int, cores: 
     return found
 
 
+def by_gpu(lanes: Sequence[LaneCounts], reserved_us: int) -> dict[Subject, int]:
+    """Return the time of a gateway's GPUs by version: by the time of models in threads, where every model on a GPU is
+    called; without any it is the process's own."""
+    times = _by(reserved_us, [round(each.uses.thread_us) for each in lanes])
+    return {subject_of(each): time for each, time in zip(lanes, times, strict=True) if time}
+
+
 def _charged(spent: int, measured: Sequence[int]) -> list[int]:
     """Return measured times, scaled down where they are together more than was spent."""
     return _by(min(spent, sum(measured)), measured)

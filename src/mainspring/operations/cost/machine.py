@@ -13,11 +13,12 @@ from pathlib import Path
 import msgspec
 
 from mainspring.core.files import write_atomic
+from mainspring.core.gpus import gpu_reader
 from mainspring.core.machine_usage import MachineUsage, machine_usage
-from mainspring.core.process_usage import main_thread_s, of_tree, proportional_bytes, tree
+from mainspring.core.process_usage import gpus, main_thread_s, of_tree, open_gpus, proportional_bytes, tree
 from mainspring.core.time import MINUTE
 from mainspring.cost.usage import CAPACITY, IDLE, MACHINE, OWN, Subject, Usage
-from mainspring.operations.cost.gateways import Amounts, divided, grown, subject_of
+from mainspring.operations.cost.gateways import Amounts, by_gpu, divided, grown, subject_of
 from mainspring.operations.service.sampling import place
 from mainspring.project import Project
 from mainspring.project.running import machine_name, read_running
@@ -94,7 +95,22 @@ class MachineMeter:
             for id, cpu, memory in ((CAPACITY, capacity, whole.memory_bytes), (IDLE, capacity - busy, free)):
                 amounts = {"cpu": cpu, "memory": memory * elapsed // 1_000_000}
                 usages += self._usages(now, {Subject(MACHINE, id): amounts})
+            usages += self._usages(now, self._of_gpus(elapsed))
         store.add(source, sequence + 1, usages, msgspec.msgpack.encode(_Whole(now, whole.busy_s)))
+
+    def _of_gpus(self, elapsed: int) -> Amounts:
+        """Return the time of all GPUs, and of those that were idle: neither at work now, nor open in `up`."""
+        count = len(gpus())
+        if not count:
+            return {}
+        read = gpu_reader()
+        working = {each.number for each in (read() if read is not None else ()) if each.busy}
+        running = read_running(self._project.settings.state)
+        used = working | (open_gpus(running.pid) if running is not None else set())
+        return {
+            Subject(MACHINE, CAPACITY): {"gpu": count * elapsed},
+            Subject(MACHINE, IDLE): {"gpu": max(0, count - len(used)) * elapsed},
+        }
 
     def _of_own(self, now: int, whole: MachineUsage) -> None:
         store, source = self._project.usage, f"up {place(self._project)}"
@@ -122,7 +138,8 @@ class MachineMeter:
         if known and before is not None:
             since = before.own_s if before.supervisor == running.pid else 0.0
             memory = self._resident(running.pid, now) * elapsed // 1_000_000
-            own = {"cpu": round(max(0.0, used.cpu_s - since) * 1e6), "memory": memory}
+            reserved = len(open_gpus(running.pid)) * elapsed
+            own = {"gpu": reserved, "cpu": round(max(0.0, used.cpu_s - since) * 1e6), "memory": memory}
             amounts[Subject(MACHINE, OWN)] = own
         self._write(sequence + 1, seen)
         if store.add(source, sequence + 1, self._usages(now, amounts)):
@@ -144,6 +161,9 @@ class MachineMeter:
             begun = counts if was is None else was
             loop_s = found.loop_s - begun.loop_s
             other_s = found.all_s - begun.all_s - loop_s
+            for subject, reserved in by_gpu(lanes, len(open_gpus(counts.pid)) * elapsed).items():
+                of = amounts.setdefault(subject, {})
+                of["gpu"] = of.get("gpu", 0) + reserved
             for each in lanes:
                 if each.uses.memory:
                     of = amounts.setdefault(subject_of(each), {})

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mainspring.core.errors import Invalid, MainspringError, MissingExtra, NotFound
 from mainspring.core.files import write_atomic
 from mainspring.cost.budgets.declaring import STOP_SEARCHES
+from mainspring.cost.usage import RUN, Subject
 from mainspring.features.model import views_of
 from mainspring.operations.apply import apply
 from mainspring.operations.auditing import begun
@@ -125,7 +126,8 @@ def search(
             tell(stage, share)
 
         sweep(project.tracking, project.wall)
-        with begun(project, "search", f"model/{model}") as done:
+        subject = Subject(RUN, f"search of {model}", model=model)
+        with begun(project, "search", f"model/{model}") as done, project.metering.of(subject):
             report = _search(project, chosen, count, workers, (since, until), heard, interrupts)
             done(f"run {report.run_id}")
         return report

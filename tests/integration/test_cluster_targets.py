@@ -299,8 +299,15 @@ def test_the_rendered_pod_serves_answers_its_probes_and_moves_its_log(depot: Dep
             text = text.replace(f'"{place}', f'"{other}') if "import" in text else text.replace(place, other)
         return text
 
-    subprocess.run([sys.executable, *map(here, keys["command"][1:])], check=True)
+    copying = [sys.executable, *map(here, keys["command"][1:])]
+    subprocess.run(copying, check=True)
     assert (state / "keys" / "pepper").stat().st_mode & 0o777 == 0o600
+    assert (state / "keys" / "pepper").read_bytes() == (depot.state / "keys" / "pepper").read_bytes()
+    (state / "keys" / "spent").write_text("newer")
+    (depot.state / "keys" / "spent").write_text("older")
+    subprocess.run(copying, check=True)
+    assert (state / "keys" / "spent").read_text() == "newer"
+    (state / "keys" / "spent").unlink()
     variables = {"POD_IP": "127.0.0.7"}
     for each in container["env"]:
         if "value" in each:

@@ -254,6 +254,8 @@ def test_a_changed_byte_of_an_image_is_seen_and_an_unfinished_one_is_none(tmp_pa
     configuration, manifest = building.image(made, layers, "1")
     layout.write(tmp_path / "east", made.name, configuration, [each for _, each in layers], manifest)
     assert layout.recipe(tmp_path / "east") == hashlib.sha256(made.encoded()).hexdigest()
+    told = layout.summary(tmp_path / "east")
+    assert told == f"sha256:{hashlib.sha256(manifest).hexdigest()}, 0.0 MB: project 0.0"
     blob = tmp_path / "east" / "blobs" / "sha256" / layers[0][1].digest
     blob.write_bytes(blob.read_bytes()[:-1] + b"x")
     assert layout.recipe(tmp_path / "east") == ""

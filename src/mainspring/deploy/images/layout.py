@@ -143,6 +143,18 @@ def image_digest(folder: Path) -> str:
     return str(index["manifests"][0]["digest"])
 
 
+def summary(folder: Path) -> str:
+    """Return the digest of the image in a layout, and the compressed sizes of its layers."""
+    digest = image_digest(folder)
+    place = folder / "blobs" / "sha256"
+    found = msgspec.json.decode((place / digest.removeprefix("sha256:")).read_bytes())
+    configuration = msgspec.json.decode((place / found["config"]["digest"].removeprefix("sha256:")).read_bytes())
+    names = [each["created_by"] for each in configuration["history"]]
+    sizes = [each["size"] / 1e6 for each in found["layers"]]
+    told = ", ".join(f"{name} {size:.1f}" for name, size in zip(names, sizes, strict=True))
+    return f"{digest}, {sum(sizes):.1f} MB: {told}"
+
+
 def remove(folder: Path) -> None:
     """Remove an image of ours, its index first: a half removed one is none."""
     if folder.exists():

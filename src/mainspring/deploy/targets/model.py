@@ -122,7 +122,7 @@ class Seen:
 
     Attributes:
         digest: Of the content from which it was made; empty if it is absent or was changed by somebody else.
-        why: For `failed` and `starting`: what the target says of it.
+        why: What the target says of it, such as why it failed.
     """
 
     state: State

@@ -105,7 +105,9 @@ class ImageTarget:
             return Seen("ready", "", "it is no image of a deployment")
         if found is None:
             return ABSENT
-        return Seen("ready", found if all(each.is_file() for each in _beside(place)) else "")
+        if not found or not all(each.is_file() for each in _beside(place)):
+            return Seen("ready", "")
+        return Seen("ready", found, layout.summary(place))
 
     def make(self, piece: Piece) -> None:
         place = self.path / piece.name

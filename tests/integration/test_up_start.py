@@ -24,20 +24,16 @@ def test_a_signal_while_it_starts_loses_no_answer(depot: Depot) -> None:
     key = create_key(project, "test", ["predict"], DAY)
     project.close()
     upstream = {"MAINSPRING_LLM_AWAY_URL": "http://127.0.0.1:1/v1", "MAINSPRING_LLM_AWAY_KEY_FILE": "no/provider.key"}
-    process = depot.start("up", "--json", environment=upstream)  # which takes nothing else away
-    try:
+    with depot.begun("up", "--json", environment=upstream) as begun:  # which takes nothing else away
         wait_until(lambda: ask(depot.gateway, "GET", "/v2/health/ready").status == 200, "the gateway to serve")
         told = []
         for number in range(6):
             answer = ask(depot.gateway, "POST", f"/v2/models/{ENDPOINT}/infer", keyed(f"c{number}"), key=key)
             told += answer.body["parameters"]["prediction_ids"]
-        process.send_signal(signal.SIGTERM)
-        _, told_people = process.communicate(timeout=60)
-        assert process.returncode == 0
-    finally:
-        process.kill()
-        process.wait()
-    assert "Warning: The key of the upstream 'away' " in told_people
+        begun.process.send_signal(signal.SIGTERM)
+        ended = begun.end(60)
+    assert ended.code == 0
+    assert "Warning: The key of the upstream 'away' " in ended.stderr
     project = opened(depot)
     project.predictions.compact()
     assert set(told) <= logged(project)

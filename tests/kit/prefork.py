@@ -73,6 +73,7 @@ _FREE = (
         "MAINSPRING_",
         "AWS_",
         "COLUMNS",
+        "LINES",
         "NO_COLOR",
         "FORCE_COLOR",
         "PATH",

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import mainspring as ms
 from kit.console.answering import answering
 from kit.console.chromium import DRIVEN
 from kit.console.costly import PRICES, spend
@@ -19,7 +20,9 @@ pytestmark = DRIVEN
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made = answering(tmp_path_factory.mktemp("answering"))
-    found = anywhere(made.having(settings=replace(made.settings, prices=PRICES)))
+    budgets = {name: ms.Budget(name, project=True, month=amount) for name, amount in (("a", "1 EUR"), ("b", "9 EUR"))}
+    definitions = replace(made.definitions, budgets=budgets)
+    found = anywhere(made.having(settings=replace(made.settings, prices=PRICES), definitions=definitions))
     spend(found, found.key())
     vars(found)["encoder"] = made.encoder
     return found

@@ -14,12 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.depth import examples
+from kit.price_files import AWS_HEADER, aws_csv, aws_json, aws_rows, azure_item, azure_pages, google_page, google_sku
 from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.cost.catalogue import streamed_json
 from mainspring.cost.catalogue.importing import PriceImport, read_prices
 from mainspring.cost.catalogue.offers import Offer, catalogue_lines, shipped
-
-from .price_files import AWS_HEADER, aws_csv, aws_json, aws_rows, azure_item, azure_pages, google_page, google_sku
 
 
 def imported(tmp_path: Path, kind: str, text: str, *regions: str) -> tuple[PriceImport, dict[str, Offer]]:

@@ -120,7 +120,10 @@ def test_an_image_answers_as_the_gateway_here(
     image, (made, id) = target(fleet), built
     [piece] = image.render(made)
     data = owned(tmp_path / "data")
-    options = ["--memory", "700m", "--cpus", "1", pepper_of(fleet, tmp_path), f"--volume={data}:/var/lib/mainspring"]
+    containers("secret", "create", "pepper", str(fleet.project.settings.state / "keys" / "pepper"))
+    options = ["--memory", "700m", "--cpus", "1", f"--volume={data}:/var/lib/mainspring",
+               "--secret", "pepper,target=/run/pepper,uid=10001,mode=0400",
+               "--env", "MAINSPRING_PEPPER_FILE=/run/pepper"]  # fmt: skip
     with fleet.up(), containers.running(id, *options) as container:
         wait_until(lambda: up(made.port), "the container")
         for body in (b"{", json.dumps({"inputs": []}).encode(), *[BODY] * 3):

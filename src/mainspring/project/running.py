@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,7 +61,7 @@ def _address(url: str) -> Address:
 
 def machine_name() -> str:
     """Return the name of this machine in records of usage."""
-    return socket.gethostname()[:64]
+    return os.uname().nodename[:64]
 
 
 def belongs_to_up(state: Path) -> bool:

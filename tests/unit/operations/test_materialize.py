@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -26,7 +27,8 @@ class Reports:
 
 def test_a_view_that_fails_in_an_unforeseen_way_does_not_keep_the_others_waiting() -> None:
     reports = Reports()
-    project = SimpleNamespace(settings=SimpleNamespace(materialise_every_us=1), materialiser=reports)
+    metering = SimpleNamespace(of=lambda _: nullcontext())
+    project = SimpleNamespace(settings=SimpleNamespace(materialise_every_us=1), materialiser=reports, metering=metering)
     views = [view(n=ms.count(window="1h")), view(m=ms.count(window="2h"))]
     with pytest.raises(OverflowError):
         materialise_views(cast(Project, project), views)

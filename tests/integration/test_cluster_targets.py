@@ -19,12 +19,12 @@ from kit.cluster import TOKEN, Cluster
 from kit.cluster_objects import APPLY, Objects, usual
 from kit.depot import ENDPOINT, Depot, ask, keyed, logged, opened
 from kit.waiting import wait_until
-from mainspring.core.errors import Invalid, Unavailable
+from mainspring.core.errors import Conflict, Invalid, Unavailable
 from mainspring.core.time import DAY
 from mainspring.deploy.adapters.targets.cluster import ClusterTarget
 from mainspring.deploy.adapters.targets.kubernetes import kserve_target, kuberay_target, serving_target
 from mainspring.deploy.adapters.targets.memory import MemoryRecords
-from mainspring.deploy.engines.kubernetes_api import Api
+from mainspring.deploy.engines.kubernetes_api import Api, Reply
 from mainspring.deploy.manifests.kinds import KINDS
 from mainspring.deploy.manifests.serving.kserve import KserveOptions
 from mainspring.deploy.manifests.serving.objects import Around, objects
@@ -188,7 +188,10 @@ def test_a_removal_waits_for_finalizers_and_names_those_that_do_not_end(cluster:
     with pytest.raises(Unavailable, match="waits for foregroundDeletion"):
         list(deploying.destroy(target, "east", records, lambda: 9))
     assert records.targets() == ["east"]
-    assert {each.state for each in target.look([records.made("east")[-1].piece])} == {"starting"}
+    left = records.made("east")[-1].piece
+    assert {each.state for each in target.look([left])} == {"starting"}
+    with pytest.raises(Conflict, match="is being deleted"):
+        target.make(Piece(id=left, content=b"{}"))
 
 
 def test_a_pod_that_cannot_start_fails_the_deployment_with_its_reason(cluster: Cluster, state: Objects) -> None:
@@ -224,6 +227,26 @@ def test_two_that_apply_the_same_field_conflict_unless_one_insists(cluster: Clus
     assert [each.digest for each in target_at(cluster).look([GATEWAY])] == [""]
     with pytest.raises(Invalid, match="no kind of objects"):
         target_at(cluster).look(["Pod/x"])
+
+
+def test_an_object_that_somebody_makes_meanwhile_is_not_taken_over(cluster: Cluster, state: Objects) -> None:
+    target = target_at(cluster)
+    [service] = [each for each in target.render(deployment()) if each.id == "Service/shop-east-gateway"]
+    other = json.loads(service.content)
+    other["metadata"]["labels"], other["spec"]["ports"][0]["targetPort"] = {"app": "another"}, 9999
+    path = KINDS["Service"].path("default", "shop-east-gateway")
+    api = Api(cluster.url, None, TOKEN)
+
+    class Meanwhile(Api):
+        def ask(self, verb: str, *given: Any, **more: Any) -> Reply:
+            if verb == "PATCH":
+                api.ask("PATCH", path, other, content_type=APPLY, fieldManager="kubectl")
+            return super().ask(verb, *given, **more)
+
+    with pytest.raises(Conflict, match="conflict with kubectl"):
+        replace(target, connect=lambda: Meanwhile(cluster.url, None, TOKEN)).make(service)
+    [made] = state.there.values()
+    assert made["spec"]["ports"][0]["targetPort"] == 9999
 
 
 _TARGET = """

@@ -71,8 +71,8 @@ class ClusterTarget:
         return [self._seen(id) for id in ids]
 
     def make(self, piece: Piece) -> None:
-        self._check_own(piece.id)
-        self._apply(piece, dry=False)
+        # Fields of an object that somebody makes just now are not taken over.
+        self._apply(piece, force=self._is_own(piece.id))
 
     def remove(self, id: str) -> None:
         found = self._find(id)
@@ -109,24 +109,34 @@ class ClusterTarget:
         reply = self._api.ask("GET", self._path(id))
         return None if reply.status == 404 else reply.json()
 
-    def _check_own(self, id: str) -> None:
+    def _is_own(self, id: str) -> bool:
+        """Return whether an object is there.
+
+        Raises:
+            Conflict: It is somebody else's, or is being deleted.
+        """
         found = self._find(id)
-        if found is not None and not _own(found):
+        if found is None:
+            return False
+        if "deletionTimestamp" in found["metadata"]:
+            raise Conflict(f"{id} is being deleted.", fix="wait until it is gone, then deploy again.")
+        if not _own(found):
             raise Conflict(
                 f"{id} is in the namespace {self.namespace!r}, and no deployment made it.",
                 fix=f"remove it, or rename the target, or set another namespace; `kubectl -n {self.namespace} get` it.",
             )
+        return True
 
     def _try(self, made: Object) -> str:
         """Return why the API would refuse an object; empty if it would take it."""
         piece = Piece(id=f"{made['kind']}/{made['metadata']['name']}", content=json.dumps(made).encode())
         try:
-            self._apply(piece, dry=True)
+            self._apply(piece, force=True, dry=True)
         except (Invalid, Denied, Conflict) as error:
             return str(error)
         return ""
 
-    def _apply(self, piece: Piece, *, dry: bool) -> None:
+    def _apply(self, piece: Piece, *, force: bool, dry: bool = False) -> None:
         made = json.loads(piece.content)
         marks = {DIGEST: piece.digest, APPLIED: _packed(made)}
         made["metadata"]["annotations"] = {**made["metadata"].get("annotations", {}), **marks}
@@ -136,7 +146,7 @@ class ClusterTarget:
             made,
             content_type=_APPLY,
             fieldManager=MANAGER,
-            force="true",
+            force="true" if force else "",
             fieldValidation="Strict",
             dryRun="All" if dry else "",
         )

@@ -27,8 +27,8 @@ def show_plan(console: Console, found: TrainingPlan) -> None:
     title = f"{found.model} ({kind})"
     _say(console, f"{title}: {found.parameters:,} parameters, {trained} trained, {found.precision}, {found.optimiser}",
          bold=found.model)  # fmt: skip
-    kind = "" if found.row == "row" else f"; a row is a {found.row}"
-    _say(console, f"{found.devices}, {found.batch:,} rows a step{kind}")
+    row = "" if found.row == "row" else f"; a row is a {found.row}"
+    _say(console, f"{found.devices}, {found.batch:,} rows a step{row}")
     _say(console, f"{found.fitting:,} of {found.considered:,} layouts fit")
     console.print()
     columns = ("layout", "parts x rows", "memory", "step", "rows/s")
@@ -94,9 +94,11 @@ def _row(each: LayoutPlan) -> list[str | Text]:
 
     step = each.step_s
     unit, scale = ("s", 1.0) if step.expected >= 1 else ("ms", 1000.0)
+    taken, limit = each.memory.total, each.memory.limit
+    bytes_, power = ("GB", 1e9) if limit >= 1e9 else ("MB", 1e6)
     return [
         Text(each.said, "bold" if each.fits else "red"), f"{each.accumulate} x {each.rows}",
-        f"{each.memory.total / 1e9:.1f} of {size_text(each.memory.limit)}",
+        f"{taken / power:.1f} of {limit / power:.1f} {bytes_}",
         f"{_short(step.expected * scale, 3)} {unit} ({_short(step.low * scale, 2)}-{_short(step.high * scale, 2)})",
         _short(each.rows_s, 4),
     ]  # fmt: skip

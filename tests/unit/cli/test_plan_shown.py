@@ -7,6 +7,7 @@ from functools import cache
 from io import StringIO
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from mainspring.cli.training_plan_view import show_plan
@@ -54,3 +55,12 @@ def test_layouts_are_a_table_at_eighty_columns() -> None:
 def test_main_memory_that_is_no_number_is_refused() -> None:
     with pytest.raises(Invalid, match=r"--host-gib is nan\..*--host-gib 512"):
         planned("8xH100", host_gib=math.nan)
+
+
+def test_small_devices_have_both_numbers_in_one_unit() -> None:
+    topology = topology_of("T4", None)
+    assert topology is not None
+    small = replace(topology, device=replace(topology.device, memory_mib=512))
+    found = plan_described("gpt2", small, batch=8, sequence=64, precision="fp32", optimiser="adamw")
+    total, limit = found.layouts[0].memory.total / 1e6, found.layouts[0].memory.limit / 1e6
+    assert f"{total:.1f} of {limit:.1f} MB" in " ".join(shown(found, 120))

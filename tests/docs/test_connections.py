@@ -36,7 +36,7 @@ ROWS: dict[str, tuple[str, str]] = {
         "core.confined core.deadlines core.listening core.own_process features.functions.child "
         "operations.jobs.children operations.jobs.work_loop operations.service.sampling processes.service_manager "
         "processes.supervisor "
-        "project.function_process project.running registry.processes serving.adapters.apart serving.plane.slots",
+        "project.function_process registry.processes serving.adapters.apart serving.plane.slots",
         "",
     ),
     "other machines of a training": (

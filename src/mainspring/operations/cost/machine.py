@@ -125,14 +125,16 @@ class MachineMeter:
         amounts: Amounts = {}
         known = before is not None
         there = set(tree(running.pid))
-        elapsed = now - before.at if before is not None else 0
+        elapsed = 0  # of memory and GPUs: none where `up` was away meanwhile, or nobody looked
+        if before is not None and before.supervisor == running.pid and 0 < now - before.at <= LONGEST_US:
+            elapsed = now - before.at
         for path, counts in told(self._folder):
             found = _process(counts) if counts.pid in there else None
             was = before.processes.get(path.name) if before is not None else None
             if found is None:
                 ended.append(path)
-            else:
-                seen.processes[path.name] = found
+            # Also of one that ended: its file is deleted once the batch is stored, and a kill may come between.
+            seen.processes[path.name] = found or _Process(0.0, 0.0, counts)
             if known:
                 self._divide(amounts, was, found, counts, elapsed, whole)
         if known and before is not None:

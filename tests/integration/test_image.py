@@ -35,6 +35,9 @@ from mainspring.project.image_content import ProjectParts
 
 IDS = re.compile(rb'"prediction_ids":\[[^]]*]')  # they are new for each request
 CACHE = Path(ImageOptions().cache).expanduser()
+# Leaves a process whose parent ends before it, and finds those that ended and were not collected.
+ORPHAN = "import os, time; os.fork() and os._exit(0); os.close(0); os.close(1); os.close(2); time.sleep(0.1)"
+ZOMBIES = "import glob; print(*(p for p in glob.glob('/proc/[0-9]*/stat') if open(p).read().split()[2] == 'Z'))"
 ASKED = {"Mainspring-Request-Id": "01K00000000000000000000000"}
 
 
@@ -137,6 +140,10 @@ def test_an_image_answers_as_the_gateway_here(
             "False",
             "False",
         ]
+        containers("exec", container, "/usr/bin/python3", "-c", ORPHAN)
+        wait_until(
+            lambda: not containers("exec", container, "/usr/bin/python3", "-c", ZOMBIES).stdout.split(), "the end"
+        )
         assert containers("stop", "--time", "20", container).returncode == 0
         assert containers("inspect", "--format", "{{.State.ExitCode}}", container).stdout.strip() == "0"
         assert "gateway ended" in containers("logs", container).stderr

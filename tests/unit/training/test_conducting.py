@@ -152,6 +152,16 @@ def test_a_lost_machine_is_named_and_replaced_by_another_one(why: Mapping[str, s
     assert cluster.there == ["a", "c"]
 
 
+def test_a_signal_while_machines_are_waited_for_starts_none() -> None:
+    cluster = Cluster("a", deeds={})
+    assert run(cluster, stop_after=2) == (False, [{"stopped": signal.SIGTERM, "what": "", "preempted": False}])
+    cluster = Cluster("a", "b", deeds={(0, 2, 2): "lose"})
+    done, said = run(cluster, stop_after=10)
+    assert not done
+    assert said[-1]["stopped"] == signal.SIGTERM
+    assert [each["attempt"] for each in said if "started" in each] == [0]
+
+
 def test_without_another_machine_as_many_go_on_as_there_is_room_for() -> None:
     done, said = run(Cluster("a", "b", deeds={(0, 0, 2): "lose"}), at_least=2)
     assert done

@@ -106,8 +106,11 @@ class Conductor:
             MainspringError: The cluster has no room, or a machine cannot take part.
         """
         size, restarts = self._distributed.size, self._distributed.restarts
-        if self._room(size) < size and not self._stopping():
-            raise self._no_room()
+        if self._room(size) < size:
+            if not self._stopping():
+                raise self._no_room()
+            self._stop(self._stopping())
+            return False
         while True:
             self._start(size)
             failed = self._watch()
@@ -124,6 +127,10 @@ class Conductor:
             after, restarts = (size, restarts - 1) if restarts else (self._distributed.fewer(size), 0)
             why = failed.why
             if after and (room := self._room(after)) < after:
+                if self._stopping():
+                    self._running.clear()
+                    self._stop(self._stopping())
+                    return False
                 after = self._distributed.fewer(room + 1)
                 why = f"{why}, and the cluster has {self._machines.shown()}"
             self._say(lost=failed.rank, why=why, size=after, before=size, printed=failed.error.get("printed", ""))

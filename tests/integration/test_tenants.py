@@ -186,7 +186,8 @@ def world(
 
 def test_every_port_is_tried() -> None:
     tables = {name: table for name, table in TABLES.items() if name != "_SERVER_LOGS"}
-    in_schemas = {name for name, table in tables.items() if table.keys() == DATABASE}
+    # A sealed catalog is a file, from which a gateway reads what an image brought.
+    in_schemas = {name for name, table in tables.items() if table.keys() - {"sealed"} == DATABASE}
     assert tables.keys() - in_schemas == STATE | OWN
     schemes = {scheme for name in OWN for scheme in tables[name]} | {each for name in STATE for each in tables[name]}
     assert schemes == CROSSED | FILES | PLANNED | NAMED

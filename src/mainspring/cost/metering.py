@@ -150,6 +150,7 @@ class Metering:
             if outer is not None:
                 work.leave_to(outer)
             elif whole and not self._inside:  # a command, which ends soon
+                self._rest()
                 self.flush()
 
     @contextmanager
@@ -176,6 +177,16 @@ class Metering:
             if self._thread is None and not self._ending.is_set():
                 self._thread = threading.Thread(target=self._follow, name="usage", daemon=True)
                 self._thread.start()
+
+    def _rest(self) -> None:
+        """End the thread until there is work again: beside a thread, a process ends without closing its databases."""
+        if self._thread is not None:
+            self._ending.set()
+            self._due.set()
+            self._thread.join()
+            with self._changing:
+                self._thread = None
+                self._ending.clear()
 
     def _follow(self) -> None:
         while not self._ending.is_set():

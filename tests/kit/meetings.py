@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from mainspring.core.settings import Address
@@ -17,9 +19,10 @@ from mainspring.deploy.meeting.model import Alike, Announced, Hello, Welcome
 from mainspring.deploy.meeting.own import OwnRanks
 from mainspring.project.catalog import memory_catalog
 from mainspring.training.distributed.ports import Event, Job
+from mainspring.training.loop.signals import Interrupted
 
 _SAME = Alike({}, "", {})
-_WAIT_S = 60.0
+_WAIT_S, _LAST_WORD_S = 60.0, 5.0
 
 
 class _Work:
@@ -55,15 +58,23 @@ class MeetingRunner:
         )
         announced.announce(Announced(0, "zero", f"127.0.0.1:{host.address.port}", own.pem))
         announced.announce(Announced(1, "one", "", other.pem))
+        over = threading.Event()
         guest = Guest(
             other, announced.host, Hello(1, "one", _SAME), _Work(job),
-            stop=lambda: 0, wait_s=_WAIT_S, tell=lambda _what: None,
+            stop=lambda: signal.SIGTERM if over.is_set() else 0, wait_s=_WAIT_S, tell=lambda _what: None,
         )  # fmt: skip
-        thread = threading.Thread(target=guest.run)
+
+        def take_part() -> None:
+            with suppress(Interrupted):
+                guest.run()
+
+        thread = threading.Thread(target=take_part)
         host.open(Welcome(run=job.id), OwnRanks(job.entry, job.folder, job.id, job.distributed.processes))
         thread.start()
         try:
             yield from MachinesRunner(host, wait_s=_WAIT_S).run(job, stop)
         finally:
             host.close({})
+            thread.join(_LAST_WORD_S)
+            over.set()  # one that had not come yet is stopped as people would
             thread.join()

@@ -186,7 +186,7 @@ def bare_process(row: Sequence[float], turns: int) -> float:
 
 def ours(folder: Path, model: Path, row: list[float], chosen: argparse.Namespace) -> dict[str, float | None]:
     """Return our figures of all cases."""
-    from mainspring.operations.scaling import live_uses
+    from mainspring.operations.scaling import live
 
     with serving(folder, model) as (made, port, token):
         auth = [("Authorization", f"Bearer {token}")]
@@ -195,7 +195,7 @@ def ours(folder: Path, model: Path, row: list[float], chosen: argparse.Namespace
             return request("ours", "mlp", port, row, auth).replace(b"/mlp/", f"/{name}/".encode(), 1)
 
         def executors(name: str) -> int:
-            use = live_uses(made)[1].endpoints.get(name)
+            use = live(made).uses.endpoints.get(name)
             return -1 if use is None else use.executors
 
         session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])

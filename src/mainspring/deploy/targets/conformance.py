@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from urllib.parse import quote
 
 import pytest
 
@@ -12,7 +14,7 @@ from mainspring.deploy.targets import deploying
 from mainspring.deploy.targets.model import ABSENT, Deployment, Made, Piece, Service
 from mainspring.deploy.targets.ports import Records, Target
 
-HIDDEN = "correct-horse-battery"
+HIDDEN = "correct horse: battery/9"
 
 
 def deployment(**changes: object) -> Deployment:
@@ -147,9 +149,10 @@ class TargetConformance:
         self.deploy(target, records, pieces)
         assert deploying.plan(target, "east", pieces, records).nothing
 
-    def test_a_secret_in_a_piece_is_refused(self, target: Target) -> None:
+    @pytest.mark.parametrize("spelt", [HIDDEN, quote(HIDDEN, safe=""), base64.b64encode(HIDDEN.encode()).decode()])
+    def test_a_secret_in_a_piece_is_refused(self, target: Target, spelt: str) -> None:
         with pytest.raises(Invalid, match="would contain the value of the password, a secret"):
-            self.pieces(target, env={"NOTE": f"it is {HIDDEN}"})
+            self.pieces(target, env={"NOTE": f"it is {spelt}"})
 
     def test_what_is_not_there_is_removed_without_an_error(self, target: Target) -> None:
         pieces = self.pieces(target)

@@ -6,9 +6,12 @@ therefore resumes one that was cut off, `destroy` removes it, and neither leaves
 
 from __future__ import annotations
 
+import base64
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from urllib.parse import quote
 
 from mainspring.core.errors import Invalid, Unavailable
 from mainspring.deploy.targets.model import (
@@ -55,7 +58,13 @@ def rendered(target: Target, deployment: Deployment, secrets: Mapping[str, str])
 
 
 def _holds(content: bytes, secret: str) -> bool:
-    return len(secret) >= _LEAST_SECRET and secret.encode() in content
+    """Return whether a text has a secret: as it is, in JSON or a quoted text, in an address, or in base64."""
+    if len(secret) < _LEAST_SECRET:
+        return False
+    spelt = {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], quote(secret, safe="")}
+    coded = base64.b64encode(secret.encode()).rstrip(b"=")
+    texts = content, content.replace(b"%%", b"%").replace(b"$$", b"$")  # as systemd and Compose escape them
+    return any(each in text for each in (*(one.encode() for one in spelt), coded) for text in texts)
 
 
 def plan(target: Target, name: str, pieces: Sequence[Piece], records: Records) -> Plan:

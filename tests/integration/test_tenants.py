@@ -37,6 +37,7 @@ from mainspring.core.object_store_url import Bucket
 from mainspring.core.settings import Settings, Url
 from mainspring.data.adapters.deltaobjects import open_store
 from mainspring.data.adapters.log_nats import NatsLog
+from mainspring.data.adapters.log_nats import _stream as stream_of
 from mainspring.data.streams.model import NewMessage
 from mainspring.features.model import EntityState
 from mainspring.llm.budgets import Budgets, Spend
@@ -561,6 +562,10 @@ def test_doctor_tells_objects_that_are_absent_from_those_that_may_not_be_read(wo
         world.gate.policies, world.gate.terse = planned, False
 
 
+async def _deleted(log: NatsLog, topic: str) -> None:
+    await (await log._js()).delete_stream(stream_of(topic, 0))
+
+
 def test_an_account_of_nats_has_no_stream_of_the_other(world: World) -> None:
     a, b = world.two
     b.streams.create("orders")
@@ -575,6 +580,7 @@ def test_an_account_of_nats_has_no_stream_of_the_other(world: World) -> None:
         assert all(each.value != b"forged" for each in b.streams.read("orders", {0: 1}, limit=9))
         raw.commit("orders", "loader", {0: 7})
         assert b.streams.committed("orders", "loader") == {}
+        raw._run(_deleted(raw, "beta..shop..orders"))  # other tests look at the account
     finally:
         raw.close()
     for hostile in ("beta..shop..orders", "*", ">", "$JS.API.STREAM.NAMES", "../orders"):

@@ -144,8 +144,12 @@ def test_a_project_runs_under_what_its_unit_allows_and_tells_the_manager(tmp_pat
                 messages = [manager.recv(100)]
                 while b"READY=1" not in messages:
                     messages.append(manager.recv(100))
-                fleet.publish("1")
-                wait_until(lambda: fleet.ask("POST", INFER, BODY).status == 200, "an answer")
+
+                def answers() -> bool:
+                    fleet.publish("1")  # the worker, who knows no endpoint, may have withdrawn it
+                    return fleet.ask("POST", INFER, BODY).status == 200
+
+                wait_until(answers, "an answer", every_s=0.2)
                 assert {manager.recv(100) for _ in range(2)} == {b"WATCHDOG=1"}
             finally:
                 process.send_signal(signal.SIGTERM)

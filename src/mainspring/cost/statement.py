@@ -1,4 +1,4 @@
-"""What usage cost: a machine's price is divided among its users, Mainspring itself, other processes, and nobody.
+"""Cost of usage: a machine's price is divided among its users, Mainspring itself, other processes, and nobody.
 
 For each machine and day, of processor time, memory and GPUs:
 

@@ -65,7 +65,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a candidate comes to.
+    """Outcome of a candidate.
 
     Attributes:
         meets: Whether it answers the asked share of requests in time.

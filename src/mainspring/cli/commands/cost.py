@@ -26,7 +26,7 @@ _SHOWN = 40
 
 @click.group("cost", cls=Group)
 def command() -> None:
-    """What the project used of its machines, by whom, and what that cost."""
+    """Use of machines by the project's work, and its cost."""
 
 
 @make("show", reads_only=True)

@@ -74,7 +74,7 @@ class Budget(msgspec.Struct, frozen=True):
 
     @property
     def named(self) -> str:
-        """Whose spending counts, for people."""
+        """The budget's scope, in words."""
         found = [f"the {scope} {getattr(self, scope)}" for scope in (TEAM, ENDPOINT, MODEL) if getattr(self, scope)]
         return " and ".join([*found, *(["the project"] if self.project else [])]) or "nobody"
 

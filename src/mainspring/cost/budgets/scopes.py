@@ -1,4 +1,4 @@
-"""Whose spending a part of a cost is."""
+"""Scopes of budgets: the parts of a cost that count for each."""
 
 from __future__ import annotations
 

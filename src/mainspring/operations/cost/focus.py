@@ -113,7 +113,7 @@ def export(project: Project, path: Path, *, since: int, until: int | None = None
 
 
 class _Described(msgspec.Struct, frozen=True):
-    """What all rows share."""
+    """Columns that all rows share."""
 
     project: str
     currency: str

@@ -45,7 +45,7 @@ class _Process(msgspec.Struct, frozen=True):
 
 
 class _Seen(msgspec.Struct):
-    """What a look saw of `up`."""
+    """Use of `up` and its children, as it was seen at one look."""
 
     at: int
     supervisor: int = 0

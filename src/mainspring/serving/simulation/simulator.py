@@ -58,7 +58,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machines:
-    """What replicas run on.
+    """Machines of replicas.
 
     Attributes:
         boot_s: From the decision for a replica until it answers.

@@ -54,7 +54,7 @@ class ImageOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImageParts(Protocol):
-    """What an image has of its project, and the key that signs it."""
+    """The project's part of an image, and the key that signs it."""
 
     def content(self, deployment: Deployment) -> Content:
         """Return the project's part of an image; bundles are named only."""

@@ -61,7 +61,7 @@ def objects(deployment: Deployment, options: KuberayOptions, around: Around) -> 
     workers = Needs(count=least, most=most, cpu=deployment.cpu, memory=deployment.memory, gpus=deployment.gpus)
     if options.run:
         spec = _run(placed, options, cluster)
-        # What a run does cannot be changed: another one has another name.
+        # The spec of a run cannot be changed: another run has another name.
         mark = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:8]
         made = made_of("RayJob", f"{name}-{mark}", space, {**labels, **queue}, spec=spec)
     else:

@@ -10,7 +10,7 @@ WORKER = "worker"
 CONTROL_PORT = 8081
 CPU, MEMORY = 0.5, 1 << 30
 _GRACE_S = 90
-# What `deploy/adapters/kubernetes.py` asks of the API, and nothing else.
+# The requests of `deploy/adapters/kubernetes.py` to the API, and nothing else.
 _RULES = [
     {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "delete", "get"]},
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},

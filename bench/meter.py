@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import statistics
 import sys
 import tempfile
@@ -21,13 +20,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from kit.serving import KEY, NOW, Kit, bundle, route
-from kit.tensors import network
-from mainspring.core.time import ManualClock
-from mainspring.ledger.adapters.segments import SegmentLog
-from mainspring.serving.model import Arm
 from mainspring.serving.plane.uses import LaneUses
-from overhead import INPUTS, OUTPUTS, TOGETHER, Application, asked, requests
+from overhead import TOGETHER, Application, asked, gateway_of, requests
 from report import Case, report
 
 ROUND, SETTLED = 60, 20  # turns; the interpreter adapts to a change of a method in the first of a round
@@ -64,35 +58,24 @@ def additions() -> float:
 
 
 async def measure(folder: Path, turns: int) -> list[Case]:
-    kit = Kit(log=SegmentLog(folder), clock=ManualClock(NOW))
-    behind = {"late-arrival": bundle(), "network": network(KEY, INPUTS, OUTPUTS)}
-    for made in behind.values():
-        kit.bundles.save(made)
-    kit.routes.publish([route(Arm("1", made.digest), endpoint=name) for name, made in behind.items()])
-    gateway = kit.gateway()
-    gateway.start()
-    await gateway.preloaded()
-    gc.collect()
-    gc.freeze()
     cases = []
     always = additions()
-    for case, (endpoint, headers, body) in requests(kit.key()).items():
-        for count in (TOGETHER, 1):
-            path = f"/v2/models/{endpoint}/infer"
-            sides: tuple[list[float], list[float]] = ([], [])
-            for number in range(2 * turns // ROUND):
-                LaneUses.answered = _nothing if number % 2 else ON  # type: ignore[method-assign]
-                took = [await turn(gateway.handle, path, headers, body, count) for _ in range(ROUND)]
-                sides[number % 2].append(statistics.median(took[SETTLED:]))
-            LaneUses.answered = ON  # type: ignore[method-assign]
-            on, off = sides
-            more = statistics.median(one - other for one, other in zip(on, off, strict=True)) + always / count
-            bare = statistics.median(off)
-            name = f"{case}, {f'{count} at once' if count > 1 else 'alone'}"
-            told = {name: f"metering adds {more:.2f} µs, {more / bare:.2%} of a request"}
-            cases.append(Case(name, "µs", round(bare + more, 2), round(bare, 2), notes=told))
-    await gateway.stop()
-    kit.log.close()
+    async with gateway_of(folder) as (kit, gateway):
+        for case, (endpoint, headers, body) in requests(kit.key()).items():
+            for count in (TOGETHER, 1):
+                path = f"/v2/models/{endpoint}/infer"
+                sides: tuple[list[float], list[float]] = ([], [])
+                for number in range(2 * turns // ROUND):
+                    LaneUses.answered = _nothing if number % 2 else ON  # type: ignore[method-assign]
+                    took = [await turn(gateway.handle, path, headers, body, count) for _ in range(ROUND)]
+                    sides[number % 2].append(statistics.median(took[SETTLED:]))
+                LaneUses.answered = ON  # type: ignore[method-assign]
+                on, off = sides
+                more = statistics.median(one - other for one, other in zip(on, off, strict=True)) + always / count
+                bare = statistics.median(off)
+                name = f"{case}, {f'{count} at once' if count > 1 else 'alone'}"
+                told = {name: f"metering adds {more:.2f} µs, {more / bare:.2%} of a request"}
+                cases.append(Case(name, "µs", round(bare + more, 2), round(bare, 2), notes=told))
     return cases
 
 

@@ -14,7 +14,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,9 @@ def model_alone(gateway: Gateway, endpoint: str, rows: int, turns: int) -> float
     return found
 
 
-async def measure(folder: Path, turns: int) -> list[Case]:
+@asynccontextmanager
+async def gateway_of(folder: Path) -> AsyncIterator[tuple[Kit, Gateway]]:
+    """Context of a gateway in this process with both models loaded, for `requests`."""
     kit = Kit(log=SegmentLog(folder), clock=ManualClock(NOW))
     behind: dict[str, Bundle] = {"late-arrival": bundle(), "network": network(KEY, INPUTS, OUTPUTS)}
     for made in behind.values():
@@ -150,17 +153,22 @@ async def measure(folder: Path, turns: int) -> list[Case]:
     await gateway.preloaded()
     gc.collect()
     gc.freeze()
-    cases = []
-    for case, (endpoint, headers, body) in requests(kit.key()).items():
-        for count in (TOGETHER, 1):
-            path = f"/v2/models/{endpoint}/infer"
-            whole = await fastest(gateway.handle, path, headers, body, count, turns)
-            model = model_alone(gateway, endpoint, count, turns)
-            bare = await fastest(floor(), path, headers, body, count, turns)
-            how = f"{count} at once" if count > 1 else "alone"
-            cases.append(Case(f"{case}, {how}", "µs", round(whole - model, 1), round(bare, 1)))
+    yield kit, gateway
     await gateway.stop()
     kit.log.close()
+
+
+async def measure(folder: Path, turns: int) -> list[Case]:
+    cases = []
+    async with gateway_of(folder) as (kit, gateway):
+        for case, (endpoint, headers, body) in requests(kit.key()).items():
+            for count in (TOGETHER, 1):
+                path = f"/v2/models/{endpoint}/infer"
+                whole = await fastest(gateway.handle, path, headers, body, count, turns)
+                model = model_alone(gateway, endpoint, count, turns)
+                bare = await fastest(floor(), path, headers, body, count, turns)
+                how = f"{count} at once" if count > 1 else "alone"
+                cases.append(Case(f"{case}, {how}", "µs", round(whole - model, 1), round(bare, 1)))
     return cases
 
 

@@ -15,19 +15,18 @@ import sys
 import urllib.request
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from functools import cmp_to_key
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import unquote
 
 from packaging.requirements import Requirement
-from packaging.tags import Tag, compatible_tags, cpython_tags
-from packaging.utils import parse_wheel_filename
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / "src" / "mainspring" / "deploy" / "images"
 ARCHIVE = "http://deb.debian.org"
 SUITES = (("debian", "trixie"), ("debian", "trixie-updates"), ("debian-security", "trixie-security"))
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
-PYTHON = (3, 13)
+PYTHON, ABIS = "3.13", ("cp313", "abi3", "none")
 BASE = (
     "base-files", "ca-certificates", "gcc-14-base", "libbz2-1.0", "libc6", "libexpat1", "libffi8", "libgcc-s1",
     "liblzma5", "libpython3.13-minimal", "libpython3.13-stdlib", "libsqlite3-0", "libssl3t64", "libstdc++6", "libuuid1",
@@ -61,25 +60,41 @@ def requirements() -> dict[str, tuple[str, set[str]]]:
     text = (ROOT / "requirements-dev.lock").read_text().replace("\\\n", " ")
     for line in text.splitlines():
         if match := re.match(r"([A-Za-z0-9_.-]+)(?:\[[^]]*])?==([^ ;]+)", line):
-            name = match[1].lower().replace("_", "-").replace(".", "-")
+            name = _normal(match[1])
             locked[name] = match[2], set(re.findall(r"sha256:([0-9a-f]{64})", line))
     return locked
 
 
-def _page(name: str) -> dict[str, object]:
-    request = urllib.request.Request(
-        f"https://pypi.org/simple/{name}/", headers={"Accept": "application/vnd.pypi.simple.v1+json"}
-    )
-    with urllib.request.urlopen(request, timeout=60) as reply:
-        page: dict[str, object] = json.load(reply)
-    return page
-
-
-def _tags(machine: str) -> list[Tag]:
+def _chosen(names: Iterable[str], locked: dict[str, tuple[str, set[str]]], machine: str) -> dict[str, tuple[str, str]]:
+    """Return name -> (file, SHA-256) of the wheel that pip takes for a machine, from where it is configured to."""
     platforms = [f"manylinux_2_{minor}_{machine}" for minor in range(41, 16, -1)] + [f"manylinux2014_{machine}"]
     if machine == "x86_64":
         platforms += ["manylinux2010_x86_64", "manylinux1_x86_64"]
-    return [*cpython_tags(PYTHON, platforms=platforms), *compatible_tags(PYTHON, "cp313", platforms=platforms)]
+    with TemporaryDirectory() as folder:
+        wanted = Path(folder) / "requirements.txt"
+        lines = ((name, *locked[name]) for name in names)
+        wanted.write_text(
+            "".join(
+                f"{name}=={version} {' '.join(f'--hash=sha256:{each}' for each in sorted(hashes))}\n"
+                for name, version, hashes in lines
+            )
+        )
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--report", "-", "--no-deps"]
+        command += ["--disable-pip-version-check", "--only-binary=:all:", "--python-version", PYTHON]
+        command += ["--implementation", "cp", *(part for each in ABIS for part in ("--abi", each))]
+        command += [part for each in platforms for part in ("--platform", each)]
+        command += ["--target", folder, "--require-hashes", "--requirement", str(wanted)]
+        told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    found = {}
+    for each in told["install"]:
+        taken = each["download_info"]
+        file = unquote(taken["url"].partition("#")[0].rpartition("/")[2])
+        found[_normal(each["metadata"]["name"])] = file, taken["archive_info"]["hashes"]["sha256"]
+    return found
+
+
+def _normal(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")
 
 
 def needed(extra: str, machine: str) -> Iterator[str]:
@@ -97,33 +112,22 @@ def needed(extra: str, machine: str) -> Iterator[str]:
         seen.add((name, wanted))
         for each in map(Requirement, requires(name) or []):
             if each.marker is None or each.marker.evaluate({**place, "extra": wanted}):
-                other = each.name.lower().replace("_", "-").replace(".", "-")
+                other = _normal(each.name)
                 waiting += [(other, ""), *((other, more) for more in each.extras)]
     yield from sorted({name for name, _ in seen} - {"mainspring"})
 
 
-def wheels() -> Iterator[tuple[str, str, str, str, dict[str, list[str]]]]:
-    """Yield name, version, file and SHA-256 of each wheel, with the extras that need it by architecture."""
+def wheels() -> Iterator[tuple[str, str, str, str, str, list[str]]]:
+    """Yield architecture, name, version, file and SHA-256 of each wheel, with the extras that need it."""
     locked = requirements()
-    by: dict[str, dict[str, set[str]]] = {}
     for arch, machine in MACHINES.items():
+        extras: dict[str, list[str]] = {}
         for extra in EXTRAS:
             for name in needed(extra, machine):
-                by.setdefault(name, {}).setdefault(arch, set()).add(extra)
-    for name, extras in sorted(by.items()):
-        version, hashes = locked[name]
-        files = {each["filename"]: each["hashes"]["sha256"] for each in _page(name)["files"]}
-        for arch, wanted in sorted(extras.items()):
-            tags = _tags(MACHINES[arch])
-            fitting = []
-            for file, digest in files.items():
-                if file.endswith(".whl") and digest in hashes:
-                    ranks = [tags.index(tag) for tag in parse_wheel_filename(file)[3] if tag in tags]
-                    fitting += [(min(ranks), file, digest)] if ranks else []
-            if not fitting:
-                sys.exit(f"{name}=={version} has no wheel for {arch} among the locked files.")
-            _, file, digest = min(fitting)
-            yield name, version, file, digest, {arch: sorted(wanted)}
+                extras.setdefault(name, []).append(extra)
+        chosen = _chosen(sorted(extras), locked, machine)
+        for name in sorted(extras):
+            yield arch, name, locked[name][0], *chosen[name], sorted(extras[name])
 
 
 def write(lines: Iterable[str], path: Path) -> None:
@@ -147,8 +151,7 @@ def _packages_lock() -> Iterator[str]:
 
 def _wheels_lock() -> Iterator[str]:
     yield "# Wheels of images for Python 3.13, with the extras that need them. Written by tests/kit/image_locks.py."
-    for name, version, file, digest, extras in sorted(wheels(), key=cmp_to_key(_by_arch)):
-        arch, wanted = next(iter(extras.items()))
+    for arch, name, version, file, digest, wanted in wheels():
         yield ""
         yield f"[[{arch}]]"
         yield f'name = "{name}"'
@@ -156,11 +159,6 @@ def _wheels_lock() -> Iterator[str]:
         yield f'file = "{file}"'
         yield f'sha256 = "{digest}"'
         yield f"extras = {json.dumps(wanted)}"
-
-
-def _by_arch(one: tuple, other: tuple) -> int:
-    keys = [(next(iter(each[4])), each[0]) for each in (one, other)]
-    return (keys[0] > keys[1]) - (keys[0] < keys[1])
 
 
 def main() -> None:

@@ -8,12 +8,12 @@ import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.settings import PROJECT_FILE, Settings
 from mainspring.deploy.images.building import Content
 from mainspring.deploy.targets.model import Deployment
+from mainspring.deploy.variables import holds_secret
 from mainspring.project.guards import installation_secrets
 from mainspring.security.policy_files import POLICIES
 from mainspring.serving.plane.sealed_catalog import FILE, SEALED, Sealed
@@ -26,7 +26,6 @@ PEPPER = "/run/secrets/mainspring-pepper"
 _EXTRAS = {"redis": "redis", "rediss": "redis", "postgresql": "postgres", "postgres": "postgres"} | dict.fromkeys(
     ("s3", "gs", "az"), "objects"
 )
-_LEAST_SECRET = 6  # characters; a shorter one is in any text by chance
 _PASSWORD = re.compile(r"://[^/\s:@]*:[^/\s@]+@|[?&](password|passwd|token|secret)=", re.IGNORECASE)
 _IN_FILES = ("file", "sqlite", "lmdb", "memory")
 _STORES = ("catalog", "lake", "online", "tracking", "blobs", "ledger", "streams", "vectors")
@@ -194,10 +193,10 @@ def _texts(values: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _check_without_secrets(settings: Settings, name: str, text: str) -> None:
-    """Raise if a text has a secret of the profile, as it is or as an address has it, or a password of any address."""
-    known = [secret for _, secret in installation_secrets(settings) if len(secret) >= _LEAST_SECRET]
-    spelt = {*known, *(quote(secret, safe="") for secret in known)}
-    if any(secret in text for secret in spelt) or _PASSWORD.search(text) or "PRIVATE KEY" in text:
+    """Raise if a text has a secret of the profile, however it is spelt, or a password of any address."""
+    known = (secret for _, secret in installation_secrets(settings))
+    content = text.encode()
+    if any(holds_secret(content, each) for each in known) or _PASSWORD.search(text) or "PRIVATE KEY" in text:
         raise Invalid(
             f"An image would have a secret: it is in {name} of profile {settings.profile!r}.",
             fix=f"take it out of the file, and name its variable, such as MAINSPRING_{name.upper()}, in the target's "

@@ -6,12 +6,9 @@ therefore resumes one that was cut off, `destroy` removes it, and neither leaves
 
 from __future__ import annotations
 
-import base64
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from urllib.parse import quote
 
 from mainspring.core.errors import Invalid, Unavailable
 from mainspring.deploy.targets.model import (
@@ -26,9 +23,8 @@ from mainspring.deploy.targets.model import (
     Seen,
 )
 from mainspring.deploy.targets.ports import Records, Target
-from mainspring.deploy.variables import check_no_secret
+from mainspring.deploy.variables import check_no_secret, holds_secret
 
-_LEAST_SECRET = 6  # characters; a shorter value is in any text by chance
 _LOOK_S = 0.5
 
 
@@ -49,22 +45,12 @@ def rendered(target: Target, deployment: Deployment, secrets: Mapping[str, str])
             raise ValueError(f"{piece.id} is rendered twice, or before {sorted(set(piece.after) - before)}")
         before.add(piece.id)
         for name, value in secrets.items():
-            if _holds(piece.content, value):
+            if holds_secret(piece.content, value):
                 raise Invalid(
                     f"{piece.id} would contain the value of {name}, a secret.",
                     fix=f"name {name} in the target's `secrets`, and give its value at the place where it runs.",
                 )
     return pieces
-
-
-def _holds(content: bytes, secret: str) -> bool:
-    """Return whether a text has a secret: as it is, in JSON or a quoted text, in an address, or in base64."""
-    if len(secret) < _LEAST_SECRET:
-        return False
-    spelt = {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], quote(secret, safe="")}
-    coded = base64.b64encode(secret.encode()).rstrip(b"=")
-    texts = content, content.replace(b"%%", b"%").replace(b"$$", b"$")  # as systemd and Compose escape them
-    return any(each in text for each in (*(one.encode() for one in spelt), coded) for text in texts)
 
 
 def plan(target: Target, name: str, pieces: Sequence[Piece], records: Records) -> Plan:

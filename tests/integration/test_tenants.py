@@ -33,9 +33,8 @@ from kit.servers import NatsServer, PostgresServer, Server, running
 from kit.transit_server import TOKEN, transit
 from kit.waiting import wait_until
 from mainspring.core.errors import Conflict, Corrupt, Denied, MainspringError, NotFound, QuotaExceeded
-from mainspring.core.object_store_url import Bucket
+from mainspring.core.object_store_url import open_store
 from mainspring.core.settings import Settings, Url
-from mainspring.data.adapters.deltaobjects import open_store
 from mainspring.data.adapters.log_nats import NatsLog
 from mainspring.data.adapters.log_nats import _stream as stream_of
 from mainspring.data.streams.model import NewMessage
@@ -376,8 +375,8 @@ def test_a_key_of_the_bucket_reaches_no_object_of_the_other(world: World) -> Non
     with pytest.raises(NotFound):
         a.blobs.get(digest)
     whole = a.settings.lake.text.partition("/lake/")[0] + "/?" + a.settings.lake.text.partition("?")[2]
-    store = open_store(Bucket.parse(Url(whole)))  # by the key of acme
-    own = open_store(Bucket.parse(a.settings.lake))
+    store = open_store(Url(whole))  # by the key of acme
+    own = open_store(a.settings.lake)
     obstore.put(own, "orders/mine", b"x")
     tries: list[Callable[[], object]] = [
         lambda: obstore.get(store, "lake/beta/shop/orders/_delta_log/00000000000000000000.json"),

@@ -7,9 +7,11 @@ Credentials are not part of it: they come from the environment variables of the 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -20,7 +22,12 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 IN_CLEAR = "in_clear"  # option of every address: the network is trusted
-S3 = ("endpoint", "region")
+# Scheme -> option of the address -> its name in the store's configuration.
+OPTIONS: Mapping[str, Mapping[str, str]] = MappingProxyType({
+    "s3": {"endpoint": "endpoint", "region": "region"},
+    "gs": {},
+    "az": {"endpoint": "endpoint", "account": "account_name"},
+})  # fmt: skip
 _LONGEST = 300  # maximum characters of a store's message
 NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound")  # in what a store says
 _REFUSED = re.compile("AccessDenied|403 Forbidden")  # of a listing, whose error has no kind of its own
@@ -36,11 +43,8 @@ class Bucket:
     options: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, url: Url, options: Collection[str] = S3) -> Bucket:
-        """Parse an address.
-
-        Args:
-            options: Options allowed after the `?`, besides `in_clear`.
+    def parse(cls, url: Url) -> Bucket:
+        """Parse an address of a scheme of `OPTIONS`.
 
         Raises:
             Invalid: It names no bucket, has an unknown option, or would send credentials in clear to another machine.
@@ -48,6 +52,7 @@ class Bucket:
         parts = urlsplit(url.text)
         given = dict(parse_qsl(parts.query))
         in_clear = given.pop(IN_CLEAR, "") == "true"
+        options = OPTIONS[url.scheme]
         if not parts.netloc or set(given) - set(options):
             known = ", ".join((*options, IN_CLEAR))
             raise Invalid(
@@ -80,18 +85,21 @@ def check_encrypted(shown: str, endpoint: str, *, in_clear: bool) -> None:
         )
 
 
-def open_store(scheme: str, bucket: Bucket, names: Mapping[str, str], below: str = "") -> ObjectStore:
-    """Return obstore's store of a prefix.
+def open_store(url: Url, below: str = "") -> ObjectStore:
+    """Return obstore's store of a prefix; makes no request.
 
     Args:
-        names: Name of each option in the store's configuration.
         below: Part of names after the prefix.
+
+    Raises:
+        As of `Bucket.parse`.
     """
     from obstore.store import from_url
 
-    config: Any = {names[name]: value for name, value in bucket.options.items()}
+    bucket = Bucket.parse(url)
+    config: Any = {OPTIONS[url.scheme][name]: value for name, value in bucket.options.items()}
     return from_url(
-        f"{scheme}://{bucket.name}/{'/'.join(each for each in (bucket.prefix, below) if each)}",
+        f"{url.scheme}://{bucket.name}/{'/'.join(each for each in (bucket.prefix, below) if each)}",
         config=config,
         client_options={
             "allow_http": bucket.plain,
@@ -100,6 +108,23 @@ def open_store(scheme: str, bucket: Bucket, names: Mapping[str, str], below: str
         },
         retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=15)},
     )
+
+
+@contextmanager
+def store_errors(shown: str, setting: str) -> Iterator[None]:
+    """Translate a store's errors inside the block by `said_by_store`, but for that of a missing object.
+
+    Args:
+        shown, setting: As there.
+    """
+    from obstore.exceptions import BaseError
+
+    try:
+        yield
+    except (BaseError, FileNotFoundError, PermissionError) as error:
+        if isinstance(error, FileNotFoundError) and not NO_BUCKET.search(str(error)):
+            raise
+        raise said_by_store(error, shown, setting) from error
 
 
 def said_by_store(error: Exception, shown: str, setting: str) -> MainspringError:

@@ -178,13 +178,11 @@ def bucket(at: Backend) -> Iterator[Outcome]:
     try:
         import obstore
         from obstore.exceptions import AlreadyExistsError
-
-        from mainspring.data.adapters.deltaobjects import open_store, store_errors
     except ModuleNotFoundError as error:
         raise MissingExtra(f"A bucket ({error.name})", "objects") from error
-    from mainspring.core.object_store_url import Bucket
+    from mainspring.core.object_store_url import Bucket, open_store, store_errors
 
-    store, name = open_store(Bucket.parse(at.url)), f".mainspring-probe-{new_id()}/probe"
+    store, name = open_store(at.url), f".mainspring-probe-{new_id()}/probe"
     with store_errors(at.url.shown, at.part):
         obstore.list_with_delimiter(store)
     yield Outcome("reachable", True, "answers")

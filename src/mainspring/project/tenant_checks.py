@@ -113,12 +113,11 @@ def _redis(_project: Project, _part: str, url: Url) -> Iterator[str]:
 def _bucket(project: Project, part: str, url: Url) -> Iterator[str]:
     import obstore
 
-    from mainspring.core.object_store_url import Bucket
-    from mainspring.data.adapters.deltaobjects import open_store, store_errors
+    from mainspring.core.object_store_url import open_store, store_errors
 
     whole = urlsplit(url.text)
     path = whole.path.strip("/").removesuffix(objects_prefix(project.settings)).strip("/")
-    store = open_store(Bucket.parse(Url(whole._replace(path=f"/{path}").geturl())))
+    store = open_store(Url(whole._replace(path=f"/{path}").geturl()))
     name = f"mainspring-probe-{new_id()}"
 
     def refusal(what: Callable[[], object]) -> str | None:

@@ -11,18 +11,15 @@ import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 
 import obstore
-from obstore.exceptions import BaseError
-from obstore.store import S3Store
 
 from mainspring.core.files import disk_errors
 from mainspring.core.ids import check_id
 from mainspring.core.locks import FileLocks, Locks
-from mainspring.core.object_store_url import Bucket, said_by_store
+from mainspring.core.object_store_url import Bucket, open_store, store_errors
 from mainspring.core.settings import Url
 from mainspring.core.time import SystemClock
 from mainspring.data.adapters.delta import DeltaLake
@@ -59,7 +56,7 @@ class ObjectsPlace:
         self._shown = url.shown
         self._folder = folder
         self._address = f"s3://{'/'.join(filter(None, (bucket.name, bucket.prefix)))}"
-        self._store = open_store(bucket)
+        self._store = open_store(url)
         self.options: Mapping[str, str] | None = {
             "aws_conditional_put": "etag",
             "allow_http": str(bucket.plain).lower(),
@@ -171,36 +168,6 @@ class ObjectsPlace:
             with suppress(FileNotFoundError):
                 if path.name not in used and path.stat().st_mtime < before:
                     path.unlink()
-
-
-def open_store(bucket: Bucket) -> S3Store:
-    """Return the store of a bucket; makes no request."""
-    config = {"endpoint": bucket.endpoint, "region": bucket.region}
-    return S3Store(
-        bucket.name,
-        prefix=bucket.prefix or None,
-        config={name: value for name, value in config.items() if value},  # type: ignore[arg-type]
-        client_options={
-            "allow_http": bucket.plain,
-            "connect_timeout": timedelta(seconds=5),
-            "timeout": timedelta(seconds=60),
-        },
-        retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=15)},
-    )
-
-
-@contextmanager
-def store_errors(shown: str, setting: str) -> Iterator[None]:
-    """Translate a store's errors inside the block into Mainspring's, which name the address.
-
-    A missing object stays a FileNotFoundError.
-    """
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except (BaseError, PermissionError) as error:
-        raise said_by_store(error, shown, setting) from error
 
 
 def _touched(path: Path) -> bool:

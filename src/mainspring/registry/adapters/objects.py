@@ -23,7 +23,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
 from mainspring.core.ids import check_id, new_id
 from mainspring.core.json_content import decoded
-from mainspring.core.object_store_url import NO_BUCKET, Bucket, open_store, said_by_store
+from mainspring.core.object_store_url import NO_BUCKET, open_store, said_by_store
 from mainspring.core.settings import Url
 from mainspring.core.time import SECOND
 from mainspring.registry.bundles import check_digest
@@ -36,12 +36,6 @@ _PART = re.compile(r"([0-9a-f]{64})-[0-9a-z]{26}")
 _AT_ONCE = 8  # requests
 _WAIT_S = 30  # maximum wait for a removal to end
 _POLL_S = 0.2
-# name in the address -> name in the store's configuration
-_OPTIONS = {
-    "s3": {"endpoint": "endpoint", "region": "region"},
-    "gs": {},
-    "az": {"endpoint": "endpoint", "account": "account_name"},
-}
 
 
 class Marker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,9 +53,7 @@ def open_objects(url: Url) -> ObjectBlobs:
     Raises:
         Invalid: The address has an unknown option, or would send credentials unencrypted to another machine.
     """
-    known = _OPTIONS[url.scheme]
-    store = open_store(url.scheme, Bucket.parse(url, list(known)), known)
-    return ObjectBlobs(store, url.shown)
+    return ObjectBlobs(open_store(url), url.shown)
 
 
 class ObjectBlobs:

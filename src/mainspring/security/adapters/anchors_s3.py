@@ -21,7 +21,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from mainspring.core.errors import Corrupt, Denied, Invalid, NotFound, Unavailable
-from mainspring.core.object_store_url import S3, Bucket
+from mainspring.core.object_store_url import Bucket
 from mainspring.core.settings import Url
 from mainspring.core.time import SECOND, Clock, parse_duration
 from mainspring.security.tree_heads import open_head
@@ -51,7 +51,7 @@ class LockedAnchors:
         parts = urlsplit(url.text)
         given = dict(parse_qsl(parts.query))
         self._keep = timedelta(microseconds=parse_duration(given.pop("keep", "365d")))
-        self._bucket = Bucket.parse(Url(parts._replace(query=urlencode(given)).geturl()), S3)
+        self._bucket = Bucket.parse(Url(parts._replace(query=urlencode(given)).geturl()))
         self._shown, self._wall, self._public = url.shown, wall, public
         self._prefix = f"{self._bucket.prefix}/" if self._bucket.prefix else ""
 

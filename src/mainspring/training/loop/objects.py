@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from mainspring.core.errors import Conflict, Invalid, MainspringError, MissingExtra, StorageFull
 from mainspring.core.files import disk_errors
-from mainspring.core.object_store_url import NO_BUCKET, S3, Bucket, open_store, said_by_store
+from mainspring.core.object_store_url import Bucket, open_store, store_errors
 from mainspring.core.settings import Url
 from mainspring.training.loop.shelf import CORRUPT, FolderShelf, Shelf
 
@@ -70,9 +70,9 @@ class ObjectShelf:
             import obstore
         except ModuleNotFoundError as error:
             raise MissingExtra("Checkpoints in an object store", "objects") from error
-        bucket = Bucket.parse(url, S3)
+        bucket = Bucket.parse(url)
         self._api: Any = obstore
-        self._store = open_store(url.scheme, bucket, {name: name for name in S3}, folder)
+        self._store = open_store(url, folder)
         self._shown = f"{url.scheme}://{bucket.name}/{bucket.prefix}/{folder}"
         self._folder = Path(tempfile.mkdtemp(prefix="mainspring-checkpoints-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
@@ -83,12 +83,12 @@ class ObjectShelf:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        with self._errors():
+        with store_errors(self._shown, "checkpoints"):
             self._own(None)
         yield
 
     def names(self) -> list[str]:
-        with self._errors():
+        with store_errors(self._shown, "checkpoints"):
             return sorted(each["path"] for page in self._api.list(self._store) for each in page)
 
     def put(self, name: str, write: Callable[[Path], T], *, last: bool = False) -> T:
@@ -96,7 +96,7 @@ class ObjectShelf:
         try:
             with disk_errors(path):
                 done = write(path)
-            with self._errors():
+            with store_errors(self._shown, "checkpoints"):
                 if last and self._owned is not None:
                     self._own(self._owned)
                 self._api.put(self._store, name, path, use_multipart=path.stat().st_size > _MULTIPART)
@@ -126,7 +126,7 @@ class ObjectShelf:
         self._owned = {name: done[name] for name in ("e_tag", "version") if done.get(name)}
 
     def has(self, name: str) -> bool:
-        with self._errors():
+        with store_errors(self._shown, "checkpoints"):
             try:
                 self._api.head(self._store, name)
             except FileNotFoundError:
@@ -138,7 +138,7 @@ class ObjectShelf:
         if path.exists() and name.count(".") > 1:  # a part, of which there is never another of that name
             return path
         try:
-            with self._errors(), path.open("wb") as file:
+            with store_errors(self._shown, "checkpoints"), path.open("wb") as file:
                 for piece in self._api.get(self._store, name).stream(min_chunk_size=1 << 20):
                     file.write(piece)
         except BaseException:
@@ -147,21 +147,9 @@ class ObjectShelf:
         return path
 
     def remove(self, name: str) -> None:
-        with self._errors(), suppress(FileNotFoundError):
+        with store_errors(self._shown, "checkpoints"), suppress(FileNotFoundError):
             self._api.delete(self._store, name)
 
     def set_aside(self, name: str) -> None:
-        with self._errors(), suppress(FileNotFoundError):
+        with store_errors(self._shown, "checkpoints"), suppress(FileNotFoundError):
             self._api.rename(self._store, name, f"{name.partition('.')[0]}{CORRUPT}")
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Translate the store's errors inside the block, but for a missing object."""
-        from obstore.exceptions import BaseError
-
-        try:
-            yield
-        except (BaseError, FileNotFoundError, PermissionError) as error:
-            if isinstance(error, FileNotFoundError) and not NO_BUCKET.search(str(error)):
-                raise
-            raise said_by_store(error, self._shown, "checkpoints") from error

@@ -93,6 +93,8 @@ def render(project: Project, name: str) -> tuple[Target, Deployment, list[Piece]
 def write(pieces: Sequence[Piece], folder: Path) -> list[Path]:
     """Write rendered pieces into a new folder, each as a file `KIND/NAME`, and return the files.
 
+    Objects of JSON end in `.json`, so that `kubectl apply --recursive -f FOLDER` and other tools find them.
+
     Raises:
         Conflict: The folder is there and not empty.
     """
@@ -100,7 +102,8 @@ def write(pieces: Sequence[Piece], folder: Path) -> list[Path]:
         raise Conflict(f"{folder} is not empty.", fix="name a new folder.")
     written = []
     for piece in pieces:
-        place = folder / piece.id
+        ending = ".json" if piece.content.startswith(b"{") and not piece.id.endswith(".json") else ""
+        place = folder / f"{piece.id}{ending}"
         place.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(place, piece.content, mode=0o644)
         written.append(place)

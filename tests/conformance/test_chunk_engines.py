@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kit import scoring
+from kit.beam_runs import beam_job_service, beam_pickles, slow_answers
 from kit.chunk_engines import ThreadChunks, opened_at
 from kit.depth import deep
 from mainspring.core.errors import Conflict, Unavailable
@@ -158,6 +161,52 @@ class TestRay(_Installed):
 @pytest.mark.skipif(find_spec("pyspark") is None, reason="Spark is not installed")
 class TestSpark(_Installed):
     name = "spark"
+
+
+@pytest.mark.skipif(find_spec("apache_beam") is None, reason="Beam is not installed")
+class TestBeam(_Installed):
+    """In this process, with threads."""
+
+    name = "beam"
+
+    def test_closed_its_workers_stop(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        calls, request = slow_answers(tmp_path, monkeypatch)
+        running = self.beam("").run("slowly", request, range(200), 1)
+        while not calls.exists():
+            next(running)
+        running.close()
+        before = len(calls.read_text())
+        time.sleep(0.5)
+        assert before == len(calls.read_text()) < 200
+
+    def test_the_pipeline_has_names_and_texts_and_no_code_of_ours(self, tmp_path: Path) -> None:
+        found = beam_pickles(self.beam("").pipeline("some.entry", "the request", "7", [[1], [2, 3]], f"{tmp_path}/a"))
+        assert {name for names in found.values() for name in names if name.startswith("mainspring")} == {
+            "mainspring.deploy.adapters.beam_chunks._answers"
+        }
+        assert [step for step, names in found.items() if any(each.startswith("mainspring") for each in names)] == [
+            "Score"
+        ]
+
+    @deep
+    def test_workers_beyond_a_job_service_answer_through_a_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls, request = slow_answers(tmp_path, monkeypatch)
+        with beam_job_service(tmp_path) as service:
+            engine = self.beam(f"{service} --temp_location={tmp_path}/temp/")
+            found = [json.loads(each) for answers in engine.run("slowly", request, range(9), 2) for each in answers]
+            assert sorted(each["done"] for each in found) == list(range(9))
+            assert len(calls.read_text()) == 9
+            assert not list((tmp_path / "temp").iterdir())
+            with pytest.raises(Unavailable, match="No module named 'nowhere'"):
+                list(engine.run("nowhere", request, range(2), 1))
+
+    @staticmethod
+    def beam(options: str) -> Any:
+        from mainspring.deploy.adapters.beam_chunks import BeamChunks
+
+        return BeamChunks(options)
 
 
 class _Ended:

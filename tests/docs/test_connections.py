@@ -11,7 +11,8 @@ from docs.test_threat_model import is_run
 from kit.adapter_tables import TABLES
 
 ROOT = Path(__file__).parents[2]
-LIBRARIES = ("boto3", "confluent_kafka", "grpc", "http.client", "httpx", "nats", "obstore", "opentelemetry.exporter",
+LIBRARIES = ("apache_beam", "boto3", "confluent_kafka", "grpc", "http.client", "httpx", "nats", "obstore",
+             "opentelemetry.exporter",
              "paho", "psycopg", "pymilvus", "pyspark", "ray", "redis", "requests", "smtplib", "socket", "tuf.ngclient",
              "urllib.request", "mainspring.core.http_exchange", "mainspring.core.listening",
              "mainspring.core.ray_cluster", "mainspring.operations.plane_connection")  # fmt: skip
@@ -87,9 +88,9 @@ ROWS: dict[str, tuple[str, str]] = {
     ),
     "a mirror of Debian": ("deploy.images.store", ""),
     "Kubernetes": ("deploy.engines.kubernetes_api", f"{MUTUAL}kubernetes"),
-    "Ray, Spark": (
-        "core.ray_cluster deploy.adapters.ray deploy.adapters.ray_agent deploy.adapters.ray_chunks "
-        "deploy.adapters.ray_machines deploy.adapters.ray_ranks deploy.adapters.spark "
+    "Ray, Spark, Beam": (
+        "core.ray_cluster deploy.adapters.beam_chunks deploy.adapters.ray deploy.adapters.ray_agent "
+        "deploy.adapters.ray_chunks deploy.adapters.ray_machines deploy.adapters.ray_ranks deploy.adapters.spark "
         "deploy.adapters.spark_chunks features.functions.on_ray",
         "",
     ),

@@ -1,4 +1,4 @@
-"""Ray and Spark as they are installed: the conformance suites of steps and of batch runs, and a pipeline."""
+"""Ray, Spark and Beam as they are installed: the conformance suites of steps and of batch runs, and a pipeline."""
 
 from __future__ import annotations
 
@@ -72,6 +72,12 @@ def run(python: Path, *arguments: str, at: Path = ROOT) -> str:
 @pytest.mark.parametrize(("suite", "count"), SUITES)
 def test_an_engine_passes_the_suite(suite: str, count: int, engine: str) -> None:
     passes(engine, f"conformance/{suite.format(engine.title())}", count)
+
+
+@deep
+@pytest.mark.timeout(1600)
+def test_beam_scores_batches() -> None:
+    passes("beam", "conformance/test_chunk_engines.py::TestBeam", 7)
 
 
 @deep

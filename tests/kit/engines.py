@@ -22,10 +22,11 @@ VERSIONS = {
     "kubernetes": "kubernetes-validate==1.37.0 kubeflow-trainer-api==2.3.0 kubeflow-training==1.9.4",
     "ray": "ray==2.60.0",
     "spark": "pyspark==4.3.0",
+    "beam": "apache-beam==2.77.0",  # its pyarrow is older than this one's
     "cleanlab": "cleanlab==2.9.0",
     "snowflake": "fakesnow==0.12.1 snowflake-connector-python==3.18.1",
 }
-BESIDE = ("kubernetes", "ray", "spark", "snowflake")  # environments that also see the packages of this one
+BESIDE = ("kubernetes", "ray", "spark", "beam", "snowflake")  # environments that also see the packages of this one
 
 
 def python_of(engine: str) -> Path:

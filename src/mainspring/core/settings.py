@@ -106,7 +106,7 @@ class Traces:
     share: float = 1.0
 
 
-CHUNK_ENGINES = ("ray", "spark")  # of batch runs
+CHUNK_ENGINES = ("ray", "spark", "beam")  # of batch runs
 TRAINING_KINDS = ("jobset", "trainjob", "pytorchjob")  # of objects of Kubernetes that train
 TRAINING_RUNNERS = ("local", "ray")  # of trainings in several processes
 
@@ -121,6 +121,7 @@ class Engines:
     ray_wait: str = "1m"  # for the cluster to give a training room
     training_runner: str = "local"  # one of TRAINING_RUNNERS
     spark: str = "local[*]"  # master
+    beam: str = ""  # options, as on Beam's command line; empty: in this process
     kubernetes_image: str = ""
     kubernetes_folder: str = "/project"  # the project's folder in the image
     kubernetes_namespace: str = "default"

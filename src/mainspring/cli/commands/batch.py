@@ -31,7 +31,9 @@ _SHOWN = 8  # columns of drift
 )
 @click.option("--new", is_flag=True, help="Read only what is new since the last run into this output.")
 @click.option(
-    "--engine", type=click.Choice(["ray", "spark"]), help="Score on Ray or Spark; by default in this process."
+    "--engine",
+    type=click.Choice(["ray", "spark", "beam"]),
+    help="Score on Ray, Spark or Beam; by default in this process.",
 )
 @click.option("--threads", type=click.IntRange(1), help="Number of threads of this process; by default one per core.")
 @click.option("--chunk-rows", type=click.IntRange(1), help="Rows of a chunk; by default 131,072.")

@@ -1,4 +1,4 @@
-"""Engines beside this process: Spark and Ray."""
+"""Engines beside this process: Ray, Spark and Beam."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def chunk_engine(engine: str, settings: Settings) -> ChunkEngine | None:
     """Return one of `CHUNK_ENGINES` for batch runs; `None` for an empty name: this process."""
     if not engine:
         return None
-    at: tuple[str, ...] = (settings.engines.ray,) if engine == "ray" else (settings.engines.spark, settings.project)
+    at: tuple[str, ...] = (getattr(settings.engines, engine),)
+    if engine == "spark":
+        at = (*at, settings.project)
     make = lazily(f"deploy.adapters.{engine}_chunks", f"{engine.title()}Chunks", extra=engine)
     found: ChunkEngine = make(*at)
     return found

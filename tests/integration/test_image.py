@@ -24,6 +24,7 @@ from kit.depth import deep
 from kit.fleet import BODY, INFER, Fleet, Reply, answer_of
 from kit.servers import PASSWORD, PostgresServer
 from kit.waiting import free_port, wait_until
+from mainspring.core.environment import SAGEMAKER
 from mainspring.core.version import __version__
 from mainspring.deploy.adapters.targets.compose import ComposeOptions, ComposeTarget
 from mainspring.deploy.adapters.targets.image import ImageOptions, ImageTarget, probe
@@ -234,3 +235,26 @@ def test_an_image_follows_a_catalog_on_a_server(
         shutil.copytree(copied, data / "bundles", dirs_exist_ok=True)
         subprocess.run(["chown", "-R", "10001:10001", str(data)], check=True)
         wait_until(lambda: json.loads(ask(fleet, made.port).body).get("model_version") == "2", "the next version")
+
+
+@deep
+def test_an_image_answers_sagemaker_without_any_secret(
+    fleet: Fleet, containers: Podman, built: tuple[Deployment, str]
+) -> None:
+    made, id = built
+    options = [f"--env={SAGEMAKER}=late-arrival", f"--env=SAGEMAKER_BIND_TO_PORT={made.port}"]
+    with containers.running(id, *options, "--tmpfs=/var/lib/mainspring:mode=1777", command=["serve"]) as container:
+        connection = http.client.HTTPConnection("127.0.0.1", made.port, timeout=30)
+        wait_until(lambda: up(made.port), "the container")
+        for method, path in (("GET", "/ping"), ("POST", "/invocations")):
+            connection.request(method, path, BODY if method == "POST" else None, {"Host": "model.aws.local:8080"})
+            reply = connection.getresponse()
+            body = json.loads(reply.read())
+            assert reply.status == 200
+        assert body["outputs"][0]["data"] == pytest.approx(answer_of("1"))
+        assert ask(fleet, made.port).status == 401
+        connection.close()
+        assert containers("stop", "--time", "20", container).returncode == 0
+    refused = containers("run", "--rm", *HARDENED, options[0], id, check=False)
+    assert refused.returncode == 1
+    assert "not started as SageMaker does it" in refused.stderr

@@ -35,6 +35,7 @@ from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.adapters.onnx_explainer import OnnxExplainer
 from mainspring.serving.http.gateway import Gateway
+from mainspring.serving.http.sagemaker import Hosted
 from mainspring.serving.model import Arm, Route
 from mainspring.serving.plane.counts import Counts
 from mainspring.serving.plane.placement import Devices
@@ -225,6 +226,7 @@ class Kit:
     erasures: Any = str
     memory: int | None = None
     devices: Devices | None = None
+    hosted: Hosted | None = None
 
     def gateway(self, counts: Counts | None = None) -> Gateway:
         return Gateway(
@@ -244,6 +246,7 @@ class Kit:
             memory=None if self.memory is None else Memory(self.memory),
             devices=self.devices,
             surface=self.surface,
+            hosted=self.hosted,
         )
 
     def key(self, *scopes: KeyScope) -> str:

@@ -37,6 +37,14 @@ def manager_socket() -> tuple[str, int]:
     return os.environ.get("NOTIFY_SOCKET", ""), int(watchdog) if watchdog.isdigit() else 0
 
 
+SAGEMAKER = "MAINSPRING_SAGEMAKER_ENDPOINT"  # variable with the endpoint that SageMaker's container answers for
+
+
+def sagemaker_variables() -> tuple[str, str]:
+    """Return the endpoint that SageMaker's container answers for, and the port that it is asked; each may be empty."""
+    return os.environ.get(SAGEMAKER, ""), os.environ.get("SAGEMAKER_BIND_TO_PORT", "")
+
+
 def rank_variables() -> dict[str, str]:
     """Return the variables by which torchrun, or another launcher, tells a process its rank."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT")

@@ -3,41 +3,61 @@
 It supervises the gateway's processes, writes logs to standard error, collects orphans that processes leave, and drains
 on SIGTERM. The number of processes and the memory of models follow from the container's limits where the settings say
 nothing else.
+
+SageMaker starts a container with one argument, `serve`. Then, and only if a variable names the endpoint, the gateway
+has the routes of `serving.http.sagemaker`, which need no key.
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
 import sys
 from collections.abc import Mapping
 
 from mainspring.core.cores import memory_limit
+from mainspring.core.environment import SAGEMAKER, sagemaker_variables
+from mainspring.core.errors import Invalid, Unavailable
 from mainspring.core.settings import Settings
 from mainspring.processes.process import run
 from mainspring.processes.supervisor import Supervisor
 from mainspring.project import Project
 from mainspring.project.settings import child_arguments
+from mainspring.serving.http.sagemaker import Hosted
+from mainspring.serving.plane.sealed_catalog import SEALED
 
 _PROCESS = 160 << 20  # bytes of a gateway process without models
 _LEAST_SHARE = 4  # of the container's memory that models may have in any case: one such part
+_SERVE, _PORT = "serve", "8080"  # SageMaker's argument, and the port that it asks unless it names another
+_LOCAL = ("file", "sqlite", "memory")
 
 _log = logging.getLogger("mainspring")
 
 
 def main() -> int:
     """Serve until SIGTERM. Return the exit code."""
+    parser = child_arguments("processes.contained")
+    parser.add_argument("command", nargs="?", choices=[_SERVE], help="as SageMaker starts a container")
+    chosen = parser.parse_args()
 
     def body(project: Project) -> None:
-        parts = ("gateway", "grpc") if project.settings.grpc is not None else ("gateway",)
-        _ = project.pepper  # say here that it is missing, not in each process
-        supervisor = Supervisor(project, models_memory(project.settings), parts, tell=_log.warning, logs_to_files=False)
+        settings = project.settings
+        hosted = hosted_endpoint(project, asked=chosen.command == _SERVE)
+        environment = dict(models_memory(settings))
+        if hosted:
+            environment |= _without_pepper(settings)
+            parts = _hosted_parts(settings)
+        else:
+            _ = project.pepper  # say here that it is missing, not in each process
+            parts = ["gateway", "grpc"] if settings.grpc is not None else ["gateway"]
+        supervisor = Supervisor(project, environment, parts, tell=_log.warning, logs_to_files=False, hosted=hosted)
         with supervisor.heeding(), supervisor.running():
             while not supervisor.asked_to_stop:
                 supervisor.wait(1.0)
                 supervisor.collect_orphans()
             _log.info("stopping")
 
-    return run("processes.contained", body, child_arguments("processes.contained").parse_args())
+    return run("processes.contained", body, chosen)
 
 
 def models_memory(settings: Settings) -> Mapping[str, str]:
@@ -47,6 +67,95 @@ def models_memory(settings: Settings) -> Mapping[str, str]:
         return {}
     rest = max(limit // _LEAST_SHARE, limit - _PROCESS * (settings.serving_processes + 1))
     return {"MAINSPRING_GATEWAY_MEMORY": str(rest)}
+
+
+def refuse_hosted() -> None:
+    """Raise if the environment asks for SageMaker's routes, which are a container's alone.
+
+    Raises:
+        Invalid: It does.
+    """
+    if sagemaker_variables()[0]:
+        raise Invalid(
+            f"{SAGEMAKER} is set, and this is no container that SageMaker starts.",
+            fix=f"unset {SAGEMAKER}; in an image, `python -m mainspring.processes.contained --project ROOT` serves.",
+        )
+
+
+def hosted_endpoint(project: Project, *, asked: bool) -> str:
+    """Return the endpoint for which the gateway has SageMaker's routes, as `Hosted.read` reads it; usually none.
+
+    Both SageMaker's argument and the variable are needed: one of them alone is there by mistake.
+
+    Args:
+        asked: Whether the container was started as SageMaker starts it.
+
+    Raises:
+        Invalid: One is there without the other, or the gateway is not one that SageMaker reaches alone.
+    """
+    named, port = sagemaker_variables()
+    if not asked and not named:
+        return ""
+    if not asked:
+        raise Invalid(
+            f"{SAGEMAKER} is set, and the container was not started as SageMaker does it, with the argument `serve`.",
+            fix=f"unset {SAGEMAKER}: its routes need no key, so only SageMaker's own network may reach them.",
+        )
+    if not named:
+        raise Invalid(
+            f"The container was started with the argument `serve`, as SageMaker does it, without {SAGEMAKER}.",
+            fix=f"set {SAGEMAKER} in the model's environment to the endpoint's name, as the kind sagemaker does.",
+        )
+    hosted, settings = Hosted.read(named), project.settings
+    for setting, name in ((settings.gateway_tls, "gateway_tls_cert"), (settings.grpc, "grpc")):
+        if setting is not None:
+            raise Invalid(
+                f"SageMaker speaks plain HTTP on one port, and the profile {settings.profile!r} sets {name}.",
+                fix="name a profile without it in the target.",
+            )
+    if str(settings.gateway.port) != (port or _PORT):
+        raise Invalid(
+            f"SageMaker asks port {port or _PORT}, and the gateway listens on {settings.gateway.port}.",
+            fix=f"set MAINSPRING_GATEWAY to 0.0.0.0:{port or _PORT}.",
+        )
+    _check_served(project, hosted)
+    return named
+
+
+def _check_served(project: Project, hosted: Hosted) -> None:
+    try:
+        served = project.routes.current()
+    except Unavailable:  # a catalog on a server; /ping answers 503 until it is known
+        return
+    if hosted.endpoint not in served:
+        raise Invalid(
+            f"{SAGEMAKER} names the endpoint {hosted.endpoint!r}, which is not served here.",
+            fix=f"name one of {', '.join(sorted(served)) or 'none'}.",
+        )
+    versions = [arm.version for arm in served[hosted.endpoint].arms]
+    if hosted.version and hosted.version not in versions:
+        raise Invalid(
+            f"Endpoint {hosted.endpoint!r} does not serve the version {hosted.version}.",
+            fix=f"it serves {', '.join(versions)}: build the image again, and deploy it.",
+        )
+
+
+def _without_pepper(settings: Settings) -> Mapping[str, str]:
+    """Return a pepper of this start alone where none is given: no key reaches this container, so none is valid."""
+    if settings.pepper or (settings.pepper_file is not None and settings.pepper_file.exists()):
+        return {}
+    return {"MAINSPRING_PEPPER": secrets.token_hex(32)}
+
+
+def _hosted_parts(settings: Settings) -> list[str]:
+    if settings.catalog.scheme not in (*_LOCAL, SEALED) and settings.lake.scheme not in _LOCAL:
+        return ["gateway", "log"]
+    _log.warning(
+        "The prediction log stays in this container and ends with it: the profile %r has no catalog on a server with a "
+        "lake in a bucket.",
+        settings.profile,
+    )
+    return ["gateway"]
 
 
 if __name__ == "__main__":

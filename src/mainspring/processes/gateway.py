@@ -39,6 +39,7 @@ from mainspring.project.retrieval import Retrieval
 from mainspring.project.settings import child_arguments
 from mainspring.security.keys import Authenticator
 from mainspring.serving.http.gateway import Gateway
+from mainspring.serving.http.sagemaker import Hosted
 from mainspring.serving.http.server import serve
 from mainspring.serving.plane.counts import FILE, Counts
 from mainspring.serving.plane.slots import Slots, folder
@@ -56,6 +57,7 @@ def build_gateway(
     budgets: Budgets | None = None,
     workers: int = 1,
     slot: int | None = None,
+    hosted: Hosted | None = None,
 ) -> Gateway:
     """Return the gateway over the project's adapters.
 
@@ -63,6 +65,7 @@ def build_gateway(
         budgets: Of language models; by default this process's alone.
         workers: How many processes the gateway has.
         slot: Which of them this is; `None` for one apart from them, of whose decisions no log is kept.
+        hosted: The endpoint that SageMaker asks for.
     """
     catalog = copy_catalog(project)
     if budgets is None:
@@ -95,6 +98,7 @@ def build_gateway(
         erasures=erasures,
         memory=model_memory(project.settings, "" if slot is None else f"gateway-{slot}"),
         uses=uses,
+        hosted=hosted,
         devices=devices(project, 0 if slot is None else slot, "" if slot is None else f"gateway-{slot}"),
         surface=LanguageSurface(
             AppliedModels(
@@ -121,6 +125,7 @@ def main() -> int:
     parser.add_argument("--listener", type=int, help="the descriptor of a socket that listens already")
     parser.add_argument("--slot", type=int, default=0, help="which of the gateway's processes this is, from 0")
     parser.add_argument("--slots", type=int, default=1, help="how many there are")
+    parser.add_argument("--hosted", default="", help="endpoint that SageMaker asks for, NAME or NAME:VERSION")
     parser.add_argument("--apart", type=Path, help="where its own socket is; without TLS, and none of the supervisor's")
     chosen = parser.parse_args()
 
@@ -144,8 +149,10 @@ def main() -> int:
         counts = Counts(place / FILE)
         budgets = shared_budgets(project) or MachineBudgets.within(place, project.wall, spent=counts)
         with traced(project, f"gateway-{chosen.slot}") as tracing:
+            hosted = Hosted.read(chosen.hosted) if chosen.hosted else None
+            slot = None if chosen.apart else chosen.slot
             serving = serve(
-                build_gateway(project, tracing, counts, budgets, chosen.slots, None if chosen.apart else chosen.slot),
+                build_gateway(project, tracing, counts, budgets, chosen.slots, slot, hosted),
                 settings.gateway,
                 listener=listener,
                 limits=settings.gateway_limits,

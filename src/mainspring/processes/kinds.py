@@ -36,12 +36,13 @@ class Kind:
     slot: int | None = None  # slot of a gateway; gRPC has the following slots
 
 
-def kinds(part: str, listeners: Sequence[int], grpc: int) -> Iterator[Kind]:
+def kinds(part: str, listeners: Sequence[int], grpc: int, hosted: str = "") -> Iterator[Kind]:
     """Yield the processes of a part: for the gateway and gRPC the configured number, each with its slot; else one.
 
     Args:
         listeners: Descriptors of the gateway's sockets, one per process.
         grpc: Number of gRPC processes.
+        hosted: Endpoint that SageMaker asks the gateway for.
     """
     count = len(listeners)
     slots = ("--slots", str(count + grpc))
@@ -56,7 +57,7 @@ def kinds(part: str, listeners: Sequence[int], grpc: int) -> Iterator[Kind]:
         for slot, inherited in enumerate(listeners):
             name = part if slot == 0 else f"{part}-{slot}"
             arguments = ("--listener", str(inherited), "--slot", str(slot), *slots)
-            yield Kind(name, PARTS[part], arguments, (inherited,), slot)
+            yield Kind(name, PARTS[part], (*arguments, *(("--hosted", hosted) if hosted else ())), (inherited,), slot)
 
 
 def spawn(

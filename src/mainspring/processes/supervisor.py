@@ -61,6 +61,7 @@ class Supervisor:
         parts: The entries of `kinds.PARTS` to run.
         tell: Called with the reason if the start has to wait for long.
         logs_to_files: Whether each child writes to a log of its own; else to this process's standard error.
+        hosted: Endpoint that SageMaker asks the gateway for; only `processes.contained` has one.
     """
 
     project: Project
@@ -68,6 +69,7 @@ class Supervisor:
     parts: Sequence[str] = tuple(MODULES)
     tell: Callable[[str], None] = lambda _: None
     logs_to_files: bool = True
+    hosted: str = ""
 
     def __post_init__(self) -> None:
         self._children: dict[str, _Child] = {}
@@ -203,7 +205,7 @@ class Supervisor:
         self._pipe = os.pipe()
         listeners = [each.fileno() for each in self._listeners]
         for part in self.parts:
-            for kind in kinds(part, listeners, self._grpc_count):
+            for kind in kinds(part, listeners, self._grpc_count, self.hosted):
                 self._children[kind.name] = _Child(kind, self._spawn(kind), time.monotonic())
         self._write_running()
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)

@@ -40,11 +40,12 @@ def command(
     from mainspring.operations.auditing import audit
     from mainspring.operations.keys import console_link, first_key
     from mainspring.operations.upstream_checks import unreadable
-    from mainspring.processes.contained import models_memory
+    from mainspring.processes.contained import models_memory, refuse_hosted
     from mainspring.processes.kinds import MODULES
     from mainspring.processes.supervisor import Supervisor
     from mainspring.project.ledger_folder import stranded
 
+    refuse_hosted()
     addresses = {"gateway": gateway, "control": control, "grpc": grpc}
     call.overrides = {name: value for name, value in addresses.items() if value}
     project = call.project

@@ -42,6 +42,7 @@ from mainspring.serving.http.handlers import Extensions, Handlers
 from mainspring.serving.http.message import Reply, Request, Streamed, refusal, reply
 from mainspring.serving.http.openapi import Further
 from mainspring.serving.http.routes import ROUTES, DataRoute, split_path
+from mainspring.serving.http.sagemaker import INVOCATIONS, SAGEMAKER_ROUTES, Hosted
 from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.counts import Counts
 from mainspring.serving.plane.explaining import Explaining
@@ -141,6 +142,7 @@ class Gateway:
         erasures: Returns the mark of the last erasure of a person's data, after which no earlier answer is given.
         memory, devices, uses: As of `DataPlane`.
         surface: Further routes; their keys may also be given as `x-api-key`.
+        hosted: The endpoint that SageMaker asks for; only in a container that it started.
     """
 
     ROUTES = ROUTES
@@ -168,6 +170,7 @@ class Gateway:
         devices: Devices | None = None,
         uses: Uses | None = None,
         surface: Surface | None = None,
+        hosted: Hosted | None = None,
     ) -> None:
         self._plane = DataPlane(
             routes=routes,
@@ -199,6 +202,14 @@ class Gateway:
         for route in ROUTES:
             handler = next(getattr(owner, route.handler) for owner in owners if hasattr(owner, route.handler))
             self._routes.setdefault(route.path, {})[route.method] = (route.action, handler)
+        self._hosted = hosted
+        self._split = split_path if hosted is None else hosted.split
+        self._in_clear: frozenset[str] = frozenset()  # templates that take any Host header
+        if hosted is not None:
+            for route in SAGEMAKER_ROUTES:
+                told: _Handler = self._infer if route.path == INVOCATIONS else self._ping
+                self._routes[route.path] = {route.method: (route.action, told)}
+            self._in_clear = frozenset(route.path for route in SAGEMAKER_ROUTES)
         self._surface = surface
         self._further: set[str] = set()  # templates of the surface
         self._of_collections: set[str] = set()
@@ -269,7 +280,7 @@ class Gateway:
         head = request.head
         passed: _Passed | None = head.passed
         if passed is None or not self._stands(passed):
-            passed = _Passed(*split_path(head.path), repeatable(head.headers.get(REQUEST_ID)))
+            passed = _Passed(*self._split(head.path), repeatable(head.headers.get(REQUEST_ID)))
         request.template, request.model, request.version = passed.template, passed.model, passed.version
         request.id = passed.id or self._ids.fresh()
         try:
@@ -424,7 +435,8 @@ class Gateway:
     def _handler(self, request: Request) -> tuple[_Handler, Principal | None]:
         """Return what answers, and who asks, once it is clear that they may."""
         headers = request.headers
-        self._check_host(headers.get_all("host"))
+        if request.template not in self._in_clear:
+            self._check_host(headers.get_all("host"))
         methods = self._routes.get(request.template, _NO_METHODS)
         action, handler = methods.get(request.head.method, _NOBODY)
         further = request.template in self._further
@@ -434,7 +446,10 @@ class Gateway:
             given = headers.get("authorization")
             if given is None and further and (key := headers.get("x-api-key")):
                 given = f"Bearer {key}"
-            principal = request.principal = self._authenticator.authenticate(given)
+            if self._hosted is not None and request.template == INVOCATIONS:
+                principal = request.principal = self._hosted.principal
+            else:
+                principal = request.principal = self._authenticator.authenticate(given)
             if action is not None:
                 kind = "collection" if request.template in self._of_collections else "endpoint"
                 resource = f"{kind}/{request.model}" if request.model else PROJECT
@@ -461,6 +476,11 @@ class Gateway:
             raise WrongHost(error.what) from None
         if len(self._known_hosts) < _KNOWN_HOSTS:  # ports differ, so there can be many
             self._known_hosts.add(host)
+
+    async def _ping(self, request: Request) -> Reply:
+        if self._hosted is not None and self._hosted.endpoint not in self._plane.served:
+            return reply(503, {"ready": False, "error": "The endpoint is not served yet."})
+        return await self._handlers.ready_probe(request)
 
     async def _numbers(self) -> bytes:
         return self.metrics.text() if self.scrape is None else await self.scrape()

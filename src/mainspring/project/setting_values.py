@@ -6,7 +6,7 @@ An invalid value is rejected with the setting's name and a valid form. All raise
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +25,7 @@ _UNITS = {"": 1, "B": 1} | {
     for power, letter in enumerate("KMGT")
     for kind, base in (("B", 1000), ("iB", 1024))
 }
+_FORGOTTEN = 1 << 20
 _IN_FILES = ("sqlite", "lmdb", "sealed")  # schemes with a path as address
 
 
@@ -76,15 +77,23 @@ def share(given: Given, name: str) -> float:
 
 
 def nbytes(given: Given, name: str) -> int | None:
-    """Return a size in bytes, `None` where it is empty."""
+    """Return a size in bytes, `None` where it is empty. A small number without a unit is a forgotten unit."""
     value = given[name]
     if value == "":
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]i?B|B?)", str(value).strip())
     size = float(found[1]) * _UNITS[found[2]] if found else 0.0
-    if isinstance(value, bool) or size < 1:
+    if isinstance(value, bool) or size < 1 or (found and not found[2] and size < _FORGOTTEN):
         raise Invalid(f"{name} is {value!r}.", fix=f'write a number and a unit, such as {name} = "2GB".')
     return int(size)
+
+
+def one_of(known: Sequence[str], given: Given, name: str) -> str:
+    """Return one of the known names."""
+    value = given[name]
+    if value not in known:
+        raise Invalid(f"{name} is {value!r}.", fix=f"use one of {', '.join(known)}.")
+    return str(value)
 
 
 def flag(given: Given, name: str) -> bool:

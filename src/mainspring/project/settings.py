@@ -18,7 +18,7 @@ from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import check_id
 from mainspring.core.nearest import guess
 from mainspring.core.sandbox import AVAILABLE
-from mainspring.core.settings import PROJECT_FILE, Address, Engines, Limits, Settings, Url
+from mainspring.core.settings import PROJECT_FILE, TRAINING_RUNNERS, Address, Engines, Limits, Settings, Url
 from mainspring.core.time import parse_duration
 from mainspring.project.own_prices import read_own_prices
 from mainspring.project.receivers import read_receivers
@@ -35,6 +35,7 @@ from mainspring.project.setting_values import (
     names,
     nbytes,
     nice,
+    one_of,
     pepper,
     price,
     public_key,
@@ -428,7 +429,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         grpc_workers=workers(values, "grpc_workers"),
         metrics=collector(values, "metrics", "metrics"),
         traces=traces(values),
-        checkpoints=url(root, "checkpoints", str(values["checkpoints"])) if values["checkpoints"] else None,
+        checkpoints=_checkpoints(root, str(values["checkpoints"])),
         training_price=price(values, "training_price"),
         batch_price=price(values, "batch_price"),
         webhook_secret=str(values["webhook_secret"]),
@@ -450,10 +451,24 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         fleet_root_key=root / str(values["fleet_root_key"]) if values["fleet_root_key"] else None,
         jobs_at_once=workers(values, "jobs_at_once"),
         shadow_nice=nice(values, "shadow_nice"),
-        engines=Engines(**{name: str(values[name]) for name in asdict(Engines())}),
+        engines=_engines(values),
         prices=read_own_prices(values.get("prices", {})),
         schedules=read_schedules(values.get("schedules", {}), own=bool(modules)),
     )
+
+
+def _checkpoints(root: Path, text: str) -> Url | None:
+    found = url(root, "checkpoints", text) if text else None
+    if found is not None and found.scheme not in ("file", "s3"):
+        raise Invalid(
+            f"checkpoints is {found.shown!r}.", fix="name a folder that all machines see, or s3://bucket/prefix."
+        )
+    return found
+
+
+def _engines(given: Mapping[str, Any]) -> Engines:
+    one_of(TRAINING_RUNNERS, given, "training_runner")
+    return Engines(**{name: str(given[name]) for name in asdict(Engines())})
 
 
 def _signer(given: Mapping[str, Any]) -> bytes:

@@ -246,7 +246,7 @@ def test_as_many_processes_as_processors(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "nbytes"),
-    [("2GB", 2 * 10**9), ("1.5 GiB", 3 << 29), ("300MB", 3 * 10**8), (12_000, 12_000), ("7B", 7)],
+    [("2GB", 2 * 10**9), ("1.5 GiB", 3 << 29), ("300MB", 3 * 10**8), (12_000_000, 12_000_000), ("7B", 7)],
 )
 def test_the_memory_of_models_is_shared_by_the_processes_that_serve(tmp_path: Path, text: str, nbytes: int) -> None:
     assert _load(tmp_path).memory_a_process is None
@@ -272,6 +272,9 @@ def test_certificates_lie_where_the_project_says_and_make_the_address_https(tmp_
         ("grpc_workers", 0, "grpc_workers is 0"),
         ("gateway_memory", "much", "gateway_memory is 'much'"),
         ("gateway_memory", "0GB", "gateway_memory is '0GB'"),
+        ("gateway_memory", 5, 'gateway_memory is 5.*a unit, such as gateway_memory = "2GB"'),
+        ("training_runner", "spark", "training_runner is 'spark'.*use one of local, ray"),
+        ("checkpoints", "ftp://host/folder", "checkpoints is 'ftp://host/folder'.*s3://bucket/prefix"),
         ("gateway_devices", ["gpu"], "gateway_devices has 'gpu'"),
         ("gateway_devices", "cuda:0", r"gateway_devices is 'cuda:0'.*gateway_devices = \[\"cuda:0\"\]"),
         ("gateway_device_memory", "all", "gateway_device_memory is 'all'"),

@@ -1,4 +1,4 @@
-"""`mainspring export`: files for Prometheus, Grafana and Kubernetes, rendered from the definitions."""
+"""`mainspring export`: files for Prometheus, Grafana and Kubernetes, and the whole project in open formats."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group("export", cls=Group)
 def command() -> None:
-    """Write rules for Prometheus, dashboards for Grafana, trainings for Kubernetes."""
+    """Write rules for Prometheus, dashboards for Grafana, trainings for Kubernetes, or the whole project."""
 
 
 @make("prometheus-rules", reads_only=True)
@@ -96,6 +96,53 @@ def training(call: Call, *, model: str, kind: str, output: Path | None, **given:
     _write(call, output or Path(f"{model}.{kind}.yaml"), as_yaml(objects), objects=len(objects))
 
 
+@make("project")
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="A folder that is empty or not there yet, or has an unfinished export.",
+)
+@click.option(
+    "--reveal", is_flag=True, help="Write values that identify a person too; the audit log records the actor."
+)
+def project_(call: Call, *, folder: Path, reveal: bool) -> None:
+    """Write everything in open formats: tables, predictions, features, models, runs, decisions, usage.
+
+    Parquet, ONNX or a framework's own file, MLflow's store, and JSON with JSON Schema: nothing of it needs Mainspring.
+    Run an interrupted export again to complete it.
+    """
+    from mainspring.operations.leaving.running import export_project
+
+    with call.progress() as progress:
+        stages: list[str] = []
+
+        def told(stage: str, done: float, total: float | None, note: str) -> None:
+            if stages and stages[-1] != stage:
+                progress.finish(stages[-1])
+            if not stages or stages[-1] != stage:
+                stages.append(stage)
+            progress.update(stage, done, total, note)
+
+        made = export_project(call.project, folder, reveal=reveal, told=told)
+        for stage in stages[-1:]:
+            progress.finish(stage)
+
+    def show(console: Console) -> None:
+        console.print(
+            f"{made.folder}: {made.files} files, {made.rows:,} rows, {made.bytes / 1e6:,.1f} MB, as of {made.at}.",
+            markup=False,
+        )
+        for each in made.left_out:
+            console.print(f"  left out: {each.what}: {each.why}", markup=False, style="dim")
+        console.print(
+            f"Next: cd {made.folder} && sha256sum -c SHA256SUMS; README.md says what each file is.", markup=False
+        )
+
+    call.result(made, show)
+
+
 def _write(call: Call, path: Path, text: str, **counted: int) -> None:
     from mainspring.core.files import write_atomic
 
@@ -108,5 +155,5 @@ def _write(call: Call, path: Path, text: str, **counted: int) -> None:
     call.result({"path": str(path), **counted}, show)
 
 
-for each in (prometheus_rules, prometheus_scrape, grafana, training):
+for each in (project_, prometheus_rules, prometheus_scrape, grafana, training):
     command.add_command(each)

@@ -216,6 +216,7 @@ EVENTS = {
     "encryption rewrite": "encryption.rewrite",
     "encryption rotate": "encryption.rotate",
     "erase": "subject.erase",
+    "export project": "project.export",
     "login": "cli.login",
     "logout": "cli.logout",
     "materialize": "materialise",

@@ -69,6 +69,7 @@ from mainspring.operations.features.view_freshness import ViewFreshness
 from mainspring.operations.findings import Finding
 from mainspring.operations.incidents import IncidentReport
 from mainspring.operations.jobs.queue import Planned
+from mainspring.operations.leaving.running import ExportedProject
 from mainspring.operations.llm_usage import LanguageModelUsage
 from mainspring.operations.migrate.migration import Moved as MovedPart
 from mainspring.operations.models.adding import Added
@@ -400,6 +401,7 @@ DOCUMENTS = {
     "edge page": Document(_object("EdgePage", folder=str, package=str, bytes=int, runtime=str)),
     "export grafana": Document(_object("ExportedDashboard", path=str, panels=int)),
     "export training": Document(_object("ExportedTraining", path=str, objects=int)),
+    "export project": Document(ExportedProject),
     "monitor run": Document(list[MeasuredWindow], ("start", "end", "computed_at")),
     "monitor query": Document(list[dict[str, Any]]),
     "monitor skew": Document(dict[str, dict[str, int]]),

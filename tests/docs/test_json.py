@@ -31,7 +31,7 @@ from mainspring.security.model import UserSession
 
 # What needs a process that goes on, or long work: `kit.depot` compares each document of these in other tests.
 ELSEWHERE = {
-    "budgets",
+    "budgets", "export project",
     *("bench", "ci", "demo", "migrate", "monitor run", "objectives", "predict", "promote", "quotas", "replay"),
     *(f"prompts {name}" for name in ("list", "show", "diff", "point", "aliases")),
     *("llm approvals", "llm approve", "llm deny", "llm usage"),
@@ -90,6 +90,7 @@ SEEN = {
     "data publish": "unit/operations/test_publishing.py", "login": "integration/test_login.py",
     **dict.fromkeys(("llm approve", "llm deny"), "unit/operations/test_held_calls.py"),
     "logout": "integration/test_login.py", "migrate": "e2e/test_migrate.py",
+    "export project": "integration/test_export_project.py",
     "encryption rewrite": "integration/test_erase.py", "retention": "integration/test_retention.py",
     "models import": "integration/test_registry_life.py", "replay": "unit/operations/test_replay.py",
     **dict.fromkeys(("pipelines cancel", "pipelines retry", "pipelines run"), "unit/operations/test_effects.py"),

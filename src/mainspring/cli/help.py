@@ -185,6 +185,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "prices import index.csv --format aws --region eu-west-1",
         "prices import page-1.json --format azure",
     ),
+    "export project": ("export project --to ../everything", "export project --to ../everything --reveal"),
     "export prometheus-rules": ("export prometheus-rules --output rules.yml",),
     "export prometheus-scrape": ("export prometheus-scrape --output prometheus.yml",),
     "export grafana": ("export grafana --output dashboard.json",),

@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from mainspring.core.errors import NotFound
 from mainspring.data.arrow import no_rows
 from mainspring.data.model import BATCH, SEQUENCE, SUPERSEDED_AT, SUPERSEDED_BY, VISIBLE_AT, TableScan
 from mainspring.operations.leaving.folder import ExportFolder
@@ -37,21 +36,8 @@ class ParquetFiles:
         self.reveal = folder.begun.reveal
 
     def scan(self, table: str) -> TableScan:
-        """Return a scan of a table; of a derived one, which is not exported, the newest version.
-
-        Raises:
-            NotFound: There is no such table, or the version was removed since the export began.
-        """
-        version = self.versions.get(table)
-        try:
-            return self.project.lake.scan(table, version)
-        except NotFound as error:
-            if version is None:
-                raise
-            raise NotFound(
-                f"The export began with version {version} of {table}, which was removed since.",
-                fix="delete the folder, and begin anew.",
-            ) from error
+        """Return a scan of a table; of a derived one, which is not exported, the newest version."""
+        return self.project.lake.scan(table, self.versions.get(table))
 
     def schema_of(self, table: str, *, without: Callable[[str], bool]) -> pa.Schema:
         """Return the columns of a table but some."""

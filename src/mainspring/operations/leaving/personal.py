@@ -6,7 +6,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import NamedTuple
 
-from mainspring.core.errors import Corrupt, NotFound
+from mainspring.core.errors import MainspringError
 from mainspring.data.model import (
     BATCH,
     CHUNKS_PREFIX,
@@ -93,9 +93,9 @@ class Personal:
         return frozenset(keys | {f"{view.name}.{each}" for each in view.names if personal_columns(view, each)})
 
     def _of_bundle(self, digest: str) -> frozenset[str] | None:
-        """Return the personal names of a bundle's features as it was trained; `None` if it is not there any more."""
+        """Return the personal names of a bundle's features as it was trained; `None` if it cannot be read any more."""
         try:
             content = self._project.bundles.load(digest).files.get(FEATURES)
-        except (Corrupt, NotFound):
+        except MainspringError:
             return None
         return frozenset() if content is None else personal_names(*load(content))

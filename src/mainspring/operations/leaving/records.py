@@ -201,7 +201,11 @@ def _rows(project: Project, table: sa.Table, columns: list[sa.Column[Any]], reco
         for row in connection.execution_options(yield_per=_AT_ONCE).execute(query).mappings():
             yield msgspec.json.encode(
                 {
-                    str(name): _nested(value) if name in documents else _unpacked(value) if name in packed else _plain(value)
+                    str(name): _nested(value)
+                    if name in documents
+                    else _unpacked(value)
+                    if name in packed
+                    else _plain(value)
                     for name, value in row.items()
                 }
             )

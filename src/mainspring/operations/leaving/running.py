@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from mainspring.core.errors import NotFound
 from mainspring.core.time import format_instant
 from mainspring.core.version import __version__
 from mainspring.llm.usage import FOLDER as LANGUAGE_MODELS
@@ -31,7 +32,7 @@ ACTION = "project.export"
 _LOCK = "export"
 
 
-class Exported(msgspec.Struct, frozen=True, kw_only=True):
+class ExportedProject(msgspec.Struct, frozen=True, kw_only=True):
     """A finished export.
 
     Attributes:
@@ -49,7 +50,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     left_out: list[LeftOut]
 
 
-def export_project(project: Project, path: Path, *, reveal: bool, told: Told) -> Exported:
+def export_project(project: Project, path: Path, *, reveal: bool, told: Told) -> ExportedProject:
     """Write a project into a folder; killed, it is finished by a repetition. The project may be up.
 
     Tables have the versions of the export's beginning, also where it goes on later. The export is an event of the audit
@@ -70,6 +71,7 @@ def export_project(project: Project, path: Path, *, reveal: bool, told: Told) ->
             path, partial(_begin, project, lake, reveal=reveal), project=project.settings.project, lake=lake,
             reveal=reveal,
         )  # fmt: skip
+        _expect_versions(project, folder.begun)
         audit(project, ACTION, f"project/{project.settings.project}", "revealed" if reveal else "masked")
         personal = Personal(project)
         files = ParquetFiles(project, folder, told)
@@ -90,7 +92,7 @@ def export_project(project: Project, path: Path, *, reveal: bool, told: Told) ->
             "tables": begun.tables,
         }
         folder.finish(document, readme(begun, __version__, folder.files, folder.left_out))
-    return Exported(
+    return ExportedProject(
         folder=str(path),
         at=format_instant(begun.at),
         files=len(folder.files) + 2,  # and the manifest with the checksums
@@ -111,6 +113,16 @@ def _begin(project: Project, lake: str, *, reveal: bool) -> Begun:
         reveal=reveal,
         tables={table: version for table, version in versions.items() if version is not None},
     )
+
+
+def _expect_versions(project: Project, begun: Begun) -> None:
+    """Raise if a version that an export began with was removed since, as an erasure does."""
+    gone = [table for table, version in begun.tables.items() if not project.lake.readable(table, [version])]
+    if gone:
+        raise NotFound(
+            f"The export began with versions of {', '.join(gone)} that were removed since.",
+            fix="delete the folder, and begin anew.",
+        )
 
 
 def _write_logs(project: Project, folder: ExportFolder, told: Told) -> None:

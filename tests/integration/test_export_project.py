@@ -274,9 +274,9 @@ def killed(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> Depot:
 
 @deep
 def test_an_export_that_is_killed_is_finished_by_the_next(killed: Depot, tmp_path: Path) -> None:
-    for moment in range(1, 40):
+    for moment in range(20):
         with killed.begun("export", "project", "--to", tmp_path / "out", real=True) as begun:
-            if not begun.killed_after(0.1 * moment):
+            if not begun.killed_after(0.5 * 1.3**moment):
                 break
         assert not (tmp_path / "out" / "manifest.json").exists() or (tmp_path / "out" / "SHA256SUMS").exists()
     killed.json("export", "project", "--to", tmp_path / "whole")

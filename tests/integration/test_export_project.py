@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from kit.depot import opened as opened_depot
 from kit.depth import deep
 from kit.erased_shop import ANA, NEEDLES, found_in, opened, planted, subject, write
 from kit.pages import DOCS, blocks
+from kit.servers import PostgresServer
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.operations.ingest import land
 from mainspring.operations.leaving.running import ACTION, ExportedProject, export_project
@@ -264,6 +267,26 @@ def test_what_is_not_an_export_of_this_kind_is_left_alone(tmp_path: Path) -> Non
         export(project, tmp_path / "half")
     with project.own_locks.hold("export"), pytest.raises(Conflict):
         export(project, tmp_path / "another")
+    project.close()
+
+
+@deep
+def test_a_project_on_postgres_leaves_in_the_same_formats(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    write(tmp_path)
+    project = opened(tmp_path, catalog=postgres_server.fresh().text, tracking=postgres_server.fresh().text)
+    run = project.tracking.start("late", {"name": "first"}, 1_000_000)
+    project.tracking.log(run, metrics=[("auc", 0.75, 1, 2_000_000)], params={"depth": "3"})
+    project.tracking.log_artefact(run, "plots/roc.txt", b"a curve")
+    project.tracking.finish(run, "FINISHED", 3_000_000)
+    version = project.versions.register("late", "ab" * 32, run, {}, 4)
+    export(project, tmp_path / "out")
+    with closing(sqlite3.connect(tmp_path / "out" / "mlflow" / "mlflow.db")) as store:
+        assert store.execute("SELECT key, value, step FROM metrics").fetchall() == [("auc", 0.75, 1)]
+        (place,) = store.execute("SELECT artifact_uri FROM runs").fetchone()
+        assert store.execute("SELECT source FROM model_versions").fetchone() == (f"../models/late/{version.version}",)
+    assert (tmp_path / "out" / "mlflow" / place / "plots" / "roc.txt").read_bytes() == b"a curve"
+    _head, event = (tmp_path / "out" / "audit.jsonl").read_text().splitlines()
+    assert json.loads(event)["action"] == ACTION
     project.close()
 
 

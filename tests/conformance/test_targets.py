@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -20,6 +21,7 @@ from mainspring.deploy.adapters.targets.image import ImageOptions, ImageTarget
 from mainspring.deploy.adapters.targets.kubernetes import kserve_target, kuberay_target, serving_target
 from mainspring.deploy.adapters.targets.memory import MemoryRecords, MemoryTarget
 from mainspring.deploy.adapters.targets.systemd import SystemdOptions, SystemdTarget
+from mainspring.deploy.adapters.targets.terraform import TerraformTarget
 from mainspring.deploy.engines.kubernetes_api import Api
 from mainspring.deploy.images.building import Content, Recipe
 from mainspring.deploy.images.layers import Entry, Layer, layer
@@ -38,6 +40,7 @@ from mainspring.deploy.targets.conformance import (
 )
 from mainspring.deploy.targets.model import Deployment, Piece
 from mainspring.deploy.targets.ports import Records
+from mainspring.deploy.terraform.options import TerraformOptions
 from mainspring.project.catalog import memory_catalog
 
 EVERYTHING = KubernetesOptions(
@@ -94,6 +97,27 @@ class TestSystemd(TargetConformance, OthersConformance):
         def take(piece: Piece) -> None:
             target.path.mkdir(parents=True)
             (target.path / piece.name).write_text("[Unit]\n")
+
+        return take
+
+
+class TestTerraform(TargetConformance, OthersConformance):
+    CHANGES: ClassVar[Mapping[str, object]] = {
+        "region": "eu-central-1",
+        "image": "123456789012.dkr.ecr.eu-central-1.amazonaws.com/shop@sha256:" + "0f" * 32,
+    }
+
+    @pytest.fixture
+    def target(self, tmp_path: Path) -> TerraformTarget:
+        certificate = "arn:aws:acm:eu-central-1:123456789012:certificate/0f0f0f0f"
+        options = TerraformOptions(certificate=certificate, hosts=["models.example.org"])
+        return TerraformTarget(options, tmp_path, 10, (), lambda content: content[:64])
+
+    @pytest.fixture
+    def taken(self, target: TerraformTarget) -> Callable[[Piece], None]:
+        def take(piece: Piece) -> None:
+            target.path.mkdir(parents=True)
+            (target.path / piece.name).write_text("# mine\n")
 
         return take
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 
-from mainspring.core.errors import Corrupt
 from mainspring.core.html import Markup, code, text
 from mainspring.core.time import format_instant
 from mainspring.governance.evidence import Control, Measured, Report, State
 from mainspring.governance.markup import document, facts, section
-from mainspring.security import signing
-from mainspring.security.signing import SigningKey
+from mainspring.security.signing import SigningKey, signed_text
 
-_SIGNATURE = "<!-- Ed25519 signature of everything before this line: "
 _MARKS = {
     State.HOLDS: "good", State.PARTLY: "some", State.OFF: "bad", State.FAILS: "bad", State.OPEN: "bad",
     State.IDLE: "none", State.YOURS: "none",
@@ -42,23 +38,7 @@ article .state { justify-self: start; }
 def page(report: Report, key: SigningKey) -> str:
     """Return the report as an HTML document, whose last line is a signature of everything before it."""
     body = document(_title(report), _body(report), _STYLE)
-    return f"{body}{_SIGNATURE}{_base64(key.sign(body.encode()))} -->\n"
-
-
-def check_page(content: bytes, public: bytes) -> None:
-    """Raise unless a page is whole, and signed by a key.
-
-    Raises:
-        Corrupt: It was changed, cut, or signed by another key.
-    """
-    body, mark, rest = content.rpartition(_SIGNATURE.encode())
-    try:
-        signature = base64.b64decode(rest.removesuffix(b" -->\n") if mark else b"", validate=True)
-    except ValueError:
-        signature = b""
-    signing.verify(public, signature, body)
-    if rest != _base64(signature).encode() + b" -->\n":
-        raise Corrupt("The page has something behind its signature.", fix="write the report again.")
+    return signed_text(body, key.sign)
 
 
 def _title(report: Report) -> str:
@@ -116,7 +96,3 @@ def _coded(value: str) -> Markup:
 
 def _state(state: State) -> Markup:
     return Markup(f'<span class="state {_MARKS[state]}">{text(state)}</span>')
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()

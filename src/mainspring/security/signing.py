@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -11,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from mainspring.core.errors import Corrupt
 from mainspring.security import secrets
+
+_SIGNATURE = "<!-- Ed25519 signature of everything before this line: "
 
 
 class SigningKey:
@@ -32,6 +36,31 @@ class SigningKey:
     def sign(self, content: bytes) -> bytes:
         """Return the signature, 64 bytes."""
         return self._key.sign(content)
+
+
+def signed_text(body: str, sign: Callable[[bytes], bytes]) -> str:
+    """Return a page of HTML or Markdown whose last line is a signature of everything before it."""
+    return f"{body}{_SIGNATURE}{_base64(sign(body.encode()))} -->\n"
+
+
+def check_signed_text(content: bytes, public: bytes) -> None:
+    """Raise unless a page of `signed_text` is whole, and signed by a key.
+
+    Raises:
+        Corrupt: It was changed, cut, or signed by another key.
+    """
+    body, mark, rest = content.rpartition(_SIGNATURE.encode())
+    try:
+        signature = base64.b64decode(rest.removesuffix(b" -->\n") if mark else b"", validate=True)
+    except ValueError:
+        signature = b""
+    verify(public, signature, body)
+    if rest != _base64(signature).encode() + b" -->\n":
+        raise Corrupt("The page has something behind its signature.", fix="write it again.")
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 def hmac_signature(secret: str, content: bytes) -> str:

@@ -14,13 +14,13 @@ from mainspring.console.app import create_app
 from mainspring.core.errors import Corrupt
 from mainspring.core.time import DAY
 from mainspring.governance.evidence import frameworks
-from mainspring.governance.evidence_page import check_page
 from mainspring.operations.access import add_account
 from mainspring.operations.evidence.reporting import newest
 from mainspring.operations.jobs.handlers import WORK
 from mainspring.operations.keys import create_key
 from mainspring.project.built_in_jobs import options
 from mainspring.security.model import Grant, KeyScope, Kind, Role
+from mainspring.security.signing import check_signed_text
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_job_measures_and_auditors_see_the_newest_with_its_signature(project: 
     assert shown["gdpr"]["states"] == counted["gdpr"]
     assert shown["hipaa"]["at"] == ""
     html = auditor.get("/evidence/gdpr/html")
-    check_page(html.content, project.signing_key.public)
+    check_signed_text(html.content, project.signing_key.public)
     assert html.headers["content-disposition"] == 'attachment; filename="gdpr.html"'
     assert auditor.get("/evidence/gdpr/json").json()["signature"]["algorithm"] == "Ed25519"
     assert '<a href="/evidence/sox/json" download>' in auditor.page("/evidence").text

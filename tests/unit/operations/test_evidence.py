@@ -21,13 +21,13 @@ from mainspring.core.time import DAY
 from mainspring.features.model import EntityState
 from mainspring.governance import bom
 from mainspring.governance.evidence import Report, State, framework, frameworks, state_of
-from mainspring.governance.evidence_page import check_page, page
+from mainspring.governance.evidence_page import page
 from mainspring.operations.auditing import audit
 from mainspring.operations.evidence.measures import measured, names
 from mainspring.operations.evidence.reporting import report, signed, write_report
 from mainspring.security import envelopes, signing
 from mainspring.security.model import UserSession
-from mainspring.security.signing import SigningKey
+from mainspring.security.signing import SigningKey, check_signed_text
 
 
 @pytest.fixture(scope="module")
@@ -151,11 +151,11 @@ CHANGES: list[Callable[[bytes], bytes]] = [
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_page_is_found(project: Project, gdpr: Report, change: Callable[[bytes], bytes]) -> None:
     content = page(gdpr, project.signing_key).encode()
-    check_page(content, project.signing_key.public)
+    check_signed_text(content, project.signing_key.public)
     with pytest.raises(Corrupt):
-        check_page(change(content), project.signing_key.public)
+        check_signed_text(change(content), project.signing_key.public)
     with pytest.raises(Corrupt):
-        check_page(content, SigningKey(b"x" * 32).public)
+        check_signed_text(content, SigningKey(b"x" * 32).public)
 
 
 def test_a_changed_document_is_found(project: Project, gdpr: Report) -> None:
@@ -171,7 +171,7 @@ def test_a_changed_document_is_found(project: Project, gdpr: Report) -> None:
 def test_files_are_written_by_their_suffix(project: Project, gdpr: Report, tmp_path: Path) -> None:
     write_report(project, gdpr, tmp_path / "a.html")
     write_report(project, gdpr, tmp_path / "a.json")
-    check_page((tmp_path / "a.html").read_bytes(), project.signing_key.public)
+    check_signed_text((tmp_path / "a.html").read_bytes(), project.signing_key.public)
     assert msgspec.json.decode((tmp_path / "a.json").read_bytes()) == signed(project, gdpr)
     with pytest.raises(Invalid, match=r"a\.pdf"):
         write_report(project, gdpr, tmp_path / "a.pdf")

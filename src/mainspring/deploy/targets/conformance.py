@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from urllib.parse import quote
 
@@ -60,12 +60,17 @@ class _Cutting:
 
 
 class TargetConformance:
-    """Fixtures: `target`, with nothing at its place; `records`, empty."""
+    """Fixtures: `target`, with nothing at its place; `records`, empty.
 
+    Attributes:
+        CHANGES: Fields of a deployment without which this kind of target has none.
+    """
+
+    CHANGES: Mapping[str, object] = {}
     READY_S = 30.0
 
     def pieces(self, target: Target, **changes: object) -> list[Piece]:
-        return deploying.rendered(target, deployment(**changes), {"the password": HIDDEN})
+        return deploying.rendered(target, deployment(**{**self.CHANGES, **changes}), {"the password": HIDDEN})
 
     def deploy(self, target: Target, records: Records, pieces: Sequence[Piece], through: Target | None = None) -> int:
         planned = deploying.plan(target, "east", pieces, records)
@@ -194,12 +199,18 @@ class RecordsConformance:
 
 
 class OthersConformance:
-    """Fixtures: `target`, `records`, and `taken`: makes something with the id of a piece as another person would."""
+    """Fixtures: `target`, `records`, and `taken`: makes something with the id of a piece as another person would.
+
+    Attributes:
+        CHANGES: As of `TargetConformance`.
+    """
+
+    CHANGES: Mapping[str, object] = {}
 
     def test_what_others_made_is_not_touched(
         self, target: Target, records: Records, taken: Callable[[Piece], None]
     ) -> None:
-        pieces = deploying.rendered(target, deployment(), {})
+        pieces = deploying.rendered(target, deployment(**self.CHANGES), {})
         taken(pieces[0])
         planned = deploying.plan(target, "east", pieces, records)
         with pytest.raises(Conflict, match=pieces[0].name.split("/")[-1]):

@@ -73,6 +73,17 @@ def _kuberay(project: Project, setting: TargetSetting) -> Any:
     return kuberay_target(read_options(KuberayOptions, setting.options, setting.name), _around(project, setting))
 
 
+def _terraform(project: Project, setting: TargetSetting) -> Any:
+    from mainspring.deploy.adapters.targets.options import read_options
+    from mainspring.deploy.adapters.targets.terraform import TerraformTarget
+    from mainspring.deploy.terraform.options import TerraformOptions
+    from mainspring.project.image_content import ProjectParts
+
+    options = read_options(TerraformOptions, setting.options, setting.name)
+    around, sign = _around(project, setting), ProjectParts(project, setting.profile).sign
+    return TerraformTarget(options, project.settings.root, around.drain_s, around.hosts, sign)
+
+
 def _around(project: Project, setting: TargetSetting) -> Any:
     """Return the facts of a target's profile. They are as the file has them, so that every machine renders the same."""
     from mainspring.deploy.manifests.serving.objects import Around
@@ -98,4 +109,5 @@ KINDS: Mapping[str, Callable[[Project, TargetSetting], Target]] = {
     "kuberay": _kuberay,
     "kubernetes": _cluster,
     "systemd": _systemd,
+    "terraform": _terraform,
 }

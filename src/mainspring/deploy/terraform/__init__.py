@@ -1,0 +1,1 @@
+"""Terraform: modules for clouds, and the statements of IAM that they give."""

@@ -1,0 +1,166 @@
+"""Values of AWS's module: tasks of ECS on Fargate in a network without a way to the internet."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from mainspring.core.errors import Invalid
+from mainspring.deploy.manifests.kinds import object_name
+from mainspring.deploy.targets.model import Deployment
+from mainspring.deploy.terraform.options import TerraformOptions
+
+_IMAGE = re.compile(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com/([a-z0-9][a-z0-9._/-]*)@sha256:[0-9a-f]{64}")
+_REGION = re.compile(r"(us|eu|ap|sa|ca|me|af|il|mx)(-[a-z]+)+-\d")
+_LONGEST, _HASH = 22, 7  # of a name: names of target groups have 32 characters, with what is added
+_LONGEST_STOP_S = 120  # that Fargate waits
+# Units of processors -> least and most memory in GiB, and its steps; 256 units also have half a GiB.
+_SIZES = {256: (1, 2, 1), 512: (1, 4, 1), 1024: (2, 8, 1), 2048: (4, 16, 1), 4096: (8, 30, 1), 8192: (16, 60, 4),
+          16384: (32, 120, 8)}  # fmt: skip
+_GIB = 1 << 30
+_MADE = frozenset({"MAINSPRING_CATALOG", "MAINSPRING_TRACKING", "MAINSPRING_ONLINE", "MAINSPRING_VECTORS"})
+_CONSOLE = 8081
+# The load balancer's checks come with a task's own address as the name of the host.
+_START = """\
+import os, socket, sys
+os.environ["MAINSPRING_ALLOWED_HOSTS"] += "," + socket.gethostbyname(socket.gethostname())
+os.execv(sys.executable, [sys.executable, "-m", "mainspring", *sys.argv[1:]])
+"""
+_PROBE = """\
+import http.client
+asked = http.client.HTTPConnection("127.0.0.1", {port}, timeout=3)
+asked.request("GET", "{path}")
+raise SystemExit(asked.getresponse().status != 200)
+"""
+
+
+def aws_values(
+    deployment: Deployment, options: TerraformOptions, *, drain_s: int, hosts: Sequence[str]
+) -> dict[str, Any]:
+    """Return the values of the module's variables.
+
+    Args:
+        drain_s: Longest time in which a gateway that ends answers its requests.
+        hosts: Names of hosts to which the profile lets both planes answer.
+
+    Raises:
+        Invalid: Fargate cannot have the deployment.
+    """
+    if not _REGION.fullmatch(deployment.region):
+        raise Invalid(
+            f"The region of target {deployment.target!r} is {deployment.region!r}.",
+            fix='write region = "eu-central-1". Regions of China are not supported.',
+        )
+    if deployment.gpus:
+        raise Invalid(
+            f"Target {deployment.target!r} has {deployment.gpus} GPUs, and Fargate has none.",
+            fix='write gpus = 0, or deploy to a cluster: kind = "kubernetes".',
+        )
+    least, most = deployment.replicas
+    if not least:
+        raise Invalid(
+            f"Target {deployment.target!r} has no gateway while nobody calls, and then nothing measures that somebody "
+            "does.",
+            fix="write replicas = [1, N].",
+        )
+    cpu, memory = fargate_size(deployment.cpu, deployment.memory)
+    worker_cpu, worker_memory = fargate_size(options.worker_cpu, options.worker_memory_mib << 20)
+    allowed = ",".join(dict.fromkeys([*options.hosts, *hosts]))
+    return {
+        "project": deployment.project,
+        "target": deployment.target,
+        "name": _name(deployment),
+        "region": deployment.region,
+        "image": deployment.image,
+        "repository": _repository(deployment),
+        "command": {
+            "gateway": _command(deployment, options, ["gateway", "log"]),
+            "worker": _command(deployment, options, ["control", "worker"]),
+        },
+        "probe": {
+            "gateway": _probe(deployment.port, "/v2/health/live"),
+            "worker": _probe(_CONSOLE, "/health/live"),
+        },
+        "environment": {
+            "MAINSPRING_GATEWAY_WORKERS": str(max(1, int(deployment.cpu))),
+            **deployment.env,
+            "MAINSPRING_ALLOWED_HOSTS": allowed,
+        },
+        "secrets": sorted(set(deployment.secrets) - _MADE),
+        "port": deployment.port,
+        "cpu": cpu,
+        "memory": memory,
+        "least": least,
+        "most": most,
+        "worker": deployment.worker,
+        "worker_cpu": worker_cpu,
+        "worker_memory": worker_memory,
+        "stop_timeout": min(_LONGEST_STOP_S, drain_s + 35),
+        "network": options.network,
+        "clients": sorted(set(options.clients)),
+        "tables": sorted(set(options.tables)),
+        "certificate": options.certificate,
+        "database_class": options.database,
+        "database_storage": list(options.database_gib),
+        "highly_available": options.highly_available,
+        "database_authority": options.database_authority,
+        "keep_logs": options.keep_logs,
+        "keep_backups": options.keep_backups,
+    }
+
+
+def fargate_size(cpu: float, memory: int) -> tuple[int, int]:
+    """Return the smallest size of a task with so many cores and bytes: units of processors, and MiB.
+
+    Raises:
+        Invalid: None is large enough.
+    """
+    for units, (least, most, step) in _SIZES.items():
+        if units < cpu * 1024:
+            continue
+        if units == 256 and memory <= _GIB // 2:
+            return units, 512
+        gib = max(least, -(-memory // _GIB))
+        gib = least + -(-(gib - least) // step) * step
+        if gib <= most:
+            return units, gib * 1024
+    raise Invalid(
+        f"No task of Fargate has {cpu:g} cores and {memory / _GIB:.1f} GiB.",
+        fix="16 cores and 120 GiB are the most: use more replicas, or a cluster.",
+    )
+
+
+def _name(deployment: Deployment) -> str:
+    """Return the beginning of all names; two deployments with other names have others."""
+    plain = object_name(deployment.project, deployment.target)
+    if len(plain) <= _LONGEST and not plain.startswith("internal-"):  # which load balancers may not begin with
+        return plain
+    mark = hashlib.sha256(plain.encode()).hexdigest()[:_HASH]
+    begun = plain.removeprefix("internal-")[: _LONGEST - _HASH - 1].rstrip("-")
+    return f"{begun}-{mark}"
+
+
+def _repository(deployment: Deployment) -> str:
+    """Return the ARN of the image's repository."""
+    parts = _IMAGE.fullmatch(deployment.image)
+    if parts is None or parts[2] != deployment.region:
+        raise Invalid(
+            f"The image of target {deployment.target!r} is {deployment.image!r}, not one by digest in ECR of "
+            f"{deployment.region}.",
+            fix="push it to a repository of ECR there, since the network has no way to other registries, and write "
+            f'image = "ACCOUNT.dkr.ecr.{deployment.region}.amazonaws.com/NAME@sha256:..."',
+        )
+    partition = "aws-us-gov" if deployment.region.startswith("us-gov-") else "aws"
+    return f"arn:{partition}:ecr:{parts[2]}:{parts[1]}:repository/{parts[3]}"
+
+
+def _command(deployment: Deployment, options: TerraformOptions, parts: Sequence[str]) -> list[str]:
+    only = [text for part in parts for text in ("--only", part)]
+    where = ["--project", options.project_folder, "--profile", deployment.profile]
+    return ["python3", "-c", _START, "up", "--contained", *only, *where]
+
+
+def _probe(port: int, path: str) -> list[str]:
+    return ["python3", "-I", "-c", _PROBE.format(port=port, path=path)]

@@ -1,0 +1,295 @@
+"""The module of Terraform: what a parser reads in it, the rights that it gives, and values that may be hostile."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from hashlib import sha256
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kit import terraform as kit
+from kit.terraform import Module
+from mainspring.core.errors import Corrupt, Invalid
+from mainspring.deploy.adapters.targets.terraform import IAM, PAGE, VALUES, TerraformTarget
+from mainspring.deploy.targets.conformance import deployment
+from mainspring.deploy.terraform.aws import fargate_size
+from mainspring.deploy.terraform.options import TerraformOptions
+from mainspring.deploy.terraform.page import HOLDERS
+from mainspring.deploy.terraform.statements import policies, read, statements
+from mainspring.security.signing import SigningKey, check_signed_text
+
+KEY = SigningKey(b"k" * 32)
+PLACE = {
+    "region": "eu-central-1",
+    "image": "123456789012.dkr.ecr.eu-central-1.amazonaws.com/shop@sha256:" + "0f" * 32,
+}
+CERTIFICATE = "arn:aws:acm:eu-central-1:123456789012:certificate/0f0f0f0f-0000-4000-8000-0f0f0f0f0f0f"
+
+
+def options(**changes: Any) -> TerraformOptions:
+    return TerraformOptions(**{"certificate": CERTIFICATE, "hosts": ["models.example.org"], **changes})
+
+
+def rendered(changed: Mapping[str, Any] | None = None, **changes: Any) -> dict[str, str]:
+    target = TerraformTarget(options(**(changed or {})), Path("never"), 10, ("inside.example.org",), KEY.sign)
+    return {each.name: each.content.decode() for each in target.render(deployment(**{**PLACE, **changes}))}
+
+
+USUAL = rendered()
+
+
+def module(**changes: Any) -> Module:
+    texts = rendered(**changes)
+    return Module({name: each for name, each in texts.items() if name.endswith(".tf")}, json.loads(texts[VALUES]))
+
+
+@pytest.fixture(scope="module")
+def made() -> Module:
+    return module()
+
+
+@pytest.mark.parametrize("check", kit.CHECKS, ids=lambda check: check.__name__)
+def test_the_module_passes(made: Module, check: Callable[[Module], list[str]]) -> None:
+    assert check(made) == []
+
+
+BROKEN = [
+    ("references", "keys.tf", "aws_kms_key.master.key_id", "aws_kms_key.other.key_id", "aws_kms_key.other"),
+    ("references", "keys.tf", "aws_kms_key.master.key_id", "aws_kms_key.master.number", "no attribute number"),
+    ("references", "network.tf", "com.amazonaws.${var.region}.s3", "com.amazonaws.${var.place}.s3", "var.place"),
+    ("references", "processes.tf", 'Path("${local.state}")', 'Path("${local.folder}")', "local.folder"),
+    ("references", "secrets.tf", "local.authority", "var.database_authority", "local.authority is not used"),
+    ("references", "variables.tf", 'variable "port"', 'variable "gate"', "var.port is not declared"),
+    ("arguments", "network.tf", "cidr_block           = var.network", "cidr = var.network", "unknown cidr"),
+    ("arguments", "stores.tf", "instance_class", "class", "no instance_class"),
+    ("arguments", "processes.tf", "assign_public_ip =", "public_ip =", "network_configuration: unknown public_ip"),
+    ("arguments", "balancer.tf", '"aws_lb" "this"', '"aws_balancer" "this"', "aws_balancer is not known"),
+    ("pinned", "versions.tf", "6.25.0", "~> 6.25", "provider aws has the version"),
+    ("pinned", "versions.tf", ", < 2.0.0", "", "required_version"),
+    ("pinned", "keys.tf", "# Two keys", 'module "x" {\n  source = "y"\n}\n# Two keys', "module x"),
+    ("pinned", "versions.tf", "    random = {", "    chance = {", "provider random has no version"),
+    ("private", "network.tf", "map_public_ip_on_launch = false", "map_public_ip_on_launch = true", "map_public_ip"),
+    ("private", "network.tf", 'resource "aws_flow_log"', 'resource "aws_internet_gateway"', "a way to the internet"),
+    ("private", "balancer.tf", "internal                   = true", "internal = false", "not internal"),
+    ("private", "processes.tf", "assign_public_ip = false", "assign_public_ip = true", "assign_public_ip"),
+    ("private", "stores.tf", "publicly_accessible             = false", "publicly_accessible = true", "publicly"),
+    ("private", "stores.tf", "block_public_policy     = true", "block_public_policy = false", "block_public_policy"),
+    ("private", "firewall.tf", "each.value.network", '"0.0.0.0/0"', "everybody"),
+    ("encrypted", "stores.tf", "storage_encrypted               = true", "storage_encrypted = false", "storage_enc"),
+    ("encrypted", "stores.tf", "kms_master_key_id = aws_kms_key.stores.arn", "", "aws_s3_bucket.data: no key"),
+    ("encrypted", "logs.tf", "  kms_key_id        = aws_kms_key.stores.arn", "", "aws_cloudwatch_log_group"),
+    ("encrypted", "secrets.tf", "  kms_key_id  = aws_kms_key.stores.arn", "", "aws_secretsmanager_secret.catalog"),
+    ("encrypted", "keys.tf", "enable_key_rotation     = true", "enable_key_rotation = false", "not rotated"),
+    ("encrypted", "balancer.tf", '"HTTPS"', '"HTTP"', "no TLS"),
+    ("encrypted", "processes.tf", 'transit_encryption = "ENABLED"', 'transit_encryption = "DISABLED"', "in clear"),
+    ("encrypted", "stores.tf", 'value = "1"', 'value = "0"', "the database answers in clear"),
+    ("encrypted", "versions.tf", "encrypt      = true", "encrypt = false", "state in clear"),
+    ("kept", "logs.tf", "  retention_in_days = var.keep_logs", "", "kept for ever"),
+    ("kept", "stores.tf", "deletion_protection             = true", "", "deletion_protection"),
+    ("kept", "stores.tf", 'status = "Enabled"', 'status = "Suspended"', "no versions"),
+    ("secret", "stores.tf", "password_wo         ", "password            ", "aws_db_instance.this: password"),
+    ("secret", "secrets.tf", "secret_string_wo = join", "secret_string = join", "secret_string"),
+    ("secret", "stores.tf", 'ephemeral "random_password"', 'resource "random_password"', "its value is in the state"),
+    ("secret", "outputs.tf", "aws_lb.this.dns_name", "ephemeral.random_password.database.result", "ephemeral"),
+    ("tagged", "versions.tf", "Target    = var.target", "", "no tags"),
+    ("confined", "processes.tf", "readonlyRootFilesystem = true\n        linuxParameters        = { cap",
+     "readonlyRootFilesystem = false\n        linuxParameters = { cap", "readonlyRootFilesystem"),
+    ("confined", "processes.tf", 'drop = ["ALL"]', 'add = ["SYS_PTRACE"]', "linuxParameters"),
+    ("confined", "processes.tf", 'user                   = "10001:10001"', 'user = "0:0"', "user"),
+    ("confined", "processes.tf", "enable_execute_command             = false", "", "enable_execute_command"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "file", "old", "new", "found"), BROKEN, ids=str)
+def test_a_check_fails_where_its_property_is_broken(
+    made: Module, check: str, file: str, old: str, new: str, found: str
+) -> None:
+    wrong = getattr(kit, check)(made.changed(file, old, new))
+    assert any(found in each for each in wrong), wrong
+
+
+def test_without_a_worker_no_process_port_or_role_of_it_is_made() -> None:
+    made = module(worker=False)
+    assert made.values["worker"] is False
+    for name, body in made.resources.items():
+        if name.endswith((".worker", ".worker_start")) and not name.startswith("aws_security_group."):
+            assert str(body.get("count")).startswith("${var.worker ? "), name
+    [processes] = [each["processes"] for each in made.blocks("locals") if "processes" in each]
+    assert processes == '${toset(var.worker ? ["gateway", "worker"] : ["gateway"])}'
+
+
+# Rights
+
+
+def test_policies_are_those_of_the_table_and_no_other(made: Module) -> None:
+    table = policies(statements("aws"))
+    documents = {name.partition(".")[2]: body for name, body in made.named("data").items() if "statement" in body}
+    assert set(documents) == set(table) == set(HOLDERS)
+    for name, body in documents.items():
+        for found, row in zip(body["statement"], table[name], strict=True):
+            assert (found["sid"], found["actions"]) == (row.sid, list(row.actions)), name
+            assert found.get("effect", "Allow") == row.effect
+            assert bool(found.get("principals")) == bool(row.services or row.roles or row.accounts or row.anybody)
+            assert [each["variable"] for each in found.get("condition", [])] == [each[1] for each in row.conditions]
+            for resource in row.resources:
+                assert resource.removeprefix("${").removesuffix("}") in json.dumps(found["resources"]).replace("\\", "")
+    inline = {"aws_iam_role_policy_attachment", "aws_iam_policy", "aws_iam_user", "aws_iam_access_key"}
+    assert not inline & {name.partition(".")[0] for name in made.resources}
+    used = "".join(made.texts.values())
+    assert all(f"data.aws_iam_policy_document.{name}" in used for name in table), "a policy that nobody has"
+    assert "jsonencode({" not in used
+
+
+def test_each_statement_names_code_that_there_is(made: Module) -> None:
+    for each in statements("aws"):
+        for code in each.code:
+            assert code in made.resources or find_spec(code) is not None, f"{each.sid}: {code}"
+
+
+ROW = 'policies = ["p"]\nsid = "S"\nactions = ["s3:GetObject"]\nresources = ["${x}/a"]\nwhy = "w"\ncode = ["c"]\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ('why = "w"', 'why = ""', "has no why"),
+        ('code = ["c"]', "code = []", "has no code"),
+        ("s3:GetObject", "s3:*", "no reason for it in `every`"),
+        ("s3:GetObject", "*", "no reason for it in `every`"),
+        ('"${x}/a"', '"*"', "no reason for it in `every`"),
+        ('"${x}/a"', '"${x}/*"', "no reason for it in `every`"),
+        ('"${x}/a"', '"arn:aws:s3:::bucket/*"', "no reason for it in `every`"),
+        ('"${x}/a"', '"arn:aws:logs:region:account:log-group:*"', "no reason for it in `every`"),
+        ('code = ["c"]', 'code = ["c"]\nanybody = true', "no reason for it in `every`"),
+        ('code = ["c"]', 'code = ["c"]\nevery = "e"', "and none"),
+        ('code = ["c"]', 'code = ["c"]\nreason = "e"', "unknown field"),
+        ('code = ["c"]\n', f'code = ["c"]\n[[statement]]\n{ROW}', "two statements 'S'"),
+    ],
+)
+def test_a_statement_without_its_reason_is_refused(old: str, new: str, why: str) -> None:
+    text = f"[[statement]]\n{ROW}"
+    assert [each.sid for each in read(text)] == ["S"]
+    with pytest.raises(ValueError, match=why):
+        read(text.replace(old, new))
+
+
+def test_the_page_is_signed_and_names_each_statement() -> None:
+    texts = rendered()
+    page = texts[PAGE].encode()
+    check_signed_text(page, KEY.public)
+    assert sha256(texts[IAM].encode()).hexdigest() in texts[PAGE]
+    for each in statements("aws"):
+        assert texts[PAGE].count(f"### {each.sid}\n\n{each.why}\n") == len(each.policies)
+        assert not each.every or each.every in texts[PAGE]
+    for changed in (page.replace(b"allows", b"grants", 1), page[:-1], page + b"\n", page.replace(b"shop", b"shoq")):
+        with pytest.raises(Corrupt):
+            check_signed_text(changed, KEY.public)
+    with pytest.raises(Corrupt):
+        check_signed_text(page, SigningKey(b"x" * 32).public)
+
+
+# Values
+
+HOSTILE = '${file("/etc/passwd")}"\n} %{ if x }'
+
+
+@settings(max_examples=30)
+@given(
+    project=st.text(min_size=1, max_size=60),
+    value=st.text(st.characters(exclude_categories=["Cs"]), max_size=80) | st.just(HOSTILE),
+)
+def test_hostile_names_are_values_and_never_code(project: str, value: str) -> None:
+    usual, hostile = USUAL, rendered(project=project, target="e${x}", env={"NOTE": value})
+    differ = {name for name in usual if usual[name] != hostile[name]}
+    assert differ == {VALUES, PAGE}, "no code depends on a name"
+    values = json.loads(hostile[VALUES])
+    assert (values["project"], values["environment"]["NOTE"]) == (project, value)
+    assert re.fullmatch("[a-z][a-z0-9-]{0,21}", values["name"])
+    assert not values["name"].endswith("-")
+
+
+def test_names_that_differ_stay_different() -> None:
+    targets = ["east", "East", "east-with-a-long-name-of-its-own", "east-with-a-long-name-of-its-owns"]
+    names = [module(target=each).values["name"] for each in targets]
+    assert len(set(names)) == len(targets)
+    assert not module(project="internal", target="x").values["name"].startswith("internal-")
+
+
+def test_what_terraform_makes_is_not_asked_of_people() -> None:
+    values = module(secrets=("MAINSPRING_CATALOG", "MAINSPRING_ONLINE", "OPS_URL")).values
+    assert values["secrets"] == ["OPS_URL"]
+    assert values["environment"]["MAINSPRING_ALLOWED_HOSTS"] == "models.example.org,inside.example.org"
+    assert values["command"]["gateway"][3:] == [
+        "up", "--contained", "--only", "gateway", "--only", "log", "--project", "/project", "--profile", "production"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"region": ""}, "region"),
+        ({"region": "cn-north-1"}, "region"),
+        ({"image": "registry.example.org/shop@sha256:" + "0f" * 32}, "ECR"),
+        ({"image": "123456789012.dkr.ecr.eu-central-1.amazonaws.com/shop:1"}, "digest"),
+        ({"region": "eu-west-1"}, "in ECR of eu-west-1"),
+        ({"gpus": 1}, "GPUs"),
+        ({"replicas": (0, 4)}, "no gateway"),
+        ({"cpu": 20.0}, "No task of Fargate"),
+        ({"memory": 200 << 30}, "No task of Fargate"),
+    ],
+)
+def test_what_the_cloud_cannot_have_is_refused(changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(Invalid, match=why) as refused:
+        rendered(**changes)
+    assert refused.value.fix
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"certificate": ""}, {"hosts": []}, {"hosts": ["a b"]}, {"network": "10.0.0.0/8"}, {"network": "8.8.0.0/16"},
+        {"clients": ["0.0.0.0/0"]}, {"clients": ["any"]}, {"project_folder": "project"}, {"tables": ["*"]},
+        {"database_authority": "/a?b=c"}, {"database": "large"}, {"database_gib": (5, 10)}, {"database_gib": (20, 21)},
+        {"keep_logs": 6}, {"keep_backups": 0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_options_that_are_wrong_or_open_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"write|keeps"):
+        options(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "memory", "expected"),
+    [
+        (0.25, 400 << 20, (256, 512)), (0.25, 1 << 30, (256, 1024)), (0.25, 3 << 30, (512, 3072)),
+        (0.3, 100 << 20, (512, 1024)), (1, (2 << 30) + 1, (1024, 3072)), (6, 17 << 30, (8192, 20480)),
+        (16, 33 << 30, (16384, 40960)), (1, 50 << 30, (8192, 53248)),
+    ],
+)  # fmt: skip
+def test_a_size_of_fargate_holds_what_is_asked(cpu: float, memory: int, expected: tuple[int, int]) -> None:
+    assert fargate_size(cpu, memory) == expected
+
+
+def test_every_file_of_a_module_is_delivered() -> None:
+    folder = files("mainspring.deploy.terraform") / "aws"
+    assert {each.name for each in folder.iterdir() if each.name.endswith(".tf")} | {IAM} == {
+        name for name in rendered() if name.endswith(".tf")
+    }
+
+
+def test_a_second_deployment_shares_no_name() -> None:
+    first, second = deployment(**PLACE), replace(deployment(**PLACE), target="west")
+    target = TerraformTarget(options(), Path("never"), 10, (), KEY.sign)
+    names = [json.loads(each.content)["name"] for made in (first, second) for each in target.render(made)
+             if each.name == VALUES]  # fmt: skip
+    assert names == ["shop-east", "shop-west"]

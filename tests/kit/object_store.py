@@ -23,7 +23,7 @@ ENVIRONMENT = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 _START_S = 60
-_SERVER = """
+SERVER = """
 import threading
 from moto.server import ThreadedMotoServer
 
@@ -40,7 +40,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("s3") / "log"
     with log.open("wb") as told:
         process = subprocess.Popen(
-            [sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, stderr=told, env={**os.environ, **ENVIRONMENT}
+            [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, stderr=told, env={**os.environ, **ENVIRONMENT}
         )
     assert process.stdout is not None
     try:

@@ -259,7 +259,7 @@ def test_what_the_cloud_cannot_have_is_refused(changes: dict[str, Any], why: str
         {"certificate": ""}, {"hosts": []}, {"hosts": ["a b"]}, {"network": "10.0.0.0/8"}, {"network": "8.8.0.0/16"},
         {"clients": ["0.0.0.0/0"]}, {"clients": ["any"]}, {"project_folder": "project"}, {"tables": ["*"]},
         {"database_authority": "/a?b=c"}, {"database": "large"}, {"database_gib": (5, 10)}, {"database_gib": (20, 21)},
-        {"keep_logs": 6}, {"keep_backups": 0},
+        {"zones": ("a", "a")}, {"keep_logs": 6}, {"keep_backups": 0},
     ],
     ids=str,
 )  # fmt: skip

@@ -98,6 +98,7 @@ def aws_values(
         "worker_cpu": worker_cpu,
         "worker_memory": worker_memory,
         "stop_timeout": min(_LONGEST_STOP_S, drain_s + 35),
+        "zones": list(options.zones),
         "network": options.network,
         "clients": sorted(set(options.clients)),
         "tables": sorted(set(options.tables)),

@@ -25,6 +25,7 @@ class TerraformOptions(msgspec.Struct, frozen=True, kw_only=True):
         folder: Where the module is written, relative to the project.
         certificate: ARN of the load balancer's certificate.
         hosts: Names under which callers reach the gateway and the console: those of the certificate.
+        zones: Letters of two zones of the region.
         network: Addresses of the network that is made, a private network of 16 to 22 bits.
         clients: Private networks that may call, beside that one.
         project_folder: Folder of the project in the image.
@@ -44,6 +45,7 @@ class TerraformOptions(msgspec.Struct, frozen=True, kw_only=True):
     folder: str = "deploy/terraform"
     certificate: str
     hosts: list[str]
+    zones: tuple[str, str] = ("a", "b")
     network: str = "10.64.0.0/20"
     clients: list[str] = []
     project_folder: str = "/project"
@@ -62,6 +64,8 @@ class TerraformOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"certificate is {self.certificate!r}: write the ARN of a certificate in ACM")
         if not self.hosts or not all(map(_HOST.fullmatch, self.hosts)):
             raise ValueError(f'hosts is {self.hosts!r}: write the names of the certificate: ["models.example.org"]')
+        if len(set(self.zones)) != 2 or not all(re.fullmatch("[a-f]", each) for each in self.zones):
+            raise ValueError(f'zones is {list(self.zones)}: write two letters of zones, such as ["a", "b"]')
         for each in (self.network, *self.clients):
             if not _private(each):
                 raise ValueError(f'{each!r} is no private network: write such as "10.64.0.0/20"')
@@ -75,6 +79,9 @@ class TerraformOptions(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"{name} is {value!r}: write an absolute path of letters, digits and ._-")
         if not _CLASS.fullmatch(self.database):
             raise ValueError(f"database is {self.database!r}: write a class of instances, such as db.t4g.small")
+        self._check_kept()
+
+    def _check_kept(self) -> None:
         first, most = self.database_gib
         if not 20 <= first <= most <= 65_536 or first < most < first * 1.1:
             raise ValueError(

@@ -18,7 +18,7 @@ resource "aws_subnet" "private" {
   count = 2
 
   vpc_id                  = aws_vpc.this.id
-  availability_zone       = data.aws_availability_zones.here.names[count.index]
+  availability_zone       = "${var.region}${var.zones[count.index]}"
   cidr_block              = cidrsubnet(var.network, 4, count.index)
   map_public_ip_on_launch = false
 

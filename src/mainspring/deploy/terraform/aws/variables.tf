@@ -103,6 +103,11 @@ variable "stop_timeout" {
   type        = number
 }
 
+variable "zones" {
+  description = "Letters of two zones of the region."
+  type        = list(string)
+}
+
 variable "network" {
   description = "Addresses of the VPC."
   type        = string

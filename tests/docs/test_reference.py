@@ -46,6 +46,11 @@ def test_roles_and_actions_are_current() -> None:
     assert written == script("access_reference").page(), "run `python docs/access_reference.py`"
 
 
+def test_rights_in_aws_are_those_of_the_table() -> None:
+    written = (REFERENCE / "iam.md").read_text(encoding="utf-8")
+    assert written == script("iam_reference").page(), "run `python docs/iam_reference.py`"
+
+
 def test_every_command_and_kind_of_job_has_an_action_or_a_reason() -> None:
     from mainspring.console.permissions import NEEDS
     from mainspring.operations.jobs.handlers import WORK

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
+import subprocess
+import sys
+import tarfile
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from hashlib import sha256
@@ -146,7 +152,7 @@ def test_policies_are_those_of_the_table_and_no_other(made: Module) -> None:
     assert not inline & {name.partition(".")[0] for name in made.resources}
     used = "".join(made.texts.values())
     assert all(f"data.aws_iam_policy_document.{name}" in used for name in table), "a policy that nobody has"
-    assert "jsonencode({" not in used
+    assert not re.search(r"\b(Action|Effect|Statement)\b", used), "a policy that is not of the table"
 
 
 def test_each_statement_names_code_that_there_is(made: Module) -> None:
@@ -228,9 +234,45 @@ def test_what_terraform_makes_is_not_asked_of_people() -> None:
     values = module(secrets=("MAINSPRING_CATALOG", "MAINSPRING_ONLINE", "OPS_URL")).values
     assert values["secrets"] == ["OPS_URL"]
     assert values["environment"]["MAINSPRING_ALLOWED_HOSTS"] == "models.example.org,inside.example.org"
-    assert values["command"]["gateway"][3:] == [
-        "up", "--contained", "--only", "gateway", "--only", "log", "--project", "/project", "--profile", "production"
-    ]  # fmt: skip
+    assert values["command"]["gateway"] == ["up", "--contained", "--only", "gateway", "--only", "log"]
+    assert values["where"] == ["--project", "/project", "--profile", "production"]
+
+
+def test_keys_are_copied_for_their_owner_alone_and_newer_ones_stay(made: Module, tmp_path: Path) -> None:
+    [text] = [each["copy_keys"] for each in made.blocks("locals") if "copy_keys" in each]
+    program = textwrap.dedent(text.partition("\n")[2].rpartition("\n")[0]).replace("${local.state}", str(tmp_path))
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name in ("keys/pepper", "keys/signing.ed25519", "../../escape"):
+            entry = tarfile.TarInfo(name)
+            entry.size = 4
+            archive.addfile(entry, io.BytesIO(b"sent"))
+    (tmp_path / "keys").mkdir(mode=0o700)
+    (tmp_path / "keys" / "pepper").write_text("here before")
+    for _ in range(2):
+        subprocess.run(
+            [sys.executable, "-c", program], check=True,
+            env={"KEYS": base64.b64encode(packed.getvalue()).decode(), "PATH": ""},
+        )  # fmt: skip
+    files = {str(each.relative_to(tmp_path)): each for each in tmp_path.rglob("*") if each.is_file()}
+    assert set(files) == {"keys/pepper", "keys/signing.ed25519", "keys/escape"}
+    assert files["keys/pepper"].read_text() == "here before"
+    assert files["keys/signing.ed25519"].stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "tmp").is_dir()
+
+
+def test_a_process_answers_to_its_own_address(tmp_path: Path) -> None:
+    (tmp_path / "mainspring").mkdir()
+    (tmp_path / "mainspring" / "__init__.py").touch()
+    (tmp_path / "mainspring" / "__main__.py").write_text(
+        "import os, sys\nprint(os.environ['MAINSPRING_ALLOWED_HOSTS'], *sys.argv[1:])\n"
+    )
+    start = json.loads(USUAL[VALUES])["start"]
+    done = subprocess.run(
+        [sys.executable, *start[1:], "up", "--contained"], check=True, capture_output=True, text=True,
+        env={"MAINSPRING_ALLOWED_HOSTS": "models.example.org", "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert re.fullmatch(r"models\.example\.org,\d+\.\d+\.\d+\.\d+ up --contained\n", done.stdout)
 
 
 @pytest.mark.parametrize(
@@ -242,6 +284,7 @@ def test_what_terraform_makes_is_not_asked_of_people() -> None:
         ({"image": "123456789012.dkr.ecr.eu-central-1.amazonaws.com/shop:1"}, "digest"),
         ({"region": "eu-west-1"}, "in ECR of eu-west-1"),
         ({"gpus": 1}, "GPUs"),
+        ({"profile": "a'; exit"}, "profile"),
         ({"replicas": (0, 4)}, "no gateway"),
         ({"cpu": 20.0}, "No task of Fargate"),
         ({"memory": 200 << 30}, "No task of Fargate"),

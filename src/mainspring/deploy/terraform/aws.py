@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mainspring.core.errors import Invalid
+from mainspring.core.ids import check_id
 from mainspring.deploy.manifests.kinds import object_name
 from mainspring.deploy.targets.model import Deployment
 from mainspring.deploy.terraform.options import TerraformOptions
@@ -75,10 +76,9 @@ def aws_values(
         "region": deployment.region,
         "image": deployment.image,
         "repository": _repository(deployment),
-        "command": {
-            "gateway": _command(deployment, options, ["gateway", "log"]),
-            "worker": _command(deployment, options, ["control", "worker"]),
-        },
+        "start": ["python3", "-c", _START],
+        "command": {"gateway": _only("gateway", "log"), "worker": _only("control", "worker")},
+        "where": ["--project", options.project_folder, "--profile", check_id(deployment.profile, "profile")],
         "probe": {
             "gateway": _probe(deployment.port, "/v2/health/live"),
             "worker": _probe(_CONSOLE, "/health/live"),
@@ -157,10 +157,8 @@ def _repository(deployment: Deployment) -> str:
     return f"arn:{partition}:ecr:{parts[2]}:{parts[1]}:repository/{parts[3]}"
 
 
-def _command(deployment: Deployment, options: TerraformOptions, parts: Sequence[str]) -> list[str]:
-    only = [text for part in parts for text in ("--only", part)]
-    where = ["--project", options.project_folder, "--profile", deployment.profile]
-    return ["python3", "-c", _START, "up", "--contained", *only, *where]
+def _only(*parts: str) -> list[str]:
+    return ["up", "--contained", *(text for part in parts for text in ("--only", part))]
 
 
 def _probe(port: int, path: str) -> list[str]:

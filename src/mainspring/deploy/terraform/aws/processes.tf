@@ -61,8 +61,8 @@ locals {
         essential              = true
         memory                 = local.memory[each]
         user                   = "10001:10001"
-        entryPoint             = var.command[each]
-        command                = []
+        entryPoint             = var.start
+        command                = concat(var.command[each], var.where)
         dependsOn              = [{ containerName = "keys", condition = "SUCCESS" }]
         readonlyRootFilesystem = true
         linuxParameters        = { capabilities = { drop = ["ALL"] } }

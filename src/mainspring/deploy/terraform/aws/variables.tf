@@ -38,9 +38,19 @@ variable "repository" {
   type        = string
 }
 
+variable "start" {
+  description = "Program that starts a process."
+  type        = list(string)
+}
+
 variable "command" {
-  description = "Command of each process, by its name."
+  description = "Arguments of each process, by its name."
   type        = map(list(string))
+}
+
+variable "where" {
+  description = "Arguments of every command: where the project is in the image, and its profile."
+  type        = list(string)
 }
 
 variable "probe" {

@@ -13,9 +13,10 @@ _HEAD = """\
 
 <!-- Written by docs/iam_reference.py; a test fails if it is not current. -->
 
-A [module of Terraform](../howto/terraform.md) gives these rights and no other. Its policies (`iam.tf`) and this page are made of one table,
-in which a statement without a reason is refused, and so is a `*` without one. Each deployment has such a page of its own, `iam.md`, with the SHA-256 of its
-policies and the [signature](../howto/terraform.md#the-page-of-rights) of the installation.
+A [module of Terraform](../howto/terraform.md) gives these rights and no other. Its policies (`iam.tf`) and this page
+are made of one table, in which a statement without a reason is refused, and so is a `*` without one. Each deployment
+has such a page of its own, `iam.md`, with the SHA-256 of its policies and the
+[signature](../howto/terraform.md#the-page-of-rights) of the installation.
 
 """
 

@@ -28,6 +28,7 @@ def copy_catalog(project: Project) -> CatalogCopy:
             project.wall,
             services=lambda: sealed.services,
             further=lambda: sealed.further,
+            max_stale_us=settings.gateway_limits.stale_us,  # of the list of revoked keys
         )
     file = None
     if settings.catalog.scheme != "memory":

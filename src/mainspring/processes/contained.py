@@ -50,6 +50,8 @@ def main() -> int:
         else:
             _ = project.pepper  # say here that it is missing, not in each process
             parts = ["gateway", "grpc"] if settings.grpc is not None else ["gateway"]
+        if settings.catalog.scheme == SEALED:
+            project.key_store.mark()  # and that its list of revoked keys is missing
         supervisor = Supervisor(project, environment, parts, tell=_log.warning, logs_to_files=False, hosted=hosted)
         with supervisor.heeding(), supervisor.running():
             while not supervisor.asked_to_stop:

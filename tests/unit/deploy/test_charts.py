@@ -64,6 +64,12 @@ def test_helm_renders_what_is_deployed_without_it(
     assert len(found) == len(wanted)
 
 
+def test_a_chart_with_a_query_of_demand_may_have_no_gateway(tmp_path: Path) -> None:
+    given = {"autoscaling": "keda", "wake": 'sum(rate(requests{route="{{a}}"}[1m]))', **OPTIONS}
+    found = rendered(chart(tmp_path, HelmOptions(**given)), {"replicas": {"least": 0, "most": 3}}, "there")
+    assert named(found) == named(objects(deployment(replicas=(0, 3)), HelmOptions(namespace="there", **given), AROUND))
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [

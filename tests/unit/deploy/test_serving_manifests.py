@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit.prometheus import promtool
 from kit.real_schemas import VERSIONS, check, pods, violations
 from mainspring.core.errors import Invalid
 from mainspring.deploy.manifests.kinds import KINDS, object_name
@@ -27,6 +30,7 @@ EVERYTHING = KubernetesOptions(
     monitoring="monitoring", steps=True, secret_store="vault", claim="shop-state", node_selector={"pool": "models"},
     egress=["10.0.0.0/8:5432", "cache.data.svc:6379", "s3.example.org:443", "[2001:db8::/32]:443"],
 )  # fmt: skip
+ASLEEP = KubernetesOptions(autoscaling="keda", wake='sum(rate(envoy_requests_total{route="shop"}[1m]))')
 RULES = [{"name": "mainspring", "rules": [{"alert": "Down", "expr": "up == 0", "labels": {"severity": "page"}}]}]
 AROUND = Around(["db.data.svc:5432", "any:443"], 12, lambda: RULES, ("models.example.org", "own.example.org"))
 MANY: dict[str, Any] = {"replicas": (2, 6), "cpu": 1.5, "memory": 3 << 30, "gpus": 1}
@@ -53,7 +57,8 @@ def everything() -> Iterator[list[dict[str, Any]]]:
     yield of_ray()
     yield of_ray("batch", "run", "nightly")
     yield of_kserve()
-    yield of_kserve("Serverless", storage="s3://shop/bundles", canary_percent=10)
+    yield of_kserve("Serverless", canary_percent=10)
+    yield made(ASLEEP, replicas=(0, 3))
 
 
 def the(kind: str, found: list[dict[str, Any]], ending: str = "") -> dict[str, Any]:
@@ -171,9 +176,65 @@ def test_an_autoscaler_alone_says_how_many_gateways_there_are() -> None:
         assert aim == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "shop-east-gateway"}
     triggers = the("ScaledObject", made())["spec"]["triggers"]
     assert [each["metadata"]["threshold"] for each in triggers] == ["1.05", "12.5"]  # 0.7 of 1.5, a quarter of 50 ms
-    with pytest.raises(Invalid, match="has no gateway while nobody calls"):
-        made(replicas=(0, 3))
+    for options in (EVERYTHING, KubernetesOptions()):
+        with pytest.raises(Invalid, match="has no gateway while nobody calls"):
+            made(options, replicas=(0, 3))
     assert of_kserve("Serverless")[-1]["spec"]["predictor"]["minReplicas"] == 2
+
+
+def test_what_is_before_the_gateway_starts_the_first_one_and_no_other() -> None:
+    spec = the("ScaledObject", made(ASLEEP, replicas=(0, 3)))["spec"]
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (0, 3)
+    *_, wake = spec["triggers"]
+    assert {each["metadata"]["activationThreshold"] for each in spec["triggers"]} == {"0"}
+    assert (wake["metadata"]["query"], wake["metricType"]) == (ASLEEP.wake, "AverageValue")
+    assert math.ceil(10**6 / float(wake["metadata"]["threshold"])) == 1, "a million requests a second ask for one"
+    assert "replicas" not in the("Deployment", made(ASLEEP, replicas=(0, 3)), "gateway")["spec"]
+    for wrong in ({"wake": "up"}, {"wake": "a\nb", "autoscaling": "keda"}):
+        with pytest.raises(ValueError, match="wake is"):
+            KubernetesOptions(**wrong)
+
+
+def test_prometheus_computes_what_the_autoscaler_asks(tmp_path: Path) -> None:
+    """Two gateways of ours compute 0.4 s a second each and let requests wait 20 ms, one of others is busier."""
+    ours, others = ('namespace="shop",service="shop-east-gateway"', 'namespace="shop",service="other-gateway"')
+    name, rates = "mainspring_stage_seconds", {"compute": (24, 60), "queue": (1.2, 60)}
+    series = [
+        {"series": f'{name}_{kind}{{stage="{stage}",pod="{pod}",{of}}}', "values": f"0+{rate * by:g}x10"}
+        for of, by in ((ours, 1), (others, 7))
+        for pod in ("a", "b")
+        for stage, both in rates.items()
+        for kind, rate in zip(("sum", "count"), both, strict=True)
+    ]
+    queries = [each["metadata"]["query"] for each in the("ScaledObject", made())["spec"]["triggers"]]
+    wanted = [[{"labels": "{}", "value": value}] for value in (0.8, 20)]
+    for there, told in ((series, wanted), ([], [[], []])):  # nothing is there while no gateway is
+        asked = [
+            {"expr": f"round({query}, 0.001)", "eval_time": "9m", "exp_samples": samples}
+            for query, samples in zip(queries, told, strict=True)
+        ]
+        test = {"interval": "1m", "input_series": there, "promql_expr_test": asked}
+        (tmp_path / "suite.yml").write_text(json.dumps({"rule_files": [], "tests": [test]}))
+        assert "SUCCESS" in promtool("test", "rules", tmp_path / "suite.yml")
+
+
+def test_knative_takes_the_pods_of_serverless_services() -> None:
+    """Its validation refuses other fields: pkg/apis/serving/fieldmask.go of Knative Serving."""
+    always = {"serviceAccountName", "containers", "volumes", "enableServiceLinks", "automountServiceAccountToken"}
+    by_flag = {"initContainers", "securityContext", "nodeSelector", "tolerations"}  # the page names the flags
+    of_container = {"name", "command", "env", "image", "workingDir", "ports", "resources", "securityContext",
+                    "volumeMounts", "readinessProbe", "livenessProbe"}  # fmt: skip
+    of_kserve_itself = {"labels", "minReplicas", "maxReplicas", "scaleMetric", "scaleTarget"}
+    seen = 0
+    for pod in all_pods(of_kserve("Serverless")):
+        assert pod.keys() - of_kserve_itself <= always | by_flag
+        assert pod["containers"][0].keys() <= of_container
+        assert pod["automountServiceAccountToken"] is False, "else it is refused"
+        seen += 1
+    assert seen == 2
+    assert {each["terminationGracePeriodSeconds"] > 30 for each in all_pods(of_kserve())} == {True}
+    with pytest.raises(ValueError, match="Serverless"):
+        kserve.KserveOptions(canary_percent=10)
 
 
 def test_nothing_is_reached_but_what_is_listed() -> None:

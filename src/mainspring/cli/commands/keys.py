@@ -49,21 +49,34 @@ def create(call: Call, *, name: str, scopes: tuple[str, ...], expires: str, owne
 
 @make("list")
 @click.option("--all", "all_", is_flag=True, help="Include expired and revoked keys.")
-def list_(call: Call, *, all_: bool) -> None:
-    """List keys, without their secrets, which are not stored."""
+@click.option("--revoked", is_flag=True, help="Only keys that were revoked before they expired: the file of their ids.")
+def list_(call: Call, *, all_: bool, revoked: bool) -> None:
+    """List keys, without their secrets, which are not stored.
+
+    With --revoked it prints ids alone, one a line, as sealed images read them.
+    """
     from mainspring.core.time import format_instant
 
     now = call.project.wall.now()
-    keys = [key for key in call.project.key_store.all() if all_ or (key.revoked_at is None and key.expires_at > now)]
+    if all_ and revoked:
+        raise click.UsageError("Give --all or --revoked.")
+    keys = [
+        key
+        for key in call.project.key_store.all()
+        if all_ or (key.expires_at > now and (key.revoked_at is not None) is revoked)
+    ]
 
     def show(console: Console) -> None:
-
+        if revoked:
+            for each in keys:
+                console.print(each.id, markup=False, highlight=False)
+            return
         rows = []
         for key in keys:
-            revoked = "" if key.revoked_at is None else _to_the_second(key.revoked_at)
+            ended = "" if key.revoked_at is None else _to_the_second(key.revoked_at)
             scopes, expires = " ".join(sorted(key.scopes)), _to_the_second(key.expires_at)
             owner = key.holder.name if key.holder is not None else key.owner
-            rows.append((key.id, key.name, scopes, expires, revoked, key.created_by, owner))
+            rows.append((key.id, key.name, scopes, expires, ended, key.created_by, owner))
         show_records(console, ("id", "name", "scopes", "expires", "revoked", "made by", "owner"), rows)
 
     call.result(

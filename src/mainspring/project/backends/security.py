@@ -36,7 +36,9 @@ DIRECTORIES: Mapping[str, Build] = by_catalog(
 )
 KEY_STORES: Mapping[str, Build] = {
     **in_catalog("security", "CatalogKeyStore", "gateway"),
-    "sealed": lambda at: lazily("serving.adapters.sealed", "SealedKeys", extra="gateway")(at.url.path),
+    "sealed": lambda at: lazily("serving.adapters.sealed", "SealedKeys", extra="gateway")(
+        at.url.path, at.project.settings.revoked_keys_file
+    ),
 }
 USER_SESSIONS: Mapping[str, Build] = by_catalog(
     lambda at: lazily("security.adapters.sign_ins", "CatalogUserSessions", extra="gateway")(at.project.engine)

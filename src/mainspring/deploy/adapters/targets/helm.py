@@ -69,7 +69,7 @@ class HelmTarget(Folder):
         return [
             file("Chart.yaml", as_template(chart, {})),
             file("values.yaml", as_template(values, {})),
-            file("values.schema.json", json.dumps(_SCHEMA, indent=2) + "\n"),
+            file("values.schema.json", json.dumps(_schema(0 if self._options.wake else 1), indent=2) + "\n"),
             *(file(f"templates/{name}", text) for name, text in templates.items()),
         ]
 
@@ -122,18 +122,27 @@ def _object(**fields: Any) -> dict[str, Any]:
     return {"type": "object", "properties": fields, "required": sorted(fields), "additionalProperties": False}
 
 
-_COUNT = {"type": "integer", "minimum": 1, "maximum": 1000}
+def _count(least: int) -> dict[str, Any]:
+    return {"type": "integer", "minimum": least, "maximum": 1000}
+
+
 _NAME = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", "maxLength": 253}
-_SCHEMA: dict[str, Any] = {
-    "$schema": "http://json-schema.org/draft-07/schema#",
-    **_object(
+
+
+def _schema(least: int) -> dict[str, Any]:
+    """Return the schema of a chart's values.
+
+    Args:
+        least: Smallest number of gateways.
+    """
+    found = _object(
         image={"type": "string", "pattern": "^[^\\s@]+@sha256:[0-9a-f]{64}$"},
-        replicas=_object(least=_COUNT, most=_COUNT),
+        replicas=_object(least=_count(least), most=_count(1)),
         cpu={"type": "string", "pattern": _QUANTITY},
         memory={"type": "string", "pattern": _QUANTITY},
         secret=_NAME,
         keys=_NAME,
         worker=_object(enabled={"type": "boolean"}),
-    ),
-}
-_SCHEMA["properties"]["global"] = {"type": "object"}  # which Helm adds where charts use others
+    )
+    found["properties"]["global"] = {"type": "object"}  # which Helm adds where charts use others
+    return {"$schema": "http://json-schema.org/draft-07/schema#", **found}

@@ -22,6 +22,9 @@ FORMAT = "mainspring"  # of models, by which a runtime is chosen
 _CONTAINER = "kserve-container"  # the name that KServe demands
 _MODE = "serving.kserve.io/deploymentMode"
 _OF_CONTAINER = ("containers", "volumes")  # of a pod, in the runtime; the rest is in the service
+# Knative refuses the first, whose time is its own `timeoutSeconds`, and spreads pods itself:
+# https://github.com/knative/serving/blob/main/pkg/apis/serving/fieldmask.go
+_NOT_OF_KNATIVE = ("terminationGracePeriodSeconds", "topologySpreadConstraints")
 
 
 class KserveOptions(ClusterOptions, frozen=True, kw_only=True):
@@ -31,8 +34,7 @@ class KserveOptions(ClusterOptions, frozen=True, kw_only=True):
         mode: Pods by Deployments, or by Knative, which can have none while nobody calls.
         domain: Of the hosts that KServe gives services.
         clients: Namespaces from which requests come: of the mesh, of Knative, of callers.
-        storage: Address below which KServe fetches bundles, `s3://bucket/prefix`; empty: the gateway fetches them.
-        canary_percent: Share of requests that the newest revision gets; 100: all.
+        canary_percent: Share of requests that the newest revision of pods gets; 100: all.
         concurrent: Requests at once for each pod, by which Knative scales.
         busy: Share of a pod's processors by which Deployments scale.
     """
@@ -40,7 +42,6 @@ class KserveOptions(ClusterOptions, frozen=True, kw_only=True):
     mode: Literal["RawDeployment", "Serverless"] = "RawDeployment"
     domain: str = "example.com"
     clients: list[str] = msgspec.field(default_factory=lambda: ["istio-system", "knative-serving", "kserve"])
-    storage: str = ""
     canary_percent: int = 100
     concurrent: int = 8
     busy: float = 0.7
@@ -49,6 +50,8 @@ class KserveOptions(ClusterOptions, frozen=True, kw_only=True):
         ClusterOptions.__post_init__(self)
         if not 0 <= self.canary_percent <= 100:
             raise ValueError(f"canary_percent is {self.canary_percent}: write a number from 0 to 100")
+        if self.canary_percent < 100 and self.mode != "Serverless":
+            raise ValueError('canary_percent is set, and KServe splits requests with mode = "Serverless" alone')
         if not 0 < self.busy <= 1:
             raise ValueError(f"busy is {self.busy}: write a share from 0 to 1")
         if self.concurrent < 1:
@@ -117,17 +120,16 @@ def _by_number(probe: Object, port: int) -> Object:
 def _service(
     placed: Placed, options: KserveOptions, service: Service, name: str, pod: Object, replicas: tuple[int, int]
 ) -> Object:
-    model: dict[str, Any] = {
+    model = {
         "modelFormat": {"name": FORMAT, "version": "1"},
         "runtime": placed.name,
         "protocolVersion": "v2",
     }
-    if options.storage and service.bundle:
-        model["storageUri"] = f"{options.storage.rstrip('/')}/sha256-{service.bundle}"
     scale: dict[str, Any] = {"scaleMetric": "cpu", "scaleTarget": round(100 * options.busy)}
     if options.mode == "Serverless":
         scale = {"scaleMetric": "concurrency", "scaleTarget": options.concurrent}
-    around = {each: value for each, value in pod.items() if each not in _OF_CONTAINER}
+    left_out = (*_OF_CONTAINER, *(_NOT_OF_KNATIVE if options.mode == "Serverless" else ()))
+    around = {each: value for each, value in pod.items() if each not in left_out}
     predictor = {
         **around,
         "labels": placed.labels(GATEWAY),

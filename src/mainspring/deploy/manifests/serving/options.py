@@ -70,6 +70,8 @@ class KubernetesOptions(ClusterOptions, frozen=True, kw_only=True):
         clients: Namespaces beside the own one whose pods may call the gateway.
         autoscaling: Between the least and most replicas: by processors, by KEDA, by metrics of prometheus-adapter.
         prometheus: Address that KEDA asks.
+        wake: Query of Prometheus that is above 0 while somebody calls, though no gateway is there: such as the rate of
+            the Gateway's requests. With it and KEDA the least replicas may be 0.
         busy: Share of a gateway's processors that is busy with predictions, above which there are more gateways.
         monitoring: Namespace of Prometheus, which then scrapes; empty: it does not.
         scrape_key: Secret whose entry `key` is a key with the scope `scrape`.
@@ -83,6 +85,7 @@ class KubernetesOptions(ClusterOptions, frozen=True, kw_only=True):
     clients: list[str] = []
     autoscaling: Literal["cpu", "keda", "prometheus", "none"] = "cpu"
     prometheus: str = "http://prometheus-operated.monitoring.svc:9090"
+    wake: str = ""
     busy: float = 0.7
     monitoring: str = ""
     scrape_key: str = "mainspring-scrape"
@@ -94,6 +97,10 @@ class KubernetesOptions(ClusterOptions, frozen=True, kw_only=True):
         ClusterOptions.__post_init__(self)
         if self.gateway and not 2 <= len(self.gateway.split("/")) <= 3:
             raise ValueError(f"gateway is {self.gateway!r}: write NAMESPACE/NAME or NAMESPACE/NAME/LISTENER")
+        if self.wake and self.autoscaling != "keda":
+            raise ValueError('wake is set without autoscaling = "keda", which alone starts the first gateway')
+        if not self.wake.isprintable():
+            raise ValueError(f"wake is {self.wake!r}: write the query in one line")
         if self.gateway and not self.hosts:
             raise ValueError("gateway is set without hosts: name those under which callers come")
         if not 0 < self.busy <= 1:

@@ -12,6 +12,7 @@ from mainspring.deploy.manifests.serving.options import KubernetesOptions, Place
 BUSY = "mainspring_busy_processors"  # name of the metric that prometheus-adapter has to offer
 _STEADY_S = 300  # before there are fewer gateways
 _QUEUE_SHARE = 0.25  # of the shortest deadline, spent waiting
+_NEVER = 1_000_000_000  # threshold of a trigger that only starts the first gateway
 _BEHAVIOUR = {
     "scaleUp": {
         "stabilizationWindowSeconds": 0,
@@ -28,14 +29,15 @@ def scaled(placed: Placed, options: KubernetesOptions) -> bool:
     """Return whether an autoscaler says how many gateways there are.
 
     Raises:
-        Invalid: It would have to start the first one.
+        Invalid: It would have to start the first one, and has nothing to know when.
     """
     least, most = placed.deployment.replicas
-    if least == 0:
+    if least == 0 and not options.wake:
         raise Invalid(
-            f"Target {placed.deployment.target!r} has no gateway while nobody calls, and then nothing measures that "
-            "somebody does.",
-            fix='write replicas = [1, N], or kind = "kserve" with mode = "Serverless".',
+            f"Target {placed.deployment.target!r} has no gateway while nobody calls, and then nothing of ours measures "
+            "that somebody does.",
+            fix='write replicas = [1, N]; or autoscaling = "keda" and as wake a query for the requests that reach '
+            'the cluster\'s own gateway; or kind = "kserve" with mode = "Serverless".',
         )
     return least != most and options.autoscaling != "none"
 
@@ -87,12 +89,19 @@ def _keda(placed: Placed, options: KubernetesOptions) -> Object:
         "triggers": [
             _trigger("busy", options, computed, options.busy * placed.deployment.cpu, "AverageValue"),
             _trigger("queue-delay", options, waited, _QUEUE_SHARE * deadline_ms, "Value"),
+            *([_trigger("wake", options, options.wake, _NEVER, "AverageValue")] if options.wake else []),
         ],
     }
 
 
 def _trigger(name: str, options: KubernetesOptions, query: str, threshold: float, kind: str) -> Object:
-    given = {"serverAddress": options.prometheus, "query": query, "threshold": f"{threshold:g}"}
+    """Return a trigger: above 0 it keeps one gateway up, above `threshold` there are more."""
+    given = {
+        "serverAddress": options.prometheus,
+        "query": query,
+        "threshold": f"{threshold:.12g}",
+        "activationThreshold": "0",
+    }
     return {"type": "prometheus", "name": name, "metricType": kind, "metadata": given}
 
 

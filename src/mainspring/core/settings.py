@@ -323,6 +323,7 @@ class Settings:
     webhook_secret: str = field(default="", repr=False)  # empty: deliveries are refused
     pepper: bytes = field(default=b"", repr=False)  # of API keys; empty: the file's, or the state folder's own
     pepper_file: Path | None = None
+    keys_folder: Path | None = None  # of an installation's keys, which a container copies into its state folder
     revoked_keys_file: Path | None = None  # ids of keys that a sealed catalog has and that were revoked since
     bundles_signed_by: bytes = b""  # public key of the installation that seals bundles; empty: this one's own
     blobs_encrypted: bool = False  # whether new bundles are

@@ -1,4 +1,5 @@
-"""The part of an image that is the project's own: its settings, its policies, a sealed catalog, and bundles."""
+"""The part of an image that is the project's own: settings and policies; with the gateway alone a sealed catalog and
+bundles where it cannot follow the catalog, else the project's code."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from mainspring.deploy.images.building import Content
 from mainspring.deploy.targets.model import Deployment
 from mainspring.deploy.variables import holds_secret
 from mainspring.project.guards import installation_secrets
+from mainspring.project.image_code import Whole, code_files, signer_file
 from mainspring.security.policy_files import POLICIES
 from mainspring.serving.plane.sealed_catalog import FILE, SEALED, Sealed
 
@@ -22,24 +24,38 @@ if TYPE_CHECKING:
     from mainspring.project.composition import Project
 
 STATE = "/var/lib/mainspring"
+SHARED = "/var/lib/mainspring-stores"
 PEPPER = "/run/secrets/mainspring-pepper"
-_EXTRAS = {"redis": "redis", "rediss": "redis", "postgresql": "postgres", "postgres": "postgres"} | dict.fromkeys(
-    ("s3", "gs", "az"), "objects"
-)
+CONTROL_PORT = 8081
+_EXTRAS = {
+    "lmdb": "lmdb",
+    "redis": "redis",
+    "rediss": "redis",
+    "postgresql": "postgres",
+    "postgres": "postgres",
+} | dict.fromkeys(("s3", "gs", "az"), "objects")
 _PASSWORD = re.compile(r"://[^/\s:@]*:[^/\s@]+@|[?&](password|passwd|token|secret)=", re.IGNORECASE)
 _IN_FILES = ("file", "sqlite", "lmdb", "memory")
 _STORES = ("catalog", "lake", "online", "tracking", "blobs", "ledger", "streams", "vectors")
 
 
 class ProjectParts:
-    """`ImageParts` of a project, with the profile of a target."""
+    """`ImageParts` of a project, with the profile of a target.
 
-    def __init__(self, project: Project, profile: str) -> None:
-        self._project, self._profile = project, profile
+    Args:
+        whole: Describes the project's code in the image; `None`: the image has the gateway alone.
+    """
+
+    def __init__(self, project: Project, profile: str, whole: Whole | None = None) -> None:
+        self._project, self._profile, self._whole = project, profile, whole
 
     def content(self, deployment: Deployment) -> Content:
         with _opened(self._project, self._profile) as opened:
-            return image_content(opened, deployment)
+            return (
+                image_content(opened, deployment)
+                if self._whole is None
+                else whole_content(opened, deployment, self._whole)
+            )
 
     def bundles(self, digests: Sequence[str]) -> Mapping[str, Mapping[str, bytes]]:
         from mainspring.registry.bundles import blob_of
@@ -71,37 +87,80 @@ def is_sealed(settings: Settings) -> bool:
 
 
 def image_content(project: Project, deployment: Deployment) -> Content:
-    """Return what an image of a deployment has of the project. Bundles are named only.
+    """Return what an image of a deployment's gateway has of the project. Bundles are named only.
 
     Raises:
         Invalid: The profile cannot be served from an image, or has a secret in its table or policies.
         NotFound: An endpoint has no version that serves.
     """
     settings = project.settings
-    files = {PROJECT_FILE: _project_file(settings)}
-    files |= {f"{POLICIES}/{name}": text for name, text in _policies(settings)}
-    for name, text in files.items():
-        _check_without_secrets(settings, name, text)
+    files = _files(settings, _project_file(settings))
     env = {
-        "MAINSPRING_PROFILE": settings.profile,
-        "MAINSPRING_STATE": STATE,
-        "MAINSPRING_GATEWAY": f"0.0.0.0:{deployment.port}",
+        **_usual(settings, deployment),
         "MAINSPRING_PEPPER_FILE": PEPPER,
         "MAINSPRING_BUNDLES_SIGNED_BY": project.signing_key.public.hex(),
     }
-    if settings.gateway_workers == 1:  # as it is by default
-        env["MAINSPRING_GATEWAY_WORKERS"] = "auto"
-    env |= {f"MAINSPRING_{name.upper()}": at for name, at in _in_state(settings)}
+    env |= {f"MAINSPRING_{name.upper()}": at for name, at in _in_files(settings, STATE)}
     bundles: tuple[str, ...] = ()
     if is_sealed(settings):
         sealed = seal(project, [each.endpoint for each in deployment.services])
         files[FILE] = sealed.encoded()
         env |= {"MAINSPRING_CATALOG": f"{SEALED}:///{FILE}", "MAINSPRING_BLOBS": "bundles"}
         bundles = tuple(_with_members(project, sealed.digests()))
-    extras = {_EXTRAS[scheme] for scheme in _schemes(settings) if scheme in _EXTRAS}
-    extras |= {"grpc"} if settings.grpc is not None else set()
-    extras |= {"otel"} if settings.traces is not None or settings.metrics else set()
-    return Content(files=files, bundles=bundles, env={**env, **deployment.env}, extras=tuple(sorted(extras)))
+    return Content(files=files, bundles=bundles, env={**env, **deployment.env}, extras=_extras(settings))
+
+
+def whole_content(project: Project, deployment: Deployment, whole: Whole) -> Content:
+    """Return what an image has from which the gateway, the worker and the console run.
+
+    Raises:
+        Invalid: The profile cannot be run from an image, or a file of it has a secret.
+    """
+    settings = project.settings
+    if settings.catalog.scheme == "memory":
+        raise Invalid(
+            f"Profile {settings.profile!r} keeps its catalog in memory.",
+            fix="use a profile with a catalog on a server.",
+        )
+    files = _files(
+        settings, _project_file(settings, whole=True), {**code_files(settings, whole.files), **signer_file(settings)}
+    )
+    stores = dict(_in_files(settings, SHARED))
+    log = stores.pop("ledger", "")  # each container moves its own into the lake
+    if log and not settings.ledger.path.is_relative_to(settings.state):  # else it follows the state folder
+        stores["ledger"] = f"{STATE}/ledger"
+    env = {
+        **_usual(settings, deployment),
+        "MAINSPRING_CONTROL": f"0.0.0.0:{CONTROL_PORT}",
+        **{f"MAINSPRING_{name.upper()}": at for name, at in stores.items()},
+        **deployment.env,
+    }
+    return Content(files=files, bundles=(), env=env, extras=_extras(settings, "local", *whole.extras))
+
+
+def _files(settings: Settings, table: str, code: Mapping[str, str] | None = None) -> dict[str, str]:
+    files = {PROJECT_FILE: table, **{f"{POLICIES}/{name}": text for name, text in _policies(settings)}, **(code or {})}
+    for name, text in files.items():
+        _check_without_secrets(settings, name, text)
+    return files
+
+
+def _usual(settings: Settings, deployment: Deployment) -> dict[str, str]:
+    found = {
+        "MAINSPRING_PROFILE": settings.profile,
+        "MAINSPRING_STATE": STATE,
+        "MAINSPRING_GATEWAY": f"0.0.0.0:{deployment.port}",
+    }
+    if settings.gateway_workers == 1:  # as it is by default
+        found["MAINSPRING_GATEWAY_WORKERS"] = "auto"
+    return found
+
+
+def _extras(settings: Settings, *further: str) -> tuple[str, ...]:
+    found = {*further, *(_EXTRAS[scheme] for scheme in _schemes(settings) if scheme in _EXTRAS)}
+    found |= {"grpc"} if settings.grpc is not None else set()
+    found |= {"otel"} if settings.traces is not None or settings.metrics else set()
+    return tuple(sorted(found))
 
 
 def seal(project: Project, endpoints: Collection[str]) -> Sealed:
@@ -150,14 +209,14 @@ def _schemes(settings: Settings) -> Iterator[str]:
         yield getattr(settings, name).scheme
 
 
-def _in_state(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Yield the stores that are files, with their places in the state folder of an image."""
+def _in_files(settings: Settings, folder: str) -> Iterator[tuple[str, str]]:
+    """Yield the stores that are files, with their places in a folder of an image."""
     for name in _STORES:
         at = getattr(settings, name)
         if at.scheme == "sqlite":
-            yield name, f"sqlite:///{STATE}/{at.path.name}"
+            yield name, f"sqlite:///{folder}/{at.path.name}"
         elif at.scheme in ("file", "lmdb"):
-            yield name, f"{'lmdb://' if at.scheme == 'lmdb' else ''}{STATE}/{at.path.name}"
+            yield name, f"{'lmdb://' if at.scheme == 'lmdb' else ''}{folder}/{at.path.name}"
 
 
 def _policies(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -168,15 +227,26 @@ def _policies(settings: Settings) -> Iterator[tuple[str, str]]:
                 yield path.name, path.read_text("utf-8")
 
 
-def _project_file(settings: Settings) -> str:
-    """Return the project's file with one profile, and without modules and targets: a gateway imports none."""
+def _project_file(settings: Settings, *, whole: bool = False) -> str:
+    """Return the project's file with one profile and without targets; modules and schedules where it is whole.
+
+    What other profiles of the same catalog demand of changes is demanded in the image, too.
+    """
     document = tomllib.loads((settings.root / PROJECT_FILE).read_text("utf-8"))
     profile = settings.profile
     values = document.get("profiles", {}).get(profile, {})
     for name, value in _texts(values):
         _check_without_secrets(settings, name, value)
-    lines = [f"name = {_toml(settings.project)}", f"profile = {_toml(profile)}", "", f"[profiles.{_toml(profile)}]"]
-    lines += [f"{_toml(name)} = {_toml(value)}" for name, value in sorted(values.items()) if name != "schedules"]
+    if whole:
+        values = {**values, "approvals": settings.approvals}
+        if signer := next(iter(signer_file(settings)), None):
+            values["models_signed_by"] = signer
+    else:
+        values = {name: value for name, value in values.items() if name != "schedules"}
+    lines = [f"name = {_toml(settings.project)}", f"profile = {_toml(profile)}"]
+    lines += [f"modules = {_toml(list(settings.modules))}"] if whole else []
+    lines += ["", f"[profiles.{_toml(profile)}]"]
+    lines += [f"{_toml(name)} = {_toml(value)}" for name, value in sorted(values.items())]
     return "\n".join(lines) + "\n"
 
 

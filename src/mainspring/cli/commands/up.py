@@ -41,6 +41,7 @@ def command(
     from mainspring.operations.keys import console_link, first_key
     from mainspring.operations.upstream_checks import unreadable
     from mainspring.processes.contained import models_memory, refuse_hosted
+    from mainspring.processes.given_keys import take_keys
     from mainspring.processes.kinds import MODULES
     from mainspring.processes.supervisor import Supervisor
     from mainspring.project.ledger_folder import stranded
@@ -50,6 +51,8 @@ def command(
     call.overrides = {name: value for name, value in addresses.items() if value}
     project = call.project
     settings = project.settings
+    if contained:
+        take_keys(settings)
     for left in stranded(settings):
         call.say(f"Warning: {left.what}.\n  Fix: {left.fix}", markup=False)
     for found in unreadable(project):

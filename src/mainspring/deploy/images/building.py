@@ -16,11 +16,11 @@ import msgspec
 from mainspring.deploy.images import bytecode, debian, layout
 from mainspring.deploy.images.layers import Entry, Layer, layer
 from mainspring.deploy.images.store import Store
-from mainspring.deploy.images.wheels import Wheel, own_entries, wheel_entries, wheels
+from mainspring.deploy.images.wheels import Wheel, locked, own_entries, wheel_entries, wheels
 
 PROJECT = "srv/mainspring"
 BUNDLES = f"{PROJECT}/bundles"
-_FORMAT = 1  # of layers: another one makes other bytes of the same parts
+_FORMAT = 2  # of layers: another one makes other bytes of the same parts
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,8 +165,7 @@ def _made(made: Recipe, store: Store, missing: Sequence[str]) -> dict[str, Layer
 
 def _wheels(made: Recipe) -> list[Wheel]:
     wanted = {digest for _, _, digest in made.wheels}
-    every = wheels(made.arch, ("grpc", "objects", "otel", "postgres", "redis"))
-    return [each for each in every if each.sha256 in wanted]
+    return [each for each in locked(made.arch) if each.sha256 in wanted]
 
 
 def _project(made: Recipe, bundles: Mapping[str, Mapping[str, bytes]]) -> list[Entry]:

@@ -20,6 +20,7 @@ from mainspring.deploy.images.locks import read_lock
 
 USER = 10001  # of processes in an image
 STATE = "var/lib/mainspring"
+SHARED = "var/lib/mainspring-stores"  # stores in files that several containers of a machine share
 PYTHON = "usr/bin/python3.13"
 LIBRARY = "usr/lib/python3.13"
 _LEFT_OUT = re.compile(
@@ -92,6 +93,7 @@ def base_entries(packages: Sequence[bytes]) -> list[Entry]:
         Entry(path="etc/nsswitch.conf", content=b"passwd: files\ngroup: files\nhosts: files dns\n"),
         Entry(path="tmp", mode=0o777),
         Entry(path=STATE, mode=0o700, owner=USER),
+        Entry(path=SHARED, mode=0o700, owner=USER),
     ]
     return [*(entry for name, entry in found.items() if name not in {each.path for each in own}), *own]
 

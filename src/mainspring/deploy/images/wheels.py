@@ -45,14 +45,19 @@ class Wheels(msgspec.Struct, frozen=True, kw_only=True):
     arm64: tuple[Wheel, ...]
 
 
+def locked(arch: str) -> tuple[Wheel, ...]:
+    """Return all wheels of an architecture that the lock has, by name."""
+    lock = read_lock("wheels.toml", Wheels)
+    return lock.amd64 if arch == "amd64" else lock.arm64
+
+
 def wheels(arch: str, extras: Collection[str]) -> tuple[Wheel, ...]:
     """Return the wheels that an image with these extras needs, by name.
 
     Raises:
         Invalid: The lock knows no such extra.
     """
-    lock = read_lock("wheels.toml", Wheels)
-    found = lock.amd64 if arch == "amd64" else lock.arm64
+    found = locked(arch)
     known = sorted({extra for each in found for extra in each.extras})
     if unknown := sorted(set(extras) - set(known)):
         raise Invalid(f"An image cannot have the extra {unknown[0]!r}.", fix=f"it can have {', '.join(known)}.")

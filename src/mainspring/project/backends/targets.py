@@ -34,10 +34,12 @@ def _compose(project: Project, setting: TargetSetting) -> Any:
 def _image(project: Project, setting: TargetSetting) -> Any:
     from mainspring.deploy.adapters.targets.image import ImageOptions, ImageTarget
     from mainspring.deploy.adapters.targets.options import read_options
+    from mainspring.project.image_code import USUAL, Whole
     from mainspring.project.image_content import ProjectParts
 
     options = read_options(ImageOptions, setting.options, setting.name)
-    return ImageTarget(options, project.settings.root, ProjectParts(project, setting.profile))
+    whole = Whole(tuple(options.files) or USUAL, tuple(options.extras)) if options.contents == "project" else None
+    return ImageTarget(options, project.settings.root, ProjectParts(project, setting.profile, whole))
 
 
 def _cluster(project: Project, setting: TargetSetting) -> Any:

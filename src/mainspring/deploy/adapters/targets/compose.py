@@ -1,26 +1,31 @@
-"""A file of Compose: the gateway of an image on one machine, under Docker or podman.
+"""A file of Compose: a project's containers on one machine, under Docker or podman.
 
-The health check is the image's own: podman-compose would run one of the file by a shell, which the image has not.
+Health checks are the image's own: podman-compose would run one of the file by a shell, which the image has not.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.deploy.adapters.targets.folder import Folder, file
-from mainspring.deploy.adapters.targets.image import image_name
-from mainspring.deploy.images.debian import STATE, USER
+from mainspring.deploy.adapters.targets.image import PROBE, image_name, up
+from mainspring.deploy.images.debian import SHARED, STATE, USER
 from mainspring.deploy.targets.model import Deployment, Piece
 
 COMPOSE = "compose.yaml"
 PEPPER = "mainspring-pepper"
-_STOP_S = 30
+CONTROL_PORT = 8081
+_STOP_S, _STOP_WORKER_S = 30, 90
+_REVOKED, _KEYS = "/run/mainspring/revoked", "/run/mainspring/keys"
+_DIGEST = re.compile(r"[^\s@$\"']+@sha256:[0-9a-f]{64}")
+_POSTGRES, _REDIS = "postgres", "redis"
 
 
 class ComposeOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,19 +33,47 @@ class ComposeOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         folder: Where the file is written, relative to the project.
-        listen: Address of the machine at which the gateway is published.
-        pepper: File with the pepper of API keys, relative to the compose file; its owner is the container's user.
+        listen: Address of the machine at which the gateway and the console are published.
+        contents: As of the kind `image`: `project` runs the worker and the console, too.
+        pepper: File with the pepper of API keys, relative to the compose file; its owner is the container's user. With
+            `contents = "gateway"`.
+        keys: Folder with the installation's keys, relative to the compose file; likewise. With `contents = "project"`.
+        revoked: Folder whose file `keys` has the ids of revoked keys, for a sealed image; empty: the place gives none.
+        console_port: Port at which the console is published.
+        worker_cpu, worker_memory_mib: Limits of the worker with the console.
+        postgres, redis: Images, by digest, of servers that run beside; empty: there are none.
     """
 
     folder: str = "deploy/compose"
     listen: str = "127.0.0.1"
+    contents: Literal["gateway", "project"] = "gateway"
     pepper: str = f"./{PEPPER}"
+    keys: str = "./keys"
+    revoked: str = ""
+    console_port: int = CONTROL_PORT
+    worker_cpu: float = 1.0
+    worker_memory_mib: int = 2048
+    postgres: str = ""
+    redis: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("listen", "pepper"):
-            value = getattr(self, name)
-            if not value or not value.isprintable() or set(value) & set(" \"'$"):
-                raise ValueError(f"{name} is {value!r}: write it without blanks, quotes and $")
+        for name in ("listen", "pepper", "keys"):
+            _check_plain(name, getattr(self, name), empty=False)
+        _check_plain("revoked", self.revoked, empty=True)
+        for name in (_POSTGRES, _REDIS):
+            if getattr(self, name) and not _DIGEST.fullmatch(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)!r}: name an image by digest, NAME@sha256:...")
+        if self.worker_cpu <= 0 or self.worker_memory_mib < 256:
+            raise ValueError("worker_cpu has to be above 0, and worker_memory_mib at least 256")
+        if not 1024 <= self.console_port <= 65535:
+            raise ValueError(f"console_port is {self.console_port}: write a port from 1024")
+        if self.contents == "project" and self.revoked:
+            raise ValueError('revoked is for contents = "gateway": a project\'s image reads its catalog')
+
+
+def _check_plain(name: str, value: str, *, empty: bool) -> None:
+    if (not value and not empty) or not value.isprintable() or set(value) & set(" \"'$"):
+        raise ValueError(f"{name} is {value!r}: write it without blanks, quotes and $")
 
 
 class ComposeTarget(Folder):
@@ -54,6 +87,10 @@ class ComposeTarget(Folder):
         for name, value in deployment.env.items():
             if not value.isprintable():
                 raise Invalid(f"The variable {name} has the value {value!r}.", fix="write one line.")
+        if self._options.console_port == deployment.port:
+            raise Invalid(
+                f"The gateway and the console have the same port {deployment.port}.", fix="set console_port or port."
+            )
         text = msgspec.json.format(msgspec.json.encode(self._document(deployment)), indent=2).decode()
         return [file(COMPOSE, f"{text}\n")]  # JSON is YAML
 
@@ -61,42 +98,114 @@ class ComposeTarget(Folder):
         return []
 
     def _document(self, deployment: Deployment) -> dict[str, Any]:
+        whole = self._options.contents == "project"
+        services = {"gateway": self._gateway(deployment)}
+        if whole and deployment.worker:
+            services["worker"] = self._worker(deployment)
+        services |= self._servers()
+        if whole:
+            volumes = [*services, "stores"]
+            secrets: dict[str, Any] = {}
+        else:
+            volumes = ["state", *(name for name in services if name != "gateway")]
+            secrets = {PEPPER: {"file": self._options.pepper}}
+        if self._options.postgres:
+            secrets["postgres-password"] = {"file": "./postgres-password"}
         return {
             "name": f"mainspring-{deployment.project}".lower(),
-            "services": {"gateway": self._gateway(deployment)},
-            "volumes": {"state": {}},
-            "secrets": {PEPPER: {"file": self._options.pepper}},
+            "services": services,
+            "volumes": {each: {} for each in volumes},
+            **({"secrets": secrets} if secrets else {}),
         }
 
     def _gateway(self, deployment: Deployment) -> dict[str, Any]:
         most = deployment.replicas[1]
-        found: dict[str, Any] = {
-            "image": deployment.image or image_name(deployment),
-            "user": f"{USER}:{USER}",
-            "read_only": True,
-            "cap_drop": ["ALL"],
-            "security_opt": ["no-new-privileges:true"],
-            "restart": "unless-stopped",
-            "stop_grace_period": f"{_STOP_S}s",
-            "ports": [f"{self._options.listen}:{deployment.port}:{deployment.port}"],
-            "environment": {name: value.replace("$", "$$") for name, value in sorted(deployment.env.items())},
-            "secrets": [PEPPER],
-            "volumes": [f"state:/{STATE}"],
-            "tmpfs": ["/tmp:size=64m,mode=1777"],  # noqa: S108
-            "ulimits": {"nofile": {"soft": 20000, "hard": 20000}},
-            "deploy": {
-                "resources": {
-                    "limits": {
-                        "cpus": f"{deployment.cpu * most:g}",
-                        "memory": f"{deployment.memory * most // 1024}k",
-                        "pids": 1024,
-                    }
-                }
-            },
-        }
-        if deployment.secrets:
-            found["env_file"] = [f"./{deployment.project}.env"]
+        found = self._container(deployment, cpu=deployment.cpu * most, memory=deployment.memory * most)
+        found["ports"] = [f"{self._options.listen}:{deployment.port}:{deployment.port}"]
+        found["stop_grace_period"] = f"{_STOP_S}s"
+        if self._options.contents == "project":
+            self._belong(found, "gateway", up("gateway", "log"))
+        else:
+            found["secrets"] = [PEPPER]
+            found["volumes"] = [f"state:/{STATE}"]
+            if self._options.revoked:
+                # A folder: a file that is replaced would stay the old one in the container.
+                found["volumes"].append(f"{self._options.revoked}:{_REVOKED}:ro")
+                found["environment"]["MAINSPRING_REVOKED_KEYS_FILE"] = f"{_REVOKED}/keys"
         if deployment.gpus:
             device = {"driver": "nvidia", "count": deployment.gpus, "capabilities": ["gpu"]}
             found["deploy"]["resources"]["reservations"] = {"devices": [device]}
         return found
+
+    def _worker(self, deployment: Deployment) -> dict[str, Any]:
+        """Return the worker and the console: one container, as they share files of runs and jobs."""
+        options = self._options
+        found = self._container(deployment, cpu=options.worker_cpu, memory=options.worker_memory_mib << 20)
+        found["ports"] = [f"{options.listen}:{options.console_port}:{options.console_port}"]
+        found["stop_grace_period"] = f"{_STOP_WORKER_S}s"
+        self._belong(found, "worker", up("control", "worker"))
+        found["environment"] |= {
+            "MAINSPRING_CONTROL": f"0.0.0.0:{options.console_port}",
+            PROBE: f"{options.console_port}/health/live",
+        }
+        return found
+
+    def _belong(self, container: dict[str, Any], name: str, command: list[str]) -> None:
+        """Let a container run a part of the project: with a state folder of its own, and stores that all share."""
+        container["command"] = command
+        container["volumes"] = [f"{name}:/{STATE}", f"stores:/{SHARED}", f"{self._options.keys}:{_KEYS}:ro"]
+        container["environment"] |= {"MAINSPRING_KEYS_FOLDER": _KEYS}
+        if servers := [each for each in (_POSTGRES, _REDIS) if getattr(self._options, each)]:
+            container["depends_on"] = servers
+
+    def _container(self, deployment: Deployment, *, cpu: float, memory: int) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "image": deployment.image or image_name(deployment),
+            "user": f"{USER}:{USER}",
+            **_hardened(cpu, memory, 1024),
+            "environment": {name: value.replace("$", "$$") for name, value in sorted(deployment.env.items())},
+        }
+        if deployment.secrets:
+            found["env_file"] = [f"./{deployment.project}.env"]
+        return found
+
+    def _servers(self) -> dict[str, Any]:
+        """Return the servers that run beside, reachable from the project's containers alone."""
+        found = dict[str, Any]()
+        if self._options.postgres:
+            found[_POSTGRES] = {
+                "image": self._options.postgres,
+                "user": "postgres",
+                **_hardened(1.0, 512 << 20, 256),
+                "stop_grace_period": "60s",
+                "tmpfs": ["/tmp:size=64m,mode=1777", "/var/run/postgresql:size=1m,mode=1777"],  # noqa: S108
+                "environment": {
+                    "POSTGRES_USER": "mainspring",
+                    "POSTGRES_DB": "mainspring",
+                    "POSTGRES_PASSWORD_FILE": "/run/secrets/postgres-password",
+                },
+                "secrets": ["postgres-password"],
+                "volumes": ["postgres:/var/lib/postgresql/data"],
+            }
+        if self._options.redis:
+            found[_REDIS] = {
+                "image": self._options.redis,
+                "user": "redis",
+                **_hardened(1.0, 512 << 20, 64),
+                "stop_grace_period": "30s",
+                "command": ["redis-server", "--appendonly", "yes", "--maxmemory", "384mb"],
+                "volumes": ["redis:/data"],
+            }
+        return found
+
+
+def _hardened(cpu: float, memory: int, pids: int) -> dict[str, Any]:
+    return {
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "restart": "unless-stopped",
+        "tmpfs": ["/tmp:size=64m,mode=1777"],  # noqa: S108
+        "ulimits": {"nofile": {"soft": 20000, "hard": 20000}},
+        "deploy": {"resources": {"limits": {"cpus": f"{cpu:g}", "memory": f"{memory // 1024}k", "pids": pids}}},
+    }

@@ -1,11 +1,11 @@
-"""An image of a container with the gateway, in a folder: an OCI layout, its bill of materials, and its signature."""
+"""An image of a container, in a folder: an OCI layout, its bill of materials, and its signature."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -15,7 +15,7 @@ from mainspring.core.ids import check_id
 from mainspring.core.version import __version__
 from mainspring.deploy.images import building, bytecode, layout
 from mainspring.deploy.images.building import PROJECT, Content, Recipe
-from mainspring.deploy.images.debian import STATE, USER
+from mainspring.deploy.images.debian import SHARED, STATE, USER
 from mainspring.deploy.images.layers import Layer
 from mainspring.deploy.images.sbom import bill
 from mainspring.deploy.images.store import MIRROR, Store
@@ -24,9 +24,11 @@ from mainspring.deploy.targets.model import ABSENT, Deployment, Needs, Piece, Se
 IMAGE = "Image"
 _PYTHON = "/usr/bin/python3"
 _FIXED = {"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
+PROBE = "MAINSPRING_PROBE"  # variable: PORT/PATH of another part than the gateway
 _PROBE = (
-    "import http.client as h; c = h.HTTPConnection('127.0.0.1', {port}, timeout=2); "
-    "c.request('GET', '/v2/health/ready'); raise SystemExit(c.getresponse().status != 200)"
+    "import http.client as h, os; port, _, path = os.environ.get('MAINSPRING_PROBE', '{port}/v2/health/ready')"
+    ".partition('/'); c = h.HTTPConnection('127.0.0.1', int(port), timeout=2); "
+    "c.request('GET', '/' + path); raise SystemExit(c.getresponse().status != 200)"
 )
 _SECOND = 1_000_000_000  # nanoseconds
 
@@ -39,18 +41,27 @@ class ImageOptions(msgspec.Struct, frozen=True, kw_only=True):
         platform: `linux/amd64` or `linux/arm64`; by default that of this machine.
         mirror: Address of a mirror of Debian.
         cache: Folder of fetched packages and of layers.
+        contents: `gateway`: the endpoints with their gateway alone. `project`: the project's code too, and what the
+            worker and the console need.
+        files: Patterns of the project's files in a project's image; by default its Python and SQL.
+        extras: Extras of Mainspring in a project's image beside `local`, such as `sklearn`.
     """
 
     folder: str = "deploy/images"
     platform: str = ""
     mirror: str = MIRROR
     cache: str = "~/.cache/mainspring/images"
+    contents: Literal["gateway", "project"] = "gateway"
+    files: list[str] = []
+    extras: list[str] = []
 
     def __post_init__(self) -> None:
         if self.platform and self.platform not in ("linux/amd64", "linux/arm64"):
             raise ValueError(f'platform is {self.platform!r}: write "linux/amd64" or "linux/arm64"')
         if not self.mirror.startswith(("http://", "https://")):
             raise ValueError(f"mirror is {self.mirror!r}: write an address, such as {MIRROR}")
+        if self.contents == "gateway" and (self.files or self.extras):
+            raise ValueError('files and extras are for contents = "project"')
 
 
 class ImageParts(Protocol):
@@ -88,7 +99,8 @@ class ImageTarget:
             check_id(service.endpoint, "endpoint")
         content = self._parts.content(deployment)
         arch = self._options.platform.rpartition("/")[2] or bytecode.architecture()
-        recipe = building.recipe(image_name(deployment), arch, content, _settings(deployment, content))
+        settings = _settings(deployment, content, whole=self._options.contents == "project")
+        recipe = building.recipe(image_name(deployment), arch, content, settings)
         needs = Needs(count=deployment.replicas[0], most=deployment.replicas[1], cpu=deployment.cpu,
                       memory=deployment.memory, gpus=deployment.gpus)  # fmt: skip
         return [Piece(id=f"{IMAGE}/{deployment.target}", content=recipe.encoded(), needs=needs)]
@@ -171,24 +183,36 @@ def image_name(deployment: Deployment) -> str:
 
 
 def probe(port: int) -> list[str]:
-    """Return the command that ends with 0 where the gateway of an image is ready."""
+    """Return the command that ends with 0 where the gateway of an image is ready, or the part that `PROBE` names."""
     return [_PYTHON, "-I", "-c", _PROBE.format(port=port)]
 
 
-def _settings(deployment: Deployment, content: Content) -> dict[str, Any]:
+def up(*parts: str) -> list[str]:
+    """Return the arguments of `mainspring` by which a project's image runs parts of it."""
+    return ["up", "--contained", *(text for part in parts for text in ("--only", part))]
+
+
+def _settings(deployment: Deployment, content: Content, *, whole: bool) -> dict[str, Any]:
+    started: dict[str, Any] = {
+        "Entrypoint": [_PYTHON, "-m", "mainspring.processes.contained", "--project", f"/{PROJECT}"]
+    }
+    if whole:
+        started = {"Entrypoint": [_PYTHON, "-m", "mainspring"], "Cmd": up("gateway", "log")}
     return {
+        **started,
         "User": f"{USER}:{USER}",
         "Env": [f"{name}={value}" for name, value in sorted({**_FIXED, **content.env}.items())],
-        "Entrypoint": [_PYTHON, "-m", "mainspring.processes.contained", "--project", f"/{PROJECT}"],
         "WorkingDir": f"/{PROJECT}",
         "ExposedPorts": {f"{deployment.port}/tcp": {}},
-        "Volumes": {f"/{STATE}": {}},
+        "Volumes": {f"/{each}": {} for each in ([STATE, SHARED] if whole else [STATE])},
         "StopSignal": "SIGTERM",
         "Labels": {
             "dev.mainspring.project": deployment.project,
             "dev.mainspring.cpu": f"{deployment.cpu:g}",
             "dev.mainspring.memory": str(deployment.memory),
-            "dev.mainspring.secrets": " ".join(sorted({*deployment.secrets, "MAINSPRING_PEPPER"})),
+            "dev.mainspring.secrets": " ".join(
+                sorted({*deployment.secrets, *([] if whole else ["MAINSPRING_PEPPER"])})
+            ),
         },
         "Healthcheck": {
             "Test": ["CMD", *probe(deployment.port)],

@@ -72,7 +72,7 @@ def test_gateway_worker_and_console_run_from_one_image(containers: Podman, tmp_p
 
     console = free_port()
     composed = ComposeTarget(
-        ComposeOptions(folder="compose", contents="project", console_port=console, worker_memory_mib=1500), tmp_path
+        ComposeOptions(folder="compose", contents="project", console_port=console, worker_memory_mib=3000), tmp_path
     )
     [piece] = composed.render(made)
     composed.make(piece)

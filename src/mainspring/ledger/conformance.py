@@ -346,6 +346,13 @@ class LedgerConformance:
         assert ledger.store.compact() == 2
         assert {each.id for each in ledger.store.recent()} == {"p1", "p2"}
 
+    def test_what_waits_is_counted_until_it_is_moved(self, ledger: Ledger) -> None:
+        assert ledger.store.waiting() == 0
+        ledger.log.append([prediction(1), prediction(2)])
+        ledger.log.append([prediction(3)])
+        assert ledger.store.waiting() == 3
+        assert (ledger.store.compact(), ledger.store.waiting()) == (3, 0)
+
     def test_reading_takes_one_endpoint_and_a_half_open_interval_in_order(self, ledger: Ledger) -> None:
         ledger.log.append([prediction(4), prediction(2), prediction(1), prediction(3)])
         ledger.log.append([prediction(5, endpoint="other", at=2_500)])

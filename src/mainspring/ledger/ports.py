@@ -192,6 +192,10 @@ class PredictionStore(Protocol):
         """Return the number of damaged parts of the log that `compact` has set aside."""
         ...
 
+    def waiting(self) -> int:
+        """Return the number of appended predictions that may not be in the store yet."""
+        ...
+
     def tidy(self, *, made_before: int | None = None, replaced_before: int, entries: int = 1_000) -> int:
         """Delete predictions made before an instant, and files that the store no longer needs; return the number of
         predictions.

@@ -19,6 +19,7 @@ from mainspring.operations.endpoint_checks import check_endpoints
 from mainspring.operations.findings import Finding, well
 from mainspring.operations.jobs.queue import failing
 from mainspring.operations.monitor_checks import check_monitor
+from mainspring.operations.moved_logs import check_moved_logs
 from mainspring.operations.process_checks import check_processes
 from mainspring.operations.security_checks import (
     check_audit_log,
@@ -206,6 +207,7 @@ def _predictions(project: Project) -> Iterator[Finding]:
     moved = project.predictions.compact()
     for left in stranded(project.settings):
         yield Finding(check="predictions", ok=False, detail=left.what, fix=left.fix)
+    yield from check_moved_logs(project)
     damaged = project.predictions.damaged()
     if damaged:
         folder = ledger_folder(project.settings, claim=False) / "damaged"

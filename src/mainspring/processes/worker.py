@@ -22,6 +22,7 @@ from mainspring.operations.auditing import audit
 from mainspring.operations.features.live_views import ViewsInUse, tidy
 from mainspring.operations.jobs.work_loop import working
 from mainspring.operations.materialize import ACTION, materialise_views
+from mainspring.operations.moved_logs import tidy as tidy_moved_logs
 from mainspring.operations.pipelines.triggers import Triggers
 from mainspring.operations.service.sampling import Sampler
 from mainspring.operations.topics import retain_messages
@@ -193,6 +194,7 @@ def _tidy_predictions(project: Project) -> None:
     if removed:
         audit(project, "predictions.tidy", "predictions", f"{removed} older than keep_predictions")
         log.info("deleted %d predictions older than keep_predictions", removed)
+    tidy_moved_logs(project)
 
 
 def _add_sketches(project: Project) -> None:

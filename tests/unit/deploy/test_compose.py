@@ -58,3 +58,72 @@ def test_values_are_not_interpolated(tmp_path: Path) -> None:
 def test_options_that_a_file_cannot_have_are_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ComposeOptions(**wrong)
+
+
+WHOLE = {"contents": "project", "postgres": "docker.io/library/postgres@sha256:" + "ab" * 32,
+         "redis": "docker.io/library/redis@sha256:" + "cd" * 32}  # fmt: skip
+
+
+def whole(tmp_path: Path, **changes: object) -> dict[str, Any]:
+    [piece] = ComposeTarget(ComposeOptions(**WHOLE), tmp_path).render(deployment(**changes))  # type: ignore[arg-type]
+    found: dict[str, Any] = json.loads(piece.content)
+    return found
+
+
+def test_parts_of_a_project_have_states_of_their_own_and_stores_that_they_share(tmp_path: Path) -> None:
+    found = whole(tmp_path)
+    jsonschema_rs.validator_for(SCHEMA).validate(found)
+    services = found["services"]
+    assert services.keys() == {"gateway", "worker", "postgres", "redis"}
+    states = [services[name]["volumes"][0].partition(":") for name in ("gateway", "worker")]
+    assert [volume for volume, _, _ in states] == ["gateway", "worker"]
+    for name in ("gateway", "worker"):
+        assert services[name]["volumes"][1:] == [
+            "stores:/var/lib/mainspring-stores",
+            "./keys:/run/mainspring/keys:ro",
+        ]
+        assert services[name]["environment"]["MAINSPRING_KEYS_FOLDER"] == "/run/mainspring/keys"
+        assert services[name]["env_file"] == ["./shop.env"]
+    assert services["gateway"]["command"] == ["up", "--contained", "--only", "gateway", "--only", "log"]
+    assert services["worker"]["command"] == ["up", "--contained", "--only", "control", "--only", "worker"]
+    assert services["worker"]["environment"]["MAINSPRING_PROBE"] == "8081/health/live"
+    assert set(found["volumes"]) == {"gateway", "worker", "postgres", "redis", "stores"}
+    assert "worker" not in whole(tmp_path, worker=False)["services"]
+
+
+def test_each_container_may_do_little_and_only_two_are_reached_from_outside(tmp_path: Path) -> None:
+    services = whole(tmp_path)["services"]
+    for each in services.values():
+        assert (each["read_only"], each["cap_drop"]) == (True, ["ALL"])
+        assert each["security_opt"] == ["no-new-privileges:true"]
+        assert each["user"] not in ("", "root", "0")
+        assert {"cpus", "memory", "pids"} <= each["deploy"]["resources"]["limits"].keys()
+        assert not {"privileged", "network_mode", "pid", "ipc", "devices", "cap_add"} & set(each)
+        assert "PASSWORD" not in {name for name in each.get("environment", {}) if not name.endswith("_FILE")}
+    assert {name: each.get("ports") for name, each in services.items()} == {
+        "gateway": ["127.0.0.1:8080:8080"], "worker": ["127.0.0.1:8081:8081"], "postgres": None, "redis": None,
+    }  # fmt: skip
+
+
+def test_a_sealed_image_is_told_of_revoked_keys_by_a_folder(tmp_path: Path) -> None:
+    [piece] = ComposeTarget(ComposeOptions(revoked="./revoked"), tmp_path).render(deployment())
+    gateway = json.loads(piece.content)["services"]["gateway"]
+    assert gateway["volumes"][1] == "./revoked:/run/mainspring/revoked:ro"
+    assert gateway["environment"]["MAINSPRING_REVOKED_KEYS_FILE"] == "/run/mainspring/revoked/keys"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"postgres": "postgres:17"}, {"redis": "redis"}, {"keys": ""}, {"worker_memory_mib": 1}, {"worker_cpu": 0.0},
+        {"console_port": 80}, {"contents": "project", "revoked": "./revoked"},
+    ],
+)  # fmt: skip
+def test_options_of_a_project_that_a_file_cannot_have_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=[*wrong][-1]):
+        ComposeOptions(**wrong)
+
+
+def test_two_planes_at_one_port_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="same port 8081"):
+        whole(tmp_path, port=8081)

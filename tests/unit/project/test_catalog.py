@@ -36,6 +36,7 @@ for _module in (
     "deploy.adapters.announced_machines",
     "deploy.adapters.deployed_pieces",
     "deploy.adapters.fleet_catalog",
+    "ledger.adapters.moved_logs",
     "serving.adapters.stream_states",
     "security.adapters.audit",
     "vectors.adapters.builds",

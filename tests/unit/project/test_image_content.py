@@ -12,6 +12,7 @@ from mainspring.core.errors import Invalid, NotFound
 from mainspring.deploy.images.building import Content
 from mainspring.deploy.targets.model import Deployment, Service
 from mainspring.project import open_project
+from mainspring.project.image_code import Whole
 from mainspring.project.image_content import ProjectParts
 from mainspring.project.settings import load_settings
 from mainspring.serving.plane.sealed_catalog import read_sealed
@@ -109,3 +110,70 @@ def test_what_cannot_be_sealed_is_refused(root: Path) -> None:
     write(root, "")
     with pytest.raises(NotFound, match="'price' serves no version"):
         content(root, endpoint="price")
+
+
+def whole(root: Path, profile: str = "shop", **given: object) -> Content:
+    project = open_project(load_settings(root, "local", environment={}))
+    try:
+        made = Deployment(project="fleet", target="east", profile=profile, port=8080,
+                          services=(Service(endpoint="late-arrival", model="late-arrival"),))  # fmt: skip
+        return ProjectParts(project, profile, Whole(**given)).content(made)  # type: ignore[arg-type]
+    finally:
+        project.close()
+
+
+def test_a_whole_project_has_its_code_and_shares_its_stores(root: Path, tmp_path: Path) -> None:
+    write(root, 'ledger = "elsewhere/log"\nlake = "data/lake"\n[profiles.shop.schedules]\nnightly = "0 3 * * *"\n')
+    for name in ("x.py", "shop/model.py", "shop/deep/view.sql", "notes.txt", ".hidden.py", "venv/lib/y.py", ".git/z.py",
+                 "data/rows.csv", "policies/own.py", ".mainspring/made.py"):  # fmt: skip
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("# text\n")
+    (root / "venv" / "pyvenv.cfg").write_text("")
+    (root / "link.py").symlink_to("/etc/passwd")
+    found = whole(root)
+    code = {name for name in found.files if not name.startswith("policies/")}
+    assert code == {"mainspring.toml", "x.py", "shop/model.py", "shop/deep/view.sql"}
+    assert whole(root, files=("shop/*.py",)).files.keys() - found.files.keys() == set()
+    assert {name for name in whole(root, files=("shop/*",)).files if "/" in name} == {
+        "policies/own.py",
+        "shop/model.py",
+    }
+    assert "of-the-other-profile" not in str(found)
+    assert found.bundles == ()
+    assert found.extras == ("local",)
+    settings = tmp_path / "image"
+    settings.mkdir()
+    (settings / "mainspring.toml").write_text(found.files["mainspring.toml"])
+    read = load_settings(settings, environment=found.env)
+    assert (read.modules, "nightly" in {each.name for each in read.schedules}) == (("x",), True)
+    assert read.state == Path("/var/lib/mainspring")
+    assert read.ledger.path == read.state / "ledger"
+    shared = Path("/var/lib/mainspring-stores")
+    assert {each.path.parent for each in (read.catalog, read.lake, read.online, read.blobs, read.tracking)} == {shared}
+    assert (read.gateway.port, read.control.port, read.gateway.loopback) == (8080, 8081, False)
+
+
+def test_a_whole_project_demands_what_any_profile_of_its_catalog_does(root: Path) -> None:
+    (root / "mainspring.toml").write_text(
+        'name = "fleet"\nprofile = "local"\n[profiles.local]\n[profiles.shop]\n[profiles.strict]\napprovals = 2\n'
+        'models_signed_by = "strict.pem"\n'
+    )
+    (root / "x.py").write_text("")
+    (root / "strict.pem").write_text("-----BEGIN PUBLIC KEY-----\n")
+    found = whole(root)
+    profile = tomllib.loads(found.files["mainspring.toml"])["profiles"]["shop"]
+    assert (profile["approvals"], profile["models_signed_by"]) == (2, "strict.pem")
+    assert "strict.pem" in found.files
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [("x.py", b"URL = 'postgresql://me:hidden@db/x'", r"x\.py"), ("x.py", b"\xff\xfe", "no text"),
+     ("x.txt", b"", "no file for"), ("x.py", b"#" * (5 << 20), "4 MiB")],
+)  # fmt: skip
+def test_code_with_a_secret_or_that_is_none_is_refused(root: Path, name: str, content: bytes, told: str) -> None:
+    write(root, "")
+    (root / name).write_bytes(content)
+    with pytest.raises(Invalid, match=told) as caught:
+        whole(root)
+    assert "hidden" not in str(caught.value)

@@ -108,6 +108,9 @@ class LakePredictions:
     def damaged(self) -> int:
         return damaged(self._folder)
 
+    def waiting(self) -> int:
+        return sum(1 for _ in unread(self._folder))
+
     def hours(self) -> Counter[int]:
         found: Counter[int] = Counter()
         dataset = self._tables.dataset()

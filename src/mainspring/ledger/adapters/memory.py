@@ -78,6 +78,10 @@ class MemoryLedger:
     def damaged(self) -> int:
         return 0
 
+    def waiting(self) -> int:
+        with self._lock:
+            return len(self._appended)
+
     def close(self) -> None:
         pass
 

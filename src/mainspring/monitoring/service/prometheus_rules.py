@@ -199,6 +199,13 @@ def _health() -> Iterator[Rule]:
             "Predictions of {{ $labels.endpoint }} are missing in the log ({{ $labels.cause }})",
         ),
         (
+            "LogsLost",
+            TICKET,
+            "0m",
+            "mainspring_prediction_logs_lost > 0",
+            "Prediction logs of machines without a worker were not moved to their end",
+        ),
+        (
             "DamagedSegments",
             TICKET,
             "0m",

@@ -25,6 +25,7 @@ from mainspring.operations.anchoring import lags as anchor_lags
 from mainspring.operations.cost.exposing import budgets, today
 from mainspring.operations.data.tables import newest
 from mainspring.operations.edge.fleet import devices as fleet_devices
+from mainspring.operations.moved_logs import lost_logs
 from mainspring.operations.quality import estimated_now
 from mainspring.operations.service.objectives import objectives
 from mainspring.operations.service.sampling import lags
@@ -88,6 +89,7 @@ class ControlMetrics(Collector):
         yield from _of_stream_endpoints(self._project)
         yield from _of_fleet(self._project)
         yield from _of_anchors(self._project)
+        yield from _of_logs(self._project)
         yield from _of_processes(self._project)
         yield from self._of_costs()
         if self._gpus is not None:
@@ -187,6 +189,15 @@ def _of_anchors(project: Project) -> Iterator[Metric]:
         events.add_metric([each.place], each.events)
         age.add_metric([each.place], 0.0 if each.since is None else max(0, now - each.since) / 1e6)
     yield from (events, age)
+
+
+def _of_logs(project: Project) -> Iterator[Metric]:
+    found = lost_logs(project)
+    logs = _gauge("prediction_logs_lost", "Prediction logs that were not moved to their end, of seven days.")
+    logs.add_metric([], len(found))
+    rows = _gauge("predictions_lost", "Predictions of these logs that the lake has not, as they told last.")
+    rows.add_metric([], sum(each.waiting for each in found))
+    yield from (logs, rows)
 
 
 def _of_objectives(project: Project) -> Iterator[Metric]:

@@ -32,6 +32,9 @@ PREDICTIONS: Mapping[str, Build] = {
     ),
     "memory": lambda at: lazily("ledger.adapters.memory", "MemoryLedger", extra="local")(at.project.sketching),
 }
+MOVED_LOGS: Mapping[str, Build] = by_catalog(
+    lambda at: lazily("ledger.adapters.moved_logs", "CatalogMovedLogs", extra="gateway")(at.project.engine)
+)
 FLEET_STORES: Mapping[str, Build] = by_catalog(
     lambda at: lazily("deploy.adapters.fleet_catalog", "CatalogFleet", extra="gateway")(at.project.engine)
 )

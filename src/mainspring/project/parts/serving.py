@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mainspring.deploy.fleet.ports import FleetStore, Messages
     from mainspring.deploy.targets.ports import Records, Target
     from mainspring.jobs.ports import JobStore
+    from mainspring.ledger.moved_logs import MovedLogs
     from mainspring.ledger.ports import PredictionLog, PredictionStore
     from mainspring.project.composition import Project
     from mainspring.serving.ports import Baselines, Routes
@@ -72,6 +73,12 @@ class ServingParts(RetrievalParts):
     @cached_property
     def predictions(self) -> PredictionStore:
         built: PredictionStore = self._build("predictions", backends.PREDICTIONS, self.settings.ledger)
+        return built
+
+    @cached_property
+    def moved_logs(self) -> MovedLogs:
+        """States of the prediction logs of machines without a worker."""
+        built: MovedLogs = self._build("moved_logs", backends.MOVED_LOGS, self.settings.catalog)
         return built
 
     @cached_property

@@ -102,7 +102,7 @@ def test_gateway_worker_and_console_run_from_one_image(containers: Podman, tmp_p
         def run(*arguments: str) -> Any:
             command = ("exec", found["worker"], "/usr/bin/python3", "-m", "mainspring", *arguments, "--json")
             done = containers(*command, check=False)
-            assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+            assert done.returncode == 0, (arguments, done.stdout, done.stderr, state(containers, found["worker"]))
             return json.loads(done.stdout)
 
         wait_until(lambda: healthy(console, "/health/live"), "the console")
@@ -140,6 +140,12 @@ def test_gateway_worker_and_console_run_from_one_image(containers: Podman, tmp_p
         wait_until(lambda: len(run("predictions", "list")["predictions"]) > 0, "the gateway's log in the lake")
     finally:
         containers.compose(*files, "down", "--volumes", "--timeout", "20")
+
+
+def state(containers: Podman, id: str) -> str:
+    """Return what became of a container, and the end of its log."""
+    told = containers("inspect", "--format", "{{json .State}} {{.RestartCount}}", id, check=False).stdout
+    return told + containers("logs", id, check=False).stderr[-3000:]
 
 
 def healthy(port: int, path: str) -> bool:

@@ -27,6 +27,7 @@ from mainspring.serving.http.sagemaker import Hosted
 from mainspring.serving.plane.sealed_catalog import SEALED
 
 _PROCESS = 160 << 20  # bytes of a gateway process without models
+START_S = 180.0  # in which a container has to be ready, as its start probe has it: processors may be few at the start
 _LEAST_SHARE = 4  # of the container's memory that models may have in any case: one such part
 _SERVE, _PORT = "serve", "8080"  # SageMaker's argument, and the port that it asks unless it names another
 _LOCAL = ("file", "sqlite", "memory")
@@ -53,7 +54,7 @@ def main() -> int:
         if settings.catalog.scheme == SEALED:
             project.key_store.mark()  # and that its list of revoked keys is missing
         supervisor = Supervisor(project, environment, parts, tell=_log.warning, logs_to_files=False, hosted=hosted)
-        with supervisor.heeding(), supervisor.running():
+        with supervisor.heeding(), supervisor.running(ready_within_s=START_S):
             while not supervisor.asked_to_stop:
                 supervisor.wait(1.0)
                 supervisor.collect_orphans()

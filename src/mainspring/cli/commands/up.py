@@ -40,7 +40,7 @@ def command(
     from mainspring.operations.auditing import audit
     from mainspring.operations.keys import console_link, first_key
     from mainspring.operations.upstream_checks import unreadable
-    from mainspring.processes.contained import models_memory, refuse_hosted
+    from mainspring.processes.contained import START_S, models_memory, refuse_hosted
     from mainspring.processes.given_keys import take_keys
     from mainspring.processes.kinds import MODULES
     from mainspring.processes.supervisor import Supervisor
@@ -70,7 +70,8 @@ def command(
         tell=lambda text: call.say(text, markup=False),
         logs_to_files=not contained,
     )
-    with supervisor.heeding(), supervisor.running():
+    within_s = {"ready_within_s": START_S} if contained else {}
+    with supervisor.heeding(), supervisor.running(**within_s):
         token = None
         while not supervisor.asked_to_stop:
             try:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -46,6 +46,9 @@ class Url:
         return Path("/" + urlsplit(self.text).path.lstrip("/"))
 
 
+_ON_ALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (listened on elsewhere)
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """A host and port to listen on. Port 0 means any free one; `secure` means TLS."""
@@ -71,6 +74,11 @@ class Address:
     @property
     def loopback(self) -> bool:
         return self.host in ("127.0.0.1", "::1", "localhost")
+
+    @property
+    def here(self) -> Address:
+        """The address at which this machine reaches it: loopback where it listens on all, which no caller may name."""
+        return replace(self, host=_ON_ALL.get(self.host, self.host))
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ def console_link(project: Project, path: str = "/") -> str:
     key_id = valid[-1] if valid else create_key(project, name, list(KeyScope), LIFETIME).split("_")[1]
     ticket = Sessions(session_secret(project.pepper), project.wall, project.ended_sessions).ticket(key_id)
     query = urlencode({"ticket": ticket} if path == "/" else {"ticket": ticket, "next": path})
-    return f"{project.settings.control.url}/login?{query}"
+    return f"{project.settings.control.here.url}/login?{query}"
 
 
 def brief_key(project: Project, name: str, lifetime_us: int = MINUTE) -> str:

@@ -27,7 +27,7 @@ def connect(
         Invalid: A file of `certificates` cannot be used.
     """
     if tls is None:
-        return http.client.HTTPConnection(address.host, address.port, timeout=timeout_s)
+        return http.client.HTTPConnection(address.here.host, address.port, timeout=timeout_s)
     import ssl
 
     certificates = certificates or Certificates()
@@ -80,7 +80,7 @@ def served(address: Address) -> bytes | None:
 
 def _probe(address: Address) -> http.client.HTTPConnection:
     if not address.secure:
-        return http.client.HTTPConnection(address.host, address.port, timeout=1.0)
+        return http.client.HTTPConnection(address.here.host, address.port, timeout=1.0)
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -89,4 +89,4 @@ def _probe(address: Address) -> http.client.HTTPConnection:
 
 
 def _secure(address: Address, context: ssl.SSLContext, timeout_s: float) -> http.client.HTTPConnection:
-    return http.client.HTTPSConnection(address.host, address.port, timeout=timeout_s, context=context)
+    return http.client.HTTPSConnection(address.here.host, address.port, timeout=timeout_s, context=context)

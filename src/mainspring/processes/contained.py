@@ -26,8 +26,8 @@ from mainspring.project.settings import child_arguments
 from mainspring.serving.http.sagemaker import Hosted
 from mainspring.serving.plane.sealed_catalog import SEALED
 
-_PROCESS = 160 << 20  # bytes of a gateway process without models
 START_S = 180.0  # in which a container has to be ready, as its start probe has it: processors may be few at the start
+_PROCESS = 160 << 20  # bytes of a gateway process without models
 _LEAST_SHARE = 4  # of the container's memory that models may have in any case: one such part
 _SERVE, _PORT = "serve", "8080"  # SageMaker's argument, and the port that it asks unless it names another
 _LOCAL = ("file", "sqlite", "memory")
@@ -52,7 +52,7 @@ def main() -> int:
             _ = project.pepper  # say here that it is missing, not in each process
             parts = ["gateway", "grpc"] if settings.grpc is not None else ["gateway"]
         if settings.catalog.scheme == SEALED:
-            project.key_store.mark()  # and that its list of revoked keys is missing
+            project.key_store.mark()  # and that its list of revoked keys is, if it should have one
         supervisor = Supervisor(project, environment, parts, tell=_log.warning, logs_to_files=False, hosted=hosted)
         with supervisor.heeding(), supervisor.running(ready_within_s=START_S):
             while not supervisor.asked_to_stop:

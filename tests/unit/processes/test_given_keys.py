@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mainspring.core.errors import Invalid
-from mainspring.processes.contained import take_keys
+from mainspring.processes.given_keys import take_keys
 from mainspring.project.settings import load_settings
 
 

@@ -102,7 +102,8 @@ def test_gateway_worker_and_console_run_from_one_image(containers: Podman, tmp_p
         def run(*arguments: str) -> Any:
             command = ("exec", found["worker"], "/usr/bin/python3", "-m", "mainspring", *arguments, "--json")
             done = containers(*command, check=False)
-            assert done.returncode == 0, (arguments, done.stdout, done.stderr, state(containers, found["worker"]))
+            if done.returncode:
+                raise RuntimeError(f"{arguments}: {done.stdout} {done.stderr} {state(containers, found['worker'])}")
             return json.loads(done.stdout)
 
         wait_until(lambda: healthy(console, "/health/live"), "the console")

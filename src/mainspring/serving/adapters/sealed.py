@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Never
 
 from mainspring.core.errors import Corrupt, Invalid, Unavailable
+from mainspring.core.time import SystemClock
 from mainspring.security.model import ApiKey
 from mainspring.serving.model import Route
 from mainspring.serving.plane.sealed_catalog import read_sealed
@@ -48,7 +48,7 @@ class SealedKeys:
 
     def __init__(self, path: Path, revoked: Path | None = None) -> None:
         self._keys = read_sealed(path).keys
-        self._file = revoked
+        self._file, self._clock = revoked, SystemClock()
         self._revoked: dict[str, int] = {}  # id -> when its line was seen first, UTC epoch microseconds
 
     def add(self, key: ApiKey) -> None:  # noqa: ARG002
@@ -76,7 +76,7 @@ class SealedKeys:
         if self._file is None:
             return
         for id in _ids(self._file):
-            self._revoked.setdefault(id, time.time_ns() // 1000)
+            self._revoked.setdefault(id, self._clock.now())
 
     def revoke(self, key_id: str, at: int) -> None:  # noqa: ARG002
         _refuse()

@@ -59,7 +59,7 @@ COLUMNS = {
     "audit_tree": "origin frontier note",
     "collections": "lake name document",
     "deployed_pieces": "target piece digest",
-    "moved_logs": "id place",
+    "moved_logs": "id place per_second",
     "training_machines": "id model host address certificate",  # whose private keys stay in the processes
     "held_calls": "id model tool arguments digest caller status decided_by",
     "prompt_moves": "name alias share moved_by",

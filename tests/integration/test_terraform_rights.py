@@ -1,4 +1,4 @@
-"""Rights of the processes in AWS, as the module of Terraform gives them: they suffice for the code, and are few.
+"""Processes in AWS as the module of Terraform starts them, with the rights that it gives: these suffice, and are few.
 
 Moto's server checks each request against the policies of the role whose credentials it has: actions and, for S3,
 resources. It knows no resources of KMS, no key of a service behind S3 (those statements are left out here), and for the
@@ -7,12 +7,20 @@ deletion of several objects it asks for the right to the bucket, where S3 asks f
 
 from __future__ import annotations
 
+import base64
+import http.client
+import io
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
+import tarfile
+import textwrap
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +29,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from kit.depth import deep
+from kit.fleet import BODY, INFER, Fleet, answer_of
 from kit.object_store import ENVIRONMENT, SERVER
+from kit.servers import PostgresServer
+from kit.terraform import Module
+from kit.waiting import free_port, wait_until
 from mainspring.core.errors import Denied, MainspringError, NotFound
 from mainspring.core.settings import Url
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.deltaobjects import open_object_lake
+from mainspring.deploy.adapters.targets.terraform import VALUES, TerraformTarget
+from mainspring.deploy.targets.conformance import deployment
+from mainspring.deploy.terraform.options import TerraformOptions
 from mainspring.deploy.terraform.statements import policies, statements
 from mainspring.ledger.conformance import prediction
 from mainspring.project import Project, open_project
@@ -185,3 +201,120 @@ def test_data_keys_are_wrapped_and_the_key_itself_is_left_alone(cloud: Cloud, ac
     assert keys.version() == cloud.key["Arn"]
     with pytest.raises(Exception, match="AccessDenied"):
         boto3.client("kms", endpoint_url=cloud.endpoint, region_name=REGION).disable_key(KeyId=cloud.key["KeyId"])
+
+
+class Task:
+    """Containers of a task of ECS: the module's commands, variables and secrets, on this machine.
+
+    Addresses of services have the server's endpoint in addition.
+    """
+
+    def __init__(self, cloud: Cloud, fleet: Fleet, catalog: str, folder: Path, role: str) -> None:
+        certificate = f"arn:aws:acm:{REGION}:{ACCOUNT}:certificate/0f0f0f0f"
+        options = TerraformOptions(
+            certificate=certificate, hosts=["models.example.org"], project_folder=str(fleet.root)
+        )
+        target = TerraformTarget(options, folder, 10, (), fleet.project.signing_key.sign)
+        image = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/fleet@sha256:{'0f' * 32}"
+        place = deployment(project="fleet", profile="local", region=REGION, image=image, port=fleet.port, env={})
+        texts = {each.name: each.content.decode() for each in target.render(place)}
+        self.values = json.loads(texts[VALUES])
+        self.module = Module({name: each for name, each in texts.items() if name.endswith(".tf")}, self.values)
+        self.role, self.state, self.port = role, folder / role, free_port() if role == "worker" else fleet.port
+        self.state.mkdir()
+        known = {"local.state": str(self.state), "local.bucket": f"s3://{BUCKET}", "var.region": REGION,
+                 "aws_kms_key.master.key_id": cloud.key["KeyId"]}  # fmt: skip
+        environment = {name: _filled(value, known) for name, value in self._local("environment").items()}
+        for name in ("LAKE", "BLOBS", "CHECKPOINTS"):
+            environment[f"MAINSPRING_{name}"] += f"&endpoint={cloud.endpoint}"
+        environment["MAINSPRING_ENCRYPTION"] += f"?endpoint={cloud.endpoint}"
+        listens = "MAINSPRING_GATEWAY" if role == "gateway" else "MAINSPRING_CONTROL"
+        names = re.findall(
+            r"(MAINSPRING_\w+) *= *aws_secretsmanager_secret\.catalog\.arn", self.module.texts["secrets.tf"]
+        )
+        self.environment = {
+            **self.values["environment"], **environment, **dict.fromkeys(names, catalog), **cloud.roles[role],
+            listens: f"0.0.0.0:{self.port}", "PATH": os.environ["PATH"], "AWS_EC2_METADATA_DISABLED": "true",
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        }  # fmt: skip
+        self._copy_keys(fleet.project.settings.state / "keys")
+
+    def _local(self, name: str) -> dict[str, str]:
+        [text] = [each[name] for each in self.module.blocks("locals") if name in each]
+        return dict(re.findall(r'(\w+) = ("[^"]*"|[\w.]+)', text))
+
+    def _copy_keys(self, keys: Path) -> None:
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+            archive.add(keys, "keys")
+        [text] = [each["copy_keys"] for each in self.module.blocks("locals") if "copy_keys" in each]
+        program = textwrap.dedent(text.partition("\n")[2].rpartition("\n")[0]).replace(
+            "${local.state}", str(self.state)
+        )
+        given = {"KEYS": base64.b64encode(packed.getvalue()).decode()}
+        subprocess.run([sys.executable, "-c", program], check=True, env=given)
+
+    def command(self, *instead: str) -> list[str]:
+        arguments = [*(instead or self.values["command"][self.role]), *self.values["where"]]
+        return [sys.executable, *self.values["start"][1:], *arguments]
+
+    def well(self) -> bool:
+        """Return whether the task's own check of health passes."""
+        program = self.values["probe"][self.role][3].replace("8081", str(self.port))
+        return not subprocess.run([sys.executable, "-c", program], stderr=subprocess.DEVNULL, check=False).returncode
+
+    @contextmanager
+    def up(self, log: Path) -> Iterator[None]:
+        with log.open("wb") as told:
+            process = subprocess.Popen(self.command(), env=self.environment, stdout=told, stderr=told)
+            try:
+                wait_until(lambda: self.well() or process.poll() is not None, "the task", within_s=60.0)
+                assert process.poll() is None, log.read_text()[-3000:]
+                yield
+            finally:
+                process.terminate()
+                assert process.wait(60) == 0, log.read_text()[-3000:]
+
+
+def _filled(text: str, known: Mapping[str, str]) -> str:
+    if not text.startswith('"'):
+        return known[text]
+    return re.sub(r"\$\{([^}]+)\}", lambda found: known[found[1]], text.strip('"'))
+
+
+@deep
+def test_tasks_serve_log_and_keep_house_with_their_rights(
+    cloud: Cloud, act_as: As, postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    act_as("worker")
+    catalog = postgres_server.fresh().text
+    fleet = Fleet(tmp_path / "project", workers=1, settings={"catalog": catalog, "blobs": cloud.place("blobs")})
+    (fleet.root / "mainspring.toml").write_text('name = "fleet"\nmodules = ["small"]\n')
+    (fleet.root / "small.py").touch()
+    fleet.publish("1")
+    fleet.project.close()
+    gateway = Task(cloud, fleet, catalog, tmp_path, "gateway")
+    with gateway.up(tmp_path / "gateway.log"):
+        own = socket.gethostbyname(socket.gethostname())
+        for host in ("models.example.org", f"{own}:{gateway.port}"):
+            connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+            connection.request("POST", INFER, BODY, {"Authorization": f"Bearer {fleet.key}", "Host": host})
+            reply = connection.getresponse()
+            assert reply.status == 200
+            assert json.loads(reply.read())["outputs"][0]["data"] == pytest.approx(answer_of("1"))
+            connection.close()
+    assert open_object_lake(Url(cloud.place("lake")), tmp_path / "looked").describe("predictions").rows >= 2
+    worker = Task(cloud, fleet, catalog, tmp_path, "worker")
+    with worker.up(tmp_path / "worker.log"):
+        made = subprocess.run(
+            worker.command("keys", "create", "administrator", "--scope", "admin", "--expires", "1h", "--json"),
+            env=worker.environment, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        connection = http.client.HTTPConnection("127.0.0.1", worker.port, timeout=30)
+        connection.request("GET", "/api/status", headers={"Authorization": f"Bearer {json.loads(made.stdout)['key']}"})
+        assert connection.getresponse().status == 200
+        connection.close()
+    for name in ("gateway", "worker"):
+        log = (tmp_path / f"{name}.log").read_text()
+        assert "AccessDenied" not in log
+        assert "Denied" not in log

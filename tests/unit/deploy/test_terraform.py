@@ -77,7 +77,7 @@ BROKEN = [
     ("references", "variables.tf", 'variable "port"', 'variable "gate"', "var.port is not declared"),
     ("arguments", "network.tf", "cidr_block           = var.network", "cidr = var.network", "unknown cidr"),
     ("arguments", "stores.tf", "instance_class", "class", "no instance_class"),
-    ("arguments", "processes.tf", "assign_public_ip =", "public_ip =", "network_configuration: unknown public_ip"),
+    ("arguments", "gateway.tf", "assign_public_ip =", "public_ip =", "network_configuration: unknown public_ip"),
     ("arguments", "balancer.tf", '"aws_lb" "this"', '"aws_balancer" "this"', "aws_balancer is not known"),
     ("pinned", "versions.tf", "6.25.0", "~> 6.25", "provider aws has the version"),
     ("pinned", "versions.tf", ", < 2.0.0", "", "required_version"),
@@ -86,7 +86,7 @@ BROKEN = [
     ("private", "network.tf", "map_public_ip_on_launch = false", "map_public_ip_on_launch = true", "map_public_ip"),
     ("private", "network.tf", 'resource "aws_flow_log"', 'resource "aws_internet_gateway"', "a way to the internet"),
     ("private", "balancer.tf", "internal                   = true", "internal = false", "not internal"),
-    ("private", "processes.tf", "assign_public_ip = false", "assign_public_ip = true", "assign_public_ip"),
+    ("private", "gateway.tf", "assign_public_ip = false", "assign_public_ip = true", "assign_public_ip"),
     ("private", "stores.tf", "publicly_accessible             = false", "publicly_accessible = true", "publicly"),
     ("private", "stores.tf", "block_public_policy     = true", "block_public_policy = false", "block_public_policy"),
     ("private", "firewall.tf", "each.value.network", '"0.0.0.0/0"', "everybody"),
@@ -96,7 +96,7 @@ BROKEN = [
     ("encrypted", "secrets.tf", "  kms_key_id  = aws_kms_key.stores.arn", "", "aws_secretsmanager_secret.catalog"),
     ("encrypted", "keys.tf", "enable_key_rotation     = true", "enable_key_rotation = false", "not rotated"),
     ("encrypted", "balancer.tf", '"HTTPS"', '"HTTP"', "no TLS"),
-    ("encrypted", "processes.tf", 'transit_encryption = "ENABLED"', 'transit_encryption = "DISABLED"', "in clear"),
+    ("encrypted", "worker.tf", 'transit_encryption = "ENABLED"', 'transit_encryption = "DISABLED"', "in clear"),
     ("encrypted", "stores.tf", 'value = "1"', 'value = "0"', "the database answers in clear"),
     ("encrypted", "versions.tf", "encrypt      = true", "encrypt = false", "state in clear"),
     ("kept", "logs.tf", "  retention_in_days = var.keep_logs", "", "kept for ever"),
@@ -111,7 +111,7 @@ BROKEN = [
      "readonlyRootFilesystem = false\n        linuxParameters = { cap", "readonlyRootFilesystem"),
     ("confined", "processes.tf", 'drop = ["ALL"]', 'add = ["SYS_PTRACE"]', "linuxParameters"),
     ("confined", "processes.tf", 'user                   = "10001:10001"', 'user = "0:0"', "user"),
-    ("confined", "processes.tf", "enable_execute_command             = false", "", "enable_execute_command"),
+    ("confined", "gateway.tf", "enable_execute_command             = false", "", "enable_execute_command"),
 ]  # fmt: skip
 
 
@@ -336,3 +336,16 @@ def test_a_second_deployment_shares_no_name() -> None:
     names = [json.loads(each.content)["name"] for made in (first, second) for each in target.render(made)
              if each.name == VALUES]  # fmt: skip
     assert names == ["shop-east", "shop-west"]
+
+
+def test_what_is_rented_by_the_hour_has_a_name_to_be_priced_by() -> None:
+    target = TerraformTarget(options(), Path("never"), 10, (), KEY.sign)
+    made = {
+        each.name: each.needs for each in target.render(deployment(**PLACE, replicas=(2, 6), cpu=0.5)) if each.needs
+    }
+    assert {name: (each.instance, each.count, each.most) for name, each in made.items()} == {
+        "gateway.tf": ("aws/eu-central-1/fargate-512-1024", 2, 6),
+        "worker.tf": ("aws/eu-central-1/fargate-1024-4096", 1, 0),
+        "stores.tf": ("aws/eu-central-1/db.t4g.small", 2, 0),
+    }
+    assert "worker.tf" not in {each.name for each in target.render(deployment(**PLACE, worker=False)) if each.needs}

@@ -10,7 +10,7 @@ from typing import Any
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.deploy.manifests.kinds import object_name
-from mainspring.deploy.targets.model import Deployment
+from mainspring.deploy.targets.model import Deployment, Needs
 from mainspring.deploy.terraform.options import TerraformOptions
 
 _IMAGE = re.compile(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com/([a-z0-9][a-z0-9._/-]*)@sha256:[0-9a-f]{64}")
@@ -110,6 +110,19 @@ def aws_values(
         "keep_logs": options.keep_logs,
         "keep_backups": options.keep_backups,
     }
+
+
+def aws_needs(deployment: Deployment, options: TerraformOptions) -> dict[str, Needs]:
+    """Return what is rented by the hour, by the file that makes it. Tasks are priced as `fargate-UNITS-MIB`."""
+    place = f"aws/{deployment.region}"
+    least, most = deployment.replicas
+    units, mib = fargate_size(deployment.cpu, deployment.memory)
+    found = {"gateway.tf": Needs(instance=f"{place}/fargate-{units}-{mib}", count=least, most=most)}
+    if deployment.worker:
+        units, mib = fargate_size(options.worker_cpu, options.worker_memory_mib << 20)
+        found["worker.tf"] = Needs(instance=f"{place}/fargate-{units}-{mib}")
+    found["stores.tf"] = Needs(instance=f"{place}/{options.database}", count=2 if options.highly_available else 1)
+    return found
 
 
 def fargate_size(cpu: float, memory: int) -> tuple[int, int]:

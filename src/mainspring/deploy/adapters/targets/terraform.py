@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +13,7 @@ import msgspec
 from mainspring.core.ids import check_id
 from mainspring.deploy.adapters.targets.folder import Folder, file
 from mainspring.deploy.targets.model import Deployment, Piece
-from mainspring.deploy.terraform.aws import aws_values
+from mainspring.deploy.terraform.aws import aws_needs, aws_values
 from mainspring.deploy.terraform.options import TerraformOptions
 from mainspring.deploy.terraform.page import table_text
 from mainspring.deploy.terraform.policies import iam_text
@@ -51,10 +52,9 @@ class TerraformTarget(Folder):
         lines = [f"- {name}: `{text}`" for name, text in about.items()]
         digests = [f"- SHA-256 of `{name}`: `{sha256(texts[name].encode()).hexdigest()}`" for name in (IAM, "roles.tf")]
         page = "\n".join(["# Rights of this deployment\n", *lines, *digests, "", table_text(table)])
-        return [
-            *(file(name, text) for name, text in sorted(texts.items())),
-            file(PAGE, signed_text(page, self._sign)),
-        ]
+        needs = aws_needs(deployment, self._options)
+        found = [*(file(name, text) for name, text in sorted(texts.items())), file(PAGE, signed_text(page, self._sign))]
+        return [replace(each, needs=needs.get(each.name)) for each in found]
 
     def problems(self, _pieces: Sequence[Piece]) -> list[str]:
         return []

@@ -1,4 +1,4 @@
-# The bucket, the database, and the files of the worker.
+# The bucket and the database.
 
 resource "aws_s3_bucket" "data" {
   bucket_prefix = "${var.name}-"
@@ -141,60 +141,4 @@ resource "aws_db_instance" "this" {
   enabled_cloudwatch_logs_exports = ["postgresql", "upgrade"]
 
   depends_on = [aws_cloudwatch_log_group.database]
-}
-
-resource "aws_efs_file_system" "worker" {
-  count = var.worker ? 1 : 0
-
-  encrypted  = true
-  kms_key_id = aws_kms_key.stores.arn
-
-  tags = { Name = "${var.name}-worker" }
-}
-
-resource "aws_efs_backup_policy" "worker" {
-  count = var.worker ? 1 : 0
-
-  file_system_id = aws_efs_file_system.worker[0].id
-
-  backup_policy {
-    status = "ENABLED"
-  }
-}
-
-resource "aws_efs_mount_target" "worker" {
-  count = var.worker ? 2 : 0
-
-  file_system_id  = aws_efs_file_system.worker[0].id
-  subnet_id       = aws_subnet.private[count.index].id
-  security_groups = [aws_security_group.files.id]
-}
-
-resource "aws_efs_access_point" "worker" {
-  count = var.worker ? 1 : 0
-
-  file_system_id = aws_efs_file_system.worker[0].id
-
-  posix_user {
-    uid = 10001
-    gid = 10001
-  }
-
-  root_directory {
-    path = "/state"
-
-    creation_info {
-      owner_uid   = 10001
-      owner_gid   = 10001
-      permissions = "0700"
-    }
-  }
-}
-
-# With it, nobody else who reaches the files may mount them.
-resource "aws_efs_file_system_policy" "worker" {
-  count = var.worker ? 1 : 0
-
-  file_system_id = aws_efs_file_system.worker[0].id
-  policy         = data.aws_iam_policy_document.files[0].json
 }

@@ -10,9 +10,10 @@ There is no peer: a simulation of other systems would say nothing of this one.
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
-import time
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 import starting
@@ -44,6 +45,7 @@ def twenty(x: np.ndarray) -> np.ndarray:
     time.sleep(0.02 * len(x))
     return x.sum(axis=1, keepdims=True)
 """
+UNITS = {"goodput": "requests/s", "p50_ms": "ms", "p99_ms": "ms", "processor_s": "s"}
 LOADS = {
     "network": "{network}/s for {seconds}s",
     "five": "120/s for {seconds}s",
@@ -68,51 +70,47 @@ def served(folder: Path) -> Project:
     return made
 
 
-def cases(project: Project, endpoint: str, load: str) -> list[Case]:
-    """Return the cases of one endpoint."""
-    from mainspring.core.time import SECOND
-    from mainspring.operations.bench.load import How, bench, loaded_gateway
-    from mainspring.operations.simulating import endpoint_of, measured
+def cases(project: Project, endpoint: str, load: str, rounds: int) -> list[Case]:
+    """Return the cases of one endpoint: of several rounds of a measurement, a prediction and a run the medians."""
+    from mainspring.operations.simulation.checking import checked
+    from mainspring.operations.simulation.measuring import measured
     from mainspring.serving.simulation.arrivals import described
-    from mainspring.serving.simulation.fleet import Fixed
-    from mainspring.serving.simulation.simulator import simulate
 
     arrivals = described(load, 1)
-    bench(project, endpoint, How(seconds=1.0))
-    found = measured(project, endpoint)
-    predicted = simulate(endpoint_of(found, found.route.executors, len(starting.CORES)), arrivals, Fixed(1), seed=1)
-    with loaded_gateway(project, endpoint) as gateway:
-        gateway.warm_up()
-        time.sleep(1.0)
-        real, busy_s = gateway.replay((arrivals / SECOND).tolist())
-    in_time = int((real.latencies_us <= found.route.deadline_us).sum())
-    notes = {} if not found.assumed else {"assumed": found.assumed[0]}
-    rows = [
-        ("goodput", "requests/s", predicted.goodput, in_time / predicted.seconds, True),
-        ("p50", "ms", (predicted.quantile_us(0.5) or 0) / 1000, (real.quantile_us(0.5) or 0) / 1000, False),
-        ("p99", "ms", (predicted.quantile_us(0.99) or 0) / 1000, (real.quantile_us(0.99) or 0) / 1000, False),
-    ]
-    if found.inline:  # of a function the other process has the rest
-        rows.append(("processor time", "s", predicted.busy_s + predicted.loop_s, busy_s, False))
-    return [
-        Case(f"{endpoint}, {load}: {name}", unit, ours, floor, more_is_better=more, notes=notes)
-        for name, unit, ours, floor, more in rows
-    ]
+    found = []
+    for _ in range(rounds):
+        begun = os.getloadavg()[0]
+        found.append(checked(project, measured(project, endpoint, arrivals), arrivals, seed=1))
+        notes = {"ours": f"others keep {begun:.1f} to {os.getloadavg()[0]:.1f} processes ready"}
+    cases = []
+    for name, unit in UNITS.items():
+        ours, floor = ([getattr(each, which)[name] for each in found] for which in ("predicted", "measured"))
+        ratio = median([one / other for one, other in zip(ours, floor, strict=True)])
+        cases.append(
+            Case(
+                f"{endpoint}, {load}: {name}", unit, median(ours), median(floor), more_is_better=True,
+                paired={"floor": round(ratio, 3)}, notes=notes,
+            )
+        )  # fmt: skip
+    return cases
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=30, help="of each load")
     parser.add_argument("--network", type=int, default=400, help="requests a second to the network")
+    parser.add_argument("--rounds", type=int, default=3, help="of a measurement, a prediction and a run")
+    parser.add_argument("--only", choices=LOADS, help="one endpoint")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mainspring-simulate-") as folder:
         project = served(Path(folder))
         found = [
             case
             for endpoint, load in LOADS.items()
+            if chosen.only in {None, endpoint}
             for case in cases(
                 project, endpoint,
-                load.format(seconds=chosen.seconds, third=chosen.seconds // 3, network=chosen.network),
+                load.format(seconds=chosen.seconds, third=chosen.seconds // 3, network=chosen.network), chosen.rounds,
             )
         ]  # fmt: skip
     report("simulate", found)

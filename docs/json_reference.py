@@ -94,7 +94,7 @@ from mainspring.operations.rollout.reports import RolloutReport
 from mainspring.operations.scaling import Scaling
 from mainspring.operations.search.searching import SearchReport
 from mainspring.operations.sessions import OpenSession
-from mainspring.operations.simulating import SimulationReport
+from mainspring.operations.simulation.report import SimulationReport
 from mainspring.operations.status import EndpointStatus, OpenIncident, Status
 from mainspring.operations.stream_endpoints.showing import StreamStatus
 from mainspring.operations.streams.reports import StreamReport

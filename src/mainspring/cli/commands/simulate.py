@@ -14,7 +14,7 @@ from mainspring.cli.tables import show_records
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mainspring.operations.simulating import Outcome, SimulationReport
+    from mainspring.operations.simulation.report import Outcome, SimulationReport
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _CURVE = 20  # characters
@@ -59,7 +59,8 @@ def command(
     The gateway's own batcher and scaling policy run in virtual time, with batches that take as long as those that are
     measured here first. Exit code 3 if no policy meets the objective.
     """
-    from mainspring.operations.simulating import Candidate, parse_executors, parse_replicas, simulate_endpoint
+    from mainspring.operations.simulation.comparing import parse_executors, parse_replicas, simulate_endpoint
+    from mainspring.operations.simulation.report import Candidate
 
     counts = [parse_executors(each) for each in executors]
     fleets = [parse_replicas(each) for each in replicas] or [((1, 1), 0.6)]

@@ -25,7 +25,7 @@ from mainspring.data.model import TableScan
 from mainspring.features import definitions
 from mainspring.features.model import Observations, views_of
 from mainspring.operations import keys
-from mainspring.operations.bench.gateway import call, gateway_apart, get
+from mainspring.operations.bench.gateway import call, gateway_apart, get, processor_s
 from mainspring.operations.predict import route_of
 from mainspring.project import Project
 from mainspring.registry.bundles import FEATURES, GOLDEN
@@ -33,7 +33,7 @@ from mainspring.registry.model import Bundle
 from mainspring.security.model import KeyScope
 from mainspring.serving.load.capacity import capacity, point, search
 from mainspring.serving.load.generator import Load, http_request, run
-from mainspring.serving.load.numbers import EndpointNumbers, read_numbers
+from mainspring.serving.load.numbers import Distribution, EndpointNumbers, read_numbers
 from mainspring.serving.model import Arm, Baseline, Point, Route
 from mainspring.serving.plane.golden import Golden
 
@@ -128,19 +128,28 @@ class LoadedGateway:
     requests: Sequence[bytes]
     own_core: bool
     connections: int
+    pid: int
 
     def replay(self, instants: Sequence[float]) -> tuple[Load, float]:
-        """Send a request at each of the instants, seconds; return what came of it, and the gateway's processor time."""
-        before = self._processor_s()
-        load = run(
-            (self.address.host, self.address.port),
-            self.requests,
-            connections=self.connections,
-            seconds=instants[-1] + _TAIL_S,
-            rate=len(instants) / (instants[-1] + _TAIL_S),
-            at=instants,
-        )
-        return load, self._processor_s() - before
+        """Send a request at each of the instants, seconds; return what came of it, and the processor time of the
+        gateway and its executors."""
+        before = processor_s(self.pid)[1]
+        seconds = instants[-1] + _TAIL_S
+        load = self.loaded(seconds, rate=len(instants) / seconds, at=instants)
+        return load, processor_s(self.pid)[1] - before
+
+    def loaded(
+        self, seconds: float, *, rate: float | None = None, connections: int | None = None,
+        at: Sequence[float] | None = None,
+    ) -> Load:  # fmt: skip
+        """Load it for a while; arguments as of `run`."""
+        where = (self.address.host, self.address.port)
+        return run(where, self.requests, connections=connections or self.connections, seconds=seconds, rate=rate, at=at)
+
+    def batch_rows(self) -> Distribution:
+        """Return the rows of batches so far."""
+        text = get(self.address, "/metrics", self.token).decode()
+        return read_numbers(text, self.route.endpoint).batch_rows
 
     def warm_up(self) -> None:
         """Send requests for a while, one after the other."""
@@ -152,12 +161,6 @@ class LoadedGateway:
     def refused(self, statuses: dict[int, int]) -> MainspringError:
         """Return the error of an endpoint that answers no request."""
         return _refused(self.address, self.route.endpoint, self.path, self.bodies[0], self.token, statuses)
-
-    def _processor_s(self) -> float:
-        for line in get(self.address, "/metrics", self.token).decode().splitlines():
-            if line.startswith("process_cpu_seconds_total"):
-                return float(line.rpartition(" ")[2])
-        return 0.0
 
 
 @contextmanager
@@ -179,13 +182,13 @@ def loaded_gateway(
     by = how.by or ("keys" if views_of(groups) else "features")
     token = keys.create_key(project, "mainspring bench", [KeyScope.PREDICT, KeyScope.SCRAPE], HOUR)
     told("starting a gateway")
-    with _revoked(project, token), gateway_apart(project) as (address, own_core):
+    with _revoked(project, token), gateway_apart(project) as (address, own_core, pid):
         metadata = get(address, f"/v2/models/{endpoint}/versions/{arm.version}", token)
         bodies = list(_bodies(project, by, how.rows, bundle, observations, msgspec.json.decode(metadata)))
         path = f"/v2/models/{endpoint}/versions/{arm.version}/infer"
         headers = [("Authorization", f"Bearer {token}")]
         requests = [http_request(f"{address.host}:{address.port}", path, body, headers) for body in bodies]
-        yield LoadedGateway(address, token, route, arm, by, path, bodies, requests, own_core, how.connections)
+        yield LoadedGateway(address, token, route, arm, by, path, bodies, requests, own_core, how.connections, pid)
 
 
 @contextmanager

@@ -27,7 +27,8 @@ _SPIN_S = 0.002  # the kernel wakes a waiter too late to measure tens of microse
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Outcome of a load. `latencies_us` are of the answers with a status below 400, in the order they came."""
+    """Outcome of a load. `latencies_us` are of the answers with a status below 400, in the order they came; `due_us`
+    when their requests were due, from the begin."""
 
     seconds: float
     offered: float | None  # requests a second that were due, `None` in a closed loop
@@ -35,6 +36,7 @@ class Load:
     statuses: Counter[int] = field(default_factory=Counter)
     latencies_us: np.ndarray[tuple[int], np.dtype[np.float64]] = field(default_factory=lambda: np.zeros(0))
     refusals_us: np.ndarray[tuple[int], np.dtype[np.float64]] = field(default_factory=lambda: np.zeros(0))
+    due_us: np.ndarray[tuple[int], np.dtype[np.float64]] = field(default_factory=lambda: np.zeros(0))
     unasked: int = 0  # due, and no connection was free in time to ask
     silent: int = 0  # asked, and never answered
 
@@ -185,6 +187,7 @@ class _Generator:
         free = deque(self._connections)
         statuses: Counter[int] = Counter()
         good: list[float] = []
+        good_due: list[float] = []
         bad: list[float] = []
         asked = lost = 0
         while True:
@@ -213,7 +216,11 @@ class _Generator:
                     continue
                 last = time.perf_counter()
                 statuses[connection.status] += 1
-                (good if 200 <= connection.status < 400 else bad).append((last - connection.due) * 1e6)
+                if 200 <= connection.status < 400:
+                    good.append((last - connection.due) * 1e6)
+                    good_due.append((connection.due - begun) * 1e6)
+                else:
+                    bad.append((last - connection.due) * 1e6)
                 if connection.status == 0:
                     self._renew(connection)
                 free.append(connection)
@@ -221,7 +228,10 @@ class _Generator:
         for connection in silent:
             self._renew(connection)
         took = max(seconds, last - begun)
-        return Load(took, rate, asked, statuses, np.array(good), np.array(bad), lost + len(waiting), len(silent))
+        return Load(
+            took, rate, asked, statuses, np.array(good), np.array(bad), np.array(good_due),
+            lost + len(waiting), len(silent),
+        )  # fmt: skip
 
     def _renew(self, connection: Connection) -> None:
         """Reopen the connection: late bytes on the old one belong to no request."""

@@ -20,15 +20,16 @@ _WARM = 3
 
 def measure(
     executor: Executor, bundle: Bundle, *, most_rows: int = 64, seconds: float = 3.0,
-    now: Callable[[], float] = time.perf_counter,
-) -> Times:  # fmt: skip
-    """Return what batches of 1, 2, 4 ... rows take, one at a time.
+    now: Callable[[], float] = time.perf_counter, spent_s: Callable[[], float] = time.process_time,
+) -> tuple[Times, float]:  # fmt: skip
+    """Return what batches of 1, 2, 4 ... rows take, one at a time, and the share of it that is processor time.
 
     Sizes are measured by turns, so that a disturbance of the machine meets all of them.
 
     Args:
         most_rows: The largest batch.
         seconds: For all sizes together; a size is called 20 times in any case.
+        spent_s: Processor time of all that computes, seconds.
     """
     golden = msgspec.json.decode(bundle.files["golden.json"], type=Golden)
     rows = len(next(iter(golden.outputs.values())))
@@ -38,6 +39,7 @@ def measure(
     for size in sizes:
         for _ in range(_WARM):
             executor.predict(inputs[size], size)
+    begun_s, before_s = time.perf_counter(), spent_s()
     end, turn = now() + seconds, 0
     while turn < _LEAST or (now() < end and turn < _MOST):
         turn += 1
@@ -45,7 +47,8 @@ def measure(
             begun = time.perf_counter_ns()
             executor.predict(inputs[size], size)
             took[size].append((time.perf_counter_ns() - begun) / 1000)
-    return Times(took)
+    share = (spent_s() - before_s) / (time.perf_counter() - begun_s)
+    return Times(took), share
 
 
 def _repeated(columns: dict[str, list[Any]], rows: int, size: int, executor: Executor, bundle: Bundle) -> Any:

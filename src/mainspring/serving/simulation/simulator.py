@@ -21,6 +21,7 @@ from mainspring.serving.scaling.policy import Observed, Policy
 from mainspring.serving.simulation.arrivals import Instants
 from mainspring.serving.simulation.fleet import FleetRule
 from mainspring.serving.simulation.times import Times
+from mainspring.serving.simulation.waking import Waking
 
 _TICK_S = 0.5  # of the gateway's scaler
 _LEARNT = 40  # batches that a new batcher has seen: a gateway checks a model's golden rows at several sizes
@@ -32,24 +33,32 @@ class Endpoint:
 
     Attributes:
         times: Durations of batches on it, on one executor.
-        overhead_us: Time of the process's loop for each request, beside the model.
+        overhead_us: Time of the process's loop for each request, beside the model; `batch_us`: for each batch.
+        waking: What a request takes more that comes to an idle process; `None`: nothing.
         apart_us: Time of each request outside the process: connection, kernel, caller.
         deadline_us: Of a request.
         executors: Least and most of a replica.
         idle_s: Time without requests after which a replica has no executor, if the least is 0.
-        load_s: Time to load the model again.
-        cores: Of a replica: executors beyond them slow each other down.
+        load_s: Time to load the model again; `load_processor_s`: processor time of that.
+        cores: Of a replica: executors that need more of them slow each other down.
+        model_share: Processor time of an executor, as a share of the time in which it computes.
+        idle_share: Processor time of a replica without requests, as a share of its time.
         inline: Whether the model runs on the loop itself.
     """
 
     times: Times
     overhead_us: float
     deadline_us: int
+    batch_us: float = 0.0
+    waking: Waking | None = None
     apart_us: float = 0.0
     executors: tuple[int, int] = (1, 1)
     idle_s: float = 300.0
     load_s: float = 0.1
+    load_processor_s: float = 0.0
     cores: float = 1.0
+    model_share: float = 1.0
+    idle_share: float = 0.0
     inline: bool = False
     max_batch_rows: int = 64
     max_queue_rows: int = 4096
@@ -82,7 +91,7 @@ class Simulated:
         machine_s: Seconds of machines, booting ones included.
         executor_s: Seconds of loaded executors.
         busy_s: Seconds of computing executors.
-        loop_s: Seconds of the processes' loops.
+        processor_s: Processor seconds of all.
         replicas, executors: Changes: second -> number.
     """
 
@@ -95,7 +104,7 @@ class Simulated:
     machine_s: float
     executor_s: float
     busy_s: float
-    loop_s: float
+    processor_s: float
     replicas: list[tuple[float, int]] = field(default_factory=list)
     executors: list[tuple[float, int]] = field(default_factory=list)
 
@@ -121,6 +130,7 @@ class _Replica:
     since: int
     size: int = 0  # executors
     loop_free: int = 0
+    active: int = 0  # when it last did something
     running: int = 0
     busy_us: float = 0.0
     waited_us: float = 0.0
@@ -131,6 +141,7 @@ class _Replica:
     looked: float = 0.0
     loading: bool = False
     gone: bool = False
+    luck: float | None = None  # of the request that woke it
     wake: int = -1
     held: dict[int, int] = field(default_factory=dict)  # requests that are here: number -> arrival
 
@@ -169,7 +180,7 @@ class _Simulation:
         self._end = int(arrivals[-1]) + 1
         self._answered: list[float] = []
         self._in_time = self._refused = self._lost = 0
-        self._machine_us = self._executor_us = self._busy_us = self._loop_us = 0.0
+        self._machine_us = self._executor_us = self._busy_us = self._processor_us = 0.0
         self._busy_before = 0.0
         self._size = 0
         self._sized = 0
@@ -208,7 +219,7 @@ class _Simulation:
             machine_s=self._machine_us / SECOND,
             executor_s=self._executor_us / SECOND,
             busy_s=self._busy_us / SECOND,
-            loop_s=self._loop_us / SECOND,
+            processor_s=(self._processor_us + self._endpoint.idle_share * self._machine_us) / SECOND,
             replicas=self._counts,
             executors=self._sizes,
         )
@@ -240,7 +251,7 @@ class _Simulation:
         least, most = endpoint.executors
         policy = Policy(least, most, deadline_s=endpoint.deadline_us / SECOND, idle_s=endpoint.idle_s)
         ready = self._now + int(boot_s * SECOND)
-        replica = _Replica(batcher, policy, ready, self._now, loop_free=ready, looked=ready / SECOND)
+        replica = _Replica(batcher, policy, ready, self._now, loop_free=ready, active=ready, looked=ready / SECOND)
         self._replicas.append(replica)
         self._counts.append((self._now / SECOND, len(self._replicas)))
         self._at(ready, lambda: self._resize(replica, max(least, 1)))
@@ -339,6 +350,7 @@ class _Simulation:
             self._resize(replica, goal)
             return
         replica.loading = True
+        self._processor_us += (goal - replica.size) * self._endpoint.load_processor_s * SECOND
 
         def loaded() -> None:
             replica.loading = False
@@ -356,10 +368,17 @@ class _Simulation:
         self._turn = (self._turn + 1) % len(ready)
         replica = ready[self._turn]
         arrived = self._now
-        replica.held[number] = arrived
         begins = max(arrived, replica.loop_free)
-        replica.loop_free = begins + int(self._endpoint.overhead_us)
-        self._loop_us += self._endpoint.overhead_us
+        endpoint = self._endpoint
+        self._processor_us += endpoint.overhead_us
+        takes = endpoint.overhead_us
+        if endpoint.waking is not None and begins == arrived and not replica.held:
+            replica.luck = self._chance()
+            more, processor = endpoint.waking.draw(arrived - max(replica.active, replica.loop_free), replica.luck)
+            takes += more
+            self._processor_us += processor
+        replica.held[number] = arrived
+        replica.loop_free = begins + int(takes)
         if replica.loop_free <= arrived:
             self._offer(replica, number, arrived)
         else:
@@ -406,19 +425,25 @@ class _Simulation:
     def _compute(self, replica: _Replica, batch: Batch[int]) -> None:
         endpoint = self._endpoint
         replica.running += batch.executors
-        crowd = max(1.0, replica.running / endpoint.cores)
+        crowd = max(1.0, replica.running * endpoint.model_share / endpoint.cores)
         rows = ceil(batch.rows / batch.executors)
-        takes = max(endpoint.times.draw(rows, self._chance()) for _ in range(batch.executors)) * crowd
+        if replica.luck is not None and len(replica.held) == 1:  # what it took in all was one measured latency
+            takes = endpoint.times.draw(rows, replica.luck) * crowd
+        else:
+            takes = max(endpoint.times.draw(rows, self._chance()) for _ in range(batch.executors)) * crowd
+        replica.luck = None
         replica.busy_us += takes * batch.executors
         self._busy_us += takes * batch.executors / crowd
+        self._processor_us += takes * batch.executors / crowd * endpoint.model_share + endpoint.batch_us
         replica.taken += len(batch.jobs)
         replica.waited_us += sum(self._now - job.arrived for job in batch.jobs)
-        if endpoint.inline:
-            replica.loop_free = max(replica.loop_free, self._now) + int(takes)
+        takes += endpoint.batch_us
+        replica.loop_free = max(replica.loop_free, self._now) + int(takes if endpoint.inline else endpoint.batch_us)
         self._at(self._now + takes, lambda: self._done(replica, batch, takes))
 
     def _done(self, replica: _Replica, batch: Batch[int], takes: float) -> None:
         replica.running -= batch.executors
+        replica.active = self._now
         replica.batcher.done(batch, takes)
         for job in batch.jobs:
             arrived = replica.held.pop(job.payload, None)

@@ -1,0 +1,1 @@
+"""Simulation of endpoints: measured here, compared under policies of scaling, and the chosen one written."""

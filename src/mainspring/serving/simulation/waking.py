@@ -1,0 +1,115 @@
+"""Time that a gateway's process takes for a request beside its model: more if it did nothing for a while before.
+
+A processor that was idle wakes late, has cold caches, and may be at work for others. What requests of a low rate take
+beyond those of a busy process is measured, and drawn by how long the process had been idle. Pauses of the process are
+among it: requests that come by chance meet as many of them as there are.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from mainspring.core.errors import Invalid
+
+_Floats = npt.NDArray[np.float64]
+_LEAST = 30  # requests of a class of idle times
+_EDGES = np.sqrt(10.0) ** np.arange(4, 15)  # µs: 100 µs to 3 s, two a decade
+
+
+def after_idle(due_us: npt.ArrayLike, latencies_us: npt.ArrayLike) -> tuple[_Floats, _Floats]:
+    """Return the requests that came while no other was there: how long none had been, and their latencies, µs.
+
+    Args:
+        due_us: When each request came.
+    """
+    due, latencies = np.asarray(due_us, float), np.asarray(latencies_us, float)
+    order = np.argsort(due, kind="stable")
+    due, latencies = due[order], latencies[order]
+    free = np.maximum.accumulate(due + latencies)
+    gaps = due[1:] - free[:-1]
+    alone = gaps >= 0
+    return gaps[alone], latencies[1:][alone]
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """Requests of one rate that came to an idle process.
+
+    Attributes:
+        gaps_us: How long it had been idle; `latencies_us`: of the requests.
+        processor_us: Processor time of a request, beyond one that comes to a busy process: mean of all of that rate.
+        asked: Number of all of that rate.
+    """
+
+    gaps_us: _Floats
+    latencies_us: _Floats
+    processor_us: float
+    asked: int
+
+
+class Waking:
+    """Extra time of requests after an idle time.
+
+    Args:
+        found: Requests of several rates.
+        usual: Chance -> latency, µs, of a request alone that comes to a process at work.
+
+    Raises:
+        Invalid: There is no request.
+    """
+
+    def __init__(self, found: Sequence[Woken], usual: Callable[[float], float]) -> None:
+        gaps = np.concatenate([each.gaps_us for each in found]) if found else np.zeros(0)
+        latencies = np.concatenate([each.latencies_us for each in found]) if found else np.zeros(0)
+        if not len(gaps):
+            raise Invalid("No request came to an idle process.", fix="measure at a lower rate.")
+        order = np.argsort(gaps, kind="stable")
+        gaps, latencies = gaps[order], latencies[order]
+        cuts = _cuts(gaps)
+        self._edges = [float(gaps[cut]) for cut in cuts[1:-1]]
+        classes = [slice(first, last) for first, last in pairwise(cuts)]
+        self._extras = [_beyond(np.sort(latencies[each]), usual) for each in classes]
+        self._middles = [float(np.median(gaps[each])) for each in classes]
+        known = sorted(
+            (float(np.log1p(np.median(each.gaps_us))), max(0.0, each.processor_us * each.asked / len(each.gaps_us)))
+            for each in found
+            if len(each.gaps_us)
+        )
+        at, costs = [one for one, _ in known], [cost for _, cost in known]
+        self._processor = [float(np.interp(np.log1p(middle), [0.0, *at], [0.0, *costs])) for middle in self._middles]
+
+    @property
+    def medians(self) -> list[tuple[float, float]]:
+        """Idle times, and the median extra time after them, µs."""
+        return [(gap, extras[len(extras) // 2]) for gap, extras in zip(self._middles, self._extras, strict=True)]
+
+    def draw(self, gap_us: float, chance: float) -> tuple[float, float]:
+        """Return the extra time, and the extra processor time, of a request after an idle time, µs.
+
+        Args:
+            chance: Of a uniform distribution over `[0, 1)`.
+        """
+        place = bisect_right(self._edges, gap_us)
+        extras = self._extras[place]
+        return extras[int(chance * len(extras))], self._processor[place]
+
+
+def _cuts(gaps: _Floats) -> list[int]:
+    """Return where classes of sorted idle times begin and end, each with enough requests."""
+    cuts = [0]
+    for cut in np.searchsorted(gaps, _EDGES):
+        if cut - cuts[-1] >= _LEAST and len(gaps) - cut >= _LEAST:
+            cuts.append(int(cut))
+    return [*cuts, len(gaps)]
+
+
+def _beyond(latencies: _Floats, usual: Callable[[float], float]) -> list[float]:
+    """Return by how much sorted latencies are beyond the usual ones of the same rank."""
+    count = len(latencies)
+    return [max(0.0, float(each) - usual((rank + 0.5) / count)) for rank, each in enumerate(latencies)]

@@ -94,7 +94,6 @@ from mainspring.operations.rollout.reports import RolloutReport
 from mainspring.operations.scaling import Scaling
 from mainspring.operations.search.searching import SearchReport
 from mainspring.operations.sessions import OpenSession
-from mainspring.operations.simulation.report import SimulationReport
 from mainspring.operations.status import EndpointStatus, OpenIncident, Status
 from mainspring.operations.stream_endpoints.showing import StreamStatus
 from mainspring.operations.streams.reports import StreamReport
@@ -109,6 +108,7 @@ from mainspring.security.model import Account, AccountGroup, BoundName, Grant
 from mainspring.security.policy import Explanation
 from mainspring.security.verification import Verdict
 from mainspring.serving.model import Baseline
+from mainspring.serving.simulation_report import SimulationReport
 from mainspring.serving.streaming.replay import PartitionReplay
 from mainspring.stats.exposure import Exposure
 from mainspring.training.model import TrainReport

@@ -139,6 +139,7 @@ def test_models_and_ports_know_no_service(graph: grimp.ImportGraph) -> None:
         "mainspring.training.space",
         "mainspring.training.preemption.names",
         "mainspring.jobs.plain",
+        "mainspring.serving.simulation_report",
         "mainspring.jobs.times",
     }
     wrong = []

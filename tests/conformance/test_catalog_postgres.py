@@ -51,9 +51,10 @@ from mainspring.security.conformance import (
 )
 from mainspring.security.model import AuditEvent
 from mainspring.security.subject_conformance import SubjectKeyStoreConformance
-from mainspring.serving.adapters.catalog import CatalogBaselines, CatalogRoutes
+from mainspring.serving.adapters.catalog import CatalogBaselines, CatalogRoutes, CatalogSimulations
 from mainspring.serving.conformance import RoutesConformance
 from mainspring.serving.conformance.baselines import BaselinesConformance
+from mainspring.serving.conformance.simulations import SimulationsConformance
 
 DEPOT = "depot"
 
@@ -168,6 +169,12 @@ class TestBaselines(BaselinesConformance):
     @pytest.fixture
     def baselines(self, engine: sa.Engine) -> CatalogBaselines:
         return CatalogBaselines(engine)
+
+
+class TestSimulations(SimulationsConformance):
+    @pytest.fixture
+    def simulations(self, engine: sa.Engine) -> CatalogSimulations:
+        return CatalogSimulations(engine)
 
 
 class TestMonitors(MonitorStoreConformance):

@@ -78,6 +78,7 @@ COLUMNS = {
     "edge_uploads": "device queue document",
     "ended_sessions": "id",  # of cookies, tickets and attempts that are void
     "endpoint_baselines": "endpoint baseline",
+    "endpoint_simulations": "endpoint report",
     "erasures": "id entity subjects receipt",
     "gate_evaluations": "model version evaluation",
     "incident_endpoints": "incident endpoint",

@@ -45,6 +45,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "simulate late-delivery --load '50/s for 10m, 50-400/s for 2m'",
         "simulate late-delivery --since 7d --faster 2 --executors 1 --executors 0-4",
         "simulate late-delivery --load '200/s for 1h' --replicas 1-8@0.6 --machine aws/eu-west-1/c7i.large",
+        "simulate late-delivery --executors 1 --executors 1-4 --apply",
     ),
     "targets destroy": ("targets destroy east",),
     "targets list": ("targets list",),

@@ -10,6 +10,7 @@ from mainspring.registry.model import Bundle, TensorSpec
 from mainspring.serving.devices.device import Opening
 from mainspring.serving.explanation import Contributions, Method
 from mainspring.serving.model import Baseline, Route
+from mainspring.serving.simulation_report import SimulationReport
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +52,18 @@ class Baselines(Protocol):
 
     def newest(self, endpoint: str, count: int = 1) -> Sequence[Baseline]:
         """Return an endpoint's last measurements, up to `count`, by `measured_at`, the newest first."""
+        ...
+
+
+class Simulations(Protocol):
+    """The last simulation of each endpoint."""
+
+    def put(self, report: SimulationReport) -> None:
+        """Store a report in place of the endpoint's former one."""
+        ...
+
+    def last(self, endpoint: str) -> SimulationReport | None:
+        """Return an endpoint's last report; `None` if it has none, or one of another form than today's."""
         ...
 
 

@@ -17,6 +17,7 @@ from mainspring.core.time import HOUR, MINUTE
 from mainspring.operations.scaling import history, scaling
 from mainspring.operations.status import endpoint_status
 from mainspring.serving.adapters.residency_files import FileDecisions
+from mainspring.serving.conformance.simulations import simulated
 from mainspring.serving.load.use import CacheUse, read_uses
 from mainspring.serving.residency.memory import Decision, What
 from unit.console.test_endpoint_pages import charts_of
@@ -143,3 +144,21 @@ def test_numbers_of_processes_add_up() -> None:
     late = found.endpoints["late"]
     assert (late.executors, late.nbytes, found.used, found.limit) == (4, 200, 200, 1_000)
     assert late.cache == CacheUse(hits=10, shared=8, misses=6, refused=4, evictions=2, answers=6, nbytes=1_280)
+
+
+def test_the_last_simulation_is_shown_with_the_chosen_policy_marked(project: Project) -> None:
+    client = Client(create_app(project), project.key())
+    assert "mainspring simulate late-arrival" in client.page(HERE).text
+    policies = (((1, 2), 20.0, 73.0), ((4, 4), 8.0, 146.0), ((1, 1), 400.0, 36.5))
+    project.simulations.put(simulated("late-arrival", project.wall.now(), *policies))
+    page = client.page(HERE).text
+    picture = page[page.index('<svg class="load"') :]
+    assert picture[: picture.index("</svg>")].count('class="ring"') == 1
+    assert (picture.count('class="second" cx'), picture.count('class="alert" cx')) == (2, 1)
+    chosen, other = (picture.index(f"executors ({pair}) on this machine") for pair in ("1, 2", "4, 4"))
+    assert picture.index('class="ring"') < chosen < other
+    assert picture.count("chosen</span>") == 1
+    words = text_of(page)
+    assert "100/s for 1h" in words
+    assert "73 EUR" in words
+    assert "<script" not in picture[: picture.index("</section>")]

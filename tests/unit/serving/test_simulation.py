@@ -13,7 +13,9 @@ from mainspring.core.errors import Invalid
 from mainspring.core.time import HOUR, SECOND
 from mainspring.serving.simulation.arrivals import described, recorded
 from mainspring.serving.simulation.fleet import ByTime, ByUtilisation, Fixed
-from mainspring.serving.simulation.simulator import Endpoint, Machines, simulate
+from mainspring.serving.simulation.lives import Lives, read_lives
+from mainspring.serving.simulation.model import Endpoint, Machines
+from mainspring.serving.simulation.simulator import simulate
 from mainspring.serving.simulation.times import Times
 
 MEAN_US = 10_000
@@ -88,13 +90,13 @@ def test_no_request_is_lost_from_sight(
     arrivals = described(f"{rate}/s for 2s, 0/s for 1s, {rate}/s for 2s, 1/s for 2s", seed)
     if not len(arrivals):
         return
-    found = simulate(endpoint, arrivals, rule, Machines(boot_s=0.3, interrupted_an_hour=interrupted), seed)
+    found = simulate(endpoint, arrivals, rule, Machines(boot_s=0.3, lives=Lives.at(interrupted)), seed)
     assert len(found.latencies_us) + found.refused + found.lost == found.asked == len(arrivals)
     assert found.in_time <= len(found.latencies_us)
     assert (found.latencies_us >= min(takes_us, 1)).all()
     assert found.busy_s <= found.executor_s * 2 + 1e-6 or found.lost
     again = simulate(endpoint, arrivals, rule if not by_use else ByUtilisation(1, 4, every_s=0.5, settle_s=1.0),
-                     Machines(boot_s=0.3, interrupted_an_hour=interrupted), seed)  # fmt: skip
+                     Machines(boot_s=0.3, lives=Lives.at(interrupted)), seed)  # fmt: skip
     assert again.latencies_us.tolist() == found.latencies_us.tolist()
 
 
@@ -124,7 +126,7 @@ def test_replicas_follow_the_load_and_cost_their_time() -> None:
 
 def test_lost_machines_lose_what_they_have() -> None:
     endpoint = one_by_one(Times({1: [50_000.0]}))
-    found = simulate(endpoint, described("30/s for 10m", 7), Fixed(3), Machines(boot_s=5, interrupted_an_hour=60))
+    found = simulate(endpoint, described("30/s for 10m", 7), Fixed(3), Machines(boot_s=5, lives=Lives.at(60)))
     assert found.lost > 10
     assert len(found.latencies_us) + found.lost == found.asked
 
@@ -163,3 +165,19 @@ def test_durations_are_drawn_as_they_were_measured() -> None:
     for wrong in ({}, {1: []}, {0: [1.0]}, {1: [0.0]}, {1: [float("nan")]}):
         with pytest.raises(Invalid):
             Times(wrong)
+
+
+def test_lives_of_machines_are_those_of_a_trace() -> None:
+    """Of four, one is interrupted after 1 h, one given back after 2 h, one interrupted after 4 h, one kept for 5 h."""
+    lives = read_lives("hours,interrupted\n4,1\n1,1\n2,0\n5,0\n")
+    drawn = [lives.draw_s((place + 0.5) / 1000) / 3600 for place in range(1000)]
+    assert (sum(each == 1 for each in drawn), sum(each == 4 for each in drawn)) == (250, 375)  # 3/4, then 1/2 of it
+    assert lives.an_hour == pytest.approx(2 / 12)
+    beyond = [each - 5 for each in drawn if each > 5]
+    assert np.mean(beyond) == pytest.approx(6, rel=0.02)  # exponential, of that rate
+    assert Lives.at(0.0).draw_s(0.99) == float("inf")
+    assert np.mean([Lives.at(0.5).draw_s((each + 0.5) / 1000) for each in range(1000)]) == pytest.approx(7200, rel=0.02)
+    for wrong in ("", "hours\n1\n", "hours,interrupted\n", "hours,interrupted\n0,1\n", "hours,interrupted\n1,2\n",
+                  "hours,interrupted\nnan,1\n", "hours,interrupted\n1\n"):  # fmt: skip
+        with pytest.raises(Invalid):
+            read_lives(wrong)

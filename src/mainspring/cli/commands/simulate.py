@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -9,15 +11,11 @@ import click
 from mainspring.cli import exits
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
-from mainspring.cli.tables import show_records
+from mainspring.cli.simulation_view import show
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from mainspring.operations.simulation.report import Outcome, SimulationReport
-
-_BLOCKS = " ▁▂▃▄▅▆▇█"
-_CURVE = 20  # characters
+    from mainspring.serving.simulation.lives import Lives
+    from mainspring.serving.simulation_report import Candidate, Change, SimulationReport
 
 
 @make("simulate")
@@ -28,14 +26,23 @@ _CURVE = 20  # characters
 @click.option("--faster", type=float, default=1.0, show_default=True, help="Of a recorded load: by how much more.")
 @click.option("--executors", multiple=True, metavar="N|MIN-MAX", help="A policy to try; repeatable.")
 @click.option("--replicas", multiple=True, metavar="N|MIN-MAX@USE", help="Replicas to try; repeatable.")
-@click.option("--machine", "machines", multiple=True, metavar="PROVIDER/REGION/INSTANCE", help="Repeatable.")
+@click.option("--machine", "machines", multiple=True, metavar="PROVIDER/REGION/INSTANCE[:PURCHASE]",
+              help="Or here; with :spot, :one_year or :three_years at that price. Repeatable.")  # fmt: skip
 @click.option("--speed", type=float, default=1.0, show_default=True,
               help="Of a core of these machines, as a multiple of one here.")  # fmt: skip
 @click.option("--boot", "boot_s", type=float, default=60.0, show_default=True, help="Seconds until a replica answers.")
-@click.option("--interrupted", "interrupted_an_hour", type=float, default=0.0, show_default=True,
+@click.option("--interrupted", "interrupted_an_hour", type=float,
               help="Losses of a spot machine to expect in an hour.")  # fmt: skip
+@click.option("--interruptions", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+              help="Recorded lives of spot machines: CSV of hours, interrupted.")  # fmt: skip
 @click.option("--in-time", "wanted", type=float, default=0.99, show_default=True, help="Share to be answered in time.")
+@click.option("--margin", type=float, default=0.2, show_default=True,
+              help="Share of the deadline to keep free for what the prediction may be off.")  # fmt: skip
+@click.option("--measure", "measure_s", type=float, default=8.0, show_default=True,
+              help="Seconds for measuring the endpoint.")  # fmt: skip
 @click.option("--check", is_flag=True, help="Compare the first minute with a real gateway.")
+@click.option("--apply", "applies", is_flag=True, help="Show the change of the definition; write it if you agree.")
+@click.option("--yes", is_flag=True, help="With --apply: do not ask.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def command(
     call: Call,
@@ -49,9 +56,14 @@ def command(
     machines: tuple[str, ...],
     speed: float,
     boot_s: float,
-    interrupted_an_hour: float,
+    interrupted_an_hour: float | None,
+    interruptions: Path | None,
     wanted: float,
+    margin: float,
+    measure_s: float,
     check: bool,
+    applies: bool,
+    yes: bool,
     seed: int,
 ) -> None:
     """Simulate ENDPOINT under a load: policies of scaling on machines, by cost, latency and goodput.
@@ -59,89 +71,71 @@ def command(
     The gateway's own batcher and scaling policy run in virtual time, with batches that take as long as those that are
     measured here first. Exit code 3 if no policy meets the objective.
     """
-    from mainspring.operations.simulation.comparing import parse_executors, parse_replicas, simulate_endpoint
-    from mainspring.operations.simulation.report import Candidate
+    from mainspring.operations.simulation.comparing import Scenario, simulate_endpoint
 
-    counts = [parse_executors(each) for each in executors]
-    fleets = [parse_replicas(each) for each in replicas] or [((1, 1), 0.6)]
-    candidates = [
-        Candidate(executors=count, replicas=fleet, target=target, machine=machine)
-        for count in (counts or ([(1, 1)] if machines or replicas else []))
-        for fleet, target in fleets
-        for machine in (machines or ("",))
-    ]
+    scenario = Scenario(
+        load=load, since=since, faster=faster, wanted=wanted, margin=margin, speed=speed, boot_s=boot_s,
+        lives=_lives(interrupted_an_hour, interruptions), measure_s=measure_s, seed=seed,
+    )  # fmt: skip
     report = simulate_endpoint(
         call.project,
         endpoint,
-        load,
-        candidates,
-        wanted=wanted,
-        since=since,
-        faster=faster,
-        speed=speed,
-        boot_s=boot_s,
-        interrupted_an_hour=interrupted_an_hour,
+        scenario,
+        _candidates(executors, replicas, machines),
         check=check,
-        seed=seed,
         told=lambda text: call.say(f"  {text}", style="dim", markup=False),
     )
-    call.result(report, lambda console: _show(console, report))
+    if applies:
+        report = report.changing(_applied(call, report, yes=yes))
+    call.result(report, lambda console: show(console, report))
     raise SystemExit(exits.OK if report.best is not None else exits.GATE)
 
 
-def _show(console: Console, report: SimulationReport) -> None:
-    console.print(
-        f"{report.requests:,} requests in {report.seconds:,.0f} s ({report.requests / report.seconds:,.1f}/s) to "
-        f"{report.endpoint}, version {report.version}; deadline {report.deadline_ms:g} ms.",
-        markup=False,
-    )
-    priced = any(each.hour is not None for each in report.outcomes)
-    rows = [_row(each, priced) for each in report.outcomes]
-    columns = (
-        "policy",
-        "machine",
-        "in time",
-        "p50 ms",
-        "p99 ms",
-        "goodput/s",
-        *(("month",) if priced else ()),
-        "executors",
-    )
-    show_records(console, columns, rows, right=("in time", "p50 ms", "p99 ms", "goodput/s", "month"))
+def _candidates(executors: tuple[str, ...], replicas: tuple[str, ...], machines: tuple[str, ...]) -> list[Candidate]:
+    from mainspring.operations.simulation.comparing import parse_executors, parse_machine, parse_replicas
+    from mainspring.serving.simulation_report import Candidate
+
+    counts = [parse_executors(each) for each in executors]
+    fleets = [parse_replicas(each) for each in replicas] or [((1, 1), 0.6)]
+    return [
+        Candidate(executors=count, replicas=fleet, target=target, machine=machine, purchase=purchase)
+        for count in (counts or ([(1, 1)] if machines or replicas else []))
+        for fleet, target in fleets
+        for machine, purchase in [parse_machine(each) for each in machines or ("",)]
+    ]
+
+
+def _lives(an_hour: float | None, trace: Path | None) -> Lives | None:
+    from mainspring.core.errors import Invalid
+    from mainspring.serving.simulation.lives import Lives, read_lives
+
+    if trace is not None:
+        if an_hour is not None:
+            raise Invalid("Interruptions have a rate and a trace.", fix="leave out --interrupted or --interruptions.")
+        return read_lives(trace.read_text(errors="replace"))
+    if an_hour is not None and not 0 <= an_hour < 1000:
+        raise Invalid(f"{an_hour:g} interruptions in an hour make no simulation.", fix="write a number from 0.")
+    return None if an_hour is None else Lives.at(an_hour)
+
+
+def _applied(call: Call, report: SimulationReport, *, yes: bool) -> Change | None:
+    """Show the change of the definition that has the chosen policy, and write it if that is wanted."""
+    from mainspring.core.errors import NotFound
+    from mainspring.operations.simulation.applying import plan_change, write_change
+
     if report.best is None:
-        console.print(f"No policy answers {report.wanted:.1%} in time.", style="yellow", markup=False)
-    else:
-        best = report.outcomes[report.best]
-        console.print(f"The cheapest that answers {report.wanted:.1%} in time: {best.policy}.", markup=False)
-        least, most = best.candidate.executors
-        pair = f"executors=({least}, {most})"
-        console.print(f"  To have it: ms.Endpoint({report.endpoint!r}, ..., {pair})", style="dim", markup=False)
-    for each in report.assumed:
-        console.print(f"Assumed: {each}.", style="dim", markup=False)
-    if report.check is not None:
-        console.print(f"Beside a real gateway, {report.check.seconds:.0f} s:", markup=False)
-        names = [
-            (name, f"{report.check.predicted[name]:,.2f}", f"{value:,.2f}", f"{report.check.errors[name]:.0%}")
-            for name, value in report.check.measured.items()
-        ]
-        show_records(console, ("", "predicted", "measured", "off by"), names, right=("predicted", "measured", "off by"))
-
-
-def _row(outcome: Outcome, priced: bool) -> tuple[str, ...]:
-    return (
-        outcome.policy,
-        outcome.machine,
-        f"{outcome.in_time:.2%}",
-        "–" if outcome.p50_ms is None else f"{outcome.p50_ms:,.1f}",
-        "–" if outcome.p99_ms is None else f"{outcome.p99_ms:,.1f}",
-        f"{outcome.goodput:,.1f}",
-        *((("–" if outcome.month is None else f"{outcome.month:,.0f} {outcome.currency}"),) if priced else ()),
-        _drawn(outcome.curve),
-    )
-
-
-def _drawn(curve: list[int]) -> str:
-    """Return the executors over time as a line of blocks."""
-    most, step = max(curve, default=0), -(-len(curve) // _CURVE)
-    parts = [max(curve[at : at + step]) for at in range(0, len(curve), step)]
-    return "".join(_BLOCKS[round(each / most * (len(_BLOCKS) - 1)) if most else 0] for each in parts) + f" {most}"
+        return None
+    declared = call.project.definitions.endpoints.get(report.endpoint)
+    if declared is None:
+        raise NotFound(f"The project's modules define no endpoint {report.endpoint!r}.")
+    least, most = declared.executors
+    settings, chosen = call.project.settings, report.outcomes[report.best].candidate.executors
+    planned = plan_change(settings.root, settings.modules, report.endpoint, (least, most), chosen)
+    change = planned.change
+    if not change.diff or not (yes or (not call.json and sys.stdin.isatty())):
+        return change
+    if not yes:
+        call.say(change.diff, markup=False)
+        if not click.confirm("Write it?", err=True):
+            return change
+    return write_change(planned)

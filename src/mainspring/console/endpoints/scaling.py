@@ -10,6 +10,7 @@ from markupsafe import Markup
 from mainspring.console import formats
 from mainspring.console.charts import Chart, Line, Table
 from mainspring.console.endpoints.period import Period
+from mainspring.console.endpoints.simulation import Simulation, simulation
 from mainspring.core.time import DAY
 from mainspring.operations.scaling import ScalingNow, State, decisions, history, live, now
 from mainspring.project import Project
@@ -41,6 +42,7 @@ class ScalingPage:
     count: int
     since: int
     until: int
+    simulation: Simulation | None
 
 
 def scaling_page(project: Project, endpoint: str, period: Period) -> ScalingPage:
@@ -64,6 +66,7 @@ def scaling_page(project: Project, endpoint: str, period: Period) -> ScalingPage
         count=len(shown),
         since=first if own else since,
         until=last,
+        simulation=simulation(project, endpoint),
     )
 
 

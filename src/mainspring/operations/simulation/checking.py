@@ -5,11 +5,11 @@ from __future__ import annotations
 from mainspring.core.time import SECOND
 from mainspring.operations.bench.load import loaded_gateway
 from mainspring.operations.simulation.measuring import Measured, Told
-from mainspring.operations.simulation.report import Checked
 from mainspring.project import Project
 from mainspring.serving.simulation.arrivals import Instants
 from mainspring.serving.simulation.fleet import Fixed
-from mainspring.serving.simulation.simulator import simulate
+from mainspring.serving.simulation.simulator import simulate_often
+from mainspring.serving.simulation_report import Checked
 
 
 def checked(
@@ -17,7 +17,9 @@ def checked(
 ) -> Checked:
     """Send a load to a real gateway, and simulate it under the endpoint's own policy."""
     told(f"{len(arrivals):,} requests against a real gateway")
-    predicted = simulate(found.endpoint(found.route.executors, found.cores), arrivals, Fixed(1), seed=seed)
+    predicted = simulate_often(
+        found.endpoint(found.route.executors, found.cores), arrivals, lambda: Fixed(1), seed=seed
+    )
     with loaded_gateway(project, found.route.endpoint) as loaded:
         loaded.warm_up()
         load, busy_s = loaded.replay((arrivals / SECOND).tolist())

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 
 from mainspring.core.cores import usable_cores
@@ -22,29 +21,17 @@ from mainspring.serving.load.generator import Load
 from mainspring.serving.model import Route
 from mainspring.serving.simulation.arrivals import Instants
 from mainspring.serving.simulation.measuring import measure
-from mainspring.serving.simulation.simulator import Endpoint
+from mainspring.serving.simulation.model import Endpoint
 from mainspring.serving.simulation.times import Times
 from mainspring.serving.simulation.waking import Waking, Woken, after_idle
+from mainspring.serving.simulation_report import Part
 
 _LEAST_RATE, _MOST_RATE = 10.0, 2_000.0
 _SHARE = 0.5  # of what one executor can do: a probe leaves the process idle between requests
 _PROBES = 3
-_CROWD = 32  # connections that keep the process at work
+_CROWD = 32  # connections that keep the process at work, as far as their requests meet the deadline
 _LEAST_US = 1.0
 Told = Callable[[str], None]
-
-
-class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """A number that a simulation goes by.
-
-    Attributes:
-        how: How it was measured.
-    """
-
-    name: str
-    value: float
-    unit: str
-    how: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,20 +150,20 @@ def measured(
         [Woken(*after_idle(alone.due_us, alone.latencies_us), 0.0, alone.asked), *cold],
         lambda chance: times.draw(1, chance) + beside_us,
     )
-    return Measured(  # fmt: skip
-        route,
-        arm.version,
-        times,
-        share,
-        load_s,
-        load_processor_s,
-        inline,
-        request_us,
-        batch_us,
-        apart_us,
-        waking,
-        idle,
-        cores,
+    return Measured(
+        route=route,
+        version=arm.version,
+        times=times,
+        model_share=share,
+        load_s=load_s,
+        load_processor_s=load_processor_s,
+        inline=inline,
+        overhead_us=request_us,
+        batch_us=batch_us,
+        apart_us=apart_us,
+        waking=waking,
+        idle_share=idle,
+        cores=cores,
     )
 
 
@@ -188,9 +175,9 @@ def rates(arrivals: Instants, replicas: int, takes_us: float) -> list[float]:
         takes_us: Time of a request.
     """
     counts = np.bincount(arrivals // SECOND)
-    low, high = np.quantile(counts, 0.1) / replicas / 2, np.quantile(counts, 0.9)
+    low, high = (float(each) for each in np.quantile(counts, [0.1, 0.9]))
     most = max(_LEAST_RATE, min(_MOST_RATE, _SHARE * SECOND / takes_us))
-    low = min(max(low, _LEAST_RATE), most)
+    low = min(max(low / replicas / 2, _LEAST_RATE), most)
     high = min(max(high, low), most)
     count = 1 if high < 1.5 * low else 2 if high < 3 * low else _PROBES
     return [float(each) for each in np.geomspace(low, high, count)]
@@ -229,7 +216,8 @@ class _Probe:
     def busy(self, alone: Load) -> tuple[float, float]:
         """Return the process's own time of a request and of a batch, µs."""
         before = self._gateway.batch_rows()
-        load, spent_us, _ = self._loaded(connections=_CROWD)
+        fit = self._gateway.route.deadline_us / 2 / self._times.mean(1)  # of functions that take a row's time each
+        load, spent_us, _ = self._loaded(connections=int(min(max(fit, 2), _CROWD)))
         rows = max(1.0, self._gateway.batch_rows().since(before).mean or 1.0)
         one = self._alone_us / max(1, alone.asked) - self._times.mean(1) * self._model_share
         many = spent_us / max(1, load.asked) - self._times.mean(max(1, round(rows))) * self._model_share / rows

@@ -12,6 +12,7 @@ from mainspring.project.ledger_folder import ledger_folder
 EVALUATIONS: Mapping[str, Build] = in_catalog("delivery", "CatalogEvaluations", "gateway")
 ROLLOUTS: Mapping[str, Build] = in_catalog("delivery", "CatalogRollouts", "gateway")
 BASELINES: Mapping[str, Build] = in_catalog("serving", "CatalogBaselines", "gateway")
+SIMULATIONS: Mapping[str, Build] = in_catalog("serving", "CatalogSimulations", "gateway")
 ROUTES: Mapping[str, Build] = {
     **in_catalog("serving", "CatalogRoutes", "gateway"),
     "sealed": lambda at: lazily("serving.adapters.sealed", "SealedRoutes", extra="gateway")(at.url.path),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mainspring.ledger.moved_logs import MovedLogs
     from mainspring.ledger.ports import PredictionLog, PredictionStore
     from mainspring.project.composition import Project
-    from mainspring.serving.ports import Baselines, Routes
+    from mainspring.serving.ports import Baselines, Routes, Simulations
 
 
 class ServingParts(RetrievalParts):
@@ -63,6 +63,11 @@ class ServingParts(RetrievalParts):
     @cached_property
     def baselines(self) -> Baselines:
         built: Baselines = self._build("baselines", backends.BASELINES, self.settings.catalog)
+        return built
+
+    @cached_property
+    def simulations(self) -> Simulations:
+        built: Simulations = self._build("simulations", backends.SIMULATIONS, self.settings.catalog)
         return built
 
     @cached_property

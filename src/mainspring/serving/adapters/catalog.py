@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from mainspring.core.catalog import catalog_errors, metadata
 from mainspring.core.errors import Conflict
 from mainspring.serving.model import Baseline, Route, normalised, stamped
+from mainspring.serving.simulation_report import SimulationReport
 
 routes_table = sa.Table(
     "routes",
@@ -32,6 +33,12 @@ baselines_table = sa.Table(
     sa.Column("baseline", sa.Text, nullable=False),
 )
 sa.Index("endpoint_baselines_by_endpoint", baselines_table.c.endpoint, baselines_table.c.measured_at)
+simulations_table = sa.Table(
+    "endpoint_simulations",
+    metadata,
+    sa.Column("endpoint", sa.String(128), primary_key=True),
+    sa.Column("report", sa.Text, nullable=False),
+)
 _THE_ROW = 1
 
 
@@ -115,6 +122,29 @@ class CatalogBaselines:
         )
         with catalog_errors(self._name), self._engine.connect() as connection:
             return [msgspec.json.decode(text, type=Baseline) for text in connection.execute(chosen).scalars()]
+
+
+class CatalogSimulations:
+    """`Simulations`, shared by every process of a project."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._name = str(engine.url.database)
+
+    def put(self, report: SimulationReport) -> None:
+        text = msgspec.json.encode(report).decode()
+        with catalog_errors(self._name), self._engine.begin() as connection:
+            connection.execute(sa.delete(simulations_table).where(simulations_table.c.endpoint == report.endpoint))
+            connection.execute(sa.insert(simulations_table).values(endpoint=report.endpoint, report=text))
+
+    def last(self, endpoint: str) -> SimulationReport | None:
+        chosen = sa.select(simulations_table.c.report).where(simulations_table.c.endpoint == endpoint)
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            text = connection.execute(chosen).scalar()
+        try:
+            return None if text is None else msgspec.json.decode(text, type=SimulationReport)
+        except msgspec.ValidationError:
+            return None
 
 
 def _revision(connection: sa.Connection) -> int:

@@ -211,7 +211,7 @@ EVENTS = {
     "collections build": "collections.build",
     "deploy": "targets.deploy",
     "targets destroy": "targets.destroy",
-    "console": "keys.create",
+    **dict.fromkeys(("bench", "console", "simulate"), "keys.create"),
     "encoders add": "add",
     "encryption rewrite": "encryption.rewrite",
     "encryption rotate": "encryption.rotate",
@@ -245,13 +245,13 @@ NO_EVENT = {
     **dict.fromkeys(
         ("quotas", "roles", "rollout", "runs", "service-accounts", "sessions", "status", "streams"), _READS
     ),
-    **dict.fromkeys(("simulate", "subject", "targets", "tenant", "topics", "users", "whoami"), _READS),
+    **dict.fromkeys(("subject", "targets", "tenant", "topics", "users", "whoami"), _READS),
     **dict.fromkeys(
         ("demo", "edge page", "export", "features read", "init", "pipelines export", "sbom", "targets render"), _FILE
     ),
     **dict.fromkeys(("models influence", "models label-issues", "models near-duplicates"), _MODELS),
     **dict.fromkeys(("llm approvals", "llm usage"), _READS),
-    **dict.fromkeys(("answers ask", "bench", "predict"), _PREDICTS),
+    **dict.fromkeys(("answers ask", "predict"), _PREDICTS),
     "collections evaluate": "measures; the lake keeps the figures",
     "answers agreement": "measures; revealed answers have one each",
     "llm plan": "computes from a configuration; opens no project",

@@ -10,22 +10,27 @@ from typing import ClassVar
 
 import pytest
 
+from kit.cloud_targets import AZURE, VERTEX
 from kit.cluster import TOKEN, Cluster
 from kit.cluster_objects import APPLY, usual
 from mainspring.core.errors import Invalid
 from mainspring.deploy.adapters.deployed_pieces import CatalogRecords
+from mainspring.deploy.adapters.targets.clouds import CloudTarget, azure_target, vertex_target
 from mainspring.deploy.adapters.targets.cluster import ClusterTarget
 from mainspring.deploy.adapters.targets.compose import ComposeOptions, ComposeTarget
 from mainspring.deploy.adapters.targets.helm import HelmOptions, HelmTarget
 from mainspring.deploy.adapters.targets.image import ImageOptions, ImageTarget
 from mainspring.deploy.adapters.targets.kubernetes import kserve_target, kuberay_target, serving_target
 from mainspring.deploy.adapters.targets.memory import MemoryRecords, MemoryTarget
+from mainspring.deploy.adapters.targets.options import read_options
 from mainspring.deploy.adapters.targets.systemd import SystemdOptions, SystemdTarget
 from mainspring.deploy.adapters.targets.terraform import TerraformTarget
 from mainspring.deploy.engines.kubernetes_api import Api
 from mainspring.deploy.images.building import Content, Recipe
 from mainspring.deploy.images.layers import Entry, Layer, layer
 from mainspring.deploy.images.store import Store
+from mainspring.deploy.manifests.clouds.azureml import AzureOptions
+from mainspring.deploy.manifests.clouds.vertex import VertexOptions
 from mainspring.deploy.manifests.kinds import KINDS
 from mainspring.deploy.manifests.serving.kserve import KserveOptions
 from mainspring.deploy.manifests.serving.objects import Around
@@ -120,6 +125,35 @@ class TestTerraform(TargetConformance, OthersConformance):
             (target.path / piece.name).write_text("# mine\n")
 
         return take
+
+
+class InFiles(TargetConformance, OthersConformance):
+    """A target whose pieces are files."""
+
+    @pytest.fixture
+    def taken(self, target: CloudTarget) -> Callable[[Piece], None]:
+        def take(piece: Piece) -> None:
+            place = target.path / piece.name
+            place.parent.mkdir(parents=True)
+            place.write_text("{}\n")
+
+        return take
+
+
+class TestVertex(InFiles):
+    CHANGES: ClassVar[Mapping[str, object]] = {"secrets": (), "region": "europe-west4"}
+
+    @pytest.fixture
+    def target(self, tmp_path: Path) -> CloudTarget:
+        return vertex_target(read_options(VertexOptions, VERTEX, "east"), tmp_path)
+
+
+class TestAzure(InFiles):
+    CHANGES: ClassVar[Mapping[str, object]] = {"secrets": (), "region": "westeurope"}
+
+    @pytest.fixture
+    def target(self, tmp_path: Path) -> CloudTarget:
+        return azure_target(read_options(AzureOptions, AZURE, "east"), tmp_path)
 
 
 class _Parts:

@@ -16,7 +16,7 @@ from integration.test_gateway import INFER, on_a_loop, published, running
 from kit.fleet import BODY, Fleet, answer_of
 from kit.serving import Kit, full_request
 from kit.waiting import free_port, wait_until
-from mainspring.core.environment import SAGEMAKER
+from mainspring.core.environment import AZUREML, SAGEMAKER, VERTEX
 from mainspring.core.errors import Invalid
 from mainspring.processes.contained import hosted_endpoint, refuse_hosted
 from mainspring.project import Project, open_project
@@ -96,6 +96,11 @@ def opened(fleet: Fleet, **settings: str) -> Project:
         (True, {SAGEMAKER: "late-arrival:3"}, {}, "does not serve the version 3"),
         (True, {SAGEMAKER: "late-arrival:x"}, {}, "names no endpoint"),
         (True, {SAGEMAKER: "../up"}, {}, r"\.\./up"),
+        (True, {SAGEMAKER: "late-arrival", VERTEX: "late-arrival"}, {}, f"{SAGEMAKER} and {VERTEX} are set"),
+        (False, {VERTEX: "late-arrival"}, {}, "not started as Vertex AI"),
+        (True, {VERTEX: "late-arrival", "AIP_HTTP_PORT": "7080"}, {}, "Vertex AI asks port 7080"),
+        (False, {AZUREML: "late-arrival"}, {}, "not started as Azure ML"),
+        (True, {AZUREML: "late-arrival@root"}, {}, "names no endpoint"),
     ],
 )
 def test_a_start_that_would_open_them_by_mistake_is_refused(
@@ -113,8 +118,13 @@ def test_usual_starts_have_none(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -
     assert hosted_endpoint(project, asked=False) == ""
     refuse_hosted()
     monkeypatch.setenv(SAGEMAKER, "late-arrival:2")
-    assert hosted_endpoint(project, asked=True) == "late-arrival:2"
+    assert hosted_endpoint(project, asked=True) == "late-arrival:2@sagemaker"
     with pytest.raises(Invalid, match="no container that SageMaker starts"):
+        refuse_hosted()
+    monkeypatch.delenv(SAGEMAKER)
+    monkeypatch.setenv(AZUREML, "late-arrival:2")
+    assert Hosted.read(hosted_endpoint(project, asked=True)).principal.id == "azureml"
+    with pytest.raises(Invalid, match="no container that Azure ML starts"):
         refuse_hosted()
 
 

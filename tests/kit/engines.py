@@ -23,6 +23,8 @@ VERSIONS = {
     "ray": "ray==2.60.0",
     "spark": "pyspark==4.3.0",
     "beam": "apache-beam==2.77.0",  # its pyarrow is older than this one's
+    "vertex": "google-cloud-aiplatform==2.7.0",
+    "azureml": "azure-ai-ml==1.35.2 azure-mgmt-monitor==7.0.0",
     "cleanlab": "cleanlab==2.9.0",
     "snowflake": "fakesnow==0.12.1 snowflake-connector-python==3.18.1",
 }

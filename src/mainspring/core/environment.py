@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 # Variables of processes that serve, unless they are set. Each has a request's work for one core, beside other
 # processes: where these share the cores, threads of NumPy's library wait for one another, which takes processor time.
@@ -37,12 +38,41 @@ def manager_socket() -> tuple[str, int]:
     return os.environ.get("NOTIFY_SOCKET", ""), int(watchdog) if watchdog.isdigit() else 0
 
 
-SAGEMAKER = "MAINSPRING_SAGEMAKER_ENDPOINT"  # variable with the endpoint that SageMaker's container answers for
+# Variables with the endpoint that a container of a managed service answers for.
+SAGEMAKER = "MAINSPRING_SAGEMAKER_ENDPOINT"
+VERTEX = "MAINSPRING_VERTEX_ENDPOINT"
+AZUREML = "MAINSPRING_AZUREML_ENDPOINT"
+_SERVICES = {
+    SAGEMAKER: ("SageMaker", "sagemaker", "SAGEMAKER_BIND_TO_PORT"),
+    VERTEX: ("Vertex AI", "vertex", "AIP_HTTP_PORT"),
+    AZUREML: ("Azure ML", "azureml", ""),
+}
 
 
-def sagemaker_variables() -> tuple[str, str]:
-    """Return the endpoint that SageMaker's container answers for, and the port that it is asked; each may be empty."""
-    return os.environ.get(SAGEMAKER, ""), os.environ.get("SAGEMAKER_BIND_TO_PORT", "")
+@dataclass(frozen=True, slots=True)
+class Hosting:
+    """A managed service that started this container.
+
+    Attributes:
+        variable: By which it is known, with the endpoint's name.
+        service: For messages; `caller`: id of its callers.
+        port: That it asks; empty if it does not say.
+    """
+
+    variable: str
+    service: str
+    caller: str
+    endpoint: str
+    port: str
+
+
+def hosting_variables() -> list[Hosting]:
+    """Return the managed services that variables name; more than one are a mistake."""
+    return [
+        Hosting(variable, service, caller, os.environ[variable], os.environ.get(port, ""))
+        for variable, (service, caller, port) in _SERVICES.items()
+        if os.environ.get(variable)
+    ]
 
 
 def rank_variables() -> dict[str, str]:

@@ -4,8 +4,8 @@ It supervises the gateway's processes, writes logs to standard error, collects o
 on SIGTERM. The number of processes and the memory of models follow from the container's limits where the settings say
 nothing else.
 
-SageMaker starts a container with one argument, `serve`. Then, and only if a variable names the endpoint, the gateway
-has the routes of `serving.http.sagemaker`, which need no key.
+SageMaker, Vertex AI and Azure ML start a container with one argument, `serve`. Then, and only if a variable names the
+endpoint, the gateway has the routes of `serving.http.sagemaker`, which need no key.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping
 
 from mainspring.core.cores import memory_limit
-from mainspring.core.environment import SAGEMAKER, sagemaker_variables
+from mainspring.core.environment import SAGEMAKER, Hosting, hosting_variables
 from mainspring.core.errors import Invalid, Unavailable
 from mainspring.core.settings import Settings
 from mainspring.processes.process import run
@@ -29,7 +29,7 @@ from mainspring.serving.plane.sealed_catalog import SEALED
 START_S = 180.0  # in which a container has to be ready, as its start probe has it: processors may be few at the start
 _PROCESS = 160 << 20  # bytes of a gateway process without models
 _LEAST_SHARE = 4  # of the container's memory that models may have in any case: one such part
-_SERVE, _PORT = "serve", "8080"  # SageMaker's argument, and the port that it asks unless it names another
+_SERVE, _PORT = "serve", "8080"  # a managed service's argument, and the port that it asks unless it names another
 _LOCAL = ("file", "sqlite", "memory")
 
 _log = logging.getLogger("mainspring")
@@ -38,7 +38,7 @@ _log = logging.getLogger("mainspring")
 def main() -> int:
     """Serve until SIGTERM. Return the exit code."""
     parser = child_arguments("processes.contained")
-    parser.add_argument("command", nargs="?", choices=[_SERVE], help="as SageMaker starts a container")
+    parser.add_argument("command", nargs="?", choices=[_SERVE], help="as a managed service starts a container")
     chosen = parser.parse_args()
 
     def body(project: Project) -> None:
@@ -73,66 +73,71 @@ def models_memory(settings: Settings) -> Mapping[str, str]:
 
 
 def refuse_hosted() -> None:
-    """Raise if the environment asks for SageMaker's routes, which are a container's alone.
+    """Raise if the environment asks for the routes of a managed service, which are a container's alone.
 
     Raises:
         Invalid: It does.
     """
-    if sagemaker_variables()[0]:
+    for each in hosting_variables():
         raise Invalid(
-            f"{SAGEMAKER} is set, and this is no container that SageMaker starts.",
-            fix=f"unset {SAGEMAKER}; in an image, `python -m mainspring.processes.contained --project ROOT` serves.",
+            f"{each.variable} is set, and this is no container that {each.service} starts.",
+            fix=f"unset {each.variable}; an image serves by `python -m mainspring.processes.contained --project ROOT`.",
         )
 
 
 def hosted_endpoint(project: Project, *, asked: bool) -> str:
-    """Return the endpoint for which the gateway has SageMaker's routes, as `Hosted.read` reads it; usually none.
+    """Return the endpoint for which the gateway has the routes of a managed service, as `Hosted.read` reads it; usually
+    none.
 
-    Both SageMaker's argument and the variable are needed: one of them alone is there by mistake.
+    Both the service's argument and its variable are needed: one of them alone is there by mistake.
 
     Args:
-        asked: Whether the container was started as SageMaker starts it.
+        asked: Whether the container was started as the service starts it.
 
     Raises:
-        Invalid: One is there without the other, or the gateway is not one that SageMaker reaches alone.
+        Invalid: One is there without the other, or the gateway is not one that the service reaches alone.
     """
-    named, port = sagemaker_variables()
-    if not asked and not named:
+    given = hosting_variables()
+    if not asked and not given:
         return ""
-    if not asked:
-        raise Invalid(
-            f"{SAGEMAKER} is set, and the container was not started as SageMaker does it, with the argument `serve`.",
-            fix=f"unset {SAGEMAKER}: its routes need no key, so only SageMaker's own network may reach them.",
-        )
-    if not named:
+    if not given:
         raise Invalid(
             f"The container was started with the argument `serve`, as SageMaker does it, without {SAGEMAKER}.",
-            fix=f"set {SAGEMAKER} in the model's environment to the endpoint's name, as the kind sagemaker does.",
+            fix=f"set {SAGEMAKER}, or that of another service, to the endpoint's name, as its kind of target does.",
         )
-    hosted, settings = Hosted.read(named), project.settings
+    if len(given) > 1:
+        raise Invalid(f"{' and '.join(each.variable for each in given)} are set.", fix="set that of one service alone.")
+    by = given[0]
+    if not asked:
+        raise Invalid(
+            f"{by.variable} is set, and the container was not started as {by.service} does it (`serve`).",
+            fix=f"unset {by.variable}: its routes need no key, so only {by.service}'s own network may reach them.",
+        )
+    named = f"{by.endpoint}@{by.caller}"
+    hosted, settings, port = Hosted.read(named), project.settings, by.port
     for setting, name in ((settings.gateway_tls, "gateway_tls_cert"), (settings.grpc, "grpc")):
         if setting is not None:
             raise Invalid(
-                f"SageMaker speaks plain HTTP on one port, and the profile {settings.profile!r} sets {name}.",
+                f"{by.service} speaks plain HTTP on one port, and the profile {settings.profile!r} sets {name}.",
                 fix="name a profile without it in the target.",
             )
     if str(settings.gateway.port) != (port or _PORT):
         raise Invalid(
-            f"SageMaker asks port {port or _PORT}, and the gateway listens on {settings.gateway.port}.",
+            f"{by.service} asks port {port or _PORT}, and the gateway listens on {settings.gateway.port}.",
             fix=f"set MAINSPRING_GATEWAY to 0.0.0.0:{port or _PORT}.",
         )
-    _check_served(project, hosted)
+    _check_served(project, hosted, by)
     return named
 
 
-def _check_served(project: Project, hosted: Hosted) -> None:
+def _check_served(project: Project, hosted: Hosted, by: Hosting) -> None:
     try:
         served = project.routes.current()
     except Unavailable:  # a catalog on a server; /ping answers 503 until it is known
         return
     if hosted.endpoint not in served:
         raise Invalid(
-            f"{SAGEMAKER} names the endpoint {hosted.endpoint!r}, which is not served here.",
+            f"{by.variable} names the endpoint {hosted.endpoint!r}, which is not served here.",
             fix=f"name one of {', '.join(sorted(served)) or 'none'}.",
         )
     versions = [arm.version for arm in served[hosted.endpoint].arms]

@@ -86,6 +86,22 @@ def _terraform(project: Project, setting: TargetSetting) -> Any:
     return TerraformTarget(options, project.settings.root, around.drain_s, around.hosts, sign)
 
 
+def _vertex(project: Project, setting: TargetSetting) -> Any:
+    from mainspring.deploy.adapters.targets.clouds import vertex_target
+    from mainspring.deploy.adapters.targets.options import read_options
+    from mainspring.deploy.manifests.clouds.vertex import VertexOptions
+
+    return vertex_target(read_options(VertexOptions, setting.options, setting.name), project.settings.root)
+
+
+def _azureml(project: Project, setting: TargetSetting) -> Any:
+    from mainspring.deploy.adapters.targets.clouds import azure_target
+    from mainspring.deploy.adapters.targets.options import read_options
+    from mainspring.deploy.manifests.clouds.azureml import AzureOptions
+
+    return azure_target(read_options(AzureOptions, setting.options, setting.name), project.settings.root)
+
+
 def _around(project: Project, setting: TargetSetting) -> Any:
     """Return the facts of a target's profile. They are as the file has them, so that every machine renders the same."""
     from mainspring.deploy.manifests.serving.objects import Around
@@ -104,6 +120,7 @@ def _around(project: Project, setting: TargetSetting) -> Any:
 
 
 KINDS: Mapping[str, Callable[[Project, TargetSetting], Target]] = {
+    "azureml": _azureml,
     "compose": _compose,
     "helm": _helm,
     "image": _image,
@@ -112,4 +129,5 @@ KINDS: Mapping[str, Callable[[Project, TargetSetting], Target]] = {
     "kubernetes": _cluster,
     "systemd": _systemd,
     "terraform": _terraform,
+    "vertex": _vertex,
 }

@@ -1,10 +1,10 @@
-"""Routes by which SageMaker asks a container: `GET /ping` and `POST /invocations`, for one endpoint.
+"""Routes by which a managed service asks a container: `GET /ping` and `POST /invocations`, for one endpoint.
 
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html. SageMaker checks its callers (IAM's
 right `sagemaker:InvokeEndpoint`) and forwards bodies without their credentials, over a network that only it reaches. So
 these two routes have one caller, who may predict with that endpoint alone as far as the policies let it, and they take
 any Host header. A gateway has them only where its container was started by SageMaker's own command
-(`processes.contained`).
+(`processes.contained`). Vertex AI and Azure ML do likewise; they ask the paths that they are told, which are these.
 """
 
 from __future__ import annotations
@@ -22,35 +22,40 @@ SAGEMAKER_ROUTES = (
     DataRoute("POST", INVOCATIONS, Action.ENDPOINT_PREDICT, "infer"),
 )
 CALLER = "sagemaker"  # id of the caller in logs, quotas and costs
+CALLERS = (CALLER, "vertex", "azureml")
 
 
 @dataclass(frozen=True, slots=True)
 class Hosted:
-    """The endpoint that SageMaker's callers reach.
+    """The endpoint that a managed service's callers reach.
 
     Attributes:
         version: Its version that answers; empty: those of its route, by their weights.
+        caller: Of `CALLERS`.
     """
 
     endpoint: str
     version: str = ""
+    caller: str = CALLER
 
     @classmethod
     def read(cls, text: str) -> Hosted:
-        """Return what `NAME` or `NAME:VERSION` says.
+        """Return what `NAME` or `NAME:VERSION` says, with `@CALLER` behind it or without.
 
         Raises:
             Invalid: It is neither.
         """
-        name, colon, version = text.partition(":")
-        if colon and not (version.isascii() and version.isdigit()):
+        whole, at, caller = text.partition("@")
+        caller = caller if at else CALLER
+        name, colon, version = whole.partition(":")
+        if caller not in CALLERS or (colon and not (version.isascii() and version.isdigit())):
             raise Invalid(f"{text[:100]!r} names no endpoint.", fix="write NAME, or NAME:VERSION such as late:3.")
-        return cls(check_id(name, "endpoint"), version)
+        return cls(check_id(name, "endpoint"), version, caller)
 
     @property
     def principal(self) -> Principal:
         may = Binding(Role.ANALYST, f"endpoint/{self.endpoint}")
-        return Principal(CALLER, CALLER, frozenset({KeyScope.PREDICT}), Kind.SERVICE, roles=frozenset({may}))
+        return Principal(self.caller, self.caller, frozenset({KeyScope.PREDICT}), Kind.SERVICE, roles=frozenset({may}))
 
     def split(self, path: str) -> tuple[str, str, str]:
         """Return what `routes.split_path` does, with the endpoint of invocations."""

@@ -45,6 +45,7 @@ class ImageOptions(msgspec.Struct, frozen=True, kw_only=True):
             worker and the console need.
         files: Patterns of the project's files in a project's image; by default its Python and SQL.
         extras: Extras of Mainspring in a project's image beside `local`, such as `sklearn`.
+        hosted: Whether it starts for a managed service that gives a container no arguments, as Azure ML does.
     """
 
     folder: str = "deploy/images"
@@ -54,8 +55,11 @@ class ImageOptions(msgspec.Struct, frozen=True, kw_only=True):
     contents: Literal["gateway", "project"] = "gateway"
     files: list[str] = []
     extras: list[str] = []
+    hosted: bool = False
 
     def __post_init__(self) -> None:
+        if self.hosted and self.contents != "gateway":
+            raise ValueError('hosted is for images of the gateway alone: leave out contents = "project"')
         if self.platform and self.platform not in ("linux/amd64", "linux/arm64"):
             raise ValueError(f'platform is {self.platform!r}: write "linux/amd64" or "linux/arm64"')
         if not self.mirror.startswith(("http://", "https://")):
@@ -100,6 +104,8 @@ class ImageTarget:
         content = self._parts.content(deployment)
         arch = self._options.platform.rpartition("/")[2] or bytecode.architecture()
         settings = _settings(deployment, content, whole=self._options.contents == "project")
+        if self._options.hosted:
+            settings["Cmd"] = ["serve"]
         recipe = building.recipe(image_name(deployment), arch, content, settings)
         needs = Needs(count=deployment.replicas[0], most=deployment.replicas[1], cpu=deployment.cpu,
                       memory=deployment.memory, gpus=deployment.gpus)  # fmt: skip

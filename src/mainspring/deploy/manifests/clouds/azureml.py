@@ -1,0 +1,225 @@
+"""Azure Machine Learning: an endpoint and a deployment of each endpoint, its scaling, and jobs of training.
+
+Each is a file for `az ml ... create --file`, in the form of https://learn.microsoft.com/azure/machine-learning/reference-yaml-overview;
+scaling is the body of a request to Azure Monitor. JSON is YAML. What a container of one's own has to answer:
+https://learn.microsoft.com/azure/machine-learning/how-to-deploy-custom-container.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from mainspring.core.environment import AZUREML
+from mainspring.core.errors import Invalid
+from mainspring.deploy.manifests.clouds.hosting import check_hosted, hosted_variables, short_digest
+from mainspring.deploy.manifests.clouds.machines import Machine, machine_for
+from mainspring.deploy.manifests.clouds.names import cloud_names, image_by_digest
+from mainspring.deploy.manifests.clouds.options import CloudOptions, check_plain
+from mainspring.deploy.targets.model import Deployment, Service
+from mainspring.serving.http.sagemaker import INVOCATIONS, PING
+
+Body = dict[str, Any]
+# Of the machines that managed endpoints take, those that the catalogue has:
+# https://learn.microsoft.com/azure/machine-learning/reference-managed-online-endpoints-vm-sku-list
+FAMILIES = ("Standard_F", "Standard_NC", "Standard_ND")
+_PLACE = "Azure ML"
+_PORT = 8080  # which a container assumes where it is not told
+_LONGEST = 32  # characters of an endpoint's name
+_SCHEMAS = "https://azuremlschemas.azureedge.net/latest"
+_GUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
+_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._()-]{0,88}[A-Za-z0-9_()-]")
+_WORKSPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{2,32}")
+_IDENTITY = re.compile(
+    r"/subscriptions/[^/\s]+/resourceGroups/[^/\s]+/providers/Microsoft\.ManagedIdentity/userAssignedIdentities/[^/\s]+",
+    re.IGNORECASE,
+)
+_DRAIN_S = 5  # of a request beyond the endpoint's deadline
+
+
+class AzureOptions(CloudOptions, frozen=True, kw_only=True):
+    """Options of the kind `azureml`.
+
+    Attributes:
+        folder: Where the files are written, relative to the project.
+        subscription, resource_group, workspace: Of the workspace.
+        identity: User-assigned identity of the containers, its resource id; by default each endpoint's own.
+        access: `private`: through the workspace's private endpoint; `public`: an address on the internet.
+        auth: How callers prove who they are: tokens of Entra, or keys of the endpoint.
+        compute: Cluster of the trainings; empty: serverless.
+    """
+
+    folder: str = "deploy/azureml"
+    subscription: str
+    resource_group: str
+    workspace: str
+    identity: str = ""
+    access: Literal["private", "public"] = "private"
+    auth: Literal["aad_token", "key"] = "aad_token"
+    compute: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, pattern in (("subscription", _GUID), ("resource_group", _GROUP), ("workspace", _WORKSPACE)):
+            if not pattern.fullmatch(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)!r}, which Azure does not take")
+        if self.identity and not _IDENTITY.fullmatch(self.identity):
+            raise ValueError(f"identity is {self.identity!r}: write the resource id of a user-assigned identity")
+        for name in ("folder", "compute"):
+            check_plain(name, getattr(self, name))
+
+
+def specifications(deployment: Deployment, options: AzureOptions) -> dict[str, Body]:
+    """Return the documents by the names of their files, each after those that it names.
+
+    Raises:
+        Invalid: A name, a size or a setting is not to be had on Azure Machine Learning.
+    """
+    check_hosted(deployment, _PLACE)
+    if deployment.port != _PORT:
+        raise Invalid(f"Azure ML does not tell a container its port, which is {_PORT}.", fix="leave out `port`.")
+    for name, value in deployment.env.items():
+        if "${{" in value:
+            raise Invalid(
+                f"The variable {name} has the value {value!r}, an expression to Azure ML.", fix="write it without ${{."
+            )
+    image = image_by_digest(deployment.image, "image")
+    names = cloud_names(deployment.project, [each.endpoint for each in deployment.services], _LONGEST, _PLACE)
+    machine = machine_for("azure", deployment, options.machine, FAMILIES)
+    found = dict[str, Body]()
+    for service in deployment.services:
+        name = names[service.endpoint]
+        made = _deployment(deployment, service, name, image, machine)
+        found[f"{name}/endpoint.yml"] = _endpoint(deployment, options, service, name)
+        found[f"{name}/deployment.yml"] = made
+        if deployment.replicas[0] != deployment.replicas[1]:
+            found[f"{name}/autoscale.json"] = _autoscale(deployment, options, name, made["name"])
+    found |= {f"train-{name}.yml": body for name, body in _trainings(deployment, options)}
+    return found
+
+
+def _tags(deployment: Deployment, service: Service | None = None) -> Mapping[str, str]:
+    found = {"managed-by": "mainspring", "project": deployment.project, "target": deployment.target}
+    if service is not None:
+        found |= {"endpoint": service.endpoint, "version": service.version, "bundle": service.bundle}
+    return found
+
+
+def _endpoint(deployment: Deployment, options: AzureOptions, service: Service, name: str) -> Body:
+    tags = _tags(deployment, service)
+    identity = {"type": "system_assigned"} if not options.identity else {
+        "type": "user_assigned", "user_assigned_identities": [{"resource_id": options.identity}]
+    }  # fmt: skip
+    return {
+        "$schema": f"{_SCHEMAS}/managedOnlineEndpoint.schema.json",
+        "name": name,
+        "auth_mode": options.auth,
+        "public_network_access": "disabled" if options.access == "private" else "enabled",
+        "identity": identity,
+        "tags": {each: value for each, value in tags.items() if each not in ("version", "bundle")},
+    }
+
+
+def _deployment(deployment: Deployment, service: Service, name: str, image: str, machine: Machine) -> Body:
+    """Return the deployment of a version. Its name follows from its content: another version is another deployment."""
+    port = deployment.port
+    found: Body = {
+        "$schema": f"{_SCHEMAS}/managedOnlineDeployment.schema.json",
+        "endpoint_name": name,
+        "environment": {
+            "image": image,
+            "inference_config": {
+                "liveness_route": {"port": port, "path": PING},
+                "readiness_route": {"port": port, "path": PING},
+                "scoring_route": {"port": port, "path": INVOCATIONS},
+            },
+        },
+        "environment_variables": dict(hosted_variables(deployment, service, AZUREML)),
+        "instance_type": machine.name,
+        "instance_count": deployment.replicas[0],
+        "request_settings": {
+            "request_timeout_ms": max(1000, round(service.deadline_ms) + 1000 * _DRAIN_S),
+            "max_concurrent_requests_per_instance": 100,
+        },
+        "liveness_probe": {"initial_delay": 60, "period": 10, "timeout": 5, "failure_threshold": 30},
+        "readiness_probe": {"initial_delay": 10, "period": 5, "timeout": 5, "failure_threshold": 30},
+        "app_insights_enabled": False,
+        "tags": dict(_tags(deployment, service)),
+    }
+    return {"name": f"v{service.version.rpartition(':')[2]}-{short_digest(found)}", **found}
+
+
+def _autoscale(deployment: Deployment, options: AzureOptions, name: str, made: str) -> Body:
+    """Return a setting of Azure Monitor: one more instance above the target, one less well below it."""
+    least, most = deployment.replicas
+    scaled = (
+        f"/subscriptions/{options.subscription}/resourceGroups/{options.resource_group}/providers/"
+        f"Microsoft.MachineLearningServices/workspaces/{options.workspace}/onlineEndpoints/{name}/deployments/{made}"
+    )
+
+    def rule(operator: str, percent: int, direction: str) -> Body:
+        return {
+            "metricTrigger": {
+                "metricName": "CpuUtilizationPercentage",
+                "metricResourceUri": scaled,
+                "timeGrain": "PT1M",
+                "statistic": "Average",
+                "timeWindow": "PT5M",
+                "timeAggregation": "Average",
+                "operator": operator,
+                "threshold": percent,
+            },
+            "scaleAction": {"direction": direction, "type": "ChangeCount", "value": "1", "cooldown": "PT5M"},
+        }
+
+    capacity = {"minimum": str(least), "maximum": str(most), "default": str(least)}
+    rules = [
+        rule("GreaterThan", options.cpu_target, "Increase"),
+        rule("LessThan", options.cpu_target // 2, "Decrease"),
+    ]
+    return {
+        "location": deployment.region,
+        "tags": dict(_tags(deployment)),
+        "properties": {
+            "name": f"{name}-{made}",
+            "enabled": True,
+            "targetResourceUri": scaled,
+            "profiles": [{"name": "cores", "capacity": capacity, "rules": rules}],
+        },
+    }
+
+
+def _trainings(deployment: Deployment, options: AzureOptions) -> Iterator[tuple[str, Body]]:
+    """Yield the name and the document of each training's command job."""
+    if not options.trainings:
+        return
+    if not options.training_command:
+        raise Invalid("Azure ML runs a command in a shell of the image.", fix="write training_command.")
+    image = image_by_digest(options.training_image, "training_image")
+    for model, name in cloud_names(deployment.project, options.trainings, _LONGEST, _PLACE).items():
+        place = (
+            {"compute": f"azureml:{options.compute}", "resources": {"instance_count": 1}}
+            if options.compute
+            else {"resources": {"instance_type": options.training_machine, "instance_count": 1}}
+        )
+        spare = {"queue_settings": {"job_tier": "spot"}} if options.spot and not options.compute else {}
+        words = ["train", model, "--project", options.project_folder, "--profile", deployment.profile]
+        yield (
+            name,
+            {
+                "$schema": f"{_SCHEMAS}/commandJob.schema.json",
+                "type": "command",
+                "display_name": f"{name}-training",
+                "experiment_name": deployment.project,
+                "command": shlex.join([*options.training_command, *words]),
+                "environment": {"image": image},
+                "environment_variables": dict(sorted(deployment.env.items())),
+                "identity": {"type": "managed"},
+                "limits": {"timeout": 3600 * options.training_hours},
+                "tags": dict(_tags(deployment)),
+                **place,
+                **spare,
+            },
+        )

@@ -1,0 +1,159 @@
+"""Specifications for Vertex AI and Azure ML: their containers start and answer as written; their own SDKs take them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit.cloud_targets import AZURE, IMAGE, VERTEX
+from kit.depth import deep
+from kit.engines import ROOT, python_of
+from kit.fleet import BODY, Fleet, answer_of
+from kit.waiting import free_port, wait_until
+from mainspring.deploy.adapters.targets.clouds import CloudTarget, azure_target, vertex_target
+from mainspring.deploy.adapters.targets.options import read_options
+from mainspring.deploy.manifests.clouds.azureml import AzureOptions
+from mainspring.deploy.manifests.clouds.vertex import VertexOptions
+from mainspring.deploy.targets.conformance import deployment
+from mainspring.deploy.targets.model import Service
+from mainspring.processes.contained import hosted_endpoint
+from mainspring.project import open_project
+from mainspring.project.settings import load_settings
+
+SERVICE = Service(endpoint="late-arrival", model="late-arrival", version="late-arrival:2", bundle="ab" * 32)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    fleet = Fleet(tmp_path_factory.mktemp("clouds") / "project", workers=1)
+    fleet.publish("1", "2")
+    return fleet
+
+
+def target(kind: str, root: Path) -> CloudTarget:
+    if kind == "vertex":
+        return vertex_target(read_options(VertexOptions, VERTEX, "east"), root)
+    return azure_target(read_options(AzureOptions, AZURE, "east"), root)
+
+
+def documents(kind: str, root: Path, **changes: object) -> dict[str, Any]:
+    """Write the files of a deployment; return their content by name."""
+    usual = {"secrets": (), "image": IMAGE, "replicas": (1, 4), "env": {}}
+    usual["region"] = "europe-west4" if kind == "vertex" else "westeurope"
+    made = target(kind, root)
+    pieces = made.render(deployment(**{**usual, **changes}))
+    for piece in pieces:
+        made.make(piece)
+    return {piece.name: json.loads(piece.content) for piece in pieces if piece.name != "apply.py"}
+
+
+def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, path, body, {"Host": "of-the-service"})
+        reply = connection.getresponse()
+        return reply.status, reply.read()
+    except OSError:
+        return 0, b""
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def started(fleet: Fleet, tmp_path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Start a process as Vertex AI starts the container of a rendered model; yield its port and its specification."""
+    port = free_port()
+    spec = documents("vertex", tmp_path, services=(SERVICE,), port=port)["shop-late-arrival/model.json"]
+    container = spec["model"]["containerSpec"]
+    given = {each["name"]: each["value"] for each in container["env"]}
+    given |= {"AIP_HTTP_PORT": str(container["ports"][0]["containerPort"]), "AIP_MODE": "PREDICTION"}
+    command = [sys.executable, "-m", "mainspring.processes.contained", "--project", str(fleet.root), *container["args"]]
+    environment = {**os.environ, **given, "MAINSPRING_PEPPER_FILE": "nowhere"}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stderr=log)
+    try:
+        yield port, container
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_container_of_a_model_of_vertex_answers_at_the_routes_that_it_names(
+    started: tuple[int, dict[str, Any]],
+) -> None:
+    port, container = started
+    wait_until(lambda: ask(port, "GET", container["healthRoute"])[0] == 200, "the container")
+    status, body = ask(port, "POST", container["predictRoute"], BODY)
+    found = json.loads(body)
+    assert (status, found["model_version"]) == (200, "2")
+    assert found["outputs"][0]["data"] == pytest.approx(answer_of("2"))
+    assert ask(port, "POST", "/v2/models/late-arrival/infer", BODY)[0] in (401, 403)
+    assert container["startupProbe"]["httpGet"] == {"path": container["healthRoute"], "port": port, "scheme": "HTTP"}
+
+
+def test_the_container_of_a_deployment_of_azure_starts(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = documents("azureml", tmp_path, services=(SERVICE,))["shop-late-arrival/deployment.yml"]
+    for name, value in spec["environment_variables"].items():
+        monkeypatch.setenv(name, value)
+    project = open_project(load_settings(fleet.root), reads_only=True)
+    assert hosted_endpoint(project, asked=True) == "late-arrival:2@azureml"
+    routes = spec["environment"]["inference_config"]
+    assert {each["port"] for each in routes.values()} == {project.settings.gateway.port}
+    assert {name: each["path"] for name, each in routes.items()} == {
+        "liveness_route": "/ping", "readiness_route": "/ping", "scoring_route": "/invocations"
+    }  # fmt: skip
+
+
+def read_by_sdk(kind: str, folder: Path, program: str = "") -> subprocess.CompletedProcess[str]:
+    command = [str(python_of(kind)), "-W", "ignore", "-m", "kit.cloud_specifications", program or kind, str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    return subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )  # fmt: skip
+
+
+@deep
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", ["vertex", "azureml"])
+def test_the_sdk_takes_every_file_and_no_misspelt_one(kind: str, tmp_path: Path) -> None:
+    found = documents(kind, tmp_path / "whole")
+    done = read_by_sdk(kind, target(kind, tmp_path / "whole").path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert {line.partition(":")[0] for line in done.stdout.splitlines()} == set(found)
+    for number, (name, content) in enumerate(sorted(found.items())):
+        place = tmp_path / str(number) / name
+        place.parent.mkdir(parents=True)
+        place.write_text(json.dumps(misspelt(content)))
+        assert read_by_sdk(kind, tmp_path / str(number)).returncode != 0, name
+
+
+@deep
+@pytest.mark.timeout(600)
+def test_the_program_sends_the_files_to_a_server_that_speaks_the_api_once(tmp_path: Path) -> None:
+    documents("vertex", tmp_path)
+    done = read_by_sdk("vertex", target("vertex", tmp_path).path, "applied")
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, cut, again, received = map(json.loads, done.stdout.splitlines()[-4:])
+    assert [line.split()[0] for line in first] == ["made", "made", "deployed"] * 2
+    assert [line.split()[0] for line in cut] == ["is", "is", "deployed"] + ["is"] * 3
+    assert [line.split()[0] for line in again] == ["is"] * 6
+    assert received == ["UploadModel", "CreateEndpoint", "DeployModel"] * 2 + ["DeployModel"]
+
+
+def misspelt(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a document with its last name but the tags' misspelt."""
+    name = [each for each in content if each not in ("tags", "labels")][-1]
+    return {(f"{each}x" if each == name else each): value for each, value in content.items()}

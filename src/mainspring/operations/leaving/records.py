@@ -186,7 +186,7 @@ def _property(column: sa.Column[Any], documents: set[str]) -> dict[str, Any]:
             extra["description"] = "Microseconds since 1970-01-01T00:00:00Z."
         elif column.name.endswith("_us"):
             extra["description"] = "Microseconds."
-    elif isinstance(column.type, sa.Numeric):
+    elif isinstance(column.type, (sa.Numeric, sa.Float)):
         kind = "number"
     elif isinstance(column.type, sa.LargeBinary):
         extra["contentEncoding"] = "base64"

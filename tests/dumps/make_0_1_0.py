@@ -210,7 +210,7 @@ def lead(project: Project) -> None:
     commit = project.run("data", "log")["commits"][0]["id"]
     project.run("data", "tag", "first", commit)
     project.run("materialize")
-    key = project.run("keys", "create", "asks", "--scope", "predict")["key"]
+    key = project.run("keys", "create", "asks", "--scope", "predict", "--expires", "3650d")["key"]
     answers = serve(project, key, [whole(1.0, 10.0), whole(9.0, 95.0), keyed("new0"), keyed("new1")])
     project.run("monitor", "late-parcel")
     answers += serve(project, key, [whole(5.0, None), keyed("new2")], kill=True)

@@ -143,7 +143,8 @@ def _migrate(engine: sa.Engine, url: Url, schema: str) -> None:
             raise Conflict(
                 f"The catalog {url.shown} has the schema {revision}, which this version of mainspring "
                 "does not support.",
-                fix="install the version of mainspring that wrote it, or a newer one.",
+                fix="install the version of mainspring that wrote it, or a newer one; or restore the copy from before "
+                "the upgrade.",
             )
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -25,7 +25,8 @@ LONG = {
         "check-training-data", "choose-a-framework", "ci", "evidence", "explain", "find-runs",
         "fine-tune-with-lora", "leave", "measure-capacity", "model-cards", "optimise-a-model", "plan-a-training",
         "registry", "replay", "reproduce", "roll-out", "run-it", "search", "serve-any-model", "train-and-promote",
-        "train-in-several-processes", "train-with-torch", "upgrade", "use-from-code", "version-data", "watch", "write-an-adapter",
+        "train-in-several-processes", "train-with-torch", "upgrade", "use-from-code", "version-data",
+        "watch", "write-an-adapter",
     )),
 }  # fmt: skip
 WITH_BLOCKS = [

@@ -25,7 +25,7 @@ from kit.pages import DOCS, blocks
 from kit.servers import PostgresServer
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.operations.ingest import land
-from mainspring.operations.leaving.running import ACTION, ExportedProject, export_project
+from mainspring.operations.leaving.running import ExportedProject, export_project
 from mainspring.operations.subjects import erasing
 from mainspring.project import Project
 from mainspring.security.model import AuditFilter
@@ -34,6 +34,7 @@ PAGE = DOCS / "howto" / "leave.md"
 # The editable installation of this package is found by a path, so the name itself is taken.
 ALONE = "import runpy, sys; sys.modules['mainspring'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
 ASKED = 7
+ACTION = "project.export"
 
 
 def quiet(_stage: str, _done: float, _total: float | None, _note: str) -> None:

@@ -111,6 +111,7 @@ LEFT_OUT: Mapping[str, str] = {
     "job_cache": _DERIVED,
     "job_logs": "what the project's code prints: `mainspring jobs logs`",
     "monitor_checkpoints": _DERIVED,
+    "moved_logs": _STATE,
     "received_heads": _STATE,
     "routes_revision": _STATE,
     "service_states": _STATE,

@@ -61,6 +61,7 @@ RECORDS: Mapping[str, Records] = {
     "edge_refusals": Records("Refused uploads of edge devices"),
     "edge_rollouts": Records("Rollouts to edge devices", "document"),
     "endpoint_baselines": Records("Measured loads of endpoints", "baseline"),
+    "endpoint_simulations": Records("Last simulations of endpoints", "report"),
     "erasures": Records("Erasures of subjects, who are digests, with signed receipts", "receipt"),
     "gate_evaluations": Records("Verdicts of gates on versions", "evaluation", quoting="evaluation"),
     "held_calls": Records("Calls of tools that waited for a person", "arguments", masked="arguments"),

@@ -206,7 +206,7 @@ EVENTS = {
     **{f"topics {each}": f"topics.{each}" for each in ("create", "produce")},
     "audit export": "audit.export",
     "audit verify": "audit.verify",
-    "backup": "backup.make",
+    "backup make": "backup.make",
     "batch": "batch.run",
     "collections build": "collections.build",
     "deploy": "targets.deploy",
@@ -237,7 +237,7 @@ NO_EVENT = {
     **dict.fromkeys(
         ("advise", "audit", "collections", "completion", "data", "doctor", "edge", "encryption", "endpoints"), _READS
     ),
-    **dict.fromkeys(("answers", "budgets", "cost", "encoders", "prices"), _READS),
+    **dict.fromkeys(("answers", "backup", "budgets", "cost", "encoders", "prices"), _READS),
     **dict.fromkeys(("explain", "fairness", "features", "groups", "incidents", "jobs", "keys", "models"), _READS),
     **dict.fromkeys(
         ("monitor", "objectives", "pipelines", "policy", "predictions", "prices", "profile", "prompts"), _READS

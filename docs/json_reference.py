@@ -42,7 +42,9 @@ from mainspring.operations.answer_gates import JudgeAgreement
 from mainspring.operations.answer_judging import JudgedAnswers
 from mainspring.operations.answer_versions import AnswersVersion
 from mainspring.operations.answers import AnswersEvaluation, AnswersReport
-from mainspring.operations.backup.running import Made, Restored
+from mainspring.operations.backup.making import Made
+from mainspring.operations.backup.restoring import Restored
+from mainspring.operations.backup.verifying import KeptBackup, VerifiedBackups
 from mainspring.operations.batch.values import BatchReport
 from mainspring.operations.budgets.reporting import BudgetReport
 from mainspring.operations.callers import Caller
@@ -557,8 +559,10 @@ DOCUMENTS = {
         ("DataKey.created_at",),
     ),
     "encryption rotate": Document(Rotation),
-    "backup": Document(Made),
-    "restore": Document(Restored),
+    "backup make": Document(Made, ("made_at",)),
+    "backup list": Document(list[KeptBackup], ("made_at",)),
+    "backup verify": Document(VerifiedBackups),
+    "restore": Document(Restored, ("made_at",)),
     "encryption rewrite": Document(_object("Rewritten", tables=list[str])),
     "policy check": Document(_object("CheckedPolicies", files=list[str])),
     "policy test": Document(_object("TestedPolicies", cases=int, wrong=list[Case])),

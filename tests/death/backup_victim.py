@@ -3,11 +3,13 @@
 import os
 import signal
 import sys
+import time
 from itertools import count
 from pathlib import Path
 
 from kit.erased_shop import opened
-from mainspring.operations.backup.running import backup, restore
+from mainspring.operations.backup.making import backup
+from mainspring.operations.backup.restoring import restore
 
 
 def main() -> None:
@@ -17,9 +19,10 @@ def main() -> None:
 
     def told(_: str) -> None:
         if next(parts) == dies_at:
+            time.sleep(0.3)  # pieces of the part before are written aside
             os.kill(os.getpid(), signal.SIGKILL)
 
-    {"backup": backup, "restore": restore}[sys.argv[1]](project, folder / "monday.backup", told)
+    {"backup": backup, "restore": restore}[sys.argv[1]](project, str(folder / "backups"), told=told)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,40 +15,51 @@ import pytest
 from kit import prefork
 from kit.depth import DEEP
 from kit.erased_shop import found_in, opened, planted, subject
-from mainspring.core.errors import Conflict, Corrupt
+from mainspring.core.errors import Conflict, NotFound
 from mainspring.operations.auditing import audit
-from mainspring.operations.backup.archive import UNFINISHED
-from mainspring.operations.backup.running import _blobs_of, backup, check_restore, restore
+from mainspring.operations.backup.making import backup, stored_blobs
+from mainspring.operations.backup.restoring import check_restore, restore
+from mainspring.operations.backup.verifying import verify
 from mainspring.operations.subjects.erasing import erase
+from mainspring.project import Project
 
-PARTS = range(5) if DEEP else (3,)  # of a restore: the file, the bundle, the catalog, keys, erasures
+DIGEST = "a" * 64
 _VICTIM = Path(__file__).with_name("backup_victim.py")
 
 
+def _parts(project: Project, run: Callable[..., object], at: Path) -> list[str]:
+    """Return the parts of a backup or a restore, in their order."""
+    found = list[str]()
+    run(project, str(at), told=found.append)
+    return found
+
+
+def _picked(parts: list[str], *wanted: str) -> list[int]:
+    """Return the numbers of the parts before which to kill."""
+    return [*range(len(parts))] if DEEP else [parts.index(each) for each in wanted]
+
+
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a shop that was set back to before an erasure, and has lost its catalog, with a backup of that time."""
-    folder = tmp_path_factory.mktemp("shop")
+def planted_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a shop with something in every store."""
+    folder = tmp_path_factory.mktemp("planted")
     project = planted(folder)
-    _blobs_of(project).put("a" * 64, {"model.onnx": b"weights"})
-    _killed(folder, "backup", 2)  # before the bundle is written
-    assert (folder / "monday.backup.unfinished").exists()
-    assert not (folder / "monday.backup").exists()
-    assert (folder / ".mainspring" / "backup.tmp" / "catalog.db").exists()
-    assert [each.ok for each in check_restore(project)] == [False]
-    opened(folder).close()
-    assert not (folder / ".mainspring" / "backup.tmp").exists()
-    with pytest.raises(Corrupt):
-        restore(project, folder / f"monday.backup{UNFINISHED}")
-    backup(project, folder / "monday.backup")
-    assert not (folder / "monday.backup.unfinished").exists()
-    shutil.copytree(project.settings.state / "lake", folder / "before")
+    stored_blobs(project).put(DIGEST, {"model.onnx": random.Random(1).randbytes(5 << 20)})
+    project.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shop(planted_shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a shop that has lost all but its keys, with a backup from before an erasure."""
+    folder = tmp_path_factory.mktemp("lost") / "shop"
+    shutil.copytree(planted_shop, folder)
+    project = opened(folder)
+    backup(project, str(folder / "backups"))
     erase(project, [subject(project)])
     project.close()
-    state = folder / ".mainspring"
-    for path in [*state.glob("catalog.db*"), *state.glob("online.db*"), state / "bundles", state / "lake"]:
+    for path in [each for each in (folder / ".mainspring").iterdir() if each.name != "keys"]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    (folder / "before").rename(state / "lake")
     return folder
 
 
@@ -55,20 +68,61 @@ def _killed(folder: Path, command: str, part: int) -> None:
     assert done.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_a_killed_restore_says_so_and_the_next_brings_nobody_back(shop: Path, tmp_path: Path, part: int) -> None:
+def test_a_killed_backup_is_none_and_the_next_writes_only_the_rest(planted_shop: Path, tmp_path: Path) -> None:
     folder = tmp_path / "shop"
-    shutil.copytree(shop, folder)
-    _killed(folder, "restore", part)
-    refused = pytest.raises(Conflict, match=r"restoring\.json.*monday\.backup") if part else nullcontext()
-    with refused:  # the file is read before anything is changed
+    shutil.copytree(planted_shop, folder)
+    project, at = opened(folder), folder / "backups"
+    parts = _parts(project, backup, tmp_path / "elsewhere")
+    for part in _picked(parts, "files/artefacts"):
+        _killed(folder, "backup", part)
+        assert not [*at.glob("points/*")]
+        assert (folder / ".mainspring" / "backup.tmp").exists() == (part > 0)
+        assert [each.ok for each in check_restore(project)] == [False] * (part > 0)
         opened(folder).close()
-    project = opened(folder, restores=True)
-    assert bool(list(check_restore(project))) == (part > 0)
-    if part == 3:
-        audit(project, "train", "model/late")  # by another machine, which has the same catalog
-    done = restore(project, folder / "monday.backup")
-    assert (done.bundles, done.erased) == (1, 1)
-    assert list(check_restore(project)) == []
-    assert found_in(folder / ".mainspring") == []
-    assert not (folder / ".mainspring" / "backup.tmp").exists()
+        assert not (folder / ".mainspring" / "backup.tmp").exists()
+    with pytest.raises(NotFound, match="has no backup"):
+        restore(project, str(at))
+    there = {each: each.stat().st_mtime_ns for each in (at / "pieces").rglob("*") if each.is_file()}
+    (at / "pieces" / "00").mkdir(exist_ok=True)
+    (at / "pieces" / "00" / ".x.partial").write_bytes(b"of a writer that was killed")
+    made = backup(project, str(at), keep_us=1)
+    assert sum(each.stat().st_size for each in there) > 10 * made.new_bytes, "the bundle was there"
+    assert not [*at.rglob("*.partial")]
+    found = verify(project, str(at))
+    assert (found.backups, found.damage, found.unused) == (1, [], 0)
+    assert {each: each.stat().st_mtime_ns for each in there if each.exists()}.items() <= there.items()
+
+
+def test_a_killed_restore_says_so_and_the_next_brings_nobody_back(shop: Path, tmp_path: Path) -> None:
+    shutil.copytree(shop, tmp_path / "whole")
+    parts = _parts(opened(tmp_path / "whole"), restore, tmp_path / "whole" / "backups")
+    assert parts[-3:] == ["catalog.db", "keys", "erasures"]
+    for part in _picked(parts, "lake/predictions", "keys"):
+        folder = tmp_path / f"shop{part}"
+        shutil.copytree(shop, folder)
+        _killed(folder, "restore", part)
+        refused = pytest.raises(Conflict, match=r"restoring\.json.*backups") if part else nullcontext()
+        with refused:  # the backup is read before anything is changed
+            opened(folder).close()
+        project = opened(folder, restores=True)
+        assert bool(list(check_restore(project))) == (part > 0)
+        if parts[part] == "keys":
+            audit(project, "train", "model/late")  # by another machine, which has the same catalog
+        else:
+            backup_again(project, folder, part)
+        done = restore(project, str(folder / "backups"))
+        assert (done.erased, done.missing, done.kept) == (1, done.missing, [])
+        counts = {each.what: (each.equal, each.of) for each in done.equality}
+        assert all(equal == of for what, (equal, of) in counts.items() if what != "rows of the catalog")
+        assert list(check_restore(project)) == []
+        assert found_in(folder / ".mainspring") == []
+        assert not (folder / ".mainspring" / "backup.tmp").exists()
+
+
+def backup_again(project: Project, folder: Path, part: int) -> None:
+    """Make it certain that a later backup is not taken to finish an earlier restore."""
+    if part:
+        for each in sorted((folder / "backups" / "points").iterdir()):
+            later = each.with_name(f"1{each.name[1:-1]}0")
+            shutil.copy(each, later)  # a later point, which does not open
+        assert project.settings.state.joinpath("restoring.json").exists()

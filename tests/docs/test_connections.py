@@ -71,7 +71,7 @@ ROWS: dict[str, tuple[str, str]] = {
     "OTLP": ("operations.service.otlp serving.plane.tracing", f"{MUTUAL}a_collector"),
     "S3, GCS, Azure, Kinesis, KMS": (
         "core.object_store_url data.adapters.deltaobjects data.adapters.deltareads data.adapters.log_kinesis "
-        "operations.cost.storage operations.pipelines.aws_lambda registry.adapters.objects "
+        "operations.backup.stores operations.cost.storage operations.pipelines.aws_lambda registry.adapters.objects "
         "security.adapters.anchors_s3 security.adapters.key_awskms training.loop.objects",
         "",
     ),

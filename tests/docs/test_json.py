@@ -216,7 +216,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         *((f"users {name}", ["ana@example.org"]) for name in ("disable", "enable", "remove")),
         *((f"service-accounts {name}", ["nightly"]) for name in ("disable", "enable", "remove")),
         ("encryption status", []), ("encryption rotate", []), ("encryption rewrite", []),
-        ("backup", ["monday.backup"]),
+        ("backup make", ["--to", "backups"]), ("backup list", ["backups"]), ("backup verify", ["backups"]),
         ("simulate", [MODEL, "--load", "40/s for 2s", "--measure", "1", "--in-time", "0.5", "--apply"]),
         ("targets render", ["here", "--to", "rendered"]), ("deploy", ["here"]), ("targets list", []),
         ("targets status", ["here"]), ("targets destroy", ["here", "--yes"]),

@@ -19,7 +19,8 @@ from mainspring.core.errors import Denied, NotFound, Unavailable
 from mainspring.core.settings import SignIn, TrustedIssuer
 from mainspring.core.time import DAY, SECOND, ManualClock
 from mainspring.operations import encryption
-from mainspring.operations.backup.running import backup, restore
+from mainspring.operations.backup.making import backup
+from mainspring.operations.backup.restoring import restore
 from mainspring.operations.keys import console_link, create_key
 from mainspring.operations.pipelines import webhooks
 from mainspring.project import Project
@@ -260,13 +261,13 @@ def test_sessions_outlive_rotations_and_a_restore(tmp_path: Path, provider: Iden
     account = _signs(project)[0].account(session)
     [after] = project.user_sessions.all()
     assert key_of(after.sealed) != key_of(before.sealed), "a check encrypts under the newest key"
-    backup(project, tmp_path / "now.backup")
+    backup(project, str(tmp_path / "backups"))
     project.close()
 
     for path in (tmp_path / ".mainspring").glob("catalog.db*"):
         path.unlink()
     project = installation.process()
-    restore(project, tmp_path / "now.backup")
+    restore(project, str(tmp_path / "backups"))
     installation.clock.advance(CHECK_US)
     assert _signs(project)[0].account(session) == account
     project.close()

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -103,23 +102,20 @@ def verify(found: list[Path]) -> None:
         assert rated.returncode == 0, rated.stdout[-300:] + rated.stderr
 
 
-def test_backups_are_made_and_old_ones_go(tmp_path: Path) -> None:
+def test_backups_are_made_into_the_states_folder(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path / "project")
     (fleet.root / "mainspring.toml").write_text('name = "fleet"\nprofile = "production"\n[profiles.production]\n')
     fleet.project.close()
     unit = units(tmp_path, str(Path(sys.executable).with_name("mainspring")), fleet.root)[1]
     kept = tmp_path / "kept"
     kept.mkdir()
-    for name, days in (("20260101T000000Z.backup", 15), ("20260110T000000Z.backup", 13), ("notes.txt", 99)):
-        (kept / name).write_text("")
-        os.utime(kept / name, (time.time() - days * 86_400,) * 2)
+    (kept / "notes.txt").write_text("")
     environment = {**os.environ, "STATE_DIRECTORY": str(kept)}
     run(unit, "ExecStart", environment)
-    run(unit, "ExecStartPost", environment)
-    old, new, notes = sorted(each.name for each in kept.iterdir())
-    assert (old, notes) == ("20260110T000000Z.backup", "notes.txt")
-    assert re.fullmatch(r"20\d{6}T\d{6}Z\.backup", new)
-    assert (kept / new).stat().st_size > 0
+    run(unit, "ExecStart", environment)
+    assert len([*(kept / "points").iterdir()]) == 2
+    assert " --keep 14d" in unit.read_text()
+    assert {"keys", "notes.txt", "pieces", "points", "repository.json"} <= {each.name for each in kept.iterdir()}
 
 
 def test_a_project_runs_under_what_its_unit_allows_and_tells_the_manager(tmp_path: Path) -> None:

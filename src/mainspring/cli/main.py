@@ -80,7 +80,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "policy": ("policy", "Check, test and explain who may do what."),
     "status": ("status", "Show live versions and the state of endpoints."),
     "advise": ("advise", "Name the next step that the project's use justifies."),
-    "backup": ("backup", "Back up catalog, runs and bundles, encrypted."),
+    "backup": ("backup", "Back up the project, encrypted; list and verify."),
     "restore": ("restore", "Restore a backup; the erased stay erased."),
     "migrate": ("migrate", "Copy the project's data to another profile."),
     "profile": ("profile", "List profiles; check the backends of one."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,9 +25,9 @@ def disk_errors(path: Path | str) -> Iterator[None]:
         raise
 
 
-def write_atomic(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Write `content` to `path` so that a reader, or a start after a crash, sees the whole old file or the whole new
-    one.
+def write_atomic(path: Path, content: bytes | Iterable[bytes], *, mode: int = 0o600) -> None:
+    """Write `content`, whole or in parts, to `path` so that a reader, or a start after a crash, sees the whole old file
+    or the whole new one.
 
     Raises:
         StorageFull: There is no room; `path` is as it was.
@@ -38,7 +38,7 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o600) -> None:
         try:
             descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
+                file.writelines([content] if isinstance(content, (bytes, bytearray, memoryview)) else content)
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(path)

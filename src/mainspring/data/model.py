@@ -403,6 +403,23 @@ class TableVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class TableListing:
+    """Names of a table's files at one moment.
+
+    Attributes:
+        version: The newest.
+        data: Names of files outside of the log, which never change.
+        log: Names of files of the log in their order; an erasure may change them.
+        last: Content of the pointer to the newest checkpoint, empty if there is none.
+    """
+
+    version: int
+    data: list[str]
+    log: list[str]
+    last: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Erased:
     """Result of an erasure from a table; true if it had any of the rows.
 

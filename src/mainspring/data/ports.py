@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
-from mainspring.data.model import DatasetCommit, Erased, KeyValue, TableScan, TableVersion
+from mainspring.data.model import DatasetCommit, Erased, KeyValue, TableListing, TableScan, TableVersion
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -223,6 +223,47 @@ class LakeTables(Protocol):
 
         Args:
             replaced_before: UTC epoch microseconds; files replaced since then are kept, if the backend knows the time.
+        """
+        ...
+
+
+class TableFiles(Protocol):
+    """Files of a lake's tables, to be backed up and restored.
+
+    Attributes:
+        pointer: Name of the file that names the newest checkpoint, the only one that changes.
+    """
+
+    pointer: str
+
+    def listed(self, table: str) -> TableListing | None:
+        """Return the files of a table, `None` if there is no such table.
+
+        Each file that an entry of the log needs is listed, or was removed by a later version.
+        """
+        ...
+
+    def lying(self, table: str) -> list[str]:
+        """Return the names of files outside of the log, also of a table that has no log yet."""
+        ...
+
+    def in_order(self, names: Iterable[str]) -> list[str]:
+        """Return files in the order in which they are to be written: data, the log by its versions, the pointer."""
+        ...
+
+    def parts(self, table: str, name: str) -> Iterator[bytes]:
+        """Yield the content of a file.
+
+        Raises:
+            FileNotFoundError: It was removed.
+        """
+        ...
+
+    def write(self, table: str, name: str, parts: Iterable[bytes]) -> None:
+        """Write a file, whole or not at all.
+
+        Raises:
+            Invalid: It would lie outside of the table.
         """
         ...
 

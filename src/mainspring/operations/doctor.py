@@ -9,7 +9,7 @@ from mainspring.core.errors import MainspringError
 from mainspring.core.ids import ID_PATTERN
 from mainspring.jobs.model import Status
 from mainspring.ledger.model import PREDICTIONS
-from mainspring.operations.backup.running import check_restore
+from mainspring.operations.backup.restoring import check_restore
 from mainspring.operations.budgets.checks import check_prices
 from mainspring.operations.collection_checks import check_collections
 from mainspring.operations.device_checks import check_devices

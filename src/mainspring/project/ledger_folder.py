@@ -7,12 +7,14 @@ used for; a profile with another lake has a subfolder, which contains the name o
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from mainspring.core.errors import MainspringError
 from mainspring.core.files import write_once
+from mainspring.core.locks import Locks
 from mainspring.core.settings import Settings
 from mainspring.project.settings import load_settings, name_profiles
 
@@ -76,6 +78,16 @@ def ledger_folder(settings: Settings, *, claim: bool = True) -> Path:
     if claim and _owner(inside) is None:
         write_once(inside / _OWNER, mine.encode())
     return inside
+
+
+@contextmanager
+def log_copies(settings: Settings, locks: Locks) -> Iterator[Iterator[tuple[str, Iterator[bytes]]]]:
+    """Context with the names and contents of a copy of the prediction log, while nothing is moved into the lake."""
+    from mainspring.ledger.adapters.lake import LOCK
+    from mainspring.ledger.adapters.unread import copies
+
+    with locks.hold(LOCK):
+        yield copies(ledger_folder(settings, claim=False))
 
 
 def stranded(settings: Settings) -> Iterator[Stranded]:

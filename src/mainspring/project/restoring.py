@@ -21,12 +21,21 @@ SCRATCH_LOCK = "backup"
 
 
 class Restoring(msgspec.Struct, frozen=True):
-    """Restore that is not finished. `copied`: all is there, and the erased may be back."""
+    """Restore that is not finished.
+
+    Attributes:
+        path: Repository of backups.
+        copied: All is there, and the erased may be back.
+        equal: Counts of the comparison after the copy, for the result.
+        kept: Names of what was there with another content, for the result.
+    """
 
     path: str
     id: str
     profile: str
     copied: bool
+    equal: dict[str, tuple[int, int]] = {}
+    kept: list[str] = []
 
     @property
     def what(self) -> str:

@@ -26,7 +26,8 @@ from mainspring.core.settings import Url
 from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.model import Privacy
 from mainspring.operations import publishing
-from mainspring.operations.backup.running import backup, restore
+from mainspring.operations.backup.making import backup
+from mainspring.operations.backup.restoring import restore
 from mainspring.operations.ingest import land
 from mainspring.operations.publishing import Asked, asked_for, publish
 from mainspring.project import Project, open_project
@@ -201,13 +202,13 @@ publishing.publish(project, "orders", [publishing.Asked("count")], 0.5)
 
 
 def test_a_restored_catalog_gives_no_budget_back(project: Project, tmp_path: Path) -> None:
-    backup(project, tmp_path / "monday.backup")
+    backup(project, str(tmp_path / "backups"))
     publish(project, "orders", [Asked("count")], 0.75)
     project.close()
     for path in (tmp_path / ".mainspring").glob("catalog.db*"):
         path.unlink()
     project = reopened(tmp_path)
-    restore(project, tmp_path / "monday.backup")
+    restore(project, str(tmp_path / "backups"))
     assert project.privacy_budgets.spent("orders") == 750_000
     with pytest.raises(Conflict, match=r"0\.25 is left"):
         publish(project, "orders", [Asked("count")], 0.5)

@@ -1,4 +1,4 @@
-"""Copy of a Delta table with all of its versions: file by file, each there whole or not at all, those there left out.
+"""Copies of Delta tables with all of their versions: file by file, each there whole or not at all.
 
 Data goes before the log, and the log in the order of its versions: wherever a copy was cut short, the target is the
 table as it was at some version. So its versions, the keys of its writes, and what tags name stay what they are.
@@ -6,16 +6,19 @@ table as it was at some version. So its versions, the keys of its writes, and wh
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from mainspring.core.errors import Conflict, Invalid
+from mainspring.core.ids import check_id
 from mainspring.data.adapters.delta import DeltaLake
-from mainspring.data.adapters.deltadisk import LOG
-from mainspring.data.adapters.deltaplaces import Place
+from mainspring.data.adapters.deltadisk import LOG, version_of
+from mainspring.data.adapters.deltaplaces import Place, is_log
+from mainspring.data.model import TableListing
 from mainspring.data.ports import LakeTables
 
 _AT_ONCE = 8  # files
-_LAST = "_last_checkpoint"
+POINTER = f"{LOG}/_last_checkpoint"  # the only file that changes
 
 
 def copy_table(source: LakeTables, target: LakeTables, table: str) -> None:
@@ -51,5 +54,49 @@ def _copy(source: Place, target: Place, table: str) -> None:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(copy, data))
     for name in log:
-        if name not in there or name == f"{LOG}/{_LAST}":  # the only file that changes
+        if name not in there or name == POINTER:
             copy(name)
+
+
+class DeltaFiles:
+    """`TableFiles` of Delta tables.
+
+    Raises:
+        Invalid: The lake is not made of Delta tables.
+    """
+
+    pointer = POINTER
+
+    def __init__(self, lake: LakeTables) -> None:
+        if not isinstance(lake, DeltaLake):
+            raise Invalid(
+                f"A {type(lake).__name__} cannot be restored to: it must hold Delta tables.",
+                fix="name a folder or a bucket as `lake` in the profile.",
+            )
+        self._place, self._locks = lake.place, lake.locks
+
+    def listed(self, table: str) -> TableListing | None:
+        with self._locks.hold(table, wait_s=600.0):
+            log = self._place.log(table)
+            entries = [name for name in log if name.endswith(".json")]
+            if not entries:
+                return None
+            last = self._place.read(table, POINTER) if POINTER in log else b""
+            log = [name for name in log if name != POINTER]
+            return TableListing(version_of(entries[-1]), self._place.lying(table), log, last)
+
+    def lying(self, table: str) -> list[str]:
+        return self._place.lying(table)
+
+    def parts(self, table: str, name: str) -> Iterator[bytes]:
+        return self._place.parts(table, name)
+
+    def in_order(self, names: Iterable[str]) -> list[str]:
+        return sorted(names, key=lambda name: (name.startswith(f"{LOG}/"), name == POINTER, name))
+
+    def write(self, table: str, name: str, parts: Iterable[bytes]) -> None:
+        if name.startswith("/") or "\\" in name or ".." in name.split("/") or (LOG in name and not is_log(name)):
+            raise Invalid(f"{name[:200]!r} is not a file of a table.", fix="name another backup.")
+        check_id(table, "table")
+        with self._place.errors(table):
+            self._place.write_parts(table, name, parts)

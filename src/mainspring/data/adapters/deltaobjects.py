@@ -27,6 +27,7 @@ from mainspring.data.adapters.deltadisk import LOG
 from mainspring.data.adapters.deltaplaces import is_log, is_table
 
 _AT_ONCE = 8  # requests
+_PART_BYTES = 1 << 20
 _KEPT_S = 24 * 3600  # seconds after its last use at which an unreferenced cached file is removed
 _NAME = re.compile(r"[A-Za-z0-9_.=-]+")
 
@@ -128,6 +129,22 @@ class ObjectsPlace:
     def write(self, table: str, name: str, content: bytes) -> None:
         with self.errors(table):
             obstore.put(self._store, f"{table}/{name}", content)
+
+    def parts(self, table: str, name: str) -> Iterator[bytes]:
+        with self.errors(table):
+            for each in obstore.get(self._store, f"{table}/{name}").stream(_PART_BYTES):
+                yield bytes(each)
+
+    def write_parts(self, table: str, name: str, parts: Iterable[bytes]) -> None:
+        beside = self._folder / f".{os.urandom(6).hex()}.partial"  # obstore takes no parts that are read through it
+        with self.errors(table):
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                with beside.open("xb") as file:
+                    file.writelines(parts)
+                obstore.put(self._store, f"{table}/{name}", beside)
+            finally:
+                beside.unlink(missing_ok=True)
 
     def remove(self, table: str, names: Iterable[str]) -> None:
         for name in names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +19,7 @@ from mainspring.data.adapters.deltadisk import LOG, check_log, recover_log, sync
 FOLLOWED = ".followed"  # of a version in a log that lacks the next entries, but not the newest
 _LOG_FILE = re.compile(LOG + r"/(\d{20}\.(json|followed|checkpoint(\.[\w-]+)*\.parquet)|_last_checkpoint)")
 _SPARE_BYTES = 1 << 20  # for the log
+_PART_BYTES = 1 << 20
 
 
 class Place(Protocol):
@@ -98,6 +99,18 @@ class Place(Protocol):
 
     def write(self, table: str, name: str, content: bytes) -> None:
         """Write a file atomically, replacing one of the same name."""
+        ...
+
+    def parts(self, table: str, name: str) -> Iterator[bytes]:
+        """Yield the content of a file.
+
+        Raises:
+            FileNotFoundError: The file does not exist.
+        """
+        ...
+
+    def write_parts(self, table: str, name: str, parts: Iterable[bytes]) -> None:
+        """Write a file atomically, replacing one of the same name, in the memory of a part."""
         ...
 
     def remove(self, table: str, names: Iterable[str]) -> None:
@@ -190,6 +203,16 @@ class FolderPlace:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_atomic(path, content)
+
+    def parts(self, table: str, name: str) -> Iterator[bytes]:
+        with (self._path(table) / name).open("rb") as file:
+            yield from iter(lambda: file.read(_PART_BYTES), b"")
+
+    def write_parts(self, table: str, name: str, parts: Iterable[bytes]) -> None:
+        path = self._path(table) / name
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_atomic(path, parts)
 
     def remove(self, table: str, names: Iterable[str]) -> None:
         for name in names:

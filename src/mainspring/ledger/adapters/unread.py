@@ -26,7 +26,7 @@ from mainspring.ledger.model import Failure, KeptExplanation, Prediction
 
 DAMAGED = "damaged"  # folder of segments that were set aside
 _DAMAGED_BEFORE = ".damaged"  # the suffix that an older version gave them instead
-_BLANKED_AT_ONCE = 1 << 20
+_AT_ONCE = 1 << 20
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -142,7 +142,7 @@ class Segment:
             with self.path.open("r+b") as file:
                 file.seek(start)
                 while start < end:
-                    start += file.write(bytes(min(end - start, _BLANKED_AT_ONCE)))
+                    start += file.write(bytes(min(end - start, _AT_ONCE)))
                 file.flush()
                 os.fsync(file.fileno())
 
@@ -216,3 +216,26 @@ def _unread(folder: Path, containing: str | None, decode: Callable[[bytes], list
                     yield from decode(payload)
                 except Corrupt:  # compaction counts it
                     continue
+
+
+def copies(folder: Path) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """Yield the name and content of each file of a copy of the log, from which nothing is moved twice into any lake.
+
+    The caller holds the compaction's lock. A segment comes after its progress, which says that what follows may be in
+    the lake.
+    """
+    for segment in segments(folder):
+        with suppress(FileNotFoundError):
+            size, progress = segment.path.stat().st_size, segment.progress()
+            copied = Progress(progress.done, progress.done, progress.damaged, doubtful=True)
+            yield segment.path.with_suffix(".progress").name, iter([msgspec.json.encode(copied)])
+            yield segment.path.name, _first(segment.path, size)
+    for path in sorted((folder / DAMAGED).glob("*")):
+        yield f"{DAMAGED}/{path.name}", _first(path, path.stat().st_size)
+
+
+def _first(path: Path, size: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while part := file.read(min(_AT_ONCE, size)):
+            size -= len(part)
+            yield part

@@ -87,6 +87,16 @@ def others(source: sa.Engine, target: sa.Engine, *, decisive: Sequence[str]) -> 
     return [] if expected == actual else _taken(actual, decisive)
 
 
+def equal_rows(
+    source: sa.Engine, target: sa.Engine, as_there: Callable[[Row], Row] = lambda row: row
+) -> tuple[int, int]:
+    """Return the number of rows in tables that are equal, and of all rows of the source."""
+    with catalog_errors(str(source.url.database)), source.connect() as reading:
+        expected, actual = _compared(reading, target, _tables(target, source), as_there)
+    equal = sum(left.rows for left, right in zip(expected, actual, strict=True) if left == right)
+    return equal, sum(each.rows for each in expected)
+
+
 def _compared(
     reading: sa.Connection, target: sa.Engine, tables: Sequence[sa.Table], as_there: Callable[[Row], Row]
 ) -> tuple[list[Content], list[Content]]:

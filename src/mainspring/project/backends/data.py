@@ -11,7 +11,7 @@ from mainspring.project.ledger_folder import lake_digest
 from mainspring.project.tenancy import topics_prefix
 
 if TYPE_CHECKING:
-    from mainspring.data.ports import LakeTables
+    from mainspring.data.ports import LakeTables, TableFiles
     from mainspring.features.ports import OnlineStore
     from mainspring.security.ports import Keys
     from mainspring.serving.streaming.state import StateStore
@@ -128,3 +128,10 @@ def copy_table(source: LakeTables, target: LakeTables, table: str) -> None:
     from mainspring.data.adapters import deltacopy
 
     deltacopy.copy_table(source, target, table)
+
+
+def table_files(lake: LakeTables) -> TableFiles:
+    """Return the files of a lake's tables; see `data.adapters.deltacopy`."""
+    from mainspring.data.adapters.deltacopy import DeltaFiles
+
+    return DeltaFiles(lake)

@@ -176,9 +176,7 @@ Description=Backup of Mainspring: {project}
 
 [Service]
 Type=oneshot
-ExecStart=/bin/sh -c 'exec {command} backup --project {folder} --profile {profile} \
-  "$STATE_DIRECTORY/$(date -u +%%Y%%m%%dT%%H%%M%%SZ).backup"'
-ExecStartPost=/usr/bin/find ${{STATE_DIRECTORY}} -maxdepth 1 -name *.backup* -mtime +{days} -delete
+ExecStart={command} backup make --project {folder} --profile {profile} --to ${{STATE_DIRECTORY}} --keep {days}d
 User={user}
 WorkingDirectory={folder}
 StateDirectory=mainspring-backups/{project}

@@ -1,0 +1,156 @@
+"""Stores of a repository's objects: a folder, or a prefix in an object store. An object is whole or not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mainspring.core.errors import Conflict, Invalid, MissingExtra
+from mainspring.core.files import disk_errors, make_folder, write_atomic
+from mainspring.core.locks import FileLocks
+from mainspring.core.object_store_url import OPTIONS, open_store, store_errors
+from mainspring.core.settings import Url
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+_LOCKS = ".locks"
+
+
+class ObjectStored(Protocol):
+    """Objects by name; a name is made here of letters, digits, `-`, `.` and `/`, and never of what somebody sent.
+
+    Attributes:
+        shown: The store's address without secrets.
+    """
+
+    shown: str
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write an object, durably, replacing one of its name.
+
+        Raises:
+            StorageFull: No space.
+        """
+        ...
+
+    def get(self, name: str) -> bytes:
+        """Return the content of an object.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        ...
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """Yield the names that begin with a folder's, such as `pieces/`, in no order."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove an object; a missing one is no error."""
+        ...
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Exclude the writers of this machine.
+
+        Raises:
+            Conflict: One writes.
+        """
+        ...
+
+
+class FolderObjects:
+    """Objects as files of a folder, which only its owner may read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.shown = str(folder)
+
+    def put(self, name: str, content: bytes) -> None:
+        path = self._folder / name
+        with disk_errors(path):
+            for folder in reversed([self._folder / each for each in PurePath(name).parents]):  # from the outermost
+                if not folder.is_dir():
+                    make_folder(folder)
+        write_atomic(path, content)
+
+    def get(self, name: str) -> bytes:
+        with disk_errors(self._folder / name):
+            return (self._folder / name).read_bytes()
+
+    def names(self, prefix: str) -> Iterator[str]:
+        for folder, _, files in os.walk(self._folder / prefix):
+            within = Path(folder).relative_to(self._folder)
+            yield from (str(within / each) for each in files if not each.endswith(".partial"))
+
+    def remove(self, name: str) -> None:
+        (self._folder / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with FileLocks(self._folder / _LOCKS).hold("backup", wait_s=0):
+            for each in self._folder.rglob(".*.partial"):
+                each.unlink(missing_ok=True)  # of a writer that was killed
+            yield
+
+
+class BucketObjects:
+    """Objects under a prefix of S3, of a store compatible with it, of Google Cloud Storage or of Azure."""
+
+    def __init__(self, store: ObjectStore, shown: str) -> None:
+        import obstore
+
+        self._api: Any = obstore
+        self._store = store
+        self.shown = shown
+
+    def put(self, name: str, content: bytes) -> None:
+        with self._errors():
+            self._api.put(self._store, name, content, use_multipart=False)
+
+    def get(self, name: str) -> bytes:
+        with self._errors():
+            return bytes(self._api.get(self._store, name).bytes())
+
+    def names(self, prefix: str) -> Iterator[str]:
+        with self._errors():
+            for page in self._api.list(self._store, prefix.rstrip("/")):
+                yield from (each["path"] for each in page)
+
+    def remove(self, name: str) -> None:
+        with suppress(FileNotFoundError), self._errors():
+            self._api.delete(self._store, name)
+
+    def alone(self) -> AbstractContextManager[object]:
+        return nullcontext()  # the project's own lock excludes its other machines
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return store_errors(self.shown, "the repository of backups")
+
+
+def open_objects(address: str) -> ObjectStored:
+    """Open the store at a folder, or at `s3://bucket/prefix?endpoint=...&region=...`, `gs://` or `az://`.
+
+    Raises:
+        Invalid: It is another address, or would send credentials in clear to another machine.
+        Conflict: It is a file.
+        MissingExtra: obstore is not installed.
+    """
+    if "://" not in address:
+        folder = Path(address).absolute()
+        if folder.exists() and not folder.is_dir():
+            raise Conflict(f"{folder} is a file.", fix="name a folder, or s3://bucket/prefix.")
+        return FolderObjects(folder)
+    url = Url(address)
+    if url.scheme not in OPTIONS:
+        raise Invalid(
+            f"A repository of backups cannot lie at {url.shown}.", fix="name a folder, or s3://bucket/prefix."
+        )
+    try:
+        store = open_store(url)
+    except ModuleNotFoundError as error:
+        raise MissingExtra("Backups in an object store", "objects") from error
+    return BucketObjects(store, url.shown)

@@ -169,6 +169,8 @@ def test_a_wheel_leaves_what_serving_needs() -> None:
     )  # fmt: skip
     found = {entry.path.removeprefix(f"{SITE}/"): entry.content for entry in wheel_entries(made)}
     assert found == {"x/__init__.py": b"1", "y.py": b"2", "x-1.dist-info/METADATA": b"Name: x\n"}
+    tools = wheel({"numpy/f2py/__init__.py": b"3"})
+    assert ([*wheel_entries(tools)], len([*wheel_entries(tools, serves_only=False)])) == ([], 1)
 
 
 def test_mainspring_in_an_image_has_no_path_or_cache_of_this_machine() -> None:

@@ -32,6 +32,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         base, wheels: Name, version and SHA-256 of each package.
         code: SHA-256 of Mainspring's own files.
         compiled: Whether Python files are compiled.
+        serves_only: Whether packages are without what serving does not import.
         files: Path -> text of the project's files, below `PROJECT`.
         bundles: Digests of the bundles.
         settings: Of the configuration: `User`, `Env`, `Entrypoint` and so on.
@@ -44,6 +45,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     wheels: tuple[tuple[str, str, str], ...]
     code: str
     compiled: bool
+    serves_only: bool
     files: Mapping[str, str]
     bundles: tuple[str, ...]
     settings: Mapping[str, Any]
@@ -99,6 +101,7 @@ def recipe(name: str, arch: str, content: Content, settings: Mapping[str, Any]) 
         wheels=tuple((each.name, each.version, each.sha256) for each in wheels(arch, content.extras)),
         code=code_digest(own_entries()),
         compiled=bytecode.can_compile(arch),
+        serves_only="local" not in content.extras,
         files=dict(content.files),
         bundles=content.bundles,
         settings=settings,
@@ -122,7 +125,7 @@ def _fixed(made: Recipe, store: Store) -> list[tuple[str, Layer]]:
     """Return the layers that do not depend on the project, from the store if it has them."""
     keys = {
         "base": [made.base],
-        "packages": [made.base, made.wheels],
+        "packages": [made.base, made.wheels, made.serves_only],
         "mainspring": [made.base, made.code],
     }
     common = [made.format, made.arch, made.date, made.compiled]
@@ -145,7 +148,7 @@ def _made(made: Recipe, store: Store, missing: Sequence[str]) -> dict[str, Layer
     if "packages" in missing:
         found = _wheels(made)
         for wheel, content in zip(found, store.wheels(found, made.arch), strict=True):
-            groups[f"packages {wheel.name}"] = list(wheel_entries(content))
+            groups[f"packages {wheel.name}"] = list(wheel_entries(content, serves_only=made.serves_only))
     if "mainspring" in missing:
         groups["mainspring"] = own_entries()
     extra = bytecode.compiled(groups, base, made.arch) if made.compiled else {}

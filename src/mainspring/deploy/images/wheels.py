@@ -65,8 +65,11 @@ def wheels(arch: str, extras: Collection[str]) -> tuple[Wheel, ...]:
     return tuple(each for each in found if wanted & set(each.extras))
 
 
-def wheel_entries(wheel: bytes) -> Iterator[Entry]:
-    """Yield the files of a wheel, without tests, stubs, headers and tools that serving does not import.
+def wheel_entries(wheel: bytes, *, serves_only: bool = True) -> Iterator[Entry]:
+    """Yield the files of a wheel, without tests, stubs and headers.
+
+    Args:
+        serves_only: Leave out tools that serving does not import, too.
 
     Raises:
         Corrupt: It is no wheel.
@@ -75,7 +78,7 @@ def wheel_entries(wheel: bytes) -> Iterator[Entry]:
         with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
             for info in archive.infolist():
                 path = _installed(info.filename)
-                if path and not info.is_dir() and _served(path):
+                if path and not info.is_dir() and _kept(path, serves_only=serves_only):
                     executable = (info.external_attr >> 16) & 0o111
                     yield Entry(path=f"{SITE}/{path}", mode=0o755 if executable else 0o644, content=archive.read(info))
     except (zipfile.BadZipFile, EOFError) as error:
@@ -91,11 +94,13 @@ def _installed(name: str) -> str:
     return rest if kind in ("purelib", "platlib") else ""
 
 
-def _served(path: str) -> bool:
+def _kept(path: str, *, serves_only: bool) -> bool:
     parts = PurePosixPath(path).parts
     if parts[0].endswith(".dist-info"):
         return True
-    return not (path.endswith(_LEFT_OUT) or set(_NOT_SERVED) & set(parts[:-1]) or path.startswith(_TOOLS))
+    if serves_only and path.startswith(_TOOLS):
+        return False
+    return not (path.endswith(_LEFT_OUT) or set(_NOT_SERVED) & set(parts[:-1]))
 
 
 def own_entries() -> list[Entry]:

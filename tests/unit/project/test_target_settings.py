@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from mainspring.core.errors import Invalid
 from mainspring.core.settings import TargetSetting
+from mainspring.project import open_project
 from mainspring.project.settings import load_settings
 
 
@@ -50,3 +52,14 @@ def test_a_wrong_setting_is_named(tmp_path: Path, wrong: str) -> None:
 def test_a_name_is_an_id(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="target"):
         targets(tmp_path, '[targets."../up"]\nkind = "systemd"\n')
+
+
+@pytest.mark.parametrize("kind", ["kubernetes", "helm", "kserve"])
+def test_a_plane_with_a_certificate_is_not_put_into_pods(tmp_path: Path, kind: str) -> None:
+    tls = 'control_tls_cert = "a.pem"\ncontrol_tls_key = "b.pem"\n'
+    targets(tmp_path, f'{tls}[targets.east]\nkind = "{kind}"\nprofile = "far"\n')
+    with (
+        closing(open_project(load_settings(tmp_path, environment={}))) as project,
+        pytest.raises(Invalid, match="'far' sets control_tls_cert"),
+    ):
+        project.target("east")

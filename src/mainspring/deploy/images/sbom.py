@@ -9,6 +9,8 @@ from mainspring.core.version import __version__
 from mainspring.deploy.images import layout
 from mainspring.deploy.images.building import Recipe
 
+_DISTRO = "debian-13"  # by which scanners choose advisories
+
 
 def bill(made: Recipe, digest: str) -> bytes:
     """Return the bill of an image.
@@ -17,7 +19,8 @@ def bill(made: Recipe, digest: str) -> bytes:
         digest: Of the image, `sha256:...`.
     """
     parts = [
-        *(_part(f"pkg:deb/debian/{quote(name)}@{quote(version)}?arch={made.arch}", name, version, sha256)
+        *(_part(f"pkg:deb/debian/{quote(name)}@{quote(version)}?arch={made.arch}&distro={_DISTRO}", name, version,
+                sha256)
           for name, version, sha256 in made.base),
         *(_part(f"pkg:pypi/{name}@{version}", name, version, sha256) for name, version, sha256 in made.wheels),
         _part(f"pkg:pypi/mainspring@{__version__}", "mainspring", __version__, made.code),

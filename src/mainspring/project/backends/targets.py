@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mainspring.core.errors import Invalid
 from mainspring.project.backends.base import Build, by_catalog, lazily
 
 if TYPE_CHECKING:
-    from mainspring.core.settings import TargetSetting
+    from mainspring.core.settings import Settings, TargetSetting
     from mainspring.deploy.targets.ports import Target
     from mainspring.project import Project
 
@@ -48,7 +49,7 @@ def _cluster(project: Project, setting: TargetSetting) -> Any:
     from mainspring.deploy.manifests.serving.options import KubernetesOptions
 
     options = read_options(KubernetesOptions, setting.options, setting.name)
-    return serving_target(options, _around(project, setting))
+    return serving_target(options, _around_pods(project, setting))
 
 
 def _helm(project: Project, setting: TargetSetting) -> Any:
@@ -56,7 +57,7 @@ def _helm(project: Project, setting: TargetSetting) -> Any:
     from mainspring.deploy.adapters.targets.options import read_options
 
     options = read_options(HelmOptions, setting.options, setting.name)
-    return HelmTarget(options, _around(project, setting), project.settings.root)
+    return HelmTarget(options, _around_pods(project, setting), project.settings.root)
 
 
 def _kserve(project: Project, setting: TargetSetting) -> Any:
@@ -64,7 +65,7 @@ def _kserve(project: Project, setting: TargetSetting) -> Any:
     from mainspring.deploy.adapters.targets.options import read_options
     from mainspring.deploy.manifests.serving.kserve import KserveOptions
 
-    return kserve_target(read_options(KserveOptions, setting.options, setting.name), _around(project, setting))
+    return kserve_target(read_options(KserveOptions, setting.options, setting.name), _around_pods(project, setting))
 
 
 def _kuberay(project: Project, setting: TargetSetting) -> Any:
@@ -102,14 +103,35 @@ def _azureml(project: Project, setting: TargetSetting) -> Any:
     return azure_target(read_options(AzureOptions, setting.options, setting.name), project.settings.root)
 
 
+def _around_pods(project: Project, setting: TargetSetting) -> Any:
+    """Return the facts of a profile whose planes are in pods.
+
+    Raises:
+        Invalid: A plane has a certificate: probes, routes and Prometheus ask pods in plain HTTP.
+    """
+    settings = _settings(project, setting)
+    for plane, tls in (("gateway", settings.gateway_tls), ("control", settings.control_tls)):
+        if tls is not None:
+            raise Invalid(
+                f"Profile {setting.profile!r} sets {plane}_tls_cert, and the cluster asks pods in plain HTTP.",
+                fix="name a profile without it: the cluster's Gateway, or its mesh, has the certificates.",
+            )
+    return _around(project, setting)
+
+
+def _settings(project: Project, setting: TargetSetting) -> Settings:
+    from mainspring.project.settings import load_settings
+
+    return load_settings(project.settings.root, setting.profile, environment=dict(setting.env))
+
+
 def _around(project: Project, setting: TargetSetting) -> Any:
     """Return the facts of a target's profile. They are as the file has them, so that every machine renders the same."""
     from mainspring.deploy.manifests.serving.objects import Around
     from mainspring.monitoring.service.prometheus_rules import rules
     from mainspring.project.servers import servers
-    from mainspring.project.settings import load_settings
 
-    settings = load_settings(project.settings.root, setting.profile, environment=dict(setting.env))
+    settings = _settings(project, setting)
 
     def groups() -> list[Any]:
         found: list[Any] = rules(project.definitions.monitors.values(), tenant=settings.tenant)["groups"]

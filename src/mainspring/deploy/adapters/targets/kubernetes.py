@@ -22,7 +22,8 @@ _RIGHTS = (
 def serving_target(options: KubernetesOptions, around: Around) -> ClusterTarget:
     """Return the kind `kubernetes`: the gateway and the worker as Deployments."""
     return cluster_target(
-        options, lambda deployment: [(made, needs(deployment, made)) for made in objects(deployment, options, around)]
+        options,
+        lambda deployment: [(made, needs(deployment, made, options)) for made in objects(deployment, options, around)],
     )
 
 

@@ -11,7 +11,7 @@ from mainspring.deploy.manifests.serving.gateways import GATEWAY, gateways
 from mainspring.deploy.manifests.serving.networks import policies, routes
 from mainspring.deploy.manifests.serving.options import COMPONENT, INSTANCE, KubernetesOptions, Placed
 from mainspring.deploy.manifests.serving.scaling import autoscalers, scaled
-from mainspring.deploy.manifests.serving.workers import CPU, MEMORY, WORKER, workers
+from mainspring.deploy.manifests.serving.workers import WORKER, workers
 from mainspring.deploy.targets.model import Deployment, Needs
 
 
@@ -50,13 +50,13 @@ def objects(deployment: Deployment, options: KubernetesOptions, around: Around) 
     ]
 
 
-def needs(deployment: Deployment, made: Object) -> Needs | None:
+def needs(deployment: Deployment, made: Object, options: KubernetesOptions) -> Needs | None:
     """Return the resources of an object's pods, `None` if it has none."""
     if made["kind"] != "Deployment":
         return None
     least, most = deployment.replicas
     if made["metadata"]["labels"][COMPONENT] != GATEWAY:
-        return Needs(cpu=CPU, memory=MEMORY)
+        return Needs(cpu=options.worker_cpu, memory=options.worker_memory_mib << 20)
     return Needs(count=least, most=most, cpu=deployment.cpu, memory=deployment.memory, gpus=deployment.gpus)
 
 

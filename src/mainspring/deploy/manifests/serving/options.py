@@ -76,6 +76,7 @@ class KubernetesOptions(ClusterOptions, frozen=True, kw_only=True):
         monitoring: Namespace of Prometheus, which then scrapes; empty: it does not.
         scrape_key: Secret whose entry `key` is a key with the scope `scrape`.
         claim: PersistentVolumeClaim of the worker's state folder; empty: it ends with the pod.
+        worker_cpu, worker_memory_mib: Of the worker's pod, with the console, and with jobs and trainings in it.
         steps: Whether the worker runs steps of pipelines as Jobs, for which it gets rights.
         secret_store: ClusterSecretStore from which the External Secrets operator makes `secret`.
     """
@@ -90,6 +91,8 @@ class KubernetesOptions(ClusterOptions, frozen=True, kw_only=True):
     monitoring: str = ""
     scrape_key: str = "mainspring-scrape"
     claim: str = ""
+    worker_cpu: float = 0.5
+    worker_memory_mib: int = 2048
     steps: bool = False
     secret_store: str = ""
 
@@ -97,6 +100,8 @@ class KubernetesOptions(ClusterOptions, frozen=True, kw_only=True):
         ClusterOptions.__post_init__(self)
         if self.gateway and not 2 <= len(self.gateway.split("/")) <= 3:
             raise ValueError(f"gateway is {self.gateway!r}: write NAMESPACE/NAME or NAMESPACE/NAME/LISTENER")
+        if self.worker_cpu <= 0 or self.worker_memory_mib < 256:
+            raise ValueError("worker_cpu has to be above 0, and worker_memory_mib at least 256")
         if self.wake and self.autoscaling != "keda":
             raise ValueError('wake is set without autoscaling = "keda", which alone starts the first gateway')
         if not self.wake.isprintable():

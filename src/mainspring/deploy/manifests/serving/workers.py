@@ -8,7 +8,6 @@ from mainspring.deploy.manifests.serving.pods import probe, template
 
 WORKER = "worker"
 CONTROL_PORT = 8081
-CPU, MEMORY = 0.5, 1 << 30
 _GRACE_S = 90
 # The requests of `deploy/adapters/kubernetes.py` to the API, and nothing else.
 _RULES = [
@@ -27,8 +26,8 @@ def workers(placed: Placed, options: KubernetesOptions) -> list[Object]:
         WORKER,
         ["control", WORKER],
         env=_listening(placed, options),
-        cpu=CPU,
-        memory=MEMORY,
+        cpu=options.worker_cpu,
+        memory=options.worker_memory_mib << 20,
         grace_s=_GRACE_S,
         claim=options.claim,
         token=options.steps,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
@@ -122,10 +125,7 @@ def test_gateway_worker_and_console_run_from_one_image(containers: Podman, tmp_p
         wait_until(answered, "an answer")
         assert ask(made.port, "POST", path, keyed("p1"), key="msp_unknown").status == 401
 
-        link = run("console")["url"]
-        entered = ask(console, "GET", link.partition(f":{console}")[2])
-        assert entered.status == 303, entered.text
-        session = {"Cookie": entered.headers["set-cookie"].partition(";")[0]}
+        session = {"Cookie": log_in(console, run("console")["url"])}
         assert ENDPOINT in ask(console, "GET", "/", headers=session).text
         assert ask(console, "GET", "/").status in (303, 401)
 
@@ -141,6 +141,19 @@ def test_gateway_worker_and_console_run_from_one_image(containers: Podman, tmp_p
         wait_until(lambda: len(run("predictions", "list")["predictions"]) > 0, "the gateway's log in the lake")
     finally:
         containers.compose(*files, "down", "--volumes", "--timeout", "20")
+
+
+def log_in(port: int, link: str) -> str:
+    """Log into the console by a link, and return the cookie of the session."""
+    here = f"http://127.0.0.1:{port}"
+    assert link.startswith(f"{here}/login?"), link
+    form = urlencode({"next": "/", "ticket": parse_qs(urlsplit(link).query)["ticket"][0]})
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Origin": here}
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        connection.request("POST", "/login", form, headers)
+        reply = connection.getresponse()
+        assert reply.status == 303, reply.read()
+        return str(reply.headers["set-cookie"]).partition(";")[0]
 
 
 def state(containers: Podman, id: str) -> str:

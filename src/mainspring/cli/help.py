@@ -319,7 +319,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "policy explain role:viewer table.rows table/orders",
     ),
     "status": ("status", "status --json"),
-    "advise": ("advise", "advise --json"),
+    "advise next": ("advise", "advise --json"),
+    "advise size": (
+        "advise size late-delivery --rate 200 --region aws/eu-west-1",
+        "advise size late-delivery --on b.json",
+    ),
+    "advise machine": ("advise machine --json",),
     "migrate": ("migrate --to production",),
     "profile list": ("profile list",),
     "profile check": ("profile check production",),

@@ -1,14 +1,18 @@
-"""`mainspring advise`: the next step that a project's use justifies."""
+"""`mainspring advise`: the next step that a project's use justifies, and the machines that an endpoint needs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 from rich.markup import escape
 
+from mainspring.cli import exits
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.help import Group
+from mainspring.cli.tables import show_records
 from mainspring.core.errors import NotFound
 
 if TYPE_CHECKING:
@@ -16,12 +20,20 @@ if TYPE_CHECKING:
 
     from mainspring.operations.advise.folder import FirstPage
     from mainspring.operations.advise.model import Advised
+    from mainspring.operations.advise.sizing import Bounds, SizeChoice, SizeReport
+    from mainspring.serving.sizing.speed import Speed
 
 _MARKS = {"in place": "[green]✓[/]", "next": "[yellow]→[/]", "not needed yet": "[dim]·[/]"}
+_LEFT_OUT = 3  # lines
 
 
-@make("advise", reads_only=True)
-def command(call: Call) -> None:
+@click.group("advise", cls=Group, default="next")
+def command() -> None:
+    """Advice: the next step of a project, the machines that an endpoint needs, and savings."""
+
+
+@make("next", reads_only=True)
+def next_(call: Call) -> None:
     """Name the next step that the project's use justifies, with the evidence.
 
     Ten areas are looked at: data, baseline, gates, tracking, serving, tests, monitoring, automation, rollout and cost.
@@ -41,6 +53,96 @@ def command(call: Call) -> None:
         return
     advised = advise(collect(project))
     call.result(advised, lambda console: _show(console, advised))
+
+
+@make("size")
+@click.argument("endpoint")
+@click.option("--rate", type=float, help="Requests a second to serve; by default of the busiest recorded window.")
+@click.option("--region", default="", metavar="PROVIDER/REGION", help="Look at all machines that are listed there.")
+@click.option("--machine", "machines", multiple=True, metavar="PROVIDER/REGION/INSTANCE", help="Repeatable.")
+@click.option("--on", "described", multiple=True, type=click.Path(path_type=Path, dir_okay=False),
+              help="What `advise machine --json` printed on another machine; repeatable.")  # fmt: skip
+@click.option("--speed", type=float, help="Of a listed machine's core, as a multiple of one here, if it was measured.")
+@click.option("--spare", type=int, default=1, show_default=True, help="Machines that may be lost.")
+@click.option("--again", is_flag=True, help="Repeat the load test although there is one of this version.")
+def size_(
+    call: Call, *, endpoint: str, rate: float | None, region: str, machines: tuple[str, ...],
+    described: tuple[Path, ...], speed: float | None, spare: int, again: bool,
+) -> None:  # fmt: skip
+    """Say which machines ENDPOINT needs, and their price.
+
+    The endpoint is loaded here first, unless it has been; then other machines are predicted, with an interval. Exit
+    code 3 if none of them serves the load in time.
+    """
+    from mainspring.operations.advise.sizing import size
+
+    report = size(
+        call.project, endpoint, rate, machines=machines, region=region, described=described, speed=speed, spare=spare,
+        again=again, told=lambda text: call.say(f"  {text}", style="dim", markup=False),
+    )  # fmt: skip
+    call.result(report, lambda console: _show_sizes(console, report))
+    raise SystemExit(exits.OK if report.choices else exits.GATE)
+
+
+@make("machine", reads_only=True)
+@click.option("--name", default="", help="How it is called in advice; by default the host's name.")
+def machine_(call: Call, *, name: str) -> None:
+    """Measure the speed of this machine, for `advise size --on` elsewhere. It needs no project."""
+    from mainspring.operations.advise.sizing import describe_machine
+
+    found = describe_machine(name)
+    call.result(found, lambda console: _show_speed(console, found))
+
+
+def _show_sizes(console: Console, report: SizeReport) -> None:
+    console.print(
+        f"{report.demand:,.4g} requests/s to {report.endpoint}, version {report.version} ({report.of}); deadline "
+        f"{report.deadline_ms:g} ms, {report.spare} to spare.",
+        markup=False,
+    )
+    console.print(f"One core here: {report.capacity:,.0f} requests/s ({report.tested}).", style="dim", markup=False)
+    if report.choices:
+        columns = ("machine", "count", "month", "requests/s of one", "p99 ms", "headroom", "one lost")
+        show_records(console, columns, [_row(each) for each in report.choices], right=columns[1:])
+    else:
+        console.print("No machine serves that load in time.", style="yellow")
+    if report.int8 is not None:
+        console.print(f"With weights of 8 bits one core here: {_between(report.int8)} requests/s, predicted; "
+                      "`mainspring optimize` makes and judges it.", markup=False)  # fmt: skip
+    unknown = {text: [each.machine for each in report.choices if text in each.unknown]
+               for text in dict.fromkeys(text for each in report.choices for text in each.unknown)}  # fmt: skip
+    for text, of in unknown.items():
+        console.print(f"Unknown: {text}, of {', '.join(of)}.", style="dim", markup=False)
+    for text in report.left_out[:_LEFT_OUT]:
+        console.print(f"Left out: {text}.", style="dim", markup=False)
+    if len(report.left_out) > _LEFT_OUT:
+        console.print(f"Left out: {len(report.left_out) - _LEFT_OUT} more, see --json.", style="dim")
+    for text in report.assumed:
+        console.print(f"Assumed: {text}.", style="dim", markup=False)
+    for text in report.warnings:
+        console.print(text, style="yellow", markup=False)
+
+
+def _row(choice: SizeChoice) -> tuple[str, ...]:
+    month = "" if choice.month is None else f"{choice.month:,.0f} {choice.currency}"
+    return (
+        choice.machine, f"{choice.count}", month, _between(choice.rate), _between(choice.p99_ms),
+        f"{choice.headroom:+.0%}", f"{choice.headroom_lost:+.0%}",
+    )  # fmt: skip
+
+
+def _between(bounds: Bounds) -> str:
+    return f"{bounds.value:,.4g} ({bounds.low:,.4g} to {bounds.high:,.4g})"
+
+
+def _show_speed(console: Console, found: Speed) -> None:
+    console.print(f"{found.name}: {found.processor}, {found.cores:g} cores, {found.memory_gib:.1f} GiB", markup=False)
+    for kind, rows in (("fp32", 64), ("int8", 64)):
+        console.print(f"  {kind} products  {found.gops(kind, rows, 256):,.0f} billion operations/s on a core")
+    console.print(f"  other operators {found.moved_gb_s:,.0f} GB/s, {found.node_us:.2f} µs each")
+    console.print(f"  Python         {found.scalar:,.1f} million steps/s")
+    at_once = ", ".join(f"{cores} cores: {more:.2f}" for cores, more in found.together.items())
+    console.print(f"  at once        {at_once}")
 
 
 def _show(console: Console, advised: Advised) -> None:
@@ -87,3 +189,7 @@ def _show_first(console: Console, page: FirstPage) -> None:
 def _shown(text: str) -> str:
     """Return a text from a file as it is, without what moves a terminal's cursor or colours it."""
     return escape("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text))
+
+
+for each in (next_, size_, machine_):
+    command.add_command(each)

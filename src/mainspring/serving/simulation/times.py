@@ -44,8 +44,12 @@ class Times:
 
     def faster(self, speed: float) -> Times:
         """Return durations on a core that does `speed` times the work."""
+        return self.scaled(dict.fromkeys(self.sizes, speed))
+
+    def scaled(self, speeds: Mapping[int, float]) -> Times:
+        """Return durations of batches that are so many times as fast, by their rows."""
         return Times({
-            size: [each / speed for each in found] for size, found in zip(self.sizes, self._sorted, strict=True)
+            size: [each / speeds[size] for each in found] for size, found in zip(self.sizes, self._sorted, strict=True)
         })  # fmt: skip
 
     def draw(self, rows: int, chance: float) -> float:

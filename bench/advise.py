@@ -1,0 +1,164 @@
+"""Right-sizing against load tests on this machine: two cores from one, and INT8 from FP32; and the time it takes.
+
+A network runs on one core under a load test, as `mainspring advise size` does. Predicted from that are the highest load
+of two gateways on two cores, where the clients have to share them, and that of the network in INT8 on one core. Both
+are load-tested then. "ours" is predicted, "floor" is measured: a ratio of 1 is no error. Of the time, "floor" is the
+five minutes that are aimed at; SageMaker's Inference Recommender says that it takes up to 45 (its developer guide).
+
+Other work on the machine makes every case worthless: `load` in the notes is the run queue of the kernel over a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import starting
+from networks import onnx_mlp
+from report import Case, report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mainspring.operations.bench.load import LoadedGateway
+    from mainspring.project import Project
+    from mainspring.serving.model import Point
+
+INPUTS, WIDTH = 64, 2048
+_SERVICE = """
+import mainspring as ms
+
+ms.Endpoint("network", model="network@champion", deadline="50ms")
+ms.Endpoint("small", model="small@champion", deadline="50ms")
+"""
+
+
+def served(folder: Path, width: int) -> Project:
+    """Return a project with a network, and the same in INT8."""
+    from mainspring.delivery.routing import publish
+    from mainspring.operations.models.adding import add_file
+    from mainspring.training.optimise.variants import NETWORKS
+
+    content = folder / "network.onnx"
+    onnx_mlp(content, (INPUTS, width, width, 1))
+    rows = np.random.default_rng(1).normal(size=(256, INPUTS)).astype(np.float32)
+    small = folder / "small.onnx"
+    small.write_bytes(NETWORKS["int8-static"].make(content.read_bytes(), lambda: {"x": rows}))
+    made = starting.project(folder, _SERVICE)
+    add_file(made, "network", content, alias="champion")
+    add_file(made, "small", small, alias="champion")
+    publish(made.definitions.endpoints.values(), made.versions, made.routes, gated=())
+    return made
+
+
+@contextmanager
+def two(project: Project, endpoint: str) -> Iterator[list[LoadedGateway]]:
+    """Run two gateways, one on each core, and let the clients have both."""
+    from mainspring.operations.bench.load import loaded_gateway
+
+    cores = starting.CORES
+    with ExitStack() as stack:
+        found = [stack.enter_context(loaded_gateway(project, endpoint)) for _ in range(2)]
+        os.sched_setaffinity(0, cores)
+        for place, pid in enumerate(_gateways()):
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                os.sched_setaffinity(int(thread.name), {cores[place % len(cores)]})
+        yield found
+
+
+def _gateways() -> list[int]:
+    """Return the processes of the gateways that this one started."""
+    import psutil
+
+    found = psutil.Process().children(recursive=True)
+    return sorted(each.pid for each in found if "mainspring.processes.gateway" in each.cmdline())
+
+
+def together(gateways: list[LoadedGateway], seconds: float) -> float:
+    """Return the highest load of gateways that get a half of it each, at most 5 % below one that is too much."""
+    from mainspring.serving.load.capacity import capacity, point, search
+    from mainspring.serving.load.generator import run
+    from mainspring.serving.model import Point
+
+    def one(gateway: LoadedGateway, rate: float, seed: int) -> Point:
+        load = run(
+            (gateway.address.host, gateway.address.port), gateway.requests, connections=32, seconds=seconds,
+            rate=rate, warm_up_s=0.5, seed=seed, spins=False,
+        )  # fmt: skip
+        return point(load, gateway.route.deadline_us)
+
+    def measure(rate: float) -> Point:
+        with ThreadPoolExecutor(len(gateways)) as pool:
+            halves = list(pool.map(one, gateways, [rate / len(gateways)] * len(gateways), range(len(gateways))))
+        shares = [each.in_time for each in halves]
+        return Point(
+            offered=rate, answered=sum(each.answered for each in halves), in_time=sum(shares) / len(shares),
+            refused=0.0, p50_us=None, p99_us=None,
+        )  # fmt: skip
+
+    return capacity(search(measure, first=400.0, close=1.05)) or 0.0
+
+
+def cases(project: Project, seconds: float) -> Iterator[Case]:
+    """Yield the cases."""
+    from mainspring.operations.advise.sizing import size
+    from mainspring.operations.bench.load import How, bench
+
+    begun = time.monotonic()
+    found = size(project, "network", 100.0, spare=0, again=True)
+    took = time.monotonic() - begun
+    here = next(each for each in found.choices if each.machine == "this machine")
+    if len(starting.CORES) > 1:
+        with two(project, "network") as gateways:
+            client_us = _client_us(gateways[0])
+            real = together(gateways, seconds)
+        # The clients' time is not the gateway's: of each request they take so much of the two cores.
+        predicted = _shared(here.rate.value, here.processes, client_us)
+        low, high = (_shared(each, here.processes, client_us) for each in (here.rate.low, here.rate.high))
+        said = f"{low:,.0f} to {high:,.0f} said; the clients take {client_us:.0f} us a request"
+        yield Case("highest load on two cores from one", "requests/s", predicted, real, notes={"interval": said},
+                   more_is_better=True)  # fmt: skip
+    if found.int8 is not None:
+        real_small = bench(project, "small", How(seconds=seconds)).capacity
+        said = f"{found.int8.low:,.0f} to {found.int8.high:,.0f} said; FP32 has {found.capacity:,.0f}"
+        yield Case("highest load in INT8 from FP32", "requests/s", found.int8.value, real_small,
+                   notes={"interval": said}, more_is_better=True)  # fmt: skip
+    yield Case("highest load on one core by simulation", "requests/s", found.simulated, found.capacity,
+               more_is_better=True)  # fmt: skip
+    load = {"load": f"{os.getloadavg()[0]:.1f}"}
+    yield Case("right-size", "s", took, 300.0, peers={"sagemaker": 2700.0}, notes=load)
+
+
+def _client_us(gateway: LoadedGateway) -> float:
+    """Return the processor time of the client for a request."""
+    from mainspring.serving.load.generator import run
+
+    before = time.process_time()
+    address = gateway.address.host, gateway.address.port
+    load = run(address, gateway.requests, connections=16, seconds=1.0, rate=300.0, spins=False)
+    return (time.process_time() - before) / load.answered * 1e6
+
+
+def _shared(rate: float, cores: int, client_us: float) -> float:
+    return 1 / (1 / rate + client_us / 1e6 / cores)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each load")
+    parser.add_argument("--width", type=int, default=WIDTH, help="of the network")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="mainspring-advise-") as folder:
+        report("advise", list(cases(served(Path(folder), chosen.width), chosen.seconds)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,419 @@
+"""Machines that an endpoint needs: a load test here, a model of the machine there, and the prices of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from mainspring.core.cores import usable_cores
+from mainspring.core.errors import Invalid, MainspringError, MissingExtra, NotFound
+from mainspring.core.money import MixedCurrencies
+from mainspring.core.time import DAY, SECOND, format_instant
+from mainspring.cost.catalogue.kept import known_offers
+from mainspring.cost.catalogue.offers import Offer, find, selected
+from mainspring.cost.machine import age_warning, exchanged, instance_hour
+from mainspring.operations.bench.load import How, bench
+from mainspring.operations.prices import machine_rates_of, prices_folder, this_machine
+from mainspring.operations.simulating import Measured, endpoint_of, measured
+from mainspring.project import Project
+from mainspring.registry.bundles import GOLDEN, MODEL
+from mainspring.registry.model import Bundle
+from mainspring.serving.devices.device import ON_GPUS
+from mainspring.serving.model import Baseline
+from mainspring.serving.plane.golden import Golden
+from mainspring.serving.simulation.times import Times
+from mainspring.serving.sizing.capacity import Capacities, slowed, under
+from mainspring.serving.sizing.choosing import Choice, Kind, choose
+from mainspring.serving.sizing.cores import multiple
+from mainspring.serving.sizing.probing import probe
+from mainspring.serving.sizing.roofline import Interval, faster
+from mainspring.serving.sizing.speed import Speed
+from mainspring.serving.sizing.work import Work, work_of
+
+HERE = "this machine"
+_MONTH_HOURS = 730.0
+_LOOKED_BACK = 28 * DAY
+_UNMEASURED = Interval(0.6, 1.0, 1.4)  # of a core that nobody measured, against one here
+_SMT = Interval(1.0, 1.25, 1.5)  # of two virtual cores on a physical one, against one of them alone
+_TEST = Interval(0.95, 1.0, 1.1)  # of a load test: its search ends within a tenth below what is too much
+_PROCESS_GIB = 0.3  # of a gateway's process without models, with room for requests
+_MOST = 8  # choices
+_SIZES = 64  # rows of the largest batch
+Told = Callable[[str], None]
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """A number between bounds."""
+
+    low: float
+    value: float
+    high: float
+
+
+class SizeChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """Machines of a kind.
+
+    Attributes:
+        processes: Of the gateway on each: a core has one.
+        count: Machines, so that the load is served with one of them lost (with `spare` of them), were they all as slow
+            as the interval allows.
+        hour, month: Price of all; null where it is unknown.
+        rate: Requests a second that a machine serves in time.
+        p99_ms: At the load, on all of them.
+        headroom: Share of the load that all could serve in addition; `headroom_lost` with one of them lost.
+        unknown: What was not measured, in words.
+    """
+
+    machine: str
+    processes: int
+    count: int
+    currency: str
+    hour: float | None
+    month: float | None
+    rate: Bounds
+    p99_ms: Bounds
+    headroom: float
+    headroom_lost: float
+    unknown: list[str]
+
+
+class SizeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Machines that an endpoint needs, the cheapest first.
+
+    Attributes:
+        demand: Requests a second; `of` says from where.
+        capacity: Highest load in the load test here, of one process on one core.
+        simulated: The same by simulation: what the prediction of other machines rests on.
+        int8: Requests a second of that process with products of 8 bits, predicted; null where that is unknown.
+        assumed: What was not measured, in words.
+    """
+
+    endpoint: str
+    version: str
+    demand: float
+    of: str
+    deadline_ms: float
+    spare: int
+    capacity: float
+    simulated: float
+    tested: str
+    operations: int | None
+    int8: Bounds | None
+    choices: list[SizeChoice]
+    left_out: list[str]
+    assumed: list[str]
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """A machine of which choices are made."""
+
+    name: str
+    processes: int
+    memory_gib: float
+    core: Interval  # speed of a core with all of them at work, against one here alone
+    hour: float | None
+    currency: str
+    unknown: tuple[str, ...] = ()
+
+
+def size(
+    project: Project,
+    endpoint: str,
+    demand: float | None = None,
+    *,
+    machines: Sequence[str] = (),
+    region: str = "",
+    described: Sequence[Path] = (),
+    speed: float | None = None,
+    spare: int = 1,
+    again: bool = False,
+    told: Told = lambda _: None,
+) -> SizeReport:
+    """Return the machines that an endpoint needs for a load.
+
+    Args:
+        demand: Requests a second; by default those of the busiest window of the last four weeks.
+        machines: `PROVIDER/REGION/INSTANCE` of the catalogue.
+        region: `PROVIDER/REGION` whose machines of the catalogue are all looked at.
+        described: Files that `mainspring advise machine` wrote on other machines.
+        speed: Of one core of the catalogue's machines, as a multiple of one here, where it was measured.
+        spare: Machines that may be lost.
+        again: Whether the load test is repeated although there is one of this version.
+
+    Raises:
+        NotFound: There is no such endpoint, machine or region, or no load is known.
+        Invalid: A number is out of range, or the endpoint's models run on GPUs.
+    """
+    if demand is not None and not 0 < demand < float("inf"):
+        raise Invalid(f"The load is {demand:g} requests a second.", fix="state one above 0: --rate 200.")
+    if not 0 <= spare <= 10 or (speed is not None and not 0 < speed < 100):
+        raise Invalid(f"spare={spare}, speed={speed} make no fleet.", fix="spare is 0 to 10, speed 0 to 100.")
+    if (declared := project.definitions.endpoints.get(endpoint)) is not None and declared.device in ON_GPUS:
+        raise Invalid(
+            f"Endpoint {endpoint!r} has device={declared.device!r}: machines with GPUs are not predicted.",
+            fix=f"measure it there: `mainspring bench {endpoint}`.",
+        )
+    wanted, of = (demand, "stated") if demand is not None else _busiest(project, endpoint)
+    baseline = _tested(project, endpoint, again, told)
+    told("measuring the model")
+    found = measured(project, endpoint, one_thread=True)
+    told("measuring this machine")
+    here, work = probe(HERE), _work(project, baseline.digest)
+    one = endpoint_of(found, (1, 1), 1.0)
+    simulated = Capacities(one).at(1.0)
+    if not baseline.capacity or simulated <= 0:
+        raise Invalid(
+            f"{endpoint} meets its deadline of {found.route.deadline_us / 1000:g} ms at no load here.",
+            fix="state a longer deadline, or make the model faster: `mainspring optimize`.",
+        )
+    capacities = Capacities(one, baseline.capacity / simulated)
+    told("predicting")
+    offers = known_offers(prices_folder(project))
+    places = list(_machines(project, offers, found, here, work, machines, region, described, speed))
+    large = _memory(project, baseline.digest)
+    fitting = [each for each in places if each.memory_gib >= _needed(each.processes, large)]
+    kinds = {each.name: each for each in fitting}
+    chosen = choose([_kind(capacities, each) for each in fitting], wanted, spare=spare)
+    return SizeReport(
+        endpoint=endpoint,
+        version=found.version,
+        demand=wanted,
+        of=of,
+        deadline_ms=found.route.deadline_us / 1000,
+        spare=spare,
+        capacity=baseline.capacity,
+        simulated=simulated,
+        tested=f"{format_instant(baseline.measured_at)}, {baseline.machine}",
+        operations=work.operations if work is not None and work.known else None,
+        int8=_int8(capacities, found, here, work),
+        choices=[_choice(each, kinds[each.kind.name], capacities, wanted) for each in chosen[:_MOST]],
+        left_out=_left_out(places, fitting, chosen),
+        assumed=_assumed(found, large),
+        warnings=_warnings(project, offers, chosen[:_MOST]),
+    )
+
+
+def describe_machine(name: str = "") -> Speed:
+    """Measure this machine, for `size` elsewhere."""
+    return probe(name)
+
+
+def _busiest(project: Project, endpoint: str) -> tuple[float, str]:
+    since = project.clock.now() - _LOOKED_BACK
+    windows = [each for each in project.monitors.windows(endpoint, since) if each.predictions and each.end > each.start]
+    if not windows:
+        raise NotFound(
+            f"No traffic of {endpoint!r} is recorded in the last four weeks.",
+            fix="state the load to plan for: --rate 200.",
+        )
+    busiest = max(windows, key=lambda each: each.predictions / (each.end - each.start))
+    rate = busiest.predictions / (busiest.end - busiest.start) * SECOND
+    return rate, f"busiest window of four weeks, from {format_instant(busiest.start)}"
+
+
+def _tested(project: Project, endpoint: str, again: bool, told: Told) -> Baseline:
+    from mainspring.operations.predict import route_of
+
+    arm = max(route_of(project, endpoint).arms, key=lambda each: each.weight)
+    known = next((each for each in project.baselines.newest(endpoint, 5) if each.digest == arm.digest), None)
+    if known is not None and known.capacity and not again:
+        return known
+    told("load test")
+    return bench(project, endpoint, How(), told)
+
+
+def _work(project: Project, digest: str) -> Work | None:
+    bundle = project.bundles.load(digest)
+    if MODEL not in bundle.files:
+        return None
+    try:
+        return work_of(bundle.files[MODEL], _shapes(bundle))
+    except MissingExtra:
+        return None
+
+
+def _shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a golden row of tensors."""
+    if not bundle.manifest.tensors or GOLDEN not in bundle.files:
+        return {}
+    import numpy as np
+
+    golden = msgspec.json.decode(bundle.files[GOLDEN], type=Golden)
+    return {name: np.shape(values) for name, values in golden.inputs.items()}
+
+
+def _machines(
+    project: Project, offers: Sequence[Offer], found: Measured, here: Speed, work: Work | None,
+    machines: Sequence[str], region: str, described: Sequence[Path], speed: float | None,
+) -> Iterator[_Machine]:  # fmt: skip
+    yield _this(project, here)
+    for path in described:
+        yield _described(path, found.times, here, work)
+    named = [find(offers, each) for each in machines]
+    for each in {offer.name: offer for offer in (*named, *_of_region(offers, region))}.values():
+        hour, currency = _hour(project, offers, each.name)
+        core, unknown = _listed(each, here, speed)
+        yield _Machine(each.name, each.vcpus or 1, each.memory_gib or 0.0, core, hour, currency, unknown)
+
+
+def _this(project: Project, here: Speed) -> _Machine:
+    cores = usable_cores()
+    try:
+        rates = machine_rates_of(project)
+    except MainspringError:  # `prices show` says what is wrong with them
+        rates = None
+    core = _each(multiple(here.together, cores), cores)
+    hour, currency = (None, "") if rates is None else (rates.machine_hour, rates.currency)
+    return _Machine(HERE, cores, this_machine()[1], core, hour, currency)
+
+
+def _described(path: Path, times: Times, here: Speed, work: Work | None) -> _Machine:
+    try:
+        there = msgspec.json.decode(path.read_bytes(), type=Speed)
+    except OSError as error:
+        raise NotFound(f"{path} cannot be read: {error.strerror}.", fix="name the file of that machine.") from error
+    except (msgspec.DecodeError, Invalid) as error:
+        raise Invalid(
+            f"{path} describes no machine: {error}", fix="write it there: `mainspring advise machine --json > FILE`."
+        ) from error
+    ratios = faster({rows: times.mean(rows) for rows in times.sizes}, here, there, work)
+    few = ratios[min(ratios)]
+    cores = int(there.cores)
+    core = few.times(_each(multiple(there.together, cores), cores))
+    known = work is not None and work.known
+    unknown = () if known else ("the model's work: the interval has the ratios of all kernels",)
+    return _Machine(there.name, cores, there.memory_gib, core, None, "", unknown)
+
+
+def _listed(offer: Offer, here: Speed, speed: float | None) -> tuple[Interval, tuple[str, ...]]:
+    """Return the speed of a virtual core with all of them at work, and what is not known of it."""
+    cores = offer.vcpus or 1
+    core = _UNMEASURED if speed is None else Interval(0.9 * speed, speed, 1.1 * speed)
+    unknown = ["the speed of its cores"] if speed is None else []
+    if offer.cores is None:
+        unknown.append("whether two of its virtual cores share one")
+        whole = multiple(here.together, cores)
+        law = Interval(0.5 * whole.low, 0.8 * whole.value, whole.high)
+    elif offer.cores < cores:
+        law = multiple(here.together, offer.cores).times(_SMT)
+    else:
+        law = multiple(here.together, cores)
+    return core.times(_each(law, cores)), tuple(unknown)
+
+
+def _of_region(offers: Sequence[Offer], region: str) -> list[Offer]:
+    if not region:
+        return []
+    provider, _, place = region.partition("/")
+    found = selected(offers, provider=provider, region=place, gpu="none", vcpus=1)
+    if not found:
+        known = sorted({f"{each.provider}/{each.region}" for each in offers})
+        raise NotFound(f"The catalogue has no machines in {region!r}.", fix=f"name one of {', '.join(known[:12])}.")
+    return found
+
+
+def _hour(project: Project, offers: Sequence[Offer], name: str) -> tuple[float | None, str]:
+    prices = project.settings.prices
+    try:
+        money, _, _ = instance_hour(prices, offers, name, prices.purchase if prices.instance else "on_demand")
+        money = exchanged(money, prices.currency or money.currency, prices.exchange)
+    except (NotFound, MixedCurrencies):
+        return None, ""
+    return money.units, money.currency
+
+
+def _each(together: Interval, cores: int) -> Interval:
+    return Interval(together.low / cores, together.value / cores, together.high / cores)
+
+
+def _kind(capacities: Capacities, machine: _Machine) -> Kind:
+    count, core = machine.processes, machine.core
+    low, value, high = (count * capacities.at(each) for each in (core.low, core.value, core.high))
+    rate = Interval(low * _TEST.low, value, high * _TEST.high)
+    return Kind(name=machine.name, processes=count, rate=rate, hour=machine.hour)
+
+
+def _choice(choice: Choice, machine: _Machine, capacities: Capacities, demand: float) -> SizeChoice:
+    each = demand / choice.count / machine.processes
+    late = [
+        (under(slowed(capacities.endpoint, core), each).quantile_us(0.99) or 0.0) / 1000
+        for core in (machine.core.high, machine.core.value, machine.core.low)
+    ]
+    rate = choice.kind.rate
+    return SizeChoice(
+        machine=machine.name,
+        processes=machine.processes,
+        count=choice.count,
+        currency=machine.currency,
+        hour=choice.hour,
+        month=None if choice.hour is None else choice.hour * _MONTH_HOURS,
+        rate=Bounds(rate.low, rate.value, rate.high),
+        p99_ms=Bounds(*late),
+        headroom=choice.headroom(demand).value,
+        headroom_lost=choice.headroom(demand, lost=1).value,
+        unknown=list(machine.unknown),
+    )
+
+
+def _int8(capacities: Capacities, found: Measured, here: Speed, work: Work | None) -> Bounds | None:
+    small = None if work is None else work.in_int8()
+    if small is None:
+        return None
+    rate = int8_rate(capacities, found.times, here, work, small)
+    return Bounds(rate.low, rate.value, rate.high)
+
+
+def int8_rate(capacities: Capacities, times: Times, here: Speed, before: Work | None, after: Work) -> Interval:
+    """Return the highest load of a process whose model has other work, by a roofline of both."""
+    ratios = faster({rows: times.mean(rows) for rows in times.sizes}, here, here, before, after)
+
+    def rate(end: str) -> float:
+        by_rows = {rows: getattr(each, end) for rows, each in ratios.items()}
+        endpoint = replace(capacities.endpoint, times=times.scaled(by_rows))
+        return Capacities(endpoint, capacities.factor).at(1.0)
+
+    low, value, high = rate("low"), rate("value"), rate("high")
+    return Interval(low * _TEST.low, value, high * _TEST.high)
+
+
+def _memory(project: Project, digest: str) -> int:
+    from mainspring.project.model_memory import model_memory
+
+    known = model_memory(project.settings, "").sizes.find(digest)
+    files = sum(map(len, project.bundles.load(digest).files.values()))
+    return files * 2 if known is None else known.nbytes
+
+
+def _needed(processes: int, model: int) -> float:
+    return processes * (_PROCESS_GIB + model / 2**30)
+
+
+def _left_out(places: Sequence[_Machine], fitting: Sequence[_Machine], chosen: Sequence[Choice]) -> list[str]:
+    small = [each.name for each in places if each not in fitting]
+    found = [f"{each}: too little memory" for each in small]
+    slow = {each.name for each in fitting} - {each.kind.name for each in chosen}
+    found += [f"{each}: it does not answer in time, or over 1,000 of them are needed" for each in sorted(slow)]
+    if len(chosen) > _MOST:
+        found.append(f"{len(chosen) - _MOST} dearer kinds")
+    return found
+
+
+def _assumed(found: Measured, model: int) -> list[str]:
+    return [
+        *found.assumed,
+        "a gateway's process for each core (`workers` of the profile), connections spread evenly over them",
+        f"{_PROCESS_GIB:g} GiB a process and {model / 2**20:,.0f} MiB for its model",
+        "requests come independently of each other (Poisson); no network between caller and machine",
+        "the online store, if it is another machine, answers there as fast as here",
+    ]
+
+
+def _warnings(project: Project, offers: Sequence[Offer], chosen: Sequence[Choice]) -> list[str]:
+    now, by_name = project.wall.now(), {each.name: each for each in offers}
+    said = (age_warning(by_name[each.kind.name], now) for each in chosen if each.kind.name in by_name)
+    return [each for each in said if each]

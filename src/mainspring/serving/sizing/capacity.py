@@ -1,0 +1,74 @@
+"""Load that one process of a gateway can serve, by simulation, as a load test would find it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import exp, floor, log, log2
+
+import numpy as np
+
+from mainspring.core.time import SECOND
+from mainspring.serving.load.capacity import capacity, search
+from mainspring.serving.model import Point
+from mainspring.serving.simulation.arrivals import Instants
+from mainspring.serving.simulation.fleet import Fixed
+from mainspring.serving.simulation.simulator import Endpoint, Simulated, simulate
+
+_REQUESTS, _SECONDS = 4_000, 3.0  # of a load, at least
+_CLOSE = 1.03
+_LEAST = 1e-3  # requests a second that are served at all
+
+
+def under(endpoint: Endpoint, rate: float, seed: int = 0) -> Simulated:
+    """Return what independent requests at a rate come to in one process."""
+    seconds = max(_SECONDS, _REQUESTS / rate)
+    rng = np.random.default_rng(seed)
+    instants: Instants = np.sort(rng.integers(0, int(seconds * SECOND), max(1, round(seconds * rate))))
+    return simulate(endpoint, instants, Fixed(1), seed=seed)
+
+
+def highest(endpoint: Endpoint, seed: int = 0) -> float:
+    """Return the highest load, requests a second, of which 99 % are answered in time; 0 where none is."""
+
+    def tried(rate: float) -> Point:
+        found = under(endpoint, rate, seed)
+        return Point(
+            offered=rate, answered=len(found.latencies_us) / found.seconds, in_time=found.share_in_time,
+            refused=found.refused / found.asked, p50_us=found.quantile_us(0.5), p99_us=found.quantile_us(0.99),
+        )  # fmt: skip
+
+    first = SECOND / (endpoint.times.mean(1) + endpoint.overhead_us)
+    return capacity(search(tried, first=max(1.0, first), close=_CLOSE)) or 0.0
+
+
+def slowed(endpoint: Endpoint, speed: float) -> Endpoint:
+    """Return an endpoint on a core that does `speed` times the work."""
+    return replace(endpoint, times=endpoint.times.faster(speed), overhead_us=endpoint.overhead_us / speed)
+
+
+class Capacities:
+    """Highest loads by a core's speed: searched at powers of the root of two, and between them by interpolation.
+
+    Args:
+        factor: By which a load test differs from the simulation.
+    """
+
+    def __init__(self, endpoint: Endpoint, factor: float = 1.0, find: Callable[[Endpoint], float] = highest) -> None:
+        self.endpoint, self.factor, self._find = endpoint, factor, find
+        self._known: dict[int, float] = {}
+
+    def at(self, speed: float) -> float:
+        """Return the highest load of one process on a core that does `speed` times the work of the endpoint's."""
+        place = 2 * log2(speed)
+        low = floor(place + 1e-9)
+        below = self._at(low)
+        if abs(place - low) < 1e-6 or below <= _LEAST:
+            return below * self.factor
+        above, share = self._at(low + 1), place - low
+        return self.factor * exp(log(below) * (1 - share) + log(max(above, _LEAST)) * share)
+
+    def _at(self, place: int) -> float:
+        if place not in self._known:
+            self._known[place] = self._find(slowed(self.endpoint, 2 ** (place / 2)))
+        return self._known[place]

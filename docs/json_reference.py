@@ -37,6 +37,7 @@ from mainspring.llm.sizing import Plan as LanguageModelPlan
 from mainspring.monitoring.service.burning import ObjectiveReport
 from mainspring.operations.advise.folder import FirstPage
 from mainspring.operations.advise.model import Advised
+from mainspring.operations.advise.sizing import SizeReport
 from mainspring.operations.answer_feedback import Rating
 from mainspring.operations.answer_gates import JudgeAgreement
 from mainspring.operations.answer_judging import JudgedAnswers
@@ -111,6 +112,7 @@ from mainspring.security.policy import Explanation
 from mainspring.security.verification import Verdict
 from mainspring.serving.model import Baseline
 from mainspring.serving.simulation_report import SimulationReport
+from mainspring.serving.sizing.speed import Speed
 from mainspring.serving.streaming.replay import PartitionReplay
 from mainspring.stats.exposure import Exposure
 from mainspring.training.model import TrainReport
@@ -593,7 +595,9 @@ DOCUMENTS = {
     "targets status": Document(_object("TargetStatus", target=str, pieces=list[PieceStatus])),
     "targets destroy": Document(_object("Destroyed", target=str, removed=list[str])),
     "status": Document(Status),
-    "advise": Document(Advised, otherwise=FirstPage),
+    "advise next": Document(Advised, otherwise=FirstPage),
+    "advise size": Document(SizeReport),
+    "advise machine": Document(Speed),
     "migrate": Document(_object("Migrated", **{"from": str}, to=str, moved=list[MovedPart])),
     "profile list": Document(_object("Profiles", profile=str, profiles=list[Profile])),
     "profile check": Document(_object("CheckedProfile", profile=str, well=bool, checks=list[Check])),

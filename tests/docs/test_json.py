@@ -31,7 +31,7 @@ from mainspring.security.model import UserSession
 
 # What needs a process that goes on, or long work: `kit.depot` compares each document of these in other tests.
 ELSEWHERE = {
-    "budgets", "export project",
+    "budgets", "export project", "advise size", "advise machine",
     *("bench", "ci", "demo", "migrate", "monitor run", "objectives", "predict", "promote", "quotas", "replay"),
     *(f"prompts {name}" for name in ("list", "show", "diff", "point", "aliases")),
     *("llm approvals", "llm approve", "llm deny", "llm usage"),
@@ -236,7 +236,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("retention", []),
         ("subject receipt", ["{subject receipts[0][id]}", "--output", "receipt.json"]),
         ("subject verify", ["receipt.json"]),
-        ("monitor query", ["SELECT count(*) AS n FROM incidents"]), ("status", []), ("advise", []),
+        ("monitor query", ["SELECT count(*) AS n FROM incidents"]), ("status", []), ("advise next", []),
         ("profile list", []), ("profile check", []), ("tenant plan", ["acme"]), ("doctor", []),
         ("completion", ["bash"]), ("llm plan", ["llama-3.1-8b", "--gpus", "1xH100"]),
         ("prices list", ["--gpu", "L4"]), ("prices show", ["aws/eu-west-1/m7i.large"]),

@@ -20,7 +20,7 @@ from mainspring.registry.runs import PARENT
 
 
 def test_what_a_trained_project_is_told(depot: Depot) -> None:
-    advised = depot.json("advise")
+    advised = depot.json("advise", "next")
     areas = {each["area"]: each for each in advised["areas"]}
     assert list(areas)[:3] == ["data", "baseline", "gates"]
     assert areas["data"]["state"] == areas["baseline"]["state"] == "in place"
@@ -63,5 +63,5 @@ def test_a_folder_without_a_project(tmp_path: Path, depot: Depot) -> None:
     folder = tmp_path / "notebooks"
     folder.mkdir()
     (folder / "orders.csv").write_text("id,ordered_at,late\n1,2026-01-01,true\n2,2026-01-02,false\n")
-    page = depot.json("advise", "--project", folder)
+    page = depot.json("advise", "next", "--project", folder)
     assert page["tables"][0]["label"] == "late"

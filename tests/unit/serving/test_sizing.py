@@ -179,7 +179,7 @@ def test_the_highest_load_of_constant_services_is_that_of_erlangs_formula() -> N
 def test_capacities_follow_the_speed_of_a_core() -> None:
     asked = []
 
-    def find(endpoint: Endpoint) -> float:
+    def find(endpoint: Endpoint, _first: float) -> float:
         asked.append(endpoint)
         return 1e6 / (endpoint.times.mean(1) + endpoint.overhead_us)
 

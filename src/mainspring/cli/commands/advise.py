@@ -65,9 +65,10 @@ def next_(call: Call) -> None:
 @click.option("--speed", type=float, help="Of a listed machine's core, as a multiple of one here, if it was measured.")
 @click.option("--spare", type=int, default=1, show_default=True, help="Machines that may be lost.")
 @click.option("--again", is_flag=True, help="Repeat the load test although there is one of this version.")
+@click.option("--seconds", type=float, default=3.0, show_default=True, help="Of each load of the test.")
 def size_(
     call: Call, *, endpoint: str, rate: float | None, region: str, machines: tuple[str, ...],
-    described: tuple[Path, ...], speed: float | None, spare: int, again: bool,
+    described: tuple[Path, ...], speed: float | None, spare: int, again: bool, seconds: float,
 ) -> None:  # fmt: skip
     """Say which machines ENDPOINT needs, and their price.
 
@@ -78,7 +79,7 @@ def size_(
 
     report = size(
         call.project, endpoint, rate, machines=machines, region=region, described=described, speed=speed, spare=spare,
-        again=again, told=lambda text: call.say(f"  {text}", style="dim", markup=False),
+        again=again, seconds=seconds, told=lambda text: call.say(f"  {text}", style="dim", markup=False),
     )  # fmt: skip
     call.result(report, lambda console: _show_sizes(console, report))
     raise SystemExit(exits.OK if report.choices else exits.GATE)

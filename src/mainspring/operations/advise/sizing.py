@@ -132,6 +132,7 @@ def size(
     speed: float | None = None,
     spare: int = 1,
     again: bool = False,
+    seconds: float = 3.0,
     told: Told = lambda _: None,
 ) -> SizeReport:
     """Return the machines that an endpoint needs for a load.
@@ -144,6 +145,7 @@ def size(
         speed: Of one core of the catalogue's machines, as a multiple of one here, where it was measured.
         spare: Machines that may be lost.
         again: Whether the load test is repeated although there is one of this version.
+        seconds: Of each load of the test, and of the measurement of the model.
 
     Raises:
         NotFound: There is no such endpoint, machine or region, or no load is known.
@@ -159,9 +161,9 @@ def size(
             fix=f"measure it there: `mainspring bench {endpoint}`.",
         )
     wanted, of = (demand, "stated") if demand is not None else _busiest(project, endpoint)
-    baseline = _tested(project, endpoint, again, told)
+    baseline = _tested(project, endpoint, How(seconds=seconds), again, told)
     told("measuring the model")
-    found = measured(project, endpoint, one_thread=True)
+    found = measured(project, endpoint, seconds, one_thread=True)
     told("measuring this machine")
     here, work = probe(HERE), _work(project, baseline.digest)
     one = endpoint_of(found, (1, 1), 1.0)
@@ -216,7 +218,7 @@ def _busiest(project: Project, endpoint: str) -> tuple[float, str]:
     return rate, f"busiest window of four weeks, from {format_instant(busiest.start)}"
 
 
-def _tested(project: Project, endpoint: str, again: bool, told: Told) -> Baseline:
+def _tested(project: Project, endpoint: str, how: How, again: bool, told: Told) -> Baseline:
     from mainspring.operations.predict import route_of
 
     arm = max(route_of(project, endpoint).arms, key=lambda each: each.weight)
@@ -224,7 +226,7 @@ def _tested(project: Project, endpoint: str, again: bool, told: Told) -> Baselin
     if known is not None and known.capacity and not again:
         return known
     told("load test")
-    return bench(project, endpoint, How(), told)
+    return bench(project, endpoint, how, told)
 
 
 def _work(project: Project, digest: str) -> Work | None:

@@ -1,4 +1,4 @@
-"""Search of the highest load that meets a deadline: doubling until one fails, then bisection."""
+"""Search of the highest load that meets a deadline: growing until one fails, then bisection."""
 
 from __future__ import annotations
 
@@ -26,7 +26,12 @@ def point(load: Load, deadline_us: float) -> Point:
 
 
 def search(
-    measure: Callable[[float], Point], *, first: float = 50.0, most: float = 200_000.0, close: float = 1.1
+    measure: Callable[[float], Point],
+    *,
+    first: float = 50.0,
+    most: float = 200_000.0,
+    close: float = 1.1,
+    grow: float = 2.0,
 ) -> list[Point]:
     """Return every load that was tried, lightest first.
 
@@ -34,6 +39,7 @@ def search(
         measure: Tries a load of so many requests a second.
         first: Where to begin; if it is too much, lighter ones are tried, down to 1.
         most: No load above it is tried.
+        grow: Factor from a load that is met to the next; its square leads back from the first.
         close: The search ends when the lightest load that was too much is at most so many times the heaviest met.
     """
     tried: dict[float, Point] = {}
@@ -49,12 +55,12 @@ def search(
             low = rate
             if rate >= most:
                 break
-            rate = min(2 * rate, most)
+            rate = min(grow * rate, most)
         else:
             high = rate
             if rate <= 1.0:
                 break
-            rate = max(1.0, rate / 4)
+            rate = max(1.0, rate / grow**2)
     while low and high < math.inf and high / low > close:
         middle = math.sqrt(low * high)
         low, high = (middle, high) if met(middle) else (low, middle)

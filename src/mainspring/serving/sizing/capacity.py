@@ -15,31 +15,38 @@ from mainspring.serving.simulation.arrivals import Instants
 from mainspring.serving.simulation.fleet import Fixed
 from mainspring.serving.simulation.simulator import Endpoint, Simulated, simulate
 
-_REQUESTS, _SECONDS = 4_000, 3.0  # of a load, at least
-_CLOSE = 1.03
+_REQUESTS = 3_000  # of a load, at least
+_SECONDS, _DEADLINES = 1.0, 20  # of a load: so many seconds, or deadlines if these are shorter
+_CLOSE = 1.04
 _LEAST = 1e-3  # requests a second that are served at all
 
 
 def under(endpoint: Endpoint, rate: float, seed: int = 0) -> Simulated:
     """Return what independent requests at a rate come to in one process."""
-    seconds = max(_SECONDS, _REQUESTS / rate)
+    seconds = _lasts(endpoint, rate)
     rng = np.random.default_rng(seed)
     instants: Instants = np.sort(rng.integers(0, int(seconds * SECOND), max(1, round(seconds * rate))))
     return simulate(endpoint, instants, Fixed(1), seed=seed)
 
 
-def highest(endpoint: Endpoint, seed: int = 0) -> float:
-    """Return the highest load, requests a second, of which 99 % are answered in time; 0 where none is."""
+def highest(endpoint: Endpoint, first: float = 0.0, seed: int = 0) -> float:
+    """Return the highest load, requests a second, of which 99 % are answered in time; 0 where none is.
+
+    Args:
+        first: Load that is tried first; by default one that leaves no time between requests.
+    """
 
     def tried(rate: float) -> Point:
-        found = under(endpoint, rate, seed)
+        # A queue that grows through the whole load would still meet a long deadline.
+        longest = round(_lasts(endpoint, rate) / _DEADLINES * SECOND)
+        found = under(replace(endpoint, deadline_us=min(endpoint.deadline_us, longest)), rate, seed)
         return Point(
             offered=rate, answered=len(found.latencies_us) / found.seconds, in_time=found.share_in_time,
             refused=found.refused / found.asked, p50_us=found.quantile_us(0.5), p99_us=found.quantile_us(0.99),
         )  # fmt: skip
 
-    first = SECOND / (endpoint.times.mean(1) + endpoint.overhead_us)
-    return capacity(search(tried, first=max(1.0, first), close=_CLOSE)) or 0.0
+    begin = first or SECOND / (endpoint.times.mean(1) + endpoint.overhead_us)
+    return capacity(search(tried, first=max(1.0, begin), close=_CLOSE, grow=1.3 if first else 2.0)) or 0.0
 
 
 def slowed(endpoint: Endpoint, speed: float) -> Endpoint:
@@ -47,20 +54,26 @@ def slowed(endpoint: Endpoint, speed: float) -> Endpoint:
     return replace(endpoint, times=endpoint.times.faster(speed), overhead_us=endpoint.overhead_us / speed)
 
 
+def _lasts(endpoint: Endpoint, rate: float) -> float:
+    return max(_REQUESTS / rate, min(_SECONDS, _DEADLINES * endpoint.deadline_us / SECOND))
+
+
 class Capacities:
-    """Highest loads by a core's speed: searched at powers of the root of two, and between them by interpolation.
+    """Highest loads by a core's speed: searched at powers of two, and between them by interpolation.
 
     Args:
         factor: By which a load test differs from the simulation.
     """
 
-    def __init__(self, endpoint: Endpoint, factor: float = 1.0, find: Callable[[Endpoint], float] = highest) -> None:
+    def __init__(
+        self, endpoint: Endpoint, factor: float = 1.0, find: Callable[[Endpoint, float], float] = highest
+    ) -> None:
         self.endpoint, self.factor, self._find = endpoint, factor, find
         self._known: dict[int, float] = {}
 
     def at(self, speed: float) -> float:
         """Return the highest load of one process on a core that does `speed` times the work of the endpoint's."""
-        place = 2 * log2(speed)
+        place = log2(speed)
         low = floor(place + 1e-9)
         below = self._at(low)
         if abs(place - low) < 1e-6 or below <= _LEAST:
@@ -70,5 +83,7 @@ class Capacities:
 
     def _at(self, place: int) -> float:
         if place not in self._known:
-            self._known[place] = self._find(slowed(self.endpoint, 2 ** (place / 2)))
+            near = min(self._known, key=lambda known: abs(known - place), default=place)
+            first = 0.95 * self._known.get(near, 0.0) * 2.0 ** (place - near)
+            self._known[place] = self._find(slowed(self.endpoint, 2.0**place), first)
         return self._known[place]

@@ -253,7 +253,7 @@ NO_EVENT = {
     **dict.fromkeys(("llm approvals", "llm usage"), _READS),
     **dict.fromkeys(("answers ask", "bench", "predict"), _PREDICTS),
     "collections evaluate": "measures; the lake keeps the figures",
-    "advise size": _PREDICTS,
+    "advise size": "a load test has those of its key; advice has none",
     "answers agreement": "measures; revealed answers have one each",
     "llm plan": "computes from a configuration; opens no project",
     "ci": "of what it trains and promotes",

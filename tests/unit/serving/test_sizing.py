@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from mainspring.core.errors import Invalid
-from mainspring.serving.simulation.simulator import Endpoint
+from mainspring.serving.simulation.model import Endpoint
 from mainspring.serving.simulation.times import Times
 from mainspring.serving.sizing.capacity import Capacities, highest, slowed
 from mainspring.serving.sizing.choosing import MOST, Kind, choose

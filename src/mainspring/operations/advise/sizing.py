@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from mainspring.core.cores import usable_cores
 from mainspring.core.errors import Invalid, MainspringError, MissingExtra, NotFound
@@ -17,13 +20,14 @@ from mainspring.cost.catalogue.offers import Offer, find, selected
 from mainspring.cost.machine import age_warning, exchanged, instance_hour
 from mainspring.operations.bench.load import How, bench
 from mainspring.operations.prices import machine_rates_of, prices_folder, this_machine
-from mainspring.operations.simulating import Measured, endpoint_of, measured
+from mainspring.operations.simulation.measuring import Measured, measured
 from mainspring.project import Project
 from mainspring.registry.bundles import GOLDEN, MODEL
 from mainspring.registry.model import Bundle
 from mainspring.serving.devices.device import ON_GPUS
 from mainspring.serving.model import Baseline
 from mainspring.serving.plane.golden import Golden
+from mainspring.serving.simulation.arrivals import Instants
 from mainspring.serving.simulation.times import Times
 from mainspring.serving.sizing.capacity import Capacities, slowed, under
 from mainspring.serving.sizing.choosing import Choice, Kind, choose
@@ -161,12 +165,12 @@ def size(
             fix=f"measure it there: `mainspring bench {endpoint}`.",
         )
     wanted, of = (demand, "stated") if demand is not None else _busiest(project, endpoint)
-    baseline = _tested(project, endpoint, How(seconds=seconds), again, told)
-    told("measuring the model")
-    found = measured(project, endpoint, seconds, one_thread=True)
+    with _two_cores():
+        baseline = _tested(project, endpoint, How(seconds=seconds), again, told)
+        found = measured(project, endpoint, _at(baseline), seconds=2 * seconds, told=told)
     told("measuring this machine")
     here, work = probe(HERE), _work(project, baseline.digest)
-    one = endpoint_of(found, (1, 1), 1.0)
+    one = found.endpoint((1, 1), 1.0)
     simulated = Capacities(one).at(1.0)
     if not baseline.capacity or simulated <= 0:
         raise Invalid(
@@ -195,7 +199,7 @@ def size(
         int8=_int8(capacities, found, here, work),
         choices=[_choice(each, kinds[each.kind.name], capacities, wanted) for each in chosen[:_MOST]],
         left_out=_left_out(places, fitting, chosen),
-        assumed=_assumed(found, large),
+        assumed=_assumed(large),
         warnings=_warnings(project, offers, chosen[:_MOST]),
     )
 
@@ -229,6 +233,26 @@ def _tested(project: Project, endpoint: str, how: How, again: bool, told: Told) 
     return bench(project, endpoint, how, told)
 
 
+@contextmanager
+def _two_cores() -> Iterator[None]:
+    """Run the block on two cores: a gateway that it starts has one, and its clients have the other."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(cores) < 2:
+        yield
+        return
+    os.sched_setaffinity(0, cores[-2:])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def _at(baseline: Baseline) -> Instants:
+    """Return the instants of half of the highest load, for ten seconds."""
+    rate = max(1.0, 0.5 * (baseline.capacity or 1.0))
+    return np.linspace(0, 10 * SECOND, round(10 * rate), dtype=np.int64)
+
+
 def _work(project: Project, digest: str) -> Work | None:
     bundle = project.bundles.load(digest)
     if MODEL not in bundle.files:
@@ -243,8 +267,6 @@ def _shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a golden row of tensors."""
     if not bundle.manifest.tensors or GOLDEN not in bundle.files:
         return {}
-    import numpy as np
-
     golden = msgspec.json.decode(bundle.files[GOLDEN], type=Golden)
     return {name: np.shape(values) for name, values in golden.inputs.items()}
 
@@ -405,9 +427,8 @@ def _left_out(places: Sequence[_Machine], fitting: Sequence[_Machine], chosen: S
     return found
 
 
-def _assumed(found: Measured, model: int) -> list[str]:
+def _assumed(model: int) -> list[str]:
     return [
-        *found.assumed,
         "a gateway's process for each core (`workers` of the profile), connections spread evenly over them",
         f"{_PROCESS_GIB:g} GiB a process and {model / 2**20:,.0f} MiB for its model",
         "requests come independently of each other (Poisson); no network between caller and machine",

@@ -13,7 +13,8 @@ from mainspring.serving.load.capacity import capacity, search
 from mainspring.serving.model import Point
 from mainspring.serving.simulation.arrivals import Instants
 from mainspring.serving.simulation.fleet import Fixed
-from mainspring.serving.simulation.simulator import Endpoint, Simulated, simulate
+from mainspring.serving.simulation.model import Endpoint, Simulated
+from mainspring.serving.simulation.simulator import simulate
 
 _REQUESTS = 3_000  # of a load, at least
 _SECONDS, _DEADLINES = 1.0, 20  # of a load: so many seconds, or deadlines if these are shorter
@@ -51,7 +52,10 @@ def highest(endpoint: Endpoint, first: float = 0.0, seed: int = 0) -> float:
 
 def slowed(endpoint: Endpoint, speed: float) -> Endpoint:
     """Return an endpoint on a core that does `speed` times the work."""
-    return replace(endpoint, times=endpoint.times.faster(speed), overhead_us=endpoint.overhead_us / speed)
+    return replace(
+        endpoint, times=endpoint.times.faster(speed), overhead_us=endpoint.overhead_us / speed,
+        batch_us=endpoint.batch_us / speed, idle_share=endpoint.idle_share / speed,
+    )  # fmt: skip
 
 
 def _lasts(endpoint: Endpoint, rate: float) -> float:

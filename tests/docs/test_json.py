@@ -84,6 +84,7 @@ UNCHANGED = {name: EVENTS[name] for name in ("apply", "encryption rewrite", "log
 SEEN = {
     **dict.fromkeys(("collections build", "encoders add"), "integration/test_collections_command.py"),
     **{f"answers {each}": "integration/test_answer_versions.py" for each in ("judge", "promote", "rate", "rollback")},
+    "advise size": "integration/test_advise_size.py",
     "apply": "integration/test_personal_values.py", "batch": "integration/test_batch.py",
     **dict.fromkeys(("llm approve", "llm deny"), "unit/operations/test_held_calls.py"),
     "optimize": "integration/test_optimise.py", "prompts point": "unit/operations/test_prompts.py",

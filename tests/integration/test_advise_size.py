@@ -59,9 +59,11 @@ def test_an_endpoint_is_sized_on_this_machine_and_on_others(depot: Depot, tmp_pa
     assert other["hour"] is None
     assert [each["hour"] is None for each in found["choices"]] == [False, False, True]
 
+    assert "keys.create" in {each["action"] for each in depot.json("audit", "search", "--limit", "5")}
+
     none = depot.run("advise", "size", ENDPOINT, "--seconds", "0.2")
     assert none.code != 0
-    assert "--rate" in none.err
+    assert "--rate" in none.stderr
     (tmp_path / "broken.json").write_text('{"cores": 2}')
     broken = depot.run("advise", "size", ENDPOINT, "--rate", "9", "--seconds", "0.2", "--on", tmp_path / "broken.json")
-    assert "advise machine" in broken.err
+    assert "advise machine" in broken.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -164,6 +164,9 @@ def size(
             f"Endpoint {endpoint!r} has device={declared.device!r}: machines with GPUs are not predicted.",
             fix=f"measure it there: `mainspring bench {endpoint}`.",
         )
+    others = [_read(path) for path in described]
+    offers = known_offers(prices_folder(project))
+    listed = [*(find(offers, each) for each in machines), *_of_region(offers, region)]
     wanted, of = (demand, "stated") if demand is not None else _busiest(project, endpoint)
     with _two_cores():
         baseline = _tested(project, endpoint, How(seconds=seconds), again, told)
@@ -179,8 +182,11 @@ def size(
         )
     capacities = Capacities(one, baseline.capacity / simulated)
     told("predicting")
-    offers = known_offers(prices_folder(project))
-    places = list(_machines(project, offers, found, here, work, machines, region, described, speed))
+    places = [
+        _this(project, here),
+        *(_described(each, found.times, here, work) for each in others),
+        *_listed(project, {each.name: each for each in listed}.values(), offers, here, speed),
+    ]
     large = _memory(project, baseline.digest)
     fitting = [each for each in places if each.memory_gib >= _needed(each.processes, large)]
     kinds = {each.name: each for each in fitting}
@@ -271,20 +277,6 @@ def _shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:
     return {name: np.shape(values) for name, values in golden.inputs.items()}
 
 
-def _machines(
-    project: Project, offers: Sequence[Offer], found: Measured, here: Speed, work: Work | None,
-    machines: Sequence[str], region: str, described: Sequence[Path], speed: float | None,
-) -> Iterator[_Machine]:  # fmt: skip
-    yield _this(project, here)
-    for path in described:
-        yield _described(path, found.times, here, work)
-    named = [find(offers, each) for each in machines]
-    for each in {offer.name: offer for offer in (*named, *_of_region(offers, region))}.values():
-        hour, currency = _hour(project, offers, each.name)
-        core, unknown = _listed(each, here, speed)
-        yield _Machine(each.name, each.vcpus or 1, each.memory_gib or 0.0, core, hour, currency, unknown)
-
-
 def _this(project: Project, here: Speed) -> _Machine:
     cores = usable_cores()
     try:
@@ -296,15 +288,18 @@ def _this(project: Project, here: Speed) -> _Machine:
     return _Machine(HERE, cores, this_machine()[1], core, hour, currency)
 
 
-def _described(path: Path, times: Times, here: Speed, work: Work | None) -> _Machine:
+def _read(path: Path) -> Speed:
     try:
-        there = msgspec.json.decode(path.read_bytes(), type=Speed)
+        return msgspec.json.decode(path.read_bytes(), type=Speed)
     except OSError as error:
         raise NotFound(f"{path} cannot be read: {error.strerror}.", fix="name the file of that machine.") from error
     except (msgspec.DecodeError, Invalid) as error:
         raise Invalid(
             f"{path} describes no machine: {error}", fix="write it there: `mainspring advise machine --json > FILE`."
         ) from error
+
+
+def _described(there: Speed, times: Times, here: Speed, work: Work | None) -> _Machine:
     ratios = faster({rows: times.mean(rows) for rows in times.sizes}, here, there, work)
     few = ratios[min(ratios)]
     cores = int(there.cores)
@@ -314,7 +309,16 @@ def _described(path: Path, times: Times, here: Speed, work: Work | None) -> _Mac
     return _Machine(there.name, cores, there.memory_gib, core, None, "", unknown)
 
 
-def _listed(offer: Offer, here: Speed, speed: float | None) -> tuple[Interval, tuple[str, ...]]:
+def _listed(
+    project: Project, some: Iterable[Offer], offers: Sequence[Offer], here: Speed, speed: float | None
+) -> Iterator[_Machine]:
+    for each in some:
+        hour, currency = _hour(project, offers, each.name)
+        core, unknown = _core(each, here, speed)
+        yield _Machine(each.name, each.vcpus or 1, each.memory_gib or 0.0, core, hour, currency, unknown)
+
+
+def _core(offer: Offer, here: Speed, speed: float | None) -> tuple[Interval, tuple[str, ...]]:
     """Return the speed of a virtual core with all of them at work, and what is not known of it."""
     cores = offer.vcpus or 1
     core = _UNMEASURED if speed is None else Interval(0.9 * speed, speed, 1.1 * speed)

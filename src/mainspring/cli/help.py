@@ -319,7 +319,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "policy explain role:viewer table.rows table/orders",
     ),
     "status": ("status", "status --json"),
-    "advise next": ("advise", "advise --json"),
+    "advise next": ("advise next", "advise next --json"),
     "advise size": (
         "advise size late-delivery --rate 200 --region aws/eu-west-1",
         "advise size late-delivery --on b.json",

@@ -14,10 +14,10 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import tarfile
-import textwrap
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -234,29 +234,18 @@ class Task:
         )
         self.environment = {
             **self.values["environment"], **environment, **dict.fromkeys(names, catalog), **cloud.roles[role],
-            listens: f"0.0.0.0:{self.port}", "PATH": os.environ["PATH"], "AWS_EC2_METADATA_DISABLED": "true",
+            "MAINSPRING_KEYS": _packed(fleet.project.settings.state / "keys"), listens: f"0.0.0.0:{self.port}",
+            "PATH": os.environ["PATH"], "AWS_EC2_METADATA_DISABLED": "true",
             "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         }  # fmt: skip
-        self._copy_keys(fleet.project.settings.state / "keys")
 
     def _local(self, name: str) -> dict[str, str]:
         [text] = [each[name] for each in self.module.blocks("locals") if name in each]
         return dict(re.findall(r'(\w+) = ("[^"]*"|[\w.]+)', text))
 
-    def _copy_keys(self, keys: Path) -> None:
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-            archive.add(keys, "keys")
-        [text] = [each["copy_keys"] for each in self.module.blocks("locals") if "copy_keys" in each]
-        program = textwrap.dedent(text.partition("\n")[2].rpartition("\n")[0]).replace(
-            "${local.state}", str(self.state)
-        )
-        given = {"KEYS": base64.b64encode(packed.getvalue()).decode()}
-        subprocess.run([sys.executable, "-c", program], check=True, env=given)
-
     def command(self, *instead: str) -> list[str]:
         arguments = [*(instead or self.values["command"][self.role]), *self.values["where"]]
-        return [sys.executable, *self.values["start"][1:], *arguments]
+        return [sys.executable, "-m", "mainspring.processes.task", *arguments]
 
     def well(self) -> bool:
         """Return whether the task's own check of health passes."""
@@ -274,6 +263,20 @@ class Task:
             finally:
                 process.terminate()
                 assert process.wait(60) == 0, log.read_text()[-3000:]
+
+
+def _packed(keys: Path) -> str:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        archive.add(keys, "keys")
+    return base64.b64encode(content.getvalue()).decode()
+
+
+def _secure(port: int) -> http.client.HTTPSConnection:
+    """Return a connection that verifies no certificate, as the load balancer's."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=context)
 
 
 def _filled(text: str, known: Mapping[str, str]) -> str:
@@ -297,7 +300,7 @@ def test_tasks_serve_log_and_keep_house_with_their_rights(
     with gateway.up(tmp_path / "gateway.log"):
         own = socket.gethostbyname(socket.gethostname())
         for host in ("models.example.org", f"{own}:{gateway.port}"):
-            connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+            connection = _secure(gateway.port)
             connection.request("POST", INFER, BODY, {"Authorization": f"Bearer {fleet.key}", "Host": host})
             reply = connection.getresponse()
             assert reply.status == 200
@@ -310,7 +313,7 @@ def test_tasks_serve_log_and_keep_house_with_their_rights(
             worker.command("keys", "create", "administrator", "--scope", "admin", "--expires", "1h", "--json"),
             env=worker.environment, capture_output=True, text=True, check=True,
         )  # fmt: skip
-        connection = http.client.HTTPConnection("127.0.0.1", worker.port, timeout=30)
+        connection = _secure(worker.port)
         connection.request("GET", "/api/status", headers={"Authorization": f"Bearer {json.loads(made.stdout)['key']}"})
         assert connection.getresponse().status == 200
         connection.close()

@@ -32,7 +32,7 @@ BASE = (
     "liblzma5", "libpython3.13-minimal", "libpython3.13-stdlib", "libsqlite3-0", "libssl3t64", "libstdc++6", "libuuid1",
     "libzstd1", "python3.13-minimal", "zlib1g",
 )  # fmt: skip
-EXTRAS = ("gateway", "grpc", "lmdb", "local", "objects", "oidc", "otel", "postgres", "redis", "sklearn")
+EXTRAS = ("awskms", "gateway", "grpc", "lmdb", "local", "objects", "oidc", "otel", "postgres", "redis", "sklearn")
 
 
 def packages(arch: str) -> dict[str, dict[str, str]]:

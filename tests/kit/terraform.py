@@ -273,6 +273,8 @@ def encrypted(module: Module) -> list[str]:
     for name, body in module.of("aws_lb_listener").items():
         if body.get("protocol") != "HTTPS" or "TLS13" not in str(body.get("ssl_policy")):
             found.append(f"{name}: no TLS")
+    for name, body in module.of("aws_lb_target_group").items():
+        found += [] if body.get("protocol") == "HTTPS" else [f"{name}: in clear behind the load balancer"]
     for name, body in module.of("aws_ecs_task_definition").items():
         for each in (each for volume in body["volume"] for each in volume.get("efs_volume_configuration", [])):
             if each.get("transit_encryption") != "ENABLED" or each["authorization_config"][0].get("iam") != "ENABLED":

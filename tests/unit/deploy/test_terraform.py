@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import re
-import subprocess
-import sys
-import tarfile
-import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from hashlib import sha256
@@ -72,7 +66,7 @@ BROKEN = [
     ("references", "keys.tf", "aws_kms_key.master.key_id", "aws_kms_key.other.key_id", "aws_kms_key.other"),
     ("references", "keys.tf", "aws_kms_key.master.key_id", "aws_kms_key.master.number", "no attribute number"),
     ("references", "network.tf", "com.amazonaws.${var.region}.s3", "com.amazonaws.${var.place}.s3", "var.place"),
-    ("references", "processes.tf", 'Path("${local.state}")', 'Path("${local.folder}")', "local.folder"),
+    ("references", "processes.tf", '"${local.bucket}/lake', '"${local.folder}/lake', "local.folder"),
     ("references", "secrets.tf", "local.authority", "var.database_authority", "local.authority is not used"),
     ("references", "variables.tf", 'variable "port"', 'variable "gate"', "var.port is not declared"),
     ("arguments", "network.tf", "cidr_block           = var.network", "cidr = var.network", "unknown cidr"),
@@ -236,43 +230,6 @@ def test_what_terraform_makes_is_not_asked_of_people() -> None:
     assert values["environment"]["MAINSPRING_ALLOWED_HOSTS"] == "models.example.org,inside.example.org"
     assert values["command"]["gateway"] == ["up", "--contained", "--only", "gateway", "--only", "log"]
     assert values["where"] == ["--project", "/project", "--profile", "production"]
-
-
-def test_keys_are_copied_for_their_owner_alone_and_newer_ones_stay(made: Module, tmp_path: Path) -> None:
-    [text] = [each["copy_keys"] for each in made.blocks("locals") if "copy_keys" in each]
-    program = textwrap.dedent(text.partition("\n")[2].rpartition("\n")[0]).replace("${local.state}", str(tmp_path))
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        for name in ("keys/pepper", "keys/signing.ed25519", "../../escape"):
-            entry = tarfile.TarInfo(name)
-            entry.size = 4
-            archive.addfile(entry, io.BytesIO(b"sent"))
-    (tmp_path / "keys").mkdir(mode=0o700)
-    (tmp_path / "keys" / "pepper").write_text("here before")
-    for _ in range(2):
-        subprocess.run(
-            [sys.executable, "-c", program], check=True,
-            env={"KEYS": base64.b64encode(packed.getvalue()).decode(), "PATH": ""},
-        )  # fmt: skip
-    files = {str(each.relative_to(tmp_path)): each for each in tmp_path.rglob("*") if each.is_file()}
-    assert set(files) == {"keys/pepper", "keys/signing.ed25519", "keys/escape"}
-    assert files["keys/pepper"].read_text() == "here before"
-    assert files["keys/signing.ed25519"].stat().st_mode & 0o777 == 0o600
-    assert (tmp_path / "tmp").is_dir()
-
-
-def test_a_process_answers_to_its_own_address(tmp_path: Path) -> None:
-    (tmp_path / "mainspring").mkdir()
-    (tmp_path / "mainspring" / "__init__.py").touch()
-    (tmp_path / "mainspring" / "__main__.py").write_text(
-        "import os, sys\nprint(os.environ['MAINSPRING_ALLOWED_HOSTS'], *sys.argv[1:])\n"
-    )
-    start = json.loads(USUAL[VALUES])["start"]
-    done = subprocess.run(
-        [sys.executable, *start[1:], "up", "--contained"], check=True, capture_output=True, text=True,
-        env={"MAINSPRING_ALLOWED_HOSTS": "models.example.org", "PYTHONPATH": str(tmp_path)},
-    )  # fmt: skip
-    assert re.fullmatch(r"models\.example\.org,\d+\.\d+\.\d+\.\d+ up --contained\n", done.stdout)
 
 
 @pytest.mark.parametrize(

@@ -21,17 +21,15 @@ _LONGEST_STOP_S = 120  # that Fargate waits
 _SIZES = {256: (1, 2, 1), 512: (1, 4, 1), 1024: (2, 8, 1), 2048: (4, 16, 1), 4096: (8, 30, 1), 8192: (16, 60, 4),
           16384: (32, 120, 8)}  # fmt: skip
 _GIB = 1 << 30
-_MADE = frozenset({"MAINSPRING_CATALOG", "MAINSPRING_TRACKING", "MAINSPRING_ONLINE", "MAINSPRING_VECTORS"})
+_MADE = frozenset(
+    {"MAINSPRING_KEYS", "MAINSPRING_CATALOG", "MAINSPRING_TRACKING", "MAINSPRING_ONLINE", "MAINSPRING_VECTORS"}
+)
 _CONSOLE = 8081
-# The load balancer's checks come with a task's own address as the name of the host.
-_START = """\
-import os, socket, sys
-os.environ["MAINSPRING_ALLOWED_HOSTS"] += "," + socket.gethostbyname(socket.gethostname())
-os.execv(sys.executable, [sys.executable, "-m", "mainspring", *sys.argv[1:]])
-"""
 _PROBE = """\
-import http.client
-asked = http.client.HTTPConnection("127.0.0.1", {port}, timeout=3)
+import http.client, ssl
+unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
+asked = http.client.HTTPSConnection("127.0.0.1", {port}, timeout=3, context=unverified)
 asked.request("GET", "{path}")
 raise SystemExit(asked.getresponse().status != 200)
 """
@@ -76,7 +74,6 @@ def aws_values(
         "region": deployment.region,
         "image": deployment.image,
         "repository": _repository(deployment),
-        "start": ["python3", "-c", _START],
         "command": {"gateway": _only("gateway", "log"), "worker": _only("control", "worker")},
         "where": ["--project", options.project_folder, "--profile", check_id(deployment.profile, "profile")],
         "probe": {

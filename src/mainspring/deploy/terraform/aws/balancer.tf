@@ -1,4 +1,4 @@
-# A load balancer within the network: TLS ends here. 443 is the gateway, 8443 the console.
+# A load balancer within the network. 443 is the gateway, 8443 the console. It speaks TLS with the tasks, too.
 
 resource "aws_lb" "this" {
   name                       = var.name
@@ -16,12 +16,13 @@ resource "aws_lb_target_group" "this" {
 
   name                 = "${var.name}-${each.key}"
   target_type          = "ip"
-  protocol             = "HTTP"
+  protocol             = "HTTPS"
   port                 = local.process_ports[each.key]
   vpc_id               = aws_vpc.this.id
   deregistration_delay = 10
 
   health_check {
+    protocol            = "HTTPS"
     path                = local.health[each.key]
     matcher             = "200"
     interval            = 5

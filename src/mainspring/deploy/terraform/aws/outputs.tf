@@ -6,7 +6,7 @@ output "address" {
 output "secrets" {
   description = "Secrets to be filled by hand, by variable."
   value = merge(
-    { KEYS = aws_secretsmanager_secret.keys.arn },
+    { MAINSPRING_KEYS = aws_secretsmanager_secret.keys.arn },
     { for each in var.secrets : each => aws_secretsmanager_secret.variables[each].arn },
   )
 }

@@ -19,51 +19,18 @@ locals {
     MAINSPRING_CHECKPOINTS = "${local.bucket}/checkpoints?region=${var.region}"
     MAINSPRING_ENCRYPTION  = "awskms://${var.region}/${aws_kms_key.master.key_id}"
     AWS_REGION             = var.region
-    TMPDIR                 = "${local.state}/tmp"
   })
-
-  # Keys of the installation are their owner's alone, and further ones are written beside them. A file that is there is newer.
-  copy_keys = <<-END
-    import base64, io, os, pathlib, tarfile
-    state = pathlib.Path("${local.state}")
-    keys = state / "keys"
-    keys.mkdir(mode=0o700, exist_ok=True)
-    (state / "tmp").mkdir(mode=0o700, exist_ok=True)
-    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(os.environ["KEYS"]))) as packed:
-        for each in packed.getmembers():
-            place = keys / pathlib.PurePosixPath(each.name).name
-            if each.isfile() and not place.exists():
-                half = place.with_name(place.name + ".copied")
-                with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                    file.write(packed.extractfile(each).read())
-                half.rename(place)
-  END
 
   containers = {
     for each in local.processes : each => [
-      {
-        name                   = "keys"
-        image                  = var.image
-        essential              = false
-        user                   = "10001:10001"
-        entryPoint             = ["python3", "-c", local.copy_keys]
-        command                = []
-        readonlyRootFilesystem = true
-        linuxParameters        = { capabilities = { drop = ["ALL"] } }
-        mountPoints            = [{ sourceVolume = "state", containerPath = local.state, readOnly = false }]
-        environment            = []
-        secrets                = [{ name = "KEYS", valueFrom = aws_secretsmanager_secret.keys.arn }]
-        logConfiguration       = local.logging[each]
-      },
       {
         name                   = each
         image                  = var.image
         essential              = true
         memory                 = local.memory[each]
         user                   = "10001:10001"
-        entryPoint             = var.start
+        entryPoint             = ["python3", "-m", "mainspring.processes.task"]
         command                = concat(var.command[each], var.where)
-        dependsOn              = [{ containerName = "keys", condition = "SUCCESS" }]
         readonlyRootFilesystem = true
         linuxParameters        = { capabilities = { drop = ["ALL"] } }
         stopTimeout            = var.stop_timeout

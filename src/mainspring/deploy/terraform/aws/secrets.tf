@@ -35,6 +35,7 @@ locals {
   from_secrets = merge(
     { for each in var.secrets : each => aws_secretsmanager_secret.variables[each].arn },
     {
+      MAINSPRING_KEYS     = aws_secretsmanager_secret.keys.arn
       MAINSPRING_CATALOG  = aws_secretsmanager_secret.catalog.arn
       MAINSPRING_TRACKING = aws_secretsmanager_secret.catalog.arn
       MAINSPRING_ONLINE   = aws_secretsmanager_secret.catalog.arn

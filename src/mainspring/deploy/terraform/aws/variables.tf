@@ -38,11 +38,6 @@ variable "repository" {
   type        = string
 }
 
-variable "start" {
-  description = "Program that starts a process."
-  type        = list(string)
-}
-
 variable "command" {
   description = "Arguments of each process, by its name."
   type        = map(list(string))

@@ -17,7 +17,7 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from mainspring.core.environment import variables
+from mainspring.core.environment import for_child
 from mainspring.core.errors import Invalid, MainspringError
 from mainspring.core.files import write_atomic, write_once
 from mainspring.core.time import SystemClock
@@ -31,7 +31,7 @@ _USAGE = 2
 def main() -> None:
     """Replace this process by `mainspring COMMAND...`; exit with 2 if it cannot be started."""
     try:
-        environment = prepared(variables(), socket.gethostbyname(socket.gethostname()), SystemClock().now())
+        environment = prepared(for_child({}), socket.gethostbyname(socket.gethostname()), SystemClock().now())
     except MainspringError as error:
         sys.stderr.write(f"Error: {error}\n")
         sys.exit(_USAGE)

@@ -36,7 +36,7 @@ ROWS: dict[str, tuple[str, str]] = {
     "each other": (
         "core.confined core.deadlines core.listening core.own_process features.functions.child "
         "operations.jobs.children operations.jobs.work_loop operations.service.sampling processes.service_manager "
-        "processes.supervisor "
+        "processes.supervisor processes.task "
         "project.function_process registry.processes serving.adapters.apart serving.plane.slots",
         "",
     ),

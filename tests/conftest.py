@@ -23,6 +23,7 @@ from kit.depth import DEEP
 from kit.milvus_server import milvus_server  # noqa: F401  (a fixture)
 from kit.object_store import s3_blobs, s3_server, s3_url  # noqa: F401  (fixtures)
 from kit.once import made_once
+from kit.sagemaker_server import sagemaker, sagemaker_at  # noqa: F401  (fixtures)
 from kit.servers import (  # noqa: F401  (fixtures)
     _stores,
     kafka_broker,

@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+import boto3
 import pytest
 
 from kit.cloud_targets import AZURE, VERTEX
 from kit.cluster import TOKEN, Cluster
 from kit.cluster_objects import APPLY, usual
+from kit.sagemaker_server import IMAGE, REGION, ROLE, SagemakerServer
 from mainspring.core.errors import Invalid
 from mainspring.deploy.adapters.deployed_pieces import CatalogRecords
 from mainspring.deploy.adapters.targets.clouds import CloudTarget, azure_target, vertex_target
@@ -23,6 +25,7 @@ from mainspring.deploy.adapters.targets.image import ImageOptions, ImageTarget
 from mainspring.deploy.adapters.targets.kubernetes import kserve_target, kuberay_target, serving_target
 from mainspring.deploy.adapters.targets.memory import MemoryRecords, MemoryTarget
 from mainspring.deploy.adapters.targets.options import read_options
+from mainspring.deploy.adapters.targets.sagemaker import SagemakerTarget
 from mainspring.deploy.adapters.targets.systemd import SystemdOptions, SystemdTarget
 from mainspring.deploy.adapters.targets.terraform import TerraformTarget
 from mainspring.deploy.engines.kubernetes_api import Api
@@ -36,6 +39,7 @@ from mainspring.deploy.manifests.serving.kserve import KserveOptions
 from mainspring.deploy.manifests.serving.objects import Around
 from mainspring.deploy.manifests.serving.options import KubernetesOptions
 from mainspring.deploy.manifests.serving.ray_clusters import KuberayOptions
+from mainspring.deploy.sagemaker.options import SagemakerOptions
 from mainspring.deploy.targets import deploying
 from mainspring.deploy.targets.conformance import (
     OthersConformance,
@@ -154,6 +158,26 @@ class TestAzure(InFiles):
     @pytest.fixture
     def target(self, tmp_path: Path) -> CloudTarget:
         return azure_target(read_options(AzureOptions, AZURE, "east"), tmp_path)
+
+
+class TestSagemaker(TargetConformance, OthersConformance):
+    CHANGES: ClassVar[Mapping[str, object]] = {
+        "image": IMAGE, "secrets": (), "replicas": (1, 3), "services": deployment().services[:1],
+    }  # fmt: skip
+
+    @pytest.fixture
+    def target(self, sagemaker: SagemakerServer) -> SagemakerTarget:
+        sagemaker.looks = 1
+        options = SagemakerOptions(role=ROLE, requests_per_minute=600)
+        return SagemakerTarget(options, REGION, wait_s=1.0)
+
+    @pytest.fixture
+    def taken(self, target: SagemakerTarget) -> Callable[[Piece], None]:
+        def take(piece: Piece) -> None:
+            request = json.loads(piece.content)
+            boto3.client("sagemaker", region_name=REGION).create_model_package_group(**request)
+
+        return take
 
 
 class _Parts:

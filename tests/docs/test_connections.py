@@ -69,8 +69,9 @@ ROWS: dict[str, tuple[str, str]] = {
     "webhooks, Alertmanager, PagerDuty": ("core.http_exchange monitoring.adapters.notify_http", f"{MUTUAL}a_webhook"),
     "mail": ("monitoring.adapters.notify_email", f"{MUTUAL}a_mail_server"),
     "OTLP": ("operations.service.otlp serving.plane.tracing", f"{MUTUAL}a_collector"),
-    "S3, GCS, Azure, Kinesis, KMS": (
+    "S3, GCS, Azure, Kinesis, KMS, SageMaker": (
         "core.object_store_url data.adapters.deltaobjects data.adapters.deltareads data.adapters.log_kinesis "
+        "deploy.adapters.targets.sagemaker "
         "operations.backup.stores operations.cost.storage operations.pipelines.aws_lambda registry.adapters.objects "
         "security.adapters.anchors_s3 security.adapters.key_awskms training.loop.objects",
         "",
@@ -104,7 +105,7 @@ SCHEMES = {
     **dict.fromkeys(("postgresql", "postgres"), "Postgres"),
     **dict.fromkeys(("redis", "rediss", "valkey", "valkeys"), "Redis, Valkey"),
     **dict.fromkeys(("milvus", "milvuss"), "Milvus"),
-    **dict.fromkeys(("s3", "gs", "az", "kinesis", "awskms"), "S3, GCS, Azure, Kinesis, KMS"),
+    **dict.fromkeys(("s3", "gs", "az", "kinesis", "awskms"), "S3, GCS, Azure, Kinesis, KMS, SageMaker"),
     **dict.fromkeys(("nats", "tls"), "NATS"),
     **dict.fromkeys(("mqtt", "mqtts"), "MQTT"),
     **dict.fromkeys(("http", "https"), "another installation's console"),

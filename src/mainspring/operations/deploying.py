@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mainspring.core.errors import Conflict, Invalid, NotFound
+from mainspring.core.errors import Conflict, Invalid, NotFound, Unavailable
 from mainspring.core.files import write_atomic
 from mainspring.core.settings import TargetSetting
 from mainspring.delivery.routing import version_of
@@ -20,10 +20,12 @@ from mainspring.operations.promote import gated
 from mainspring.project import Project
 from mainspring.project.guards import installation_secrets
 from mainspring.project.model_memory import model_memory
+from mainspring.registry.model import Manifest
 from mainspring.serving.model import Endpoint
 
 _BASE = 400 << 20  # bytes of a gateway without models
 _LOADED = 1.25  # of the measured memory of its models
+_DESCRIBED = ("sagemaker",)  # kinds with a registry of their own, which is told metrics and lineage
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,8 @@ def _deployment(project: Project, setting: TargetSetting) -> Deployment:
     names = setting.endpoints or tuple(declared)
     if not names:
         raise Invalid("The project has no endpoint to deploy.", fix="declare one: ms.Endpoint(NAME, model=MODEL).")
-    services = tuple(_service(project, declared[each]) for each in sorted(names))
+    described = setting.kind in _DESCRIBED
+    services = tuple(_service(project, declared[each], described=described) for each in sorted(names))
     memory = setting.memory or _BASE + round(_LOADED * sum(each.memory for each in services))
     return Deployment(
         project=project.settings.project,
@@ -216,16 +219,34 @@ def _deployment(project: Project, setting: TargetSetting) -> Deployment:
     )
 
 
-def _service(project: Project, endpoint: Endpoint) -> Service:
+def _service(project: Project, endpoint: Endpoint, *, described: bool) -> Service:
     known = Service(endpoint=endpoint.name, model=endpoint.model_name, deadline_ms=endpoint.deadline_us / 1000)
     try:
         version = version_of(endpoint, project.versions, gated=gated(project))
     except NotFound:  # the place follows the catalog, where there may be one later
         return known
     size = model_memory(project.settings, "").sizes.find(version.digest)
+    made = _manifest(project, version.digest) if described else None
     return replace(
         known,
         version=f"{version.model}:{version.version}",
         bundle=version.digest.removeprefix("sha256:"),
         memory=0 if size is None else size.nbytes,
+        arms=_arms(project, endpoint.name),
+        metrics={} if made is None else made.metrics,
+        lineage={} if made is None else {"run": made.run_id, "data": made.dataset_commit, "code": made.code_version},
     )
+
+
+def _manifest(project: Project, digest: str) -> Manifest | None:
+    try:
+        return project.bundles.load(digest).manifest
+    except (NotFound, Unavailable):  # the place has them
+        return None
+
+
+def _arms(project: Project, endpoint: str) -> tuple[tuple[str, float], ...]:
+    route = project.routes.current().get(endpoint)
+    if route is None or not route.rollout:
+        return ()
+    return tuple((each.version, each.weight) for each in route.arms)

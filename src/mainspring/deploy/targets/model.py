@@ -20,6 +20,9 @@ class Service:
         bundle: SHA-256 of the bundle of that version, hexadecimal; empty likewise.
         deadline_ms: Of its requests.
         memory: Measured memory of the loaded model, bytes; 0 if it was not measured.
+        arms: Versions of a rollout with their shares of the requests, the champion first; empty without one.
+        metrics: Of that version, held out.
+        lineage: What it was made of, such as its run.
     """
 
     endpoint: str
@@ -28,6 +31,9 @@ class Service:
     bundle: str = ""
     deadline_ms: float = 50.0
     memory: int = 0
+    arms: tuple[tuple[str, float], ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    lineage: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,6 +103,16 @@ def _azureml(project: Project, setting: TargetSetting) -> Any:
     return azure_target(read_options(AzureOptions, setting.options, setting.name), project.settings.root)
 
 
+def _sagemaker(project: Project, setting: TargetSetting) -> Any:
+    from mainspring.deploy.adapters.targets.options import read_options
+    from mainspring.deploy.sagemaker.options import SagemakerOptions
+    from mainspring.project.image_content import is_sealed
+
+    options = read_options(SagemakerOptions, setting.options, setting.name)
+    target = lazily("deploy.adapters.targets.sagemaker", "SagemakerTarget", extra="sagemaker")
+    return target(options, setting.region, follows=not is_sealed(_settings(project, setting)))
+
+
 def _around_pods(project: Project, setting: TargetSetting) -> Any:
     """Return the facts of a profile whose planes are in pods.
 
@@ -149,6 +159,7 @@ KINDS: Mapping[str, Callable[[Project, TargetSetting], Target]] = {
     "kserve": _kserve,
     "kuberay": _kuberay,
     "kubernetes": _cluster,
+    "sagemaker": _sagemaker,
     "systemd": _systemd,
     "terraform": _terraform,
     "vertex": _vertex,

@@ -1,0 +1,56 @@
+"""Options of the kind `sagemaker`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+_ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+", re.ASCII)
+_INSTANCE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9-]+", re.ASCII)
+_TAG = re.compile(r"[\w .:/=+@-]{1,128}")
+_OWN_TAG = "mainspring"
+_STARTUP_S = (60, 3600)  # of a container's start, as SageMaker has it
+
+
+class SagemakerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Options of the kind `sagemaker`.
+
+    Attributes:
+        role: ARN of the role that containers have: SageMaker pulls the image and writes logs with it.
+        instance: Type of the instances.
+        requests_per_minute: Of one instance, at which it is scaled; needed if the least and the most replicas differ.
+        startup_s: Time in which a container has to be ready.
+        subnets, security_groups: Private network of the containers; empty: none.
+        isolated: Whether containers can reach no network.
+        kms: Key by which the volumes of instances are encrypted: its ARN, id or alias.
+        registry: Whether versions are in SageMaker's model registry, too.
+        tags: Further tags of all that is made.
+    """
+
+    role: str
+    instance: str = "ml.m5.large"
+    requests_per_minute: float = 0.0
+    startup_s: int = 600
+    subnets: list[str] = []
+    security_groups: list[str] = []
+    isolated: bool = True
+    kms: str = ""
+    registry: bool = True
+    tags: Mapping[str, str] = {}
+
+    def __post_init__(self) -> None:
+        if not _ROLE.fullmatch(self.role):
+            raise ValueError(f"role is {self.role!r}: write the ARN of a role, arn:aws:iam::ACCOUNT:role/NAME")
+        if not _INSTANCE.fullmatch(self.instance):
+            raise ValueError(f"instance is {self.instance!r}: write a type of instances, such as ml.m5.large")
+        if not 0 <= self.requests_per_minute < float("inf"):
+            raise ValueError(f"requests_per_minute is {self.requests_per_minute}: write a positive number")
+        if not _STARTUP_S[0] <= self.startup_s <= _STARTUP_S[1]:
+            raise ValueError(f"startup_s is {self.startup_s}: write {_STARTUP_S[0]} to {_STARTUP_S[1]}")
+        if bool(self.subnets) != bool(self.security_groups):
+            raise ValueError("subnets and security_groups are given together")
+        for name, value in self.tags.items():
+            if not _TAG.fullmatch(name) or name.startswith((_OWN_TAG, "aws:")) or len(value) > 256:
+                raise ValueError(f"tags has {name!r}: names begin with neither {_OWN_TAG} nor aws:")

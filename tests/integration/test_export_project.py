@@ -152,7 +152,10 @@ def test_records_are_as_their_schemas_say_and_have_no_secret(left: Left) -> None
 
 def test_the_audit_log_is_verified_as_any_export_of_it(left: Left) -> None:
     assert left.depot.run("audit", "verify", left.folder / "audit.jsonl").code == 0
-    _head, *events = left.lines("audit.jsonl")
+    head, *events = left.lines("audit.jsonl")
+    validator = jsonschema_rs.Draft202012Validator(json.loads((left.folder / "audit.schema.json").read_bytes()))
+    for line in (head, *events):
+        validator.validate(line)
     assert (events[-1]["action"], events[-1]["detail"]) == (ACTION, "masked")
 
 
@@ -255,7 +258,14 @@ def test_what_is_not_an_export_of_this_kind_is_left_alone(tmp_path: Path) -> Non
     with pytest.raises(Invalid, match="is a file"):
         export(project, tmp_path / "other" / "mine.txt")
     assert [each.name for each in (tmp_path / "other").iterdir()] == ["mine.txt"]
+    (tmp_path / ".mainspring" / "llm-usage").mkdir()
+    used = {"day": 0, "key": "k", "model": "m", "upstream": "", "teams": ["risk"], "used": {"requests": 2, "micros": 9}}
+    (tmp_path / ".mainspring" / "llm-usage" / "2026-11.0.jsonl").write_text(json.dumps(used) + '\n{"day":')
     made = export(project, tmp_path / "out")
+    schema = json.loads((tmp_path / "out" / "usage" / "language-models.schema.json").read_bytes())
+    (line,) = (tmp_path / "out" / "usage" / "language-models.jsonl").read_text().splitlines()
+    jsonschema_rs.Draft202012Validator(schema).validate(json.loads(line))
+    assert json.loads(line) == used
     assert [each.what for each in made.left_out if "features" in each.what] == [
         "features/Spending.parquet", "features/Shop.parquet",
     ]  # fmt: skip

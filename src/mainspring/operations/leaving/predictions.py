@@ -53,7 +53,11 @@ def write_predictions(files: ParquetFiles, personal: Personal) -> None:
     for name, about in _ABOUT.items():
         if name in files.versions:
             schema = _schema(files, name, about)
-            files.write(f"predictions/{name}.parquet", about, duck.batches(files.scan(name), schema.names), schema)
+            # Explanations quote inputs; those of personal ones are not kept, but a mark may be newer than they are.
+            quoting = {"document"} if personal.names and not files.reveal else set[str]()
+            hidden = quoting & {*schema.names}
+            batches = duck.batches(files.scan(name), [each for each in schema.names if each not in hidden])
+            files.write(f"predictions/{name}.parquet", about, batches, schema, hidden)
 
 
 def _schema(files: ParquetFiles, table: str, about: str) -> pa.Schema:

@@ -68,7 +68,9 @@ def readme(begun: Begun, version: str, files: Iterable[File], left_out: Iterable
         parts.append(
             f"| `{each.path}` | {'' if each.rows is None else f'{each.rows:,}'} | {_cell(each.about)}.{masked} |\n"
         )
-    parts.append("\nFiles of runs are in `mlflow/artifacts`, schemas of records in `records/schemas`.\n")
+    parts.append(
+        "\nFiles of runs are in `mlflow/artifacts`, as they were logged; schemas of records in `records/schemas`.\n"
+    )
     parts.append(_NEVER)
     others = [f"- `{each.what}`: {each.why}\n" for each in left_out]
     return "".join([*parts, "\n" if others else "", *others])

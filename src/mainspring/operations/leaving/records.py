@@ -20,7 +20,7 @@ from mainspring.operations.leaving.personal import Personal
 from mainspring.project import Project
 
 FOLDER, SCHEMAS = "records", "records/schemas"
-_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _AT_ONCE = 1_000
 _INSTANTS = {"at", "since", "until", "start", "end", "day", "due_at", "tick", "closed_through"}
 
@@ -166,7 +166,7 @@ def json_schema(records: Records, table: sa.Table, columns: list[sa.Column[Any]]
     documents = {*records.documents.split(), *records.packed.split()}
     properties = {str(each.name): _property(each, documents) for each in columns}
     return {
-        "$schema": _SCHEMA,
+        "$schema": DIALECT,
         "title": str(table.name),
         "description": records.about,
         "type": "object",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +10,10 @@ import msgspec
 from mainspring.core.errors import NotFound
 from mainspring.core.time import format_instant
 from mainspring.core.version import __version__
-from mainspring.llm.usage import FOLDER as LANGUAGE_MODELS
 from mainspring.operations.auditing import audit
 from mainspring.operations.leaving.features import write_features
 from mainspring.operations.leaving.folder import FORMAT, Begun, ExportFolder, LeftOut
+from mainspring.operations.leaving.logs import write_audit, write_usage
 from mainspring.operations.leaving.models import write_models
 from mainspring.operations.leaving.parquet import ParquetFiles, Told
 from mainspring.operations.leaving.personal import Personal
@@ -25,8 +24,6 @@ from mainspring.operations.leaving.runs import write_runs
 from mainspring.operations.leaving.tables import kept, write_tables
 from mainspring.project import Project
 from mainspring.project.ledger_folder import lake_digest
-from mainspring.security.audit_proofs import export as audit_lines
-from mainspring.security.model import AuditFilter
 
 ACTION = "project.export"
 _LOCK = "export"
@@ -81,7 +78,8 @@ def export_project(project: Project, path: Path, *, reveal: bool, told: Told) ->
         write_models(project, folder, personal, partial(told, "models"))
         write_runs(project, folder, partial(told, "mlflow"))
         write_records(project, folder, personal, partial(told, "records"))
-        _write_logs(project, folder, told)
+        write_audit(project, folder, partial(told, "audit"))
+        write_usage(project, folder, partial(told, "usage"))
         begun = folder.begun
         document = {
             "format": FORMAT,
@@ -123,33 +121,3 @@ def _expect_versions(project: Project, begun: Begun) -> None:
             f"The export began with versions of {', '.join(gone)} that were removed since.",
             fix="delete the folder, and begin anew.",
         )
-
-
-def _write_logs(project: Project, folder: ExportFolder, told: Told) -> None:
-    """Write the audit log, and what gateways wrote into files of their own."""
-    told("audit", 0, None, "")
-    lines = audit_lines(project.audit, project.signing_key.public, AuditFilter(), subjects=folder.begun.reveal)
-    masked = () if folder.begun.reveal else ("subject",)
-    about = "The signed head of the audit log, then its events with their proofs"
-    folder.lines(
-        "audit.jsonl", about, lines, masked=masked, told=lambda rows: told("audit", rows, None, f"{rows:,} events")
-    )
-    told("usage", 0, None, "")
-    for name, about in (
-        (LANGUAGE_MODELS, "Use of language models, in sums of a minute"),
-        ("models/decisions", "Decisions on models and executors"),
-    ):
-        for source in _logs(project.settings.state / name):
-            folder.lines(f"usage/{name}/{source.name}", about, _whole_lines(source), told=lambda _: None)
-
-
-def _logs(folder: Path) -> Iterator[Path]:
-    for each in sorted(folder.glob("*")) if folder.is_dir() else ():
-        if each.suffix in (".jsonl", ".old") and each.is_file() and not each.is_symlink():
-            yield each
-
-
-def _whole_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file that a living process may be writing into."""
-    with path.open("rb") as file:
-        yield from (line.strip() for line in file if line.endswith(b"\n") and line.strip())

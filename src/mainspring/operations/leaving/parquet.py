@@ -12,6 +12,7 @@ from mainspring.data.model import BATCH, SEQUENCE, SUPERSEDED_AT, SUPERSEDED_BY,
 from mainspring.operations.leaving.folder import ExportFolder
 from mainspring.project import Project
 
+_GROUP_ROWS = 1 << 17
 Told = Callable[[str, float, float | None, str], None]  # stage, done, total, note
 
 _ABOUT = {
@@ -107,14 +108,17 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def _fitted(batches: Iterable[pa.RecordBatch], schema: pa.Schema, masked: Collection[str]) -> Iterator[pa.Table]:
-    """Yield the columns of a schema; at least one table."""
-    some = False
+    """Yield the columns of a schema, a table for each group of rows in the file; at least one."""
+    none, held, rows = True, list[pa.RecordBatch](), 0
     for batch in batches:
-        some = True
         columns: list[Any] = [
             pa.nulls(len(batch), field.type) if field.name in masked else batch[field.name].cast(field.type)
             for field in schema
         ]
-        yield pa.Table.from_arrays(columns, schema=schema)
-    if not some:
-        yield no_rows(schema)
+        held.append(pa.RecordBatch.from_arrays(columns, schema=schema))
+        none, rows = False, rows + len(batch)
+        if rows >= _GROUP_ROWS:
+            yield pa.Table.from_batches(held)
+            held, rows = [], 0
+    if held or none:
+        yield pa.Table.from_batches(held) if held else no_rows(schema)

@@ -21,10 +21,13 @@ from kit.fleet import BODY, Fleet, answer_of
 from kit.waiting import free_port, wait_until
 from mainspring.deploy.adapters.targets.clouds import CloudTarget, azure_target, vertex_target
 from mainspring.deploy.adapters.targets.options import read_options
+from mainspring.deploy.exports import export
+from mainspring.deploy.exports.place import Place
 from mainspring.deploy.manifests.clouds.azureml import AzureOptions
 from mainspring.deploy.manifests.clouds.vertex import VertexOptions
 from mainspring.deploy.targets.conformance import deployment
 from mainspring.deploy.targets.model import Service
+from mainspring.jobs.pipelines.graph import Graph, Node
 from mainspring.processes.contained import hosted_endpoint
 from mainspring.project import open_project
 from mainspring.project.settings import load_settings
@@ -117,11 +120,12 @@ def test_the_container_of_a_deployment_of_azure_starts(
     }  # fmt: skip
 
 
-def read_by_sdk(kind: str, folder: Path, program: str = "") -> subprocess.CompletedProcess[str]:
-    command = [str(python_of(kind)), "-W", "ignore", "-m", "kit.cloud_specifications", program or kind, str(folder)]
+def read_by_sdk(kind: str, *folders: Path, program: str = "") -> subprocess.CompletedProcess[str]:
+    command = [str(python_of(kind)), "-W", "ignore", "-m", "kit.cloud_specifications", program or kind]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
     return subprocess.run(
-        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300, check=False
+        [*command, *map(str, folders)], env=environment, cwd=folders[0], capture_output=True, text=True, timeout=300,
+        check=False,
     )  # fmt: skip
 
 
@@ -130,27 +134,37 @@ def read_by_sdk(kind: str, folder: Path, program: str = "") -> subprocess.Comple
 @pytest.mark.parametrize("kind", ["vertex", "azureml"])
 def test_the_sdk_takes_every_file_and_no_misspelt_one(kind: str, tmp_path: Path) -> None:
     found = documents(kind, tmp_path / "whole")
-    done = read_by_sdk(kind, target(kind, tmp_path / "whole").path)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert {line.partition(":")[0] for line in done.stdout.splitlines()} == set(found)
-    for number, (name, content) in enumerate(sorted(found.items())):
-        place = tmp_path / str(number) / name
+    if kind == "azureml":
+        found["pipeline-nightly.yml"] = json.loads(export(two_steps(), "azureml", Place(image=IMAGE)))
+        (target(kind, tmp_path / "whole").path / "pipeline-nightly.yml").write_text(
+            json.dumps(found["pipeline-nightly.yml"])
+        )
+    wrong = [tmp_path / str(number) for number in range(len(found))]
+    for folder, (name, content) in zip(wrong, sorted(found.items()), strict=True):
+        place = folder / name
         place.parent.mkdir(parents=True)
         place.write_text(json.dumps(misspelt(content)))
-        assert read_by_sdk(kind, tmp_path / str(number)).returncode != 0, name
+    done = read_by_sdk(kind, target(kind, tmp_path / "whole").path, *wrong)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [line.partition(":")[0] for line in done.stdout.splitlines()]
+    assert set(lines) == {*found, *(f"refused {each}" for each in wrong)}
 
 
 @deep
 @pytest.mark.timeout(600)
 def test_the_program_sends_the_files_to_a_server_that_speaks_the_api_once(tmp_path: Path) -> None:
     documents("vertex", tmp_path)
-    done = read_by_sdk("vertex", target("vertex", tmp_path).path, "applied")
+    done = read_by_sdk("vertex", target("vertex", tmp_path).path, program="applied")
     assert done.returncode == 0, done.stderr[-2000:]
     first, cut, again, received = map(json.loads, done.stdout.splitlines()[-4:])
     assert [line.split()[0] for line in first] == ["made", "made", "deployed"] * 2
     assert [line.split()[0] for line in cut] == ["is", "is", "deployed"] + ["is"] * 3
     assert [line.split()[0] for line in again] == ["is"] * 6
     assert received == ["UploadModel", "CreateEndpoint", "DeployModel"] * 2 + ["DeployModel"]
+
+
+def two_steps() -> Graph:
+    return Graph(name="nightly", nodes=(Node(name="load", function="f"), Node(name="fit-one", after=("load",))))
 
 
 def misspelt(content: dict[str, Any]) -> dict[str, Any]:

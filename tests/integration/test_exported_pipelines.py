@@ -1,24 +1,29 @@
-"""Exported pipelines, run by the engines themselves: Step Functions by moto's interpreter, the others as installed.
+"""Exported pipelines, run by the engines themselves: Step Functions by moto's interpreter, Azure ML's
+commands by a shell, the others as installed.
 
 Airflow, Prefect, Dagster and kfp have environments of their own: `kit.engines`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kit.azure_pipelines import run_job
 from kit.depth import deep
 from kit.engines import python_of
 from kit.exported import BROKEN, RAN, lay_out, ran
 from kit.step_functions import executed, function
 from mainspring.deploy.exports import export, file_name
 from mainspring.deploy.exports.place import Place
+from mainspring.operations.pipelines.outside import Asked, run_step
 from mainspring.project import Project
 
 PROGRAMS = {
@@ -41,6 +46,25 @@ def project(tmp_path: Path) -> Iterator[Project]:
     project = lay_out(tmp_path / "project")
     yield project
     project.close()
+
+
+def azure_job(project: Project, name: str) -> Any:
+    place = Place([sys.executable, "-m", "mainspring"], image="shop:1", folder=str(project.settings.root))
+    return json.loads(export(project.definitions.pipeline(name), "azureml", place))
+
+
+def test_steps_of_azure_hand_over_files(project: Project, tmp_path: Path) -> None:
+    found = run_job(azure_job(project, "nightly"), tmp_path, project.settings.root, only=("load", "fit_one"))
+    assert found["load"]["result"]["folds"] == [0, 1, 2]
+    assert found["fit-one"] == run_step(project, "nightly", "fit-one", Asked({}, {"load": found["load"]}))
+
+
+@deep
+@pytest.mark.parametrize(("name", "expected"), [("nightly", RAN), ("broken", BROKEN)])
+def test_a_job_of_azure_runs(name: str, expected: dict[str, int], project: Project, tmp_path: Path) -> None:
+    """Also what goes on where a step fails or is ended by its time-out."""
+    run_job(azure_job(project, name), tmp_path, project.settings.root)
+    assert ran(project.settings.root) == expected
 
 
 @deep

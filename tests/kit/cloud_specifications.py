@@ -1,6 +1,7 @@
 """Files of the kinds `vertex` and `azureml`, read by the SDKs of the clouds: `-m kit.cloud_specifications KIND FOLDER`.
 
-It is run where the SDK is installed (`kit.engines`), and prints a line for each file that the SDK takes as it is.
+It is run where the SDK is installed (`kit.engines`), and prints a line for each file that the SDK takes as it is. Of
+further folders it prints whether a file was refused.
 """
 
 from __future__ import annotations
@@ -168,6 +169,7 @@ def azureml(folder: Path) -> None:
         "deployment.yml": deployment,
         "autoscale.json": scaling,
         "train-*.yml": job,
+        "pipeline-*.yml": job,
     }
     for pattern, read in kinds.items():
         for path in sorted(folder.rglob(pattern)):
@@ -187,5 +189,18 @@ def _missing(given: Any, found: Any, at: str = "") -> str:
     return "" if given == found or str(given) == str(found) or not given else at
 
 
+def main() -> None:
+    kind, *folders = sys.argv[1:]
+    read: dict[str, Callable[[Path], None]] = {"vertex": vertex, "azureml": azureml, "applied": applied}
+    read[kind](Path(folders[0]))
+    for each in folders[1:]:  # in which each SDK shall refuse something
+        try:
+            read[kind](Path(each))
+        except Exception as error:
+            print(f"refused {each}: {type(error).__name__}")
+        else:
+            print(f"taken {each}")
+
+
 if __name__ == "__main__":
-    {"vertex": vertex, "azureml": azureml, "applied": applied}[sys.argv[1]](Path(sys.argv[2]))
+    main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import keyword
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -128,13 +129,13 @@ def test_an_export_is_the_same_each_time_and_names_every_step(project: Project, 
         assert node.name in text
 
 
-@pytest.mark.parametrize("engine", ["dagster", "kubeflow"])
+@pytest.mark.parametrize("engine", ["dagster", "kubeflow", "azureml"])
 def test_an_engine_without_a_wait_for_people_refuses_an_approval(project: Project, engine: str) -> None:
     with pytest.raises(Invalid, match="waits for the approval 'go-live'"):
         export(project.definitions.pipeline("asked"), engine, HERE)
 
 
-@pytest.mark.parametrize("engine", ["kubeflow", "argo"])
+@pytest.mark.parametrize("engine", ["kubeflow", "azureml", "argo"])
 def test_an_engine_of_containers_needs_an_image(project: Project, engine: str) -> None:
     with pytest.raises(Invalid, match="no image") as error:
         export(project.definitions.pipeline("nightly"), engine, Place())
@@ -233,6 +234,16 @@ def test_argos_graph_runs(project: Project, tmp_path: Path) -> None:
     assert ran(project.settings.root) == RAN
     Interpreter(project, manifest(project.definitions.pipeline("asked"), HERE), tmp_path).run()
     assert ran(project.settings.root) == {"load 1": 1, "retire": 1}
+
+
+def test_values_of_azure_are_no_commands() -> None:
+    """Azure puts values into the text of a command: parameters are in base64, names of steps are quoted."""
+    node = Node(name="it's", function="f")
+    graph = Graph(name="p", nodes=(node,), parameters=(("a", "$(id); `id` ' \""),))
+    document = json.loads(export(graph, "azureml", HERE))
+    assert re.fullmatch("[A-Za-z0-9+/=]+", document["inputs"]["parameters"])
+    (job,) = document["jobs"].values()
+    assert shlex.split(job["command"])[3] == "it's"
 
 
 def test_a_lambda_function_answers_a_task(project: Project) -> None:

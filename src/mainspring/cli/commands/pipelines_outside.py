@@ -24,7 +24,7 @@ ENGINES = ("airflow", "prefect", "dagster", "kubeflow", "argo", "step-functions"
 @click.option("--command", "program", default="mainspring", show_default=True, help="Mainspring's command there.")
 @click.option("--folder", default=".", show_default=True, help="The project's folder there.")
 @click.option("--there", default="", help="The profile to use there; by default the project's own.")
-@click.option("--image", default="", help="Container image with Mainspring and the project (kubeflow, argo).")
+@click.option("--image", default="", help="Container image with Mainspring and the project (kubeflow, azureml, argo).")
 def export(
     call: Call, *, pipeline: str, engine: str, output: Path | None, program: str, folder: str, there: str, image: str
 ) -> None:

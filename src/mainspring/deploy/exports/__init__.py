@@ -21,6 +21,7 @@ ENGINES: Mapping[str, tuple[str, str]] = {
     "prefect": ("prefect", "{}_flow.py"),
     "dagster": ("dagster", "{}_job.py"),
     "kubeflow": ("kubeflow", "{}_pipeline.py"),
+    "azureml": ("azureml", "{}.azureml.yml"),
     "argo": ("argo", "{}.workflow.yaml"),
     "step-functions": ("step_functions", "{}.asl.json"),
 }

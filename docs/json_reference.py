@@ -405,6 +405,7 @@ DOCUMENTS = {
     "edge page": Document(_object("EdgePage", folder=str, package=str, bytes=int, runtime=str)),
     "export grafana": Document(_object("ExportedDashboard", path=str, panels=int)),
     "export training": Document(_object("ExportedTraining", path=str, objects=int)),
+    "export training-job": Document(_object("ExportedTrainingJob", path=str, objects=int)),
     "export project": Document(ExportedProject),
     "monitor run": Document(list[MeasuredWindow], ("start", "end", "computed_at")),
     "monitor query": Document(list[dict[str, Any]]),

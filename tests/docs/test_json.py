@@ -31,7 +31,7 @@ from mainspring.security.model import UserSession
 
 # What needs a process that goes on, or long work: `kit.depot` compares each document of these in other tests.
 ELSEWHERE = {
-    "budgets", "export project", "advise size", "advise machine",
+    "budgets", "export project", "export training-job", "advise size", "advise machine",
     *("bench", "ci", "demo", "migrate", "monitor run", "objectives", "predict", "promote", "quotas", "replay"),
     *(f"prompts {name}" for name in ("list", "show", "diff", "point", "aliases")),
     *("llm approvals", "llm approve", "llm deny", "llm usage"),

@@ -194,6 +194,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "export training late-delivery --to jobset --image registry.example.org/shop:1",
         "export training late-delivery --to trainjob --machines 4 --processes 8 --gpu --queue research",
     ),
+    "export training-job": (
+        "export training-job late-delivery --role ROLE --folder s3://shop/jobs --image IMAGE --spot",
+    ),
     "fairness": ("fairness late-delivery", "fairness late-delivery@champion --by Courier.area"),
     "predictions list": ("predictions list --endpoint late-delivery --version 3 --since 2026-01-05",),
     "predictions show": ("predictions show 01m8be2065zc3r951j33fy83ef",),

@@ -96,6 +96,38 @@ def training(call: Call, *, model: str, kind: str, output: Path | None, **given:
     _write(call, output or Path(f"{model}.{kind}.yaml"), as_yaml(objects), objects=len(objects))
 
 
+@make("training-job")
+@click.argument("model")
+@click.option("--role", required=True, help="ARN of the role that the job has.")
+@click.option("--folder", required=True, metavar="s3://BUCKET/FOLDER", help="Place of SageMaker's own files.")
+@click.option("--image", required=True, help="In ECR, with Mainspring and the project in kubernetes_folder.")
+@click.option("--instance", default="ml.m5.xlarge", show_default=True, help="Type of the machine.")
+@click.option("--spot", is_flag=True, help="On a spot instance: it goes on from its checkpoint.")
+@click.option("--longest", default="1d", show_default=True, metavar="DURATION", help="Time after which it is stopped.")
+@click.option("--processes", type=click.IntRange(1), help="Processes; by default as the model declares.")
+@click.option("--env", multiple=True, metavar="NAME=VALUE", callback=_pairs, help="A variable, no secret; repeatable.")
+@click.option("--subnet", "subnets", multiple=True, help="Of a private network; repeatable.")
+@click.option("--security-group", "security_groups", multiple=True, help="In that network; repeatable.")
+@click.option("--name", default="", help="Name of the job; by default the model's.")
+@click.option("--output", type=click.Path(path_type=Path), help="By default MODEL.training-job.json.")
+def training_job(
+    call: Call, *, model: str, longest: str, processes: int | None, output: Path | None, **given: Any
+) -> None:
+    """Write the request for a training job of SageMaker that trains MODEL on one machine.
+
+    `aws sagemaker create-training-job --cli-input-json file://FILE` starts it.
+    """
+    import json
+
+    from mainspring.core.time import parse_duration
+    from mainspring.deploy.sagemaker.training import Job
+    from mainspring.operations.distributed.manifests import sagemaker_job
+
+    job = Job(longest_s=parse_duration(longest) // 1_000_000, **given)
+    request = sagemaker_job(call.project, model, job, processes)
+    _write(call, output or Path(f"{model}.training-job.json"), json.dumps(request, indent=2) + "\n", objects=1)
+
+
 @make("project")
 @click.option(
     "--to",
@@ -155,5 +187,5 @@ def _write(call: Call, path: Path, text: str, **counted: int) -> None:
     call.result({"path": str(path), **counted}, show)
 
 
-for each in (project_, prometheus_rules, prometheus_scrape, grafana, training):
+for each in (project_, prometheus_rules, prometheus_scrape, grafana, training, training_job):
     command.add_command(each)

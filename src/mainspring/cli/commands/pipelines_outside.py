@@ -14,7 +14,7 @@ from mainspring.cli.call import command as make
 if TYPE_CHECKING:
     from rich.console import Console
 
-ENGINES = ("airflow", "prefect", "dagster", "kubeflow", "argo", "step-functions")
+ENGINES = ("airflow", "prefect", "dagster", "kubeflow", "azureml", "argo", "step-functions", "sagemaker")
 
 
 @make("export", reads_only=True)
@@ -24,7 +24,7 @@ ENGINES = ("airflow", "prefect", "dagster", "kubeflow", "argo", "step-functions"
 @click.option("--command", "program", default="mainspring", show_default=True, help="Mainspring's command there.")
 @click.option("--folder", default=".", show_default=True, help="The project's folder there.")
 @click.option("--there", default="", help="The profile to use there; by default the project's own.")
-@click.option("--image", default="", help="Container image with Mainspring and the project (kubeflow, azureml, argo).")
+@click.option("--image", default="", help="Container image with Mainspring and the project, for engines of containers.")
 def export(
     call: Call, *, pipeline: str, engine: str, output: Path | None, program: str, folder: str, there: str, image: str
 ) -> None:
@@ -56,6 +56,11 @@ def export(
 @click.argument("pipeline")
 @click.argument("step_name", metavar="STEP")
 @click.option("--scope", default="{}", help='JSON: {"parameters": {...}, "outcomes": {STEP: OUTCOME}}; - reads stdin.')
+@click.option(
+    "--outcomes",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder with outcomes of the steps before, each STEP/outcome, as --to writes it.",
+)
 @click.option("--item", help="JSON of the element of a mapped step; by default all of them, in order.")
 @click.option("--items", is_flag=True, help="Only print the elements that a mapped step runs over.")
 @click.option("--wrapped-item", help='The same as {"item": JSON as a text}, or {} for none, as --to writes them.')
@@ -66,6 +71,7 @@ def step(
     pipeline: str,
     step_name: str,
     scope: str,
+    outcomes: Path | None,
     item: str | None,
     items: bool,
     wrapped_item: str | None,
@@ -80,6 +86,8 @@ def step(
     if sum((item is not None, items, wrapped_item is not None)) > 1:
         raise click.UsageError("Give one of --item, --items and --wrapped-item.")
     asked = outside.read_scope(sys.stdin.buffer.read() if scope == "-" else scope)
+    if outcomes is not None:
+        asked = outside.read_outcomes(call.project.definitions.pipeline(pipeline), step_name, asked, outcomes)
     if items:
         outcome = outside.list_items(call.project, pipeline, step_name, asked)
     elif wrapped_item is not None:

@@ -24,6 +24,7 @@ ENGINES: Mapping[str, tuple[str, str]] = {
     "azureml": ("azureml", "{}.azureml.yml"),
     "argo": ("argo", "{}.workflow.yaml"),
     "step-functions": ("step_functions", "{}.asl.json"),
+    "sagemaker": ("sagemaker", "{}.pipeline.json"),
 }
 _IN_CONTAINERS = ("argo", "kubeflow")  # of their own, for which resources can be asked
 

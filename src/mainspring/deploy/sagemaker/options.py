@@ -41,10 +41,8 @@ class SagemakerOptions(msgspec.Struct, frozen=True, kw_only=True):
     tags: Mapping[str, str] = {}
 
     def __post_init__(self) -> None:
-        if not _ROLE.fullmatch(self.role):
-            raise ValueError(f"role is {self.role!r}: write the ARN of a role, arn:aws:iam::ACCOUNT:role/NAME")
-        if not _INSTANCE.fullmatch(self.instance):
-            raise ValueError(f"instance is {self.instance!r}: write a type of instances, such as ml.m5.large")
+        check_role(self.role)
+        check_instance(self.instance)
         if not 0 <= self.requests_per_minute < float("inf"):
             raise ValueError(f"requests_per_minute is {self.requests_per_minute}: write a positive number")
         if not _STARTUP_S[0] <= self.startup_s <= _STARTUP_S[1]:
@@ -54,3 +52,23 @@ class SagemakerOptions(msgspec.Struct, frozen=True, kw_only=True):
         for name, value in self.tags.items():
             if not _TAG.fullmatch(name) or name.startswith((_OWN_TAG, "aws:")) or len(value) > 256:
                 raise ValueError(f"tags has {name!r}: names begin with neither {_OWN_TAG} nor aws:")
+
+
+def check_role(role: str) -> None:
+    """Raise if a text is no ARN of a role.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not _ROLE.fullmatch(role):
+        raise ValueError(f"role is {role!r}: write the ARN of a role, arn:aws:iam::ACCOUNT:role/NAME")
+
+
+def check_instance(instance: str) -> None:
+    """Raise if a text is no type of SageMaker's instances.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not _INSTANCE.fullmatch(instance):
+        raise ValueError(f"instance is {instance!r}: write a type of instances, such as ml.m5.large")

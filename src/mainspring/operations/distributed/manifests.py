@@ -11,6 +11,7 @@ import yaml
 from mainspring.core.errors import Invalid
 from mainspring.deploy.manifests.pods import Pod
 from mainspring.deploy.manifests.training import KINDS, Training, check_name, name_of
+from mainspring.deploy.sagemaker.training import Job, training_job
 from mainspring.operations.distributed.part import shared_checkpoints
 from mainspring.training.distribution import Distributed
 
@@ -99,6 +100,31 @@ def training_manifest(
         queue=wanted.queue,
     )
     return KINDS[kind](training)
+
+
+def sagemaker_job(project: Project, model: str, job: Job, processes: int | None = None) -> dict[str, Any]:
+    """Return the request for a training job of SageMaker, on one machine.
+
+    Args:
+        processes: Of the training; by default as the model declares.
+
+    Raises:
+        NotFound: There is no such model.
+        Invalid: The model is declared for several machines, or as `training_manifest` and `training_job` say.
+    """
+    settings = project.settings
+    declared = project.definitions.model(model).distributed or Distributed()
+    if declared.machines > 1:
+        raise Invalid(
+            f"Model {model!r} is declared for {declared.machines} machines, and a training job has one.",
+            fix="export it to jobset, or declare machines=1 and more processes.",
+        )
+    _check_stores(project, {})
+    if job.spot:
+        shared_checkpoints(project, model)
+    arguments = [model, "--processes", str(processes or declared.processes)]
+    arguments += ["--project", settings.engines.kubernetes_folder, "--profile", settings.profile]
+    return training_job(model, arguments, replace(job, restarts=max(1, declared.restarts)))
 
 
 def _planned(

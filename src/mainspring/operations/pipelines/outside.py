@@ -9,11 +9,12 @@ from typing import Any
 
 import msgspec
 
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.files import write_atomic
 from mainspring.core.json_content import decoded
 from mainspring.jobs.model import StepFailed
 from mainspring.jobs.pipelines.alone import NO_ITEM, Outcome, failed, items_of, run_alone, untagged
+from mainspring.jobs.pipelines.graph import Graph
 from mainspring.jobs.plain import Plain
 from mainspring.operations.pipelines.calling import call_step
 from mainspring.project import Project
@@ -38,6 +39,28 @@ def read_scope(text: str | bytes) -> Asked:
         raise Invalid(
             f"The scope of a step is not readable: {error}.", fix='give {"parameters": {...}, "outcomes": {...}}.'
         ) from None
+
+
+def read_outcomes(graph: Graph, step: str, asked: Asked, folder: Path) -> Asked:
+    """Return a scope with the outcomes of the steps that a step needs, as `write_outcome` wrote them.
+
+    Args:
+        folder: Has a folder of each such step, of its name.
+
+    Raises:
+        NotFound: There is no such step, or an outcome is missing.
+        Invalid: An outcome is not JSON.
+    """
+    found = dict(asked.outcomes)
+    for need in graph.node(step).needs:
+        try:
+            found[need] = _json((folder / need / "outcome").read_text("utf-8"), f"The outcome of {need!r}")
+        except FileNotFoundError:
+            raise NotFound(
+                f"Step {step!r} needs the outcome of {need!r}, and {folder / need / 'outcome'} is not there.",
+                fix=f"run {need!r} before, with --to {folder / need}.",
+            ) from None
+    return Asked(asked.parameters, found)
 
 
 def run_step(project: Project, pipeline: str, step: str, scope: Asked, *, item: str | None = None) -> Outcome:

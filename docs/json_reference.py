@@ -37,7 +37,8 @@ from mainspring.llm.sizing import Plan as LanguageModelPlan
 from mainspring.monitoring.service.burning import ObjectiveReport
 from mainspring.operations.advise.folder import FirstPage
 from mainspring.operations.advise.model import Advised
-from mainspring.operations.advise.sizing import SizeReport
+from mainspring.operations.advise.saving_model import SavingsReport
+from mainspring.operations.advise.size_model import SizeReport
 from mainspring.operations.answer_feedback import Rating
 from mainspring.operations.answer_gates import JudgeAgreement
 from mainspring.operations.answer_judging import JudgedAnswers
@@ -598,6 +599,7 @@ DOCUMENTS = {
     "status": Document(Status),
     "advise next": Document(Advised, otherwise=FirstPage),
     "advise size": Document(SizeReport),
+    "advise cost": Document(SavingsReport),
     "advise machine": Document(Speed),
     "migrate": Document(_object("Migrated", **{"from": str}, to=str, moved=list[MovedPart])),
     "profile list": Document(_object("Profiles", profile=str, profiles=list[Profile])),

@@ -327,6 +327,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "advise size late-delivery --rate 200 --region aws/eu-west-1",
         "advise size late-delivery --on b.json",
     ),
+    "advise cost": ("advise cost", "advise cost --days 30 --trip aws/eu-west-1=12"),
     "advise machine": ("advise machine --json",),
     "migrate": ("migrate --to production",),
     "profile list": ("profile list",),

@@ -273,6 +273,7 @@ class OwnPrices:
     in_gib: Money | None = None
     out_gib: Money | None = None
     exchange: Mapping[str, Money] = field(default_factory=dict)  # currency -> what a unit of it is worth
+    regions: tuple[str, ...] = ()  # PROVIDER/REGION in which data may live, or patterns of them
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from mainspring.cost.catalogue.offers import PURCHASES
 
 _AMOUNTS = ("machine", "in_gib", "out_gib")
 _TABLES = ("instances", "storage", "exchange")
-_FIELDS = (*_AMOUNTS, *_TABLES, "instance", "purchase", "discount", "currency")
+_FIELDS = (*_AMOUNTS, *_TABLES, "instance", "purchase", "discount", "currency", "regions")
 
 
 def read_own_prices(given: Any) -> OwnPrices:
@@ -45,6 +45,9 @@ def read_own_prices(given: Any) -> OwnPrices:
         raise Invalid(
             f"prices.discount is {discount:g}.", fix="write a share of 0 or more and below 1: discount = 0.1."
         )
+    regions = given.get("regions", [])
+    if not isinstance(regions, list) or not all(isinstance(each, str) and each.count("/") == 1 for each in regions):
+        raise Invalid(f"prices.regions is {regions!r}.", fix='list where data may live: regions = ["aws/eu-*"].')
     currency = str(given.get("currency", ""))
     return OwnPrices(
         instance=str(given.get("instance", "")),
@@ -54,6 +57,7 @@ def read_own_prices(given: Any) -> OwnPrices:
         machine=amounts.get("machine"),
         in_gib=amounts.get("in_gib"),
         out_gib=amounts.get("out_gib"),
+        regions=tuple(regions),
         **tables,
     )
 

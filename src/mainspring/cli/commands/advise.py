@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from mainspring.operations.advise.folder import FirstPage
     from mainspring.operations.advise.model import Advised
-    from mainspring.operations.advise.sizing import Bounds, SizeChoice, SizeReport
+    from mainspring.operations.advise.saving_model import SavingsReport
+    from mainspring.operations.advise.size_model import Bounds, SizeChoice, SizeReport
     from mainspring.serving.sizing.speed import Speed
 
 _MARKS = {"in place": "[green]✓[/]", "next": "[yellow]→[/]", "not needed yet": "[dim]·[/]"}
@@ -85,6 +86,38 @@ def size_(
     raise SystemExit(exits.OK if report.choices else exits.GATE)
 
 
+@make("cost", reads_only=True)
+@click.option("--days", type=int, default=90, show_default=True, help="Days of use that are looked at.")
+@click.option("--reads", type=float, default=1.0, show_default=True, help="How often a table is read in a month.")
+@click.option("--interrupted", type=float, help="Losses of a spot machine to expect in an hour.")
+@click.option(
+    "--trace", type=click.Path(path_type=Path, dir_okay=False), help="Recorded lives of spot machines, a CSV."
+)
+@click.option("--checkpoint", "checkpoint_s", type=float, default=30.0, show_default=True,
+              help="Seconds by which one delays a training.")  # fmt: skip
+@click.option("--restart", "restart_s", type=float, default=180.0, show_default=True,
+              help="Seconds until a training goes on after a loss.")  # fmt: skip
+@click.option("--callers", default="", metavar="PROVIDER/REGION", help="Nearest to the callers.")
+@click.option("--trip", "trips", multiple=True, metavar="PROVIDER/REGION=MS", help="A measured round trip; repeatable.")
+def cost_(
+    call: Call, *, days: int, reads: float, interrupted: float | None, trace: Path | None, checkpoint_s: float,
+    restart_s: float, callers: str, trips: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Say what would cost less, by metered use: idle endpoints, storage, commitments, spot machines, regions.
+
+    Each advice has its evidence and what it assumes. Nothing is changed. Machines are sized by `advise size`.
+    """
+    from mainspring.operations.advise.saving import parse_trips, savings
+    from mainspring.operations.advise.saving_model import Asked
+
+    asked = Asked(
+        reads=reads, interrupted=interrupted, trace=trace, checkpoint_s=checkpoint_s, restart_s=restart_s,
+        callers=callers, trips=parse_trips(trips),
+    )  # fmt: skip
+    report = savings(call.project, days=days, asked=asked)
+    call.result(report, lambda console: _show_savings(console, report))
+
+
 @make("machine", reads_only=True)
 @click.option("--name", default="", help="How it is called in advice; by default the host's name.")
 def machine_(call: Call, *, name: str) -> None:
@@ -93,6 +126,24 @@ def machine_(call: Call, *, name: str) -> None:
 
     found = describe_machine(name)
     call.result(found, lambda console: _show_speed(console, found))
+
+
+def _show_savings(console: Console, report: SavingsReport) -> None:
+    console.print(f"{report.days} days of use from {report.since} on.", markup=False)
+    for each in report.savings:
+        saved = "an unknown amount" if each.month is None else f"{each.month:,.2f} {report.currency} a month"
+        console.print(f"\n[bold]{each.kind}[/]: [bold]{escape(each.subject)}[/], {saved}", soft_wrap=True)
+        lines = [each.evidence, *([f"Worst: {each.worst}"] if each.worst else []), each.do]
+        for line in lines:
+            console.print(f"  {line}", markup=False, soft_wrap=True)
+        if each.command:
+            console.print(f"    {each.command}", markup=False, soft_wrap=True)
+        console.print(f"  Assumed: {'; '.join(each.assumes)}.", style="dim", markup=False, soft_wrap=True)
+    console.print()
+    for kind, why in report.none.items():
+        console.print(f"[dim]· {kind:<12}[/] {escape(why)}", soft_wrap=True)
+    for text in report.warnings:
+        console.print(text, style="yellow", markup=False)
 
 
 def _show_sizes(console: Console, report: SizeReport) -> None:
@@ -192,5 +243,5 @@ def _shown(text: str) -> str:
     return escape("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text))
 
 
-for each in (next_, size_, machine_):
+for each in (next_, size_, cost_, machine_):
     command.add_command(each)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from mainspring.core.cores import usable_cores
-from mainspring.core.errors import Invalid, MainspringError, MissingExtra, NotFound
-from mainspring.core.money import MixedCurrencies
+from mainspring.core.errors import Invalid, MissingExtra, NotFound
 from mainspring.core.time import DAY, SECOND, format_instant
 from mainspring.cost.catalogue.kept import known_offers
-from mainspring.cost.catalogue.offers import Offer, find, selected
-from mainspring.cost.machine import age_warning, exchanged, instance_hour
+from mainspring.cost.catalogue.offers import Offer, find
+from mainspring.cost.machine import age_warning
+from mainspring.operations.advise.machines import HERE, Machine, of_region, read_machine, this
+from mainspring.operations.advise.size_model import Bounds, SizeChoice, SizeReport
 from mainspring.operations.bench.load import How, bench
-from mainspring.operations.prices import machine_rates_of, prices_folder, this_machine
+from mainspring.operations.prices import prices_folder
 from mainspring.operations.simulation.measuring import Measured, measured
 from mainspring.project import Project
 from mainspring.registry.bundles import GOLDEN, MODEL
@@ -31,98 +31,18 @@ from mainspring.serving.simulation.arrivals import Instants
 from mainspring.serving.simulation.times import Times
 from mainspring.serving.sizing.capacity import Capacities, slowed, under
 from mainspring.serving.sizing.choosing import Choice, Kind, choose
-from mainspring.serving.sizing.cores import multiple
 from mainspring.serving.sizing.probing import probe
 from mainspring.serving.sizing.roofline import Interval, faster
 from mainspring.serving.sizing.speed import Speed
 from mainspring.serving.sizing.work import Work, work_of
 
-HERE = "this machine"
 _MONTH_HOURS = 730.0
 _LOOKED_BACK = 28 * DAY
-_UNMEASURED = Interval(0.6, 1.0, 1.4)  # of a core that nobody measured, against one here
-_SMT = Interval(1.0, 1.25, 1.5)  # of two virtual cores on a physical one, against one of them alone
 _TEST = Interval(0.95, 1.0, 1.1)  # of a load test: its search ends within a tenth below what is too much
 _PROCESS_GIB = 0.3  # of a gateway's process without models, with room for requests
 _MOST = 8  # choices
 _SIZES = 64  # rows of the largest batch
 Told = Callable[[str], None]
-
-
-class Bounds(msgspec.Struct, frozen=True):
-    """A number between bounds."""
-
-    low: float
-    value: float
-    high: float
-
-
-class SizeChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """Machines of a kind.
-
-    Attributes:
-        processes: Of the gateway on each: a core has one.
-        count: Machines, so that the load is served with one of them lost (with `spare` of them), were they all as slow
-            as the interval allows.
-        hour, month: Price of all; null where it is unknown.
-        rate: Requests a second that a machine serves in time.
-        p99_ms: At the load, on all of them.
-        headroom: Share of the load that all could serve in addition; `headroom_lost` with one of them lost.
-        unknown: What was not measured, in words.
-    """
-
-    machine: str
-    processes: int
-    count: int
-    currency: str
-    hour: float | None
-    month: float | None
-    rate: Bounds
-    p99_ms: Bounds
-    headroom: float
-    headroom_lost: float
-    unknown: list[str]
-
-
-class SizeReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Machines that an endpoint needs, the cheapest first.
-
-    Attributes:
-        demand: Requests a second; `of` says from where.
-        capacity: Highest load in the load test here, of one process on one core.
-        simulated: The same by simulation: what the prediction of other machines rests on.
-        int8: Requests a second of that process with products of 8 bits, predicted; null where that is unknown.
-        assumed: What was not measured, in words.
-    """
-
-    endpoint: str
-    version: str
-    demand: float
-    of: str
-    deadline_ms: float
-    spare: int
-    capacity: float
-    simulated: float
-    tested: str
-    operations: int | None
-    int8: Bounds | None
-    choices: list[SizeChoice]
-    left_out: list[str]
-    assumed: list[str]
-    warnings: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Machine:
-    """A machine of which choices are made."""
-
-    name: str
-    processes: int
-    memory_gib: float
-    core: Interval  # speed of a core with all of them at work, against one here alone
-    hour: float | None
-    currency: str
-    unknown: tuple[str, ...] = ()
 
 
 def size(
@@ -164,9 +84,9 @@ def size(
             f"Endpoint {endpoint!r} has device={declared.device!r}: machines with GPUs are not predicted.",
             fix=f"measure it there: `mainspring bench {endpoint}`.",
         )
-    others = [_read(path) for path in described]
+    others = [read_machine(path) for path in described]
     offers = known_offers(prices_folder(project))
-    listed = [*(find(offers, each) for each in machines), *_of_region(offers, region)]
+    listed = [*(find(offers, each) for each in machines), *of_region(offers, region)]
     wanted, of = (demand, "stated") if demand is not None else _busiest(project, endpoint)
     with _two_cores():
         baseline = _tested(project, endpoint, How(seconds=seconds), again, told)
@@ -183,9 +103,9 @@ def size(
     capacities = Capacities(one, baseline.capacity / simulated)
     told("predicting")
     places = [
-        _this(project, here),
-        *(_described(each, found.times, here, work) for each in others),
-        *_listed(project, {each.name: each for each in listed}.values(), offers, here, speed),
+        this(project, here),
+        *(described_machine(each, found.times, here, work) for each in others),
+        *listed_machines(project, {each.name: each for each in listed}.values(), offers, here, speed),
     ]
     large = _memory(project, baseline.digest)
     fitting = [each for each in places if each.memory_gib >= _needed(each.processes, large)]
@@ -277,96 +197,14 @@ def _shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:
     return {name: np.shape(values) for name, values in golden.inputs.items()}
 
 
-def _this(project: Project, here: Speed) -> _Machine:
-    cores = usable_cores()
-    try:
-        rates = machine_rates_of(project)
-    except MainspringError:  # `prices show` says what is wrong with them
-        rates = None
-    core = _each(multiple(here.together, cores), cores)
-    hour, currency = (None, "") if rates is None else (rates.machine_hour, rates.currency)
-    return _Machine(HERE, cores, this_machine()[1], core, hour, currency)
-
-
-def _read(path: Path) -> Speed:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Speed)
-    except OSError as error:
-        raise NotFound(f"{path} cannot be read: {error.strerror}.", fix="name the file of that machine.") from error
-    except (msgspec.DecodeError, Invalid) as error:
-        raise Invalid(
-            f"{path} describes no machine: {error}", fix="write it there: `mainspring advise machine --json > FILE`."
-        ) from error
-
-
-def _described(there: Speed, times: Times, here: Speed, work: Work | None) -> _Machine:
-    ratios = faster({rows: times.mean(rows) for rows in times.sizes}, here, there, work)
-    few = ratios[min(ratios)]
-    cores = int(there.cores)
-    core = few.times(_each(multiple(there.together, cores), cores))
-    known = work is not None and work.known
-    unknown = () if known else ("the model's work: the interval has the ratios of all kernels",)
-    return _Machine(there.name, cores, there.memory_gib, core, None, "", unknown)
-
-
-def _listed(
-    project: Project, some: Iterable[Offer], offers: Sequence[Offer], here: Speed, speed: float | None
-) -> Iterator[_Machine]:
-    for each in some:
-        hour, currency = _hour(project, offers, each.name)
-        core, unknown = _core(each, here, speed)
-        yield _Machine(each.name, each.vcpus or 1, each.memory_gib or 0.0, core, hour, currency, unknown)
-
-
-def _core(offer: Offer, here: Speed, speed: float | None) -> tuple[Interval, tuple[str, ...]]:
-    """Return the speed of a virtual core with all of them at work, and what is not known of it."""
-    cores = offer.vcpus or 1
-    core = _UNMEASURED if speed is None else Interval(0.9 * speed, speed, 1.1 * speed)
-    unknown = ["the speed of its cores"] if speed is None else []
-    if offer.cores is None:
-        unknown.append("whether two of its virtual cores share one")
-        whole = multiple(here.together, cores)
-        law = Interval(0.5 * whole.low, 0.8 * whole.value, whole.high)
-    elif offer.cores < cores:
-        law = multiple(here.together, offer.cores).times(_SMT)
-    else:
-        law = multiple(here.together, cores)
-    return core.times(_each(law, cores)), tuple(unknown)
-
-
-def _of_region(offers: Sequence[Offer], region: str) -> list[Offer]:
-    if not region:
-        return []
-    provider, _, place = region.partition("/")
-    found = selected(offers, provider=provider, region=place, gpu="none", vcpus=1)
-    if not found:
-        known = sorted({f"{each.provider}/{each.region}" for each in offers})
-        raise NotFound(f"The catalogue has no machines in {region!r}.", fix=f"name one of {', '.join(known[:12])}.")
-    return found
-
-
-def _hour(project: Project, offers: Sequence[Offer], name: str) -> tuple[float | None, str]:
-    prices = project.settings.prices
-    try:
-        money, _, _ = instance_hour(prices, offers, name, prices.purchase if prices.instance else "on_demand")
-        money = exchanged(money, prices.currency or money.currency, prices.exchange)
-    except (NotFound, MixedCurrencies):
-        return None, ""
-    return money.units, money.currency
-
-
-def _each(together: Interval, cores: int) -> Interval:
-    return Interval(together.low / cores, together.value / cores, together.high / cores)
-
-
-def _kind(capacities: Capacities, machine: _Machine) -> Kind:
+def _kind(capacities: Capacities, machine: Machine) -> Kind:
     count, core = machine.processes, machine.core
     low, value, high = (count * capacities.at(each) for each in (core.low, core.value, core.high))
     rate = Interval(low * _TEST.low, value, high * _TEST.high)
     return Kind(name=machine.name, processes=count, rate=rate, hour=machine.hour)
 
 
-def _choice(choice: Choice, machine: _Machine, capacities: Capacities, demand: float) -> SizeChoice:
+def _choice(choice: Choice, machine: Machine, capacities: Capacities, demand: float) -> SizeChoice:
     each = demand / choice.count / machine.processes
     late = [
         (under(slowed(capacities.endpoint, core), each).quantile_us(0.99) or 0.0) / 1000
@@ -421,7 +259,7 @@ def _needed(processes: int, model: int) -> float:
     return processes * (_PROCESS_GIB + model / 2**30)
 
 
-def _left_out(places: Sequence[_Machine], fitting: Sequence[_Machine], chosen: Sequence[Choice]) -> list[str]:
+def _left_out(places: Sequence[Machine], fitting: Sequence[Machine], chosen: Sequence[Choice]) -> list[str]:
     small = [each.name for each in places if each not in fitting]
     found = [f"{each}: too little memory" for each in small]
     slow = {each.name for each in fitting} - {each.kind.name for each in chosen}

@@ -16,7 +16,15 @@ from mainspring.core.time import DAY, SECOND, format_instant
 from mainspring.cost.catalogue.kept import known_offers
 from mainspring.cost.catalogue.offers import Offer, find
 from mainspring.cost.machine import age_warning
-from mainspring.operations.advise.machines import HERE, Machine, of_region, read_machine, this
+from mainspring.operations.advise.machines import (
+    HERE,
+    Machine,
+    described_machine,
+    listed_machines,
+    of_region,
+    read_machine,
+    this,
+)
 from mainspring.operations.advise.size_model import Bounds, SizeChoice, SizeReport
 from mainspring.operations.bench.load import How, bench
 from mainspring.operations.prices import prices_folder

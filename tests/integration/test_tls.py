@@ -7,6 +7,7 @@ import re
 import socket
 import ssl
 import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from kit.fleet import BODY, INFER, Fleet
 from kit.waiting import free_port, wait_until
 from mainspring.core.errors import Invalid
 from mainspring.core.settings import Tls
+from mainspring.deploy.adapters.targets.image import probe
 from mainspring.operations.doctor import examine
 from mainspring.operations.plane_connection import answers, connect
 from mainspring.project import Project
@@ -91,6 +93,13 @@ def test_plain_http_is_not_answered(fleet: Fleet) -> None:
     with _connected(fleet) as plain:
         plain.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert not plain.recv(4096).startswith(b"HTTP/")
+
+
+def test_the_health_check_of_an_image_speaks_tls_where_the_gateway_does(fleet: Fleet) -> None:
+    for port, path, code in ((fleet.port, "v2/health/ready", 0), (fleet.port, "v2/health/none", 1), (1, "", 1)):
+        command = [sys.executable, "-I", "-c", probe(port)[-1]]
+        done = subprocess.run(command, env={"MAINSPRING_PROBE": f"{port}/{path}"}, capture_output=True, check=False)
+        assert done.returncode == code, done.stderr
 
 
 def test_who_connects_and_says_nothing_holds_up_nobody(fleet: Fleet) -> None:

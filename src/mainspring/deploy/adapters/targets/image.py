@@ -25,11 +25,19 @@ IMAGE = "Image"
 _PYTHON = "/usr/bin/python3"
 _FIXED = {"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
 PROBE = "MAINSPRING_PROBE"  # variable: PORT/PATH of another part than the gateway
-_PROBE = (
-    "import http.client as h, os; port, _, path = os.environ.get('MAINSPRING_PROBE', '{port}/v2/health/ready')"
-    ".partition('/'); c = h.HTTPConnection('127.0.0.1', int(port), timeout=2); "
-    "c.request('GET', '/' + path); raise SystemExit(c.getresponse().status != 200)"
-)
+_PROBE = """\
+import http.client as h, os, ssl
+port, _, path = os.environ.get('MAINSPRING_PROBE', '{port}/v2/health/ready').partition('/')
+def ask(connection):
+    connection.request('GET', '/' + path)
+    return connection.getresponse().status == 200
+try:
+    well = ask(h.HTTPConnection('127.0.0.1', int(port), timeout=2))
+except (OSError, h.HTTPException):  # it may speak TLS
+    context = ssl._create_unverified_context()
+    well = ask(h.HTTPSConnection('127.0.0.1', int(port), timeout=2, context=context))
+raise SystemExit(not well)
+"""
 _SECOND = 1_000_000_000  # nanoseconds
 
 

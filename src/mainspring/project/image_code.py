@@ -6,7 +6,7 @@ import fnmatch
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from mainspring.core.errors import Invalid
 from mainspring.core.settings import PROJECT_FILE, Settings
@@ -42,7 +42,8 @@ def code_files(settings: Settings, patterns: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted(_below(settings.root, settings.state)):
         name = path.relative_to(settings.root).as_posix()
-        if name != PROJECT_FILE and not name.startswith(f"{POLICIES}/") and any(_fits(name, each) for each in patterns):
+        had = name == PROJECT_FILE or name.startswith(f"{POLICIES}/")
+        if not had and any(_fits(name.split("/"), each.split("/")) for each in patterns):
             found[name] = _text(path, name)
             if len(found) > _MOST:
                 raise Invalid(
@@ -86,14 +87,13 @@ def _below(folder: Path, state: Path) -> Iterator[Path]:
                 yield from _below(path, state)
 
 
-def _fits(name: str, pattern: str) -> bool:
-    """Return whether a path is of a pattern, in which `**/` is any folder or none."""
-    if pattern.startswith("**/"):
-        return any(
-            _fits("/".join(parts), pattern[3:])
-            for parts in (PurePosixPath(name).parts[start:] for start in range(name.count("/") + 1))
-        )
-    return fnmatch.fnmatchcase(name, pattern) and name.count("/") == pattern.count("/")
+def _fits(name: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Return whether the parts of a path are of a pattern's, in which `**` is any folders or none."""
+    if not pattern:
+        return not name
+    if pattern[0] == "**":
+        return _fits(name, pattern[1:]) or (bool(name) and _fits(name[1:], pattern))
+    return bool(name) and fnmatch.fnmatchcase(name[0], pattern[0]) and _fits(name[1:], pattern[1:])
 
 
 def _text(path: Path, name: str) -> str:

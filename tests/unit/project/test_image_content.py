@@ -138,6 +138,7 @@ def test_a_whole_project_has_its_code_and_shares_its_stores(root: Path, tmp_path
         "policies/own.py",
         "shop/model.py",
     }
+    assert {"shop/model.py", "shop/deep/view.sql"} <= whole(root, files=("shop/**/*",)).files.keys()
     assert "of-the-other-profile" not in str(found)
     assert found.bundles == ()
     assert found.extras == ("local",)

@@ -7,7 +7,7 @@ policy of the gateway itself. A replica gets each request by turns, as a balance
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -86,9 +86,10 @@ def simulate_often(
 
 class _Simulation:
     def __init__(self, endpoint: Endpoint, arrivals: Instants, rule: FleetRule, machines: Machines, seed: int) -> None:
+        self._waking = endpoint.waking
         self._endpoint, self._arrivals, self._rule, self._machines = endpoint, arrivals, rule, machines
         self._rng = np.random.default_rng(seed)
-        self._chances: Iterator[float] = iter(())
+        self._chances: list[float] = []
         self._now = 0
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._number = 0
@@ -149,11 +150,9 @@ class _Simulation:
         heapq.heappush(self._events, (int(when), self._number, act))
 
     def _chance(self) -> float:
-        found = next(self._chances, None)
-        if found is None:
-            self._chances = iter(self._rng.random(4096).tolist())
-            found = next(self._chances)
-        return found
+        if not self._chances:
+            self._chances = self._rng.random(4096).tolist()
+        return self._chances.pop()
 
     # Replicas
 
@@ -278,46 +277,48 @@ class _Simulation:
     # Requests
 
     def _arrive(self, number: int) -> None:
-        ready = [each for each in self._replicas if each.ready_at <= self._now]
-        if not ready:
-            self._lost += 1
-            return
+        arrived = self._now
+        ready = self._replicas
+        if len(ready) != 1 or ready[0].ready_at > arrived:
+            ready = [each for each in ready if each.ready_at <= arrived]
+            if not ready:
+                self._lost += 1
+                return
         self._turn = (self._turn + 1) % len(ready)
         replica = ready[self._turn]
-        arrived = self._now
-        begins = max(arrived, replica.loop_free)
-        endpoint = self._endpoint
-        self._processor_us += endpoint.overhead_us
-        takes = endpoint.overhead_us
-        if endpoint.waking is not None and begins == arrived and not replica.held:
-            replica.luck = self._chance()
-            more, processor = endpoint.waking.draw(arrived - max(replica.active, replica.loop_free), replica.luck)
+        free = replica.loop_free
+        begins = arrived if arrived > free else free
+        takes = processor = self._endpoint.overhead_us
+        if self._waking is not None and free <= arrived and not replica.held:
+            chance = replica.luck = self._chance()
+            more, more_processor = self._waking.draw(arrived - max(replica.active, free), chance)
             takes += more
-            self._processor_us += processor
+            processor += more_processor
+        self._processor_us += processor
         replica.held[number] = arrived
-        replica.loop_free = begins + int(takes)
-        if replica.loop_free <= arrived:
+        at = replica.loop_free = begins + int(takes)
+        if at == arrived:
             self._offer(replica, number, arrived)
         else:
-            self._at(replica.loop_free, lambda: self._offer(replica, number, arrived))
+            self._at(at, lambda: self._offer(replica, number, arrived))
 
     def _offer(self, replica: _Replica, number: int, arrived: int) -> None:
         if number not in replica.held:
             return  # its machine was lost
-        endpoint = self._endpoint
+        endpoint, batcher = self._endpoint, replica.batcher
         replica.asked += 1
+        deadline = arrived + endpoint.deadline_us
         if not replica.size and not replica.gone:  # the first request waits for the model
             if not replica.loading:
                 self._grow(replica, max(1, endpoint.executors[0]))
             deadline = self._now + int(endpoint.load_s * SECOND) + endpoint.deadline_us
-        else:
-            deadline = arrived + endpoint.deadline_us
         try:
-            replica.batcher.offer(Job(number, endpoint.rows, deadline, 0))
+            batcher.offer(Job(number, endpoint.rows, deadline, 0))
         except MainspringError:
             self._refuse(replica, number)
             return
-        self._begin(replica)
+        if replica.running < replica.size:
+            self._begin(replica)
 
     def _refuse(self, replica: _Replica, number: int) -> None:
         if replica.held.pop(number, None) is not None:
@@ -340,32 +341,42 @@ class _Simulation:
             self._compute(replica, batch)
 
     def _compute(self, replica: _Replica, batch: Batch[int]) -> None:
-        endpoint = self._endpoint
-        replica.running += batch.executors
-        crowd = max(1.0, replica.running * endpoint.model_share / endpoint.cores)
-        rows = ceil(batch.rows / batch.executors)
-        if replica.luck is not None and len(replica.held) == 1:  # what it took in all was one measured latency
-            takes = endpoint.times.draw(rows, replica.luck) * crowd
-        else:
-            takes = max(endpoint.times.draw(rows, self._chance()) for _ in range(batch.executors)) * crowd
-        replica.luck = None
-        replica.busy_us += takes * batch.executors
-        self._busy_us += takes * batch.executors / crowd
-        self._processor_us += takes * batch.executors / crowd * endpoint.model_share + endpoint.batch_us
+        endpoint, executors = self._endpoint, batch.executors
+        replica.running += executors
+        chance, replica.luck = replica.luck, None
+        if executors > 1:
+            rows = ceil(batch.rows / executors)
+            takes = max([endpoint.times.draw(rows, self._chance()) for _ in range(executors)])
+        else:  # of a request alone what it takes in all was one measured latency
+            takes = endpoint.times.draw(
+                batch.rows, self._chance() if chance is None or len(replica.held) > 1 else chance
+            )
+        works = takes * executors
+        crowd = replica.running * endpoint.model_share / endpoint.cores
+        if crowd > 1:
+            takes *= crowd
+        replica.busy_us += takes * executors
+        self._busy_us += works
+        self._processor_us += works * endpoint.model_share + endpoint.batch_us
         replica.taken += len(batch.jobs)
-        replica.waited_us += sum(self._now - job.arrived for job in batch.jobs)
+        now = self._now
+        for job in batch.jobs:
+            replica.waited_us += now - job.arrived
         takes += endpoint.batch_us
-        replica.loop_free = max(replica.loop_free, self._now) + int(takes if endpoint.inline else endpoint.batch_us)
-        self._at(self._now + takes, lambda: self._done(replica, batch, takes))
+        free = replica.loop_free
+        replica.loop_free = (free if free > now else now) + int(takes if endpoint.inline else endpoint.batch_us)
+        self._at(now + takes, lambda: self._done(replica, batch, takes))
 
     def _done(self, replica: _Replica, batch: Batch[int], takes: float) -> None:
+        now, endpoint, held = self._now, self._endpoint, replica.held
         replica.running -= batch.executors
-        replica.active = self._now
+        replica.active = now
         replica.batcher.done(batch, takes)
         for job in batch.jobs:
-            arrived = replica.held.pop(job.payload, None)
+            arrived = held.pop(job.payload, None)
             if arrived is not None:
-                latency = self._now - arrived + self._endpoint.apart_us
+                latency = now - arrived + endpoint.apart_us
                 self._answered.append(latency)
-                self._in_time += latency <= self._endpoint.deadline_us
-        self._begin(replica)
+                self._in_time += latency <= endpoint.deadline_us
+        if replica.batcher.waiting_rows:
+            self._begin(replica)

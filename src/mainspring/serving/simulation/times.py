@@ -36,6 +36,7 @@ class Times:
         if self.sizes[0] < 1 or not all(np.isfinite(each).all() and (each > 0).all() for each in given):
             raise Invalid("A batch's rows are from 1, and its duration is above 0 µs.")
         self._sorted = [_thinned(np.sort(each)) for each in given]
+        self._exact = dict(zip(self.sizes, self._sorted, strict=True))
 
     @classmethod
     def exactly(cls, fixed_us: float, per_row_us: float = 0.0) -> Times:
@@ -58,9 +59,10 @@ class Times:
         Args:
             chance: Of a uniform distribution over `[0, 1)`.
         """
+        durations = self._exact.get(rows)
+        if durations is not None:
+            return durations[int(chance * len(durations))]
         place = bisect_right(self.sizes, rows)
-        if place and self.sizes[place - 1] == rows:
-            return self._at(place - 1, chance)
         if len(self.sizes) == 1:
             return self._at(0, chance) * rows / self.sizes[0]
         low = min(max(place - 1, 0), len(self.sizes) - 2)

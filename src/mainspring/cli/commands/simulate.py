@@ -73,6 +73,8 @@ def command(
     """
     from mainspring.operations.simulation.comparing import Scenario, simulate_endpoint
 
+    if yes and not applies:
+        raise click.UsageError("--yes goes with --apply.")
     scenario = Scenario(
         load=load, since=since, faster=faster, wanted=wanted, margin=margin, speed=speed, boot_s=boot_s,
         lives=_lives(interrupted_an_hour, interruptions), measure_s=measure_s, seed=seed,

@@ -31,6 +31,7 @@ _SHARE = 0.5  # of what one executor can do: a probe leaves the process idle bet
 _PROBES = 3
 _CROWD = 32  # connections that keep the process at work, as far as their requests meet the deadline
 _LEAST_US = 1.0
+_FEW, _LONGEST_S = 5, 10.0  # a probe of a slow model takes longer, to have so many requests
 Told = Callable[[str], None]
 
 
@@ -48,7 +49,7 @@ class Measured:
     overhead_us: float
     batch_us: float
     apart_us: float
-    waking: Waking
+    waking: Waking | None
     idle_share: float
     cores: int
 
@@ -94,7 +95,7 @@ class Measured:
                     name=f"more after {gap_us / 1000:.3g} ms of idleness", value=more_us, unit="us",
                     how="median of requests that came by chance",
                 )
-                for gap_us, more_us in self.waking.medians
+                for gap_us, more_us in (self.waking.medians if self.waking else ())
             ),
             Part(
                 name="idle gateway", value=1000 * self.idle_share, unit="ms of processor time a second",
@@ -139,17 +140,18 @@ def measured(
         idle = probe.idle()
         tried = [probe.tried(rate, share) for rate in rates(arrivals, replicas, times.mean(1))]
         alone = probe.alone()
+        if not alone.answered:
+            raise gateway.refused(dict(alone.statuses))
         request_us, batch_us = probe.busy(alone)
     apart_us = max(0.0, float(np.median(alone.latencies_us)) - request_us - batch_us - times.draw(1, 0.5))
     beside_us = request_us + batch_us + apart_us
-    cold = [
+    woken = [Woken(*after_idle(alone.due_us, alone.latencies_us), 0.0, alone.asked)]
+    woken += [
         Woken(*after_idle(load.due_us, load.latencies_us), each_us - request_us - batch_us, load.asked)
         for load, each_us in tried
     ]
-    waking = Waking(
-        [Woken(*after_idle(alone.due_us, alone.latencies_us), 0.0, alone.asked), *cold],
-        lambda chance: times.draw(1, chance) + beside_us,
-    )
+    found = any(len(each.gaps_us) for each in woken)  # a model of seconds may leave none
+    waking = Waking(woken, lambda chance: times.draw(1, chance) + beside_us) if found else None
     return Measured(
         route=route,
         version=arm.version,
@@ -176,7 +178,7 @@ def rates(arrivals: Instants, replicas: int, takes_us: float) -> list[float]:
     """
     counts = np.bincount(arrivals // SECOND)
     low, high = (float(each) for each in np.quantile(counts, [0.1, 0.9]))
-    most = max(_LEAST_RATE, min(_MOST_RATE, _SHARE * SECOND / takes_us))
+    most = min(_MOST_RATE, _SHARE * SECOND / takes_us)
     low = min(max(low / replicas / 2, _LEAST_RATE), most)
     high = min(max(high, low), most)
     count = 1 if high < 1.5 * low else 2 if high < 3 * low else _PROBES
@@ -205,7 +207,7 @@ class _Probe:
 
     def tried(self, rate: float, share: float) -> tuple[Load, float]:
         """Return what came of a rate, and the processor time of a request, µs, the model's excepted."""
-        load, _, spent_us = self._loaded(rate=rate)
+        load, _, spent_us = self._loaded(min(_FEW / rate, _LONGEST_S), rate=rate)
         return load, spent_us / max(1, load.asked) - self._times.mean(1) * share
 
     def alone(self) -> Load:
@@ -226,11 +228,13 @@ class _Probe:
         batch_us = min((one - many) / (1 - 1 / rows), one - _LEAST_US) if rows > 1.1 else 0.0
         return float(one - batch_us), float(batch_us)
 
-    def _loaded(self, *, rate: float | None = None, connections: int | None = None) -> tuple[Load, float, float]:
+    def _loaded(
+        self, seconds: float = 0.0, *, rate: float | None = None, connections: int | None = None
+    ) -> tuple[Load, float, float]:
         """Return what came of a load, and the processor time of the gateway, and with its executors, µs."""
         own, both = processor_s(self._gateway.pid)
         begun = time.perf_counter()
-        load = self._gateway.loaded(self._each_s, rate=rate, connections=connections)
+        load = self._gateway.loaded(max(self._each_s, seconds), rate=rate, connections=connections)
         after = processor_s(self._gateway.pid)
         idle = self._idle * (time.perf_counter() - begun)
         return load, max(0.0, after[0] - own - idle) * SECOND, max(0.0, after[1] - both - idle) * SECOND

@@ -8,14 +8,16 @@ from typing import Any
 
 import msgspec
 
+from mainspring.core.time import SECOND
 from mainspring.registry.model import Bundle
 from mainspring.serving.plane.executor import arrays
 from mainspring.serving.plane.golden import Golden
 from mainspring.serving.ports import Executor
 from mainspring.serving.simulation.times import Times
 
-_LEAST, _MOST = 20, 2_000  # calls of a size
+_FEW, _LEAST, _MOST = 3, 20, 2_000  # calls of a size
 _WARM = 3
+_LONG = 4
 
 
 def measure(
@@ -28,7 +30,9 @@ def measure(
 
     Args:
         most_rows: The largest batch.
-        seconds: For all sizes together; a size is called 20 times in any case.
+        seconds: For all sizes together, a part for each. A size is called 20 times unless that takes four times as
+            long, and 3 times in any case.
+        now: Seconds, monotonic.
         spent_s: Processor time of all that computes, seconds.
     """
     golden = msgspec.json.decode(bundle.files["golden.json"], type=Golden)
@@ -36,17 +40,28 @@ def measure(
     sizes = [1 << power for power in range(most_rows.bit_length())]
     inputs = {size: _repeated(golden.inputs, rows, size, executor, bundle) for size in sizes}
     took: dict[int, list[float]] = {size: [] for size in sizes}
+    spent = dict.fromkeys(sizes, 0.0)
+
+    def call(size: int) -> None:
+        begun = now()
+        executor.predict(inputs[size], size)
+        passed = now() - begun
+        took[size].append(passed * SECOND)
+        spent[size] += passed
+
+    def wanted(size: int) -> bool:
+        calls = len(took[size])
+        due = spent[size] < seconds / len(sizes) and calls < _MOST
+        return calls < _FEW or due or (calls < _LEAST and sum(spent.values()) < _LONG * seconds)
+
     for size in sizes:
-        for _ in range(_WARM):
-            executor.predict(inputs[size], size)
+        while spent[size] < seconds / len(sizes) and len(took[size]) < _WARM:
+            call(size)
+    took, spent = {size: [] for size in sizes}, dict.fromkeys(sizes, 0.0)
     begun_s, before_s = time.perf_counter(), spent_s()
-    end, turn = now() + seconds, 0
-    while turn < _LEAST or (now() < end and turn < _MOST):
-        turn += 1
-        for size in sizes:
-            begun = time.perf_counter_ns()
-            executor.predict(inputs[size], size)
-            took[size].append((time.perf_counter_ns() - begun) / 1000)
+    while turn := [size for size in sizes if wanted(size)]:
+        for size in turn:
+            call(size)
     share = (spent_s() - before_s) / (time.perf_counter() - begun_s)
     return Times(took), share
 

@@ -1,0 +1,83 @@
+"""What an idle process takes more: found in the latencies of a rate, and right at another rate."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mainspring.core.errors import Invalid
+from mainspring.core.time import SECOND
+from mainspring.operations.simulation.measuring import rates
+from mainspring.serving.simulation.arrivals import Instants, described
+from mainspring.serving.simulation.fleet import Fixed
+from mainspring.serving.simulation.model import Endpoint
+from mainspring.serving.simulation.simulator import simulate
+from mainspring.serving.simulation.times import Times
+from mainspring.serving.simulation.waking import Waking, Woken, after_idle
+
+BUSY_US, WAKE_US, PAUSE_US = 200.0, 300.0, 20_000
+
+
+def served(arrivals: Instants, seed: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Latencies of one process: a request takes 200 µs, 300 more after a millisecond without work, and once a second,
+    by chance, all stands still for 20 ms."""
+    rng, free, found = np.random.default_rng(seed), -1e9, []
+    pauses = np.cumsum(rng.exponential(SECOND, len(arrivals))).tolist()
+    for at in arrivals.tolist():
+        begins = max(at, free)
+        place = bisect_right(pauses, begins) - 1
+        if place >= 0 and begins < pauses[place] + PAUSE_US:
+            begins = pauses[place] + PAUSE_US
+        free = begins + BUSY_US + (WAKE_US if at - free > 1_000 else 0)
+        found.append(free - at)
+    return np.array(found)
+
+
+@pytest.mark.parametrize("rate", [150, 1_000])
+def test_a_load_is_predicted_from_others(rate: int) -> None:
+    probes = []
+    for number, other in enumerate((50, 400, 1_500)):
+        arrivals = described(f"{other}/s for {20_000 / other:.0f}s", number)
+        probes.append(Woken(*after_idle(arrivals, served(arrivals, number)), 40.0 if other == 400 else 0.0, 20_000))
+    waking = Waking(probes, lambda _: BUSY_US)
+    endpoint = Endpoint(
+        times=Times({1: [100.0]}), overhead_us=100.0, waking=waking, deadline_us=10 * SECOND, inline=True,
+        max_batch_rows=1, max_queue_rows=1 << 30,
+    )  # fmt: skip
+    arrivals = described(f"{rate}/s for {20_000 / rate:.0f}s", 9)
+    found, real = simulate(endpoint, arrivals, Fixed(1)), served(arrivals, 9)
+    for share in (0.5, 0.9, 0.99, 0.999):
+        assert found.quantile_us(share) == pytest.approx(np.quantile(real, share), rel=0.2)
+    assert found.latencies_us.mean() == pytest.approx(real.mean(), rel=0.1)
+    assert found.processor_s > len(arrivals) * BUSY_US / SECOND  # the 40 µs more of each at some rates
+
+
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(1, 60)), min_size=1, max_size=30))
+def test_requests_after_idleness_are_those_that_met_nobody(requests: list[tuple[int, int]]) -> None:
+    requests.sort(key=lambda each: each[0])
+    gaps, latencies = after_idle([due for due, _ in requests], [took for _, took in requests])
+    expected = []
+    for place, (due, took) in enumerate(requests[1:], 1):
+        last = max(other + long for other, long in requests[:place])
+        if last <= due:
+            expected.append((float(due - last), float(took)))
+    assert list(zip(gaps.tolist(), latencies.tolist(), strict=True)) == expected
+
+
+def test_a_waking_needs_a_request() -> None:
+    with pytest.raises(Invalid, match="No request"):
+        Waking([Woken(np.zeros(0), np.zeros(0), 0.0, 5)], lambda _: 1.0)
+
+
+def test_a_gateway_is_measured_at_the_rates_of_the_load() -> None:
+    steady = described("steady 200/s for 20s")
+    assert rates(steady, 1, 1_000.0) == pytest.approx([100, 200], rel=0.02)
+    assert rates(steady, 4, 1_000.0) == pytest.approx([25, 70.7, 200], rel=0.02)
+    assert rates(steady, 1, 20_000.0) == [25.0]  # half of what one executor can do
+    assert rates(steady, 1, 2_000_000.0) == [0.25]
+    assert rates(described("1/s for 20s"), 1, 1_000.0) == [10.0]
+    assert rates(described("9000/s for 2s"), 1, 10.0) == [2_000.0]

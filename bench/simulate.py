@@ -2,8 +2,8 @@
 
 Each case simulates a load, then sends the same requests at the same instants to a private gateway. "ours" is predicted,
 "floor" is measured; a ratio of 1 is no error. A network runs in the gateway, a function waits 5 ms a row on one
-executor, and one waits 20 ms a row on one to four. In each round the endpoint is measured, the load simulated, and sent;
-of the rounds there are the medians, and the median of the ratios.
+executor, and one waits 20 ms a row on one to four. In each round the endpoint is measured, the load simulated, and
+sent; of the rounds there are the medians, and the median of the ratios.
 
 There is no peer: a simulation of other systems would say nothing of this one.
 """

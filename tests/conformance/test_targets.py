@@ -213,6 +213,15 @@ class TestImage(TargetConformance, OthersConformance):
 
         return take
 
+    def test_a_hosted_image_starts_as_services_start_it(self, tmp_path: Path) -> None:
+        settings = [
+            json.loads(ImageTarget(each, tmp_path, _Parts(), _small).render(deployment())[0].content)["settings"]
+            for each in (ImageOptions(hosted=True), ImageOptions())
+        ]
+        assert [each.get("Cmd") for each in settings] == [["serve"], None]
+        with pytest.raises(ValueError, match="the gateway alone"):
+            ImageOptions(hosted=True, contents="project")
+
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:

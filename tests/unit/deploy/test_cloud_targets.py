@@ -73,6 +73,8 @@ def test_a_container_runs_as_the_account_that_is_named() -> None:
         google["pipeline-shop-nightly.json"]["serviceAccount"],
     ]
     assert set(accounts) == {VERTEX["service_account"]}
+    labels = rendered("vertex", target="East.1")["train-shop-late.json"]["labels"]
+    assert labels == {"managed-by": "mainspring", "target": "east-1"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -177,9 +179,10 @@ def test_an_option_without_sense_is_refused(kind: str, options: dict[str, Any], 
 @pytest.mark.parametrize(("kind", "enough"), [("vertex", 2 * 4 * 2), ("azureml", 2 * 5 * 4)])
 def test_a_quota_that_is_too_small_is_a_problem(kind: str, enough: int) -> None:
     """Two endpoints of up to four machines with two or four cores; Azure keeps a fifth for its own changes."""
-    region = "europe-west4" if kind == "vertex" else "eastus"
     machine = None if kind == "vertex" else "Standard_F4s_v2"
-    wanted = deployment(secrets=(), image=IMAGE, region=region, replicas=(1, 4))
+    wanted = deployment(secrets=(), image=IMAGE, region=REGIONS[kind], replicas=(1, 4))
+    unknown = target(kind, quota=1000, machine="new-4")
+    assert "cores of a new-4 are unknown" in unknown.problems(unknown.render(wanted))[0]
     for quota, problems in ((0, 0), (enough, 0), (enough - 1, 1)):
         made = target(kind, quota=quota, machine=machine)
         found = made.problems(made.render(wanted))

@@ -82,12 +82,17 @@ def quota_problems(pieces: Sequence[Piece], quota: int, spare: float = 0.0) -> l
         quota: Cores; 0: not checked.
         spare: Part of the machines that the service keeps for its own changes of them.
     """
+    if not quota:
+        return []
     cores, told = 0, []
-    known = {each.name: each.vcpus or 0 for each in shipped()}
+    known = {(each.provider, each.instance): each.vcpus for each in shipped() if each.vcpus}  # in any region
     for needs in (each.needs for each in pieces if each.needs is not None):
+        provider, _, name = needs.instance.split("/")
+        if (provider, name) not in known:
+            return [f"The cores of a {name} are unknown, so the quota of {quota} is not checked: leave it out."]
         count = ceil(max(needs.count, needs.most) * (1 + spare))
-        cores += known.get(needs.instance, 0) * count
+        cores += known[provider, name] * count
         told.append(f"{count} x {needs.instance}")
-    if not quota or cores <= quota:
+    if cores <= quota:
         return []
     return [f"{', '.join(told)} have {cores} cores, and the quota is {quota}: ask for more, or lower `replicas`."]

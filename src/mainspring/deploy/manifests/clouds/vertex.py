@@ -3,7 +3,7 @@
 Each is the body of one request of the REST API, whose names and limits are Google's:
 https://cloud.google.com/vertex-ai/docs/reference/rest and, for what a container has to answer,
 https://cloud.google.com/vertex-ai/docs/predictions/custom-container-requirements. The image answers `/ping` and
-`/invocations` (`serving.http.hosted`), and the model says so to Vertex AI.
+`/invocations` (`serving.http.sagemaker`), and the model says so to Vertex AI.
 """
 
 from __future__ import annotations
@@ -114,7 +114,11 @@ def _labels(deployment: Deployment, service: Service) -> Mapping[str, str]:
         "version": service.version.rpartition(":")[2],
         "bundle": service.bundle,
     }
-    return {name: re.sub("[^a-z0-9_-]", "-", value.lower())[:63] for name, value in given.items()}
+    return {name: _label(value) for name, value in given.items()}
+
+
+def _label(value: str) -> str:
+    return re.sub("[^a-z0-9_-]", "-", value.lower())[:63]
 
 
 def _model(
@@ -230,7 +234,7 @@ def _trainings(deployment: Deployment, options: VertexOptions) -> Iterator[tuple
             name,
             {
                 "displayName": f"{name}-training",
-                "labels": {"managed-by": "mainspring", "target": deployment.target.lower()},
+                "labels": {"managed-by": "mainspring", "target": _label(deployment.target)},
                 "jobSpec": {
                     "workerPoolSpecs": [pool],
                     "serviceAccount": options.service_account,
@@ -254,7 +258,7 @@ def _pipelines(deployment: Deployment, options: VertexOptions) -> Iterator[tuple
             name,
             {
                 "displayName": name,
-                "labels": {"managed-by": "mainspring", "target": deployment.target.lower()},
+                "labels": {"managed-by": "mainspring", "target": _label(deployment.target)},
                 "templateUri": options.pipelines[pipeline],
                 "runtimeConfig": {
                     "gcsOutputDirectory": f"{options.bucket.rstrip('/')}/{name}",

@@ -125,7 +125,7 @@ def lacks_quota(server: SagemakerServer) -> None:
     ("lacks", "told"),
     [
         (lacks_image, "image .*/shop:1 is not in eu-west-1.*push it"),
-        (lacks_quota, "quota of ml.m5.large for endpoints is 4, 2 are used by others, and up to 3 are needed"),
+        (lacks_quota, "quota of ml.m5.large for endpoints is 4, 2 are in use, and up to 3 are needed"),
     ],
 )
 def test_what_is_lacking_is_told_before_anything_is_made(
@@ -155,9 +155,37 @@ def test_a_rollout_is_variants_and_its_end_takes_the_candidate_out(sagemaker: Sa
     assert variants() == {"champion": (1.0, "late:4")}
     assert [each["EndpointName"] for each in client().list_endpoints()["Endpoints"]] == [AT]
     assert len(client().list_endpoint_configs()["EndpointConfigs"]) == len(client().list_models()["Models"]) == 1
-    updates = [sent for action, sent in sagemaker.sent if action == "UpdateEndpoint"]
-    assert all(each["RetainAllVariantProperties"] for each in updates)
     assert sagemaker.calls.count("CreateEndpoint") == 1, "it is updated, not made again"
+
+
+def count(endpoint: str = AT) -> int:
+    found = client().describe_endpoint(EndpointName=endpoint)["ProductionVariants"]
+    return sum(each["CurrentInstanceCount"] for each in found)
+
+
+def test_counts_are_scalings_where_there_is_some_else_the_targets(sagemaker: SagemakerServer) -> None:
+    records, target = MemoryRecords(), target_at()
+    deploy(target, records, replicas=(1, 8))
+    [running] = sagemaker.backend.endpoints[AT].production_variants
+    running["CurrentInstanceCount"] = 5
+    deploy(target, records, replicas=(1, 8), env={"NOTE": "2"})
+    assert count() == 5
+    deploy(target, records, replicas=(3, 3))
+    assert count() == 3
+    sagemaker.quotas = {"ml.m5.large for endpoint usage": 5.0}
+    pieces = rendered(target, replicas=(3, 3), env={"NOTE": "4"})
+    [problem] = deploying.plan(target, "east", pieces, records).problems
+    assert "is 5, 3 are in use, and up to 3" in problem, "the new instances start beside the old ones"
+    assert target.problems(rendered(target, replicas=(3, 3))) == []
+
+
+def test_an_image_that_follows_the_catalog_follows_its_rollouts() -> None:
+    target = replace(target_at(isolated=False), follows=True)
+    pieces = rendered(target, services=(replace(SERVICE, arms=(("3", 0.75), ("4", 0.25))),), replicas=(1, 1))
+    [config] = [json.loads(each.content) for each in pieces if each.kind == "EndpointConfig"]
+    [model] = [json.loads(each.content) for each in pieces if each.kind == "Model"]
+    assert [each["VariantName"] for each in config["ProductionVariants"]] == ["champion"]
+    assert model["PrimaryContainer"]["Environment"] == {"MAINSPRING_SAGEMAKER_ENDPOINT": "late"}
 
 
 def test_an_endpoint_that_cannot_start_says_why_and_is_made_again(sagemaker: SagemakerServer) -> None:
@@ -208,7 +236,10 @@ def test_what_others_change_is_seen_and_restored_and_theirs_is_left(sagemaker: S
     scaling.delete_scaling_policy(**where, PolicyName="mainspring-requests")
     with pytest.raises(Conflict, match="scaled by theirs"):
         deploy(target, records, replicas=(1, 4))
-    assert client().describe_endpoint_config(EndpointConfigName="others")
+    client().delete_endpoint_config(EndpointConfigName="others")  # which was left
+    list(deploying.destroy(target, "east", records, lambda: 9))
+    [left] = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+    assert left["PolicyName"] == "theirs"
 
 
 def test_versions_are_registered_with_metrics_and_lineage_and_stay_until_it_is_destroyed(

@@ -36,6 +36,7 @@ class _Course:
     config: str = ""
     fails: str = ""
     gone: bool = False
+    retains: bool = False
 
 
 @dataclass
@@ -127,8 +128,10 @@ class SagemakerServer:
         else:
             made.endpoint_status, made.failure_reason = "InService", None
             made.endpoint_config_name = course.config
-            config = self.backend.endpoint_configs[course.config]
+            config, before = self.backend.endpoint_configs[course.config], made.production_variants
             made.production_variants = made._process_production_variants(config.production_variants)
+            for each, old in zip(made.production_variants, before if course.retains else (), strict=False):
+                each["CurrentInstanceCount"] = old["CurrentInstanceCount"]
 
     def _UpdateEndpoint(self, asked: Any) -> Any:
         name = asked["EndpointName"]
@@ -144,7 +147,8 @@ class SagemakerServer:
                 _, endpoint, _, variant = resource.split("/")
                 _refuse(endpoint == name and variant not in variants, f"{resource} is registered as scalable target")
         made.endpoint_status = "Updating"
-        self._courses[name] = _Course(self.looks, asked["EndpointConfigName"], self.fails.pop(name, ""))
+        fails, retains = self.fails.pop(name, ""), asked.get("RetainAllVariantProperties", False)
+        self._courses[name] = _Course(self.looks, asked["EndpointConfigName"], fails, retains=retains)
         return {"EndpointArn": made.arn}
 
     def _DeleteEndpoint(self, asked: Any) -> Any:

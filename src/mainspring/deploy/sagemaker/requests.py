@@ -22,6 +22,7 @@ from mainspring.deploy.targets.model import Deployment, Needs, Piece, Service
 
 GROUP, PACKAGE, MODEL = "ModelPackageGroup", "ModelPackage", "Model"
 CONFIG, ENDPOINT, SCALING = "EndpointConfig", "Endpoint", "Scaling"
+RETAINED = "RetainAllVariantProperties"  # of an update: instances stay as many as scaling made them
 PORT = 8080  # that SageMaker asks
 _LONGEST = 63  # of a name
 _SUFFIX = 8  # hexadecimal digits of a digest in a name
@@ -138,7 +139,8 @@ def _service(
     before.append(_piece(CONFIG, named, {"EndpointConfigName": named, **config}, before))
     least, most = (sum(_shares(deployment.replicas, weight)[place] for _, _, weight in arms) for place in (0, 1))
     needs = Needs(instance=f"aws/{region}/{options.instance}", count=least, most=most)
-    before.append(_piece(ENDPOINT, endpoint, {"EndpointName": endpoint, "EndpointConfigName": named}, before, needs))
+    request = {"EndpointName": endpoint, "EndpointConfigName": named, RETAINED: most > least}
+    before.append(_piece(ENDPOINT, endpoint, request, before, needs))
     yield from before
     for variant, _, weight in arms:
         low, high = _shares(deployment.replicas, weight)
@@ -147,8 +149,11 @@ def _service(
 
 
 def _arms(service: Service, *, follows: bool) -> list[tuple[str, str, float]]:
-    """Return the variants: name, version and weight. A sealed image has to have just the version of the deployment."""
-    if service.arms:
+    """Return the variants: name, version and weight.
+
+    A sealed image has to have just the versions of the deployment. One that follows the catalog follows its rollouts.
+    """
+    if service.arms and not follows:
         names = ["champion", *(f"candidate-{number}" for number in range(1, len(service.arms)))]
         return [(name, version, weight) for name, (version, weight) in zip(names, service.arms, strict=True)]
     return [("champion", "" if follows else service.version.rpartition(":")[2], 1.0)]

@@ -13,6 +13,8 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from mainspring.core.errors import Unavailable
+from mainspring.deploy.adapters.aws import Absent
 from mainspring.deploy.adapters.targets.sagemaker_problems import problems
 from mainspring.deploy.adapters.targets.sagemaker_resources import Resources
 from mainspring.deploy.sagemaker.options import SagemakerOptions
@@ -49,7 +51,10 @@ class SagemakerTarget:
         return [self._resources.look(id) for id in ids]
 
     def make(self, piece: Piece) -> None:
-        self._resources.make(piece)
+        try:
+            self._resources.make(piece)
+        except Absent as error:
+            raise Unavailable(f"{piece.id} needs what is not there any more: {error}", fix="deploy again.") from error
 
     def remove(self, id: str) -> None:
         self._resources.remove(id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mainspring.core.errors import Denied, Invalid
@@ -46,7 +46,7 @@ def _image(image: str, connect: Callable[[str], Any], region: str) -> Iterator[s
 
 
 def _quotas(requests: dict[str, Any], connect: Callable[[str], Any]) -> Iterator[str]:
-    wanted, own = Counter[str](), set[str]()
+    wanted, own = Counter[str](), dict[str, str]()
     for id, each in requests.items():
         if id.startswith(f"{made.CONFIG}/"):
             for variant in each["ProductionVariants"]:
@@ -54,7 +54,7 @@ def _quotas(requests: dict[str, Any], connect: Callable[[str], Any]) -> Iterator
         elif id.startswith(f"{made.SCALING}/"):
             wanted[_instance(requests, each["ResourceId"])] += each["MaxCapacity"] - each["MinCapacity"]
         elif id.startswith(f"{made.ENDPOINT}/"):
-            own.add(each["EndpointName"])
+            own[each["EndpointName"]] = each["EndpointConfigName"]
     try:
         limits = _limits(connect("service-quotas"), set(wanted))
         used = _used(connect("sagemaker"), own) if limits else Counter[str]()
@@ -63,7 +63,7 @@ def _quotas(requests: dict[str, Any], connect: Callable[[str], Any]) -> Iterator
     for instance, limit in sorted(limits.items()):
         if used[instance] + wanted[instance] > limit:
             yield (
-                f"The quota of {instance} for endpoints is {limit:g}, {used[instance]} are used by others, and up to "
+                f"The quota of {instance} for endpoints is {limit:g}, {used[instance]} are in use, and up to "
                 f"{wanted[instance]} are needed: ask AWS for more (Service Quotas, {_QUOTA.format(instance)!r})."
             )
 
@@ -82,14 +82,18 @@ def _limits(client: Any, instances: set[str]) -> dict[str, float]:
             if each["QuotaName"] in names}  # fmt: skip
 
 
-def _used(client: Any, own: set[str]) -> Counter[str]:
-    """Return the instances of endpoints that are not ours, by type."""
+def _used(client: Any, own: Mapping[str, str]) -> Counter[str]:
+    """Return the instances by type, without those that are counted as wanted.
+
+    Args:
+        own: Endpoint -> its configuration. With another one its instances run until the new ones do.
+    """
     used = Counter[str]()
     for page in pages(client, "list_endpoints"):
         for each in page["Endpoints"]:
-            if each["EndpointName"] in own:
-                continue
             found = asked(client.describe_endpoint, EndpointName=each["EndpointName"])
+            if own.get(each["EndpointName"]) == found["EndpointConfigName"]:
+                continue
             config = asked(client.describe_endpoint_config, EndpointConfigName=found["EndpointConfigName"])
             types = {one["VariantName"]: one.get("InstanceType", "") for one in config["ProductionVariants"]}
             for variant in found.get("ProductionVariants", []):

@@ -19,6 +19,7 @@ _POLICY = "mainspring-requests"
 _MOVING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
 _STATES: Mapping[str, State] = {"InService": "ready", "Failed": "failed", "OutOfService": "failed",
                                 "UpdateRollbackFailed": "failed"}  # fmt: skip
+_RETAIN = {made.RETAINED: True, "ExcludeRetainedVariantProperties": [{"VariantPropertyType": "DesiredWeight"}]}
 _LOOK_S = 2.0
 
 
@@ -153,6 +154,7 @@ class Resources:
         self._settle(name)
         if self._status(name) in ("Failed", "OutOfService"):  # which can only be deleted
             self._remove_endpoint(name)
+        retained = request.pop(made.RETAINED)
         if not self._status(name):
             asked(self.client.create_endpoint, **request, Tags=self._tagged(piece, **{CONFIG: config}))
             return
@@ -161,8 +163,7 @@ class Resources:
             asked(
                 self.client.update_endpoint,
                 **request,
-                RetainAllVariantProperties=True,  # instance counts are as scaled; weights are ours
-                ExcludeRetainedVariantProperties=[{"VariantPropertyType": "DesiredWeight"}],
+                **(_RETAIN if retained else {}),
             )
             self._settle(name)  # what it had before is removed next
             found = self._describe(made.ENDPOINT, name)
@@ -227,12 +228,12 @@ class Resources:
         return found
 
     def _scaled(self, name: str) -> Seen:
-        target = self._registered(name)
-        if target is None:
+        target, there = self._registered(name), self._policies(name)
+        policies = [each for each in there if each["PolicyName"] == _POLICY]
+        if target is None or (there and not policies):  # the policy is the piece; those of others are theirs
             return ABSENT
-        policies = [each for each in self._policies(name) if each["PolicyName"] == _POLICY]
         if not policies:
-            return Seen("ready", "", "it has no policy of a deployment")
+            return Seen("ready", "", "it has no policy")
         policy = policies[0]["TargetTrackingScalingPolicyConfiguration"]
         found = {"ResourceId": target["ResourceId"], "MinCapacity": target["MinCapacity"],
                  "MaxCapacity": target["MaxCapacity"], "Policy": policy}  # fmt: skip
@@ -259,12 +260,11 @@ class Resources:
 
     def _remove_scaling(self, name: str) -> None:
         policies = {each["PolicyName"] for each in self._policies(name)}
-        if policies - {_POLICY}:
-            return  # somebody else's
         where = {"ServiceNamespace": _SERVICE, "ResourceId": self._resource(name), "ScalableDimension": _DIMENSION}
-        if policies:
+        if _POLICY in policies:
             asked(self.scaling.delete_scaling_policy, **where, PolicyName=_POLICY)
-        asked(self.scaling.deregister_scalable_target, **where)
+        if policies <= {_POLICY}:  # else somebody else scales it
+            asked(self.scaling.deregister_scalable_target, **where)
 
     # Registry: versions of a group have no tags of their own, but metadata
 

@@ -10,11 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from integration.test_gateway import INFER, on_a_loop, published, running
 from kit.fleet import BODY, Fleet, answer_of
-from kit.serving import Kit, full_request
+from kit.serving import FEATURES, Kit, full_request
 from kit.waiting import free_port, wait_until
 from mainspring.core.environment import AZUREML, SAGEMAKER, VERTEX
 from mainspring.core.errors import Invalid
@@ -61,6 +62,48 @@ async def test_a_container_answers_by_its_version_and_is_ready_with_its_endpoint
         assert versions == {"2"}
     async with running(published(hosted=Hosted("absent"))) as each:
         assert (await each.client.get("/ping", headers=FRONT)).status_code == 503
+
+
+def cells(names: list[str], row: int) -> str:
+    values = [FEATURES[name][1][row] for name in names]
+    return ",".join("" if each is None else str(each) for each in values)
+
+
+@on_a_loop
+async def test_rows_of_a_batch_transform_are_answered_line_by_line() -> None:
+    async with running(published(hosted=Hosted("late-arrival"))) as each:
+        described = (await each.client.get("/v2/models/late-arrival")).json()
+        names = [spec["name"] for spec in described["inputs"]]
+        expected = (await each.infer(full_request())).json()["outputs"][0]["data"]
+
+        async def rows(content: str, media: str, **more: str) -> httpx.Response:
+            headers = {**FRONT, "content-type": media, **more}
+            return await each.client.post("/invocations", content=content, headers=headers)
+
+        table = "".join(f"{cells(names, row)}\r\n" for row in range(2))
+        told = await rows(table, "text/csv; charset=utf-8")
+        assert (told.status_code, told.headers["content-type"]) == (200, "text/csv"), told.text
+        assert [float(line) for line in told.text.splitlines()] == pytest.approx(expected)
+        told = await rows(table, "text/csv", accept="application/jsonlines")
+        assert [json.loads(line)["probability"] for line in told.text.splitlines()] == pytest.approx(expected)
+        objects = [{name: FEATURES[name][1][row] for name in names} for row in range(2)]
+        lines = "\n".join(json.dumps({name: value for name, value in each.items() if value is not None})
+                          for each in objects)  # fmt: skip
+        told = await rows(lines, "application/jsonlines")
+        assert [json.loads(line)["probability"] for line in told.text.splitlines()] == pytest.approx(expected)
+        for content, media, words in (
+            (table + "1,2\n", "text/csv", "Line 3 has 2 cells"),
+            (table.replace(cells(names, 0), ",".join("x" * len(names))), "text/csv", "Line 1: 'x' is no value"),
+            (",".join(["inf"] * len(names)), "text/csv", "Line 1: 'inf' is no value"),
+            ('"', "text/csv", "not CSV"),
+            ("{}\n[1]", "application/jsonlines", "Line 2 is no JSON object"),
+            ('{"shoe": 1}', "application/jsonlines", "no input 'shoe'"),
+            ("", "text/csv", ""),
+            ("", "application/jsonlines", ""),
+        ):
+            told = await rows(content, media)
+            assert (told.status_code, words in told.json()["error"]) == (400, True), told.text
+        assert (await each.client.post(INFER, content=table, headers={"content-type": "text/csv"})).status_code == 400
 
 
 @on_a_loop

@@ -29,7 +29,7 @@ _SUFFIX = 8  # hexadecimal digits of a digest in a name
 _ECR = re.compile(r"(\d{12})\.dkr\.ecr(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/(.+)")
 _TEXT = re.compile(r"[^\w .:/=+@-]")  # not in a value of a model package's metadata
 _MOST_METADATA, _LONGEST_VALUE = 50, 256
-_MEDIA = ("application/json",)
+_MEDIA = ("application/json", "text/csv", "application/jsonlines")
 _SCALE_IN_S, _SCALE_OUT_S = 300, 60
 
 Request = dict[str, Any]
@@ -228,5 +228,6 @@ def _package(deployment: Deployment, service: Service, options: SagemakerOptions
             "SupportedContentTypes": list(_MEDIA),
             "SupportedResponseMIMETypes": list(_MEDIA),
             "SupportedRealtimeInferenceInstanceTypes": [options.instance],
+            "SupportedTransformInstanceTypes": [options.instance],
         },
     }

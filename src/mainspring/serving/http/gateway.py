@@ -53,6 +53,7 @@ from mainspring.serving.plane.status import SPENT
 from mainspring.serving.plane.uses import Uses
 from mainspring.serving.ports import ExplainerLoader, Loader, RoutingTable
 from mainspring.serving.protocol.codec import ErrorResponse
+from mainspring.serving.protocol.rows import media_of
 from mainspring.serving.residency.memory import Memory
 
 if TYPE_CHECKING:
@@ -454,6 +455,8 @@ class Gateway:
                 kind = "collection" if request.template in self._of_collections else "endpoint"
                 resource = f"{kind}/{request.model}" if request.model else PROJECT
                 self._authoriser.check(principal, action, resource)
+        if request.template == INVOCATIONS and handler == self._infer and media_of(headers.get("content-type")):
+            handler = self._handlers.rows
         if handler == self._infer and _EVENT_STREAM in (headers.get("accept") or ""):
             handler = self._handlers.infer_stream
         if handler is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import re
@@ -38,6 +39,8 @@ from mainspring.serving.plane.plane import DataPlane
 from mainspring.serving.protocol.asked import Answered
 from mainspring.serving.protocol.codec import Decoded, decode_infer, encode_infer
 from mainspring.serving.protocol.generate import as_infer, generated
+from mainspring.serving.protocol.rows import media_of, read_rows, write_rows
+from mainspring.serving.protocol.schema import DATATYPES, RequestSchema
 
 HEADER_LENGTH = "inference-header-content-length"  # how many bytes of a body are JSON, where binary data follows
 VERSION = "mainspring-version"  # chooses a version where the path does not
@@ -152,6 +155,28 @@ class Handlers:
         content, _ = encode_infer(answered)
         told = b'%s,"explanations":%s}' % (content[:-1], msgspec.json.encode(explained))
         return Reply(200, told, JSON_ONLY + inference.fields)
+
+    async def rows(self, request: Request) -> Reply:
+        """Answer rows in lines with lines: of the media type that the caller accepts, else of theirs."""
+        runtime = lane_of(self._plane.endpoint(request.model), request.version).runtime
+        if not isinstance(runtime.schema, RequestSchema):
+            raise Invalid("This model takes tensors, not rows.", fix="send the body of an `infer` as JSON.")
+        given = media_of(request.headers.get("content-type"))
+        told = media_of(request.headers.get("accept")) or given
+        inputs = {spec.name: spec.datatype for spec in runtime.inputs}
+        others = {name: DATATYPES[field.dtype] for name, field in runtime.schema.keyed.items()}
+        body = read_rows(bytes(await self._bodies.read(request)), given, inputs, others)
+        inference, _, deadline = self._inference(request, body)
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        try:
+            inference.submit(future, deadline_us=deadline)
+            answered = inference.answered(await future)
+        except Exception as error:
+            inference.failed(error)
+            raise
+        content = write_rows(answered, told)
+        inference.replied(len(body), len(content))
+        return Reply(200, content, (("content-type", told), *inference.fields))
 
     async def generate_stream(self, request: Request) -> Streamed:
         """Answer in events, by the generate extension: fields of the body are inputs, fields of events outputs.

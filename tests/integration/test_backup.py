@@ -61,15 +61,24 @@ def test_a_restored_backup_is_the_project_without_those_who_were_erased_since(tm
         assert each.stat().st_mode & 0o777 == (0o700 if each.is_dir() else 0o600)
         assert each.is_dir() or b"weights" not in each.read_bytes()
     kept = [each.id for each in project.snapshots.log()]
+    before = project.wall.now()
     erase(project, [subject(project)])
+    backup(project, str(path))
     with pytest.raises(Conflict, match="catalog"):
         restore(project, str(path))
     project.close()
     assert read_restoring(project.settings.state) is None
     _lost(project)
+    (tmp_path / ".mainspring" / "keys" / "erased").rename(tmp_path / "erased")
+    project = opened(tmp_path)
+    assert restore(project, str(path)).erased == 0
+    assert found_in(tmp_path / ".mainspring") == [], "a backup that was made after an erasure has nothing of it"
+    project.close()
+    _lost(project)
+    (tmp_path / "erased").rename(tmp_path / ".mainspring" / "keys" / "erased")
 
     project = opened(tmp_path)
-    done = restore(project, str(path))
+    done = restore(project, str(path), at=before)
     assert (_unequal(done), done.erased) == ([], 1)
     assert [each.partition(" ")[0] for each in done.missing]  # the repeated erasure removes older versions
     assert found_in(tmp_path / ".mainspring") == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 
+from kit.depth import examples
 from kit.erased_shop import ANA, BEN, ingest, log, opened, rows, write
 from kit.object_store import new_bucket
-from mainspring.core.errors import Conflict, Corrupt, NotFound
+from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
 from mainspring.core.settings import Url
 from mainspring.data.streams.model import NewMessage
 from mainspring.operations import encryption
@@ -126,6 +128,7 @@ def test_each_backup_is_a_point_in_time_to_the_byte_and_writes_only_what_is_new(
         assert sorted(each.id for each in there.predictions.recent()) == logged
         assert (there.settings.state / "streams" / "judge" / "0.db").exists()
         there.close()
+    assert made(opened(tmp_path / "third"), at).new_bytes < 300_000, "a restored project goes on with its repository"
     assert verify(project, str(at)).damage == []
 
 
@@ -209,6 +212,12 @@ def test_what_is_damaged_swapped_or_foreign_is_named_and_written_again(project: 
     shutil.copytree(other / "points", at / "points", dirs_exist_ok=True)
     (at / "pieces" / "ab" / "cd").mkdir(parents=True)
     (at / "pieces" / "ab" / "cd" / "x").write_bytes(b"")
+    content = large.read_bytes()
+    large.unlink()
+    large.mkdir()
+    assert [each.detail for each in verify(project, here).damage if "is missing" in each.detail]
+    large.rmdir()
+    large.write_bytes(content)
     found = verify(project, here)
     assert {each.object for each in found.damage} == {
         f"points/{renamed.name}", *(f"points/{each.name}" for each in (other / "points").iterdir()),
@@ -260,6 +269,9 @@ def test_two_backups_at_once_are_one_after_the_other(project: Project, tmp_path:
         made(project, at)  # of another machine
     with project.locks.hold("backup.repository"), pytest.raises(Conflict, match="in use by process"):
         made(project, tmp_path / "elsewhere")
+    for wrong in ("", str(project.settings.state / "backups"), "ftp://host/x", "s3://", "s3://bucket?secret=1"):
+        with pytest.raises(Invalid):
+            made(project, wrong)
 
 
 def test_keys_are_rotated_and_another_key_opens_nothing(project: Project, tmp_path: Path) -> None:
@@ -282,6 +294,8 @@ def test_keys_are_rotated_and_another_key_opens_nothing(project: Project, tmp_pa
     with pytest.raises(Corrupt, match="key service of this profile does not open keys/"):
         restore(stranger, str(at))
     with pytest.raises(Corrupt, match="key service"):
+        verify(stranger, str(at))
+    with pytest.raises(Conflict, match="another catalog"):
         made(stranger, at)
     with pytest.raises(NotFound, match="no repository"):
         verify(project, str(tmp_path / "nowhere"))
@@ -309,3 +323,47 @@ def test_a_bucket_takes_backups_and_gives_them_to_a_lake_in_another(
     [piece, *_] = [each for entry in repository.entries(point.sections[0]) for each in entry.pieces]
     repository.remove(piece)
     assert [each.of.partition(",")[0] for each in verify(project, at).damage] == ["catalog.db"]
+
+
+@pytest.mark.parametrize("rounds", examples(gate=[2], deep=[25]))
+def test_a_backup_of_a_project_that_works_is_of_one_moment_for_each_store(
+    project: Project, tmp_path: Path, rounds: int
+) -> None:
+    at, ended = tmp_path / "backups", threading.Event()
+
+    def work() -> None:
+        """Ingest rows in their order, log predictions in theirs, and move and remove what is old."""
+        mine = opened(tmp_path / "here")
+        folder = tmp_path / "work"
+        folder.mkdir()
+        number = 0
+        while not ended.is_set() and number < 900:
+            ingest(mine, folder, f"{BEN},1,,{number + 10},2024-05-01T10:{number % 60:02d}:{number // 60:02d}Z")
+            log(mine, f"n{number:04d}x", [BEN], [])
+            mine.prediction_log.close()
+            del mine.__dict__["prediction_log"]
+            mine.predictions.compact()
+            number += 1
+            if number % 3 == 0:
+                for table in ("purchases", "predictions"):
+                    mine.lake.vacuum(table, [], replaced_before=mine.wall.now())
+        mine.close()
+
+    working = threading.Thread(target=work)
+    working.start()
+    try:
+        points = [made(project, at) for _ in range(rounds)]
+    finally:
+        ended.set()
+        working.join()
+    for number, point in enumerate(points):
+        there = lost(project, tmp_path / f"there{number}")
+        assert unequal(restore(there, str(at), at=point.made_at)) == []
+        files = there.stored_lake.scan("purchases").files or ()
+        amounts = sorted(row["amount"] for file in files for row in pq.read_table(file).to_pylist())
+        came = [each for each in amounts if each >= 10]
+        assert came == [*range(10, 10 + len(came))]
+        there.predictions.compact()
+        logged = sorted(each.id for each in there.predictions.recent(limit=10_000) if each.id.startswith("n"))
+        assert logged == [f"n{each:04d}x0" for each in range(len(logged))]
+        there.close()

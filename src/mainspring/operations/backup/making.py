@@ -20,7 +20,7 @@ from mainspring.data.ports import TableFiles
 from mainspring.operations.auditing import audit
 from mainspring.operations.backup.databases import COPIES, copy_sqlite, scratch
 from mainspring.operations.backup.expiring import Removed, expire
-from mainspring.operations.backup.repository import PIECE_BYTES, Point, Repository, Section, point_name
+from mainspring.operations.backup.repository import PIECE_BYTES, Point, Repository, Section, folder_of, point_name
 from mainspring.operations.backup.stores import open_objects
 from mainspring.operations.backup.writing import SectionWriter, Writing, make_repository
 from mainspring.project import Project
@@ -78,11 +78,13 @@ def backup(project: Project, address: str, *, keep_us: int | None = None, told: 
     Raises:
         Conflict: Another backup runs, or tables are rewritten all the time.
         Corrupt: The repository is of another key.
-        Invalid: The catalog is in memory, or the repository is another project's.
+        Invalid: The catalog is in memory, the repository is another project's, or it would lie in the state folder.
         StorageFull: No space.
         Unavailable: The key service or the object store does not answer.
     """
     expect_kept(project)
+    if "://" not in address and Path(address).absolute().is_relative_to(project.settings.state.absolute()):
+        raise Invalid(f"{address} is in the state folder, and would be lost with it.", fix="name another folder.")
     project.data_keys.stored(SUBJECT_NAMES)  # by which a restore knows who was erased since
     store = open_objects(address)
     with ExitStack() as held:
@@ -107,7 +109,7 @@ def backup(project: Project, address: str, *, keep_us: int | None = None, told: 
     bundles = point.section(BUNDLES)
     return Made(
         repository=store.shown, id=id_, made_at=made_at, tables=len(point.within(LAKE)),
-        bundles=0 if bundles is None else len({each.name.partition("/")[0] for each in repository.entries(bundles)}),
+        bundles=0 if bundles is None else len({folder_of(each.name) for each in repository.entries(bundles)}),
         files=sum(each.files for each in sections), bytes=sum(each.bytes for each in sections),
         new_pieces=writing.written, new_bytes=writing.bytes, removed=removed, left=point.left,
     )  # fmt: skip
@@ -265,7 +267,7 @@ class _Making:
     def _bundles(self) -> Section:
         writer, blobs = self._writer(BUNDLES), stored_blobs(self._project)
         for digest in sorted(blobs.all()):
-            if writer.keep_folder(f"{digest}/"):
+            if writer.keep_folder(digest):
                 continue
             self._told(f"bundle {digest[:12]}")
             with suppress(NotFound):  # `models gc` has removed it meanwhile

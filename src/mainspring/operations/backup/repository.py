@@ -41,12 +41,18 @@ _Kind = TypeVar("_Kind")
 
 
 class Head(msgspec.Struct, frozen=True):
-    """Head of a repository. `key`: id of the data key from which names of pieces follow."""
+    """Head of a repository.
+
+    Attributes:
+        key: Id of the data key from which names of pieces follow.
+        origin: Name of the audit log of the catalog that it has backups of; empty if that had no event yet.
+    """
 
     format: str
     project: str
     id: str
     key: str
+    origin: str = ""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -304,6 +310,11 @@ def piece_path(piece: str) -> str:
 def key_path(key: str) -> str:
     """Return the name of the object of a wrapped data key."""
     return f"{_KEYS}{key}.json"
+
+
+def folder_of(name: str) -> str:
+    """Return the outermost folder of a file's name; it is the digest of a bundle."""
+    return name.partition("/")[0]
 
 
 def cut(parts: Iterable[bytes], size: int = PIECE_BYTES) -> Iterator[bytes]:

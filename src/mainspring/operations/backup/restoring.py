@@ -291,7 +291,7 @@ class _Copying:
             rows += section.rows or 0
             if found is None:
                 self.kept.append(f"{LAKE}{table}")
-            elif found == section.rows or section.rows is None:
+            elif found >= 0 and section.rows in (found, None):
                 equal, equal_rows = equal + 1, equal_rows + (section.rows or 0)
         return {"tables": (equal, len(tables)), "rows of tables": (equal_rows, rows)}
 

@@ -78,8 +78,11 @@ class FolderObjects:
         write_atomic(path, content)
 
     def get(self, name: str) -> bytes:
-        with disk_errors(self._folder / name):
-            return (self._folder / name).read_bytes()
+        try:
+            with disk_errors(self._folder / name):
+                return (self._folder / name).read_bytes()
+        except (IsADirectoryError, NotADirectoryError) as error:
+            raise FileNotFoundError(name) from error
 
     def names(self, prefix: str) -> Iterator[str]:
         for folder, _, files in os.walk(self._folder / prefix):
@@ -139,6 +142,8 @@ def open_objects(address: str) -> ObjectStored:
         Conflict: It is a file.
         MissingExtra: obstore is not installed.
     """
+    if not address.strip():
+        raise Invalid("A repository of backups has no address.", fix="name a folder, or s3://bucket/prefix.")
     if "://" not in address:
         folder = Path(address).absolute()
         if folder.exists() and not folder.is_dir():

@@ -7,7 +7,7 @@ import msgspec
 from mainspring.core.errors import Corrupt
 from mainspring.core.time import format_instant
 from mainspring.operations.backup.making import BUNDLES, LAKE, Told
-from mainspring.operations.backup.repository import Point, Repository, made_at, open_repository, piece_path
+from mainspring.operations.backup.repository import Point, Repository, folder_of, made_at, open_repository, piece_path
 from mainspring.project import Project
 
 
@@ -128,7 +128,7 @@ def _listed(repository: Repository, name: str) -> KeptBackup:
     try:
         point = repository.point(name)
         bundles = point.section(BUNDLES)
-        digests = set() if bundles is None else {each.name.partition("/")[0] for each in repository.entries(bundles)}
+        digests = set() if bundles is None else {folder_of(each.name) for each in repository.entries(bundles)}
     except Corrupt as error:
         return KeptBackup(id=id_, made_at=at, error=error.what)
     tables = point.within(LAKE)

@@ -1,4 +1,4 @@
-"""What a backup writes into a repository: pieces that are not there yet, and sections made of them."""
+"""Writers of a repository: of pieces that are not there yet, and of sections that are made of them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import threading
 import zlib
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import groupby
 from types import TracebackType
 
 import msgspec
 
-from mainspring.core.errors import Corrupt, NotFound
+from mainspring.core.errors import Conflict, Corrupt, NotFound
 from mainspring.core.ids import new_id
 from mainspring.operations.backup.repository import (
     DEFLATED,
@@ -24,6 +26,7 @@ from mainspring.operations.backup.repository import (
     Repository,
     Section,
     cut,
+    folder_of,
     key_path,
     opened,
     piece_path,
@@ -120,6 +123,9 @@ class SectionWriter:
         self._name = name
         self._piece_bytes = piece_bytes
         self._before = writing.entries(before)
+        self._folders = {
+            key: [*each] for key, each in groupby(self._before.values(), lambda each: folder_of(each.name))
+        }
         self._entries: list[Entry] = []
         self._small: list[tuple[str, str, bytes]] = []  # name, mark, content
         self._small_bytes = 0
@@ -133,11 +139,11 @@ class SectionWriter:
         return True
 
     def keep_folder(self, folder: str) -> bool:
-        """Take all files of a folder as `keep` does; return False if there are none, or one is not as it was."""
-        within = [each for each in self._before if each.startswith(folder)]
-        if not within or not all(self._writing.has(self._before[each].pieces) for each in within):
+        """Take all files of an outermost folder as `keep` does; return False if there are none, or a piece lacks."""
+        within = self._folders.get(folder, [])
+        if not within or not all(self._writing.has(each.pieces) for each in within):
             return False
-        self._entries += [self._before[each] for each in within]
+        self._entries += within
         return True
 
     def add(self, name: str, parts: Iterable[bytes], mark: str = "") -> None:
@@ -189,17 +195,26 @@ def make_repository(project: Project, store: ObjectStored) -> tuple[Repository, 
     """Open a repository to write, made if it is missing, and return it with the key that encrypts.
 
     The caller has excluded other writers.
+
+    Raises:
+        Conflict: It has backups of another catalog, as of another profile.
     """
-    is_there = True
-    try:
-        read_head(project, store)
-    except NotFound:
-        is_there = False
+    tree = project.audit.tree()
+    origin = "" if tree is None else tree.origin
+    head = None
+    with suppress(NotFound):
+        head = read_head(project, store)
+    if head is not None and head.origin not in ("", origin):
+        raise Conflict(
+            f"{store.shown} has backups of another catalog of project {head.project!r}.",
+            fix="name another repository: each profile and installation has one of its own.",
+        )
     stored = project.data_keys.stored(PURPOSE)
     _keep_keys(store, [each for each in project.data_key_store.all() if each.purpose == PURPOSE])
-    if not is_there:
+    if head is None:
         head = Head(FORMAT, project.settings.project, new_id(), stored.id)
-        store.put(HEAD, msgspec.json.encode(head))
+    if head.origin != origin or not origin:
+        store.put(HEAD, msgspec.json.encode(msgspec.structs.replace(head, origin=origin)))
     return opened(project, store), project.data_keys.opened(stored)
 
 

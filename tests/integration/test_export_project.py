@@ -17,6 +17,7 @@ import jsonschema_rs
 import pyarrow.parquet as pq
 import pytest
 
+from kit.console.projects import PROJECTS
 from kit.depot import MODEL, Depot, copied, keyed
 from kit.depot import opened as opened_depot
 from kit.depth import deep
@@ -245,6 +246,32 @@ def test_personal_values_are_in_an_export_only_if_revealed_and_those_of_the_eras
     export(project, tmp_path / "after", reveal=True)
     assert found_in(tmp_path / "after", personal) == []
     assert ANA not in (tmp_path / "after" / "audit.jsonl").read_text()
+    project.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("rolled", {"rollouts", "rollout_looks", "routes"}),
+        ("answering", {"collections", "prompt_versions"}),
+        pytest.param("streaming", {"service_samples"}, marks=deep),
+        pytest.param("pipelined", {"jobs", "job_steps"}, marks=deep),
+        pytest.param("troubled", {"incidents"}, marks=deep),
+        pytest.param("registered", {"model_approvals"}, marks=deep),
+    ],
+)
+def test_what_projects_of_every_kind_have_is_as_the_schemas_say(tmp_path: Path, name: str, expected: set[str]) -> None:
+    project, out = PROJECTS[name](tmp_path), tmp_path / "out"
+    made = export(project, out, reveal=True)
+    for path in out.glob("records/*.jsonl"):
+        schema = json.loads((out / "records" / "schemas" / f"{path.stem}.schema.json").read_bytes())
+        validator = jsonschema_rs.Draft202012Validator(schema)
+        for line in path.read_bytes().split(b"\n")[:-1]:
+            validator.validate(json.loads(line))
+    assert expected <= {path.stem for path in out.glob("records/*.jsonl")}
+    left_out = {each.what: each.why for each in made.left_out}
+    if name == "rolled":  # a view that cannot be computed keeps nothing else back
+        assert "was ingested before entity" in left_out["features/Weather.parquet"]
     project.close()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from mainspring.core.errors import Corrupt, MainspringError, StorageFull, Unavailable
 from mainspring.core.expr.sql import quote_name
 from mainspring.core.time import format_instant
 from mainspring.data import duck
@@ -25,19 +26,26 @@ _AT = "_at"
 
 
 def write_features(files: ParquetFiles, personal: Personal) -> None:
-    """Write a file for each declared view.
+    """Write a file for each declared view. One that cannot be computed is left out: its source's rows are there.
 
     Raises:
-        FunctionFailed: A view's function does.
+        Corrupt: A file of the lake is damaged.
+        StorageFull: There is no room.
     """
     for view in files.project.definitions.views.values():
         path = f"features/{view.name}.parquet"
-        if not files.folder.has(path):
+        if files.folder.has(path):
+            continue
+        try:
             derive(files.project, [view])
             if files.project.lake.version(view.source.name) is None:
                 files.folder.leave_out(path, f"the source {view.source.name} has no rows yet")
             else:
                 _write(files, personal, view, path)
+        except (Corrupt, StorageFull, Unavailable):
+            raise
+        except MainspringError as error:
+            files.folder.leave_out(path, error.what)
 
 
 def _write(files: ParquetFiles, personal: Personal, view: FeatureView, path: str) -> None:

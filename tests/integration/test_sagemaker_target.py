@@ -196,6 +196,10 @@ def test_an_endpoint_that_cannot_start_says_why_and_is_made_again(sagemaker: Sag
     list(deploying.apply(target, deploying.plan(target, "east", pieces, records), pieces, records, lambda: 7))
     [failed] = [each for each in deploying.await_ready(target, pieces, 10) if each.state == "failed"]
     assert (failed.piece, failed.why) == (f"Endpoint/{AT}", why)
+    sagemaker.fails[AT] = why
+    pieces = rendered(target, replicas=(1, 2))
+    with pytest.raises(Invalid, match=f"is Failed: {why}"):
+        list(deploying.apply(target, deploying.plan(target, "east", pieces, records), pieces, records, lambda: 7))
     fixed = deploy(target, records, env={"NOTE": "2"})
     assert {each.piece for each in records.made("east")} == {each.id for each in fixed}
 

@@ -163,6 +163,11 @@ class SagemakerServer:
         _refuse(name in self._courses, f"Cannot change in-progress endpoint {name}")
         return made
 
+    def _RegisterScalableTarget(self, asked: Any) -> None:
+        name = asked["ResourceId"].split("/")[1]
+        made = self.backend.endpoints.get(name)
+        _refuse(made is None or made.endpoint_status != "InService", f"Endpoint {name} is not in service")
+
     def _DeleteEndpointConfig(self, asked: Any) -> None:
         used = {each.endpoint_config_name for each in self.backend.endpoints.values()}
         used |= {each.config for each in self._courses.values()}

@@ -45,10 +45,12 @@ def pieces(deployment: Deployment, options: SagemakerOptions, region: str, *, fo
         Invalid: SageMaker cannot have it.
     """
     _check(deployment, options, region, follows=follows)
-    made: list[Piece] = []
-    for service in deployment.services:
-        made += _service(deployment, service, options, region, follows=follows)
-    return made
+    made = [
+        piece
+        for service in deployment.services
+        for piece in _service(deployment, service, options, region, follows=follows)
+    ]
+    return sorted(made, key=lambda each: each.kind == SCALING)  # last: it waits for its endpoint
 
 
 def _check(deployment: Deployment, options: SagemakerOptions, region: str, *, follows: bool) -> None:
@@ -200,6 +202,7 @@ def _scaling(endpoint: str, variant: str, least: int, most: int, options: Sagema
         "Policy": {
             "TargetValue": float(options.requests_per_minute),
             "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
+            "DisableScaleIn": False,
             "ScaleInCooldown": _SCALE_IN_S,
             "ScaleOutCooldown": _SCALE_OUT_S,
         },

@@ -67,7 +67,7 @@ class Resources:
             if kind == made.SCALING:
                 self._remove_scaling(name)
             elif kind == made.PACKAGE:
-                for package in self._packages(name):
+                for package in list(self._packages(name)):
                     asked(self.client.delete_model_package, ModelPackageName=package["ModelPackageArn"])
             elif self._own(kind, name):
                 if kind == made.ENDPOINT:
@@ -160,11 +160,7 @@ class Resources:
             return
         if self._describe(made.ENDPOINT, name)["EndpointConfigName"] != config:
             self._stop_scaling_of_gone(name, config)
-            asked(
-                self.client.update_endpoint,
-                **request,
-                **(_RETAIN if retained else {}),
-            )
+            asked(self.client.update_endpoint, **request, **(_RETAIN if retained else {}))
             self._settle(name)  # what it had before is removed next
             found = self._describe(made.ENDPOINT, name)
             if found["EndpointConfigName"] != config:
@@ -236,7 +232,7 @@ class Resources:
             return Seen("ready", "", "it has no policy")
         policy = policies[0]["TargetTrackingScalingPolicyConfiguration"]
         found = {"ResourceId": target["ResourceId"], "MinCapacity": target["MinCapacity"],
-                 "MaxCapacity": target["MaxCapacity"], "Policy": policy}  # fmt: skip
+                 "MaxCapacity": target["MaxCapacity"], "Policy": {"DisableScaleIn": False, **policy}}  # fmt: skip
         content = json.dumps(found, indent=2, sort_keys=True).encode() + b"\n"
         return Seen("ready", Piece(id=f"{made.SCALING}/{name}", content=content).digest)
 
@@ -247,6 +243,7 @@ class Resources:
                 f"{piece.id} is scaled by {', '.join(sorted(policies))}, which no deployment made.",
                 fix="remove that policy, or write the same least and most replicas.",
             )
+        self._check_in_service(piece.name.partition("/")[0])
         where = {"ServiceNamespace": _SERVICE, "ResourceId": request["ResourceId"], "ScalableDimension": _DIMENSION}
         capacities = {name: request[name] for name in ("MinCapacity", "MaxCapacity")}
         asked(self.scaling.register_scalable_target, **where, **capacities)
@@ -257,6 +254,20 @@ class Resources:
             PolicyType="TargetTrackingScaling",
             TargetTrackingScalingPolicyConfiguration=request["Policy"],
         )
+
+    def _check_in_service(self, endpoint: str) -> None:
+        """Wait until an endpoint is in service: others cannot be scaled.
+
+        Raises:
+            Invalid: It failed.
+        """
+        self._settle(endpoint)
+        found = self._describe(made.ENDPOINT, endpoint)
+        if found["EndpointStatus"] != "InService":
+            raise Invalid(
+                f"Endpoint {endpoint} is {found['EndpointStatus']}: {found.get('FailureReason')}",
+                fix=f"see its log in CloudWatch (/aws/sagemaker/Endpoints/{endpoint}), and deploy again.",
+            )
 
     def _remove_scaling(self, name: str) -> None:
         policies = {each["PolicyName"] for each in self._policies(name)}

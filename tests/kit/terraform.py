@@ -156,6 +156,8 @@ def references(module: Module) -> list[str]:
             used.add(f"{kind}.{name}")
             known = variables if kind == "var" else local
             found += [] if name in known else [f"{kind}.{name} is not declared"]
+        elif block in ("key", "value") and f'dynamic "{type_}"' in "\n".join(module.texts.values()):
+            continue
         elif f"{prefix}{type_}.{block}" not in blocks:
             found.append(f"{prefix}{type_}.{block} is not declared")
         elif attribute and prefix != "ephemeral." and (types := SCHEMA.get(f"{prefix}{type_}")):
@@ -183,6 +185,8 @@ def arguments(module: Module) -> list[str]:
 
 
 def _fields(given: Body, known: Mapping[str, Any]) -> Iterator[str]:
+    dynamic = {name: each["content"] for block in given.get("dynamic", []) for name, each in block.items()}
+    given = {**{name: each for name, each in given.items() if name != "dynamic"}, **dynamic}
     for name, field in known.items():
         if (field is True or (isinstance(field, dict) and field["required"])) and name not in given:
             yield f"no {name}"

@@ -72,6 +72,8 @@ BROKEN = [
     ("arguments", "network.tf", "cidr_block           = var.network", "cidr = var.network", "unknown cidr"),
     ("arguments", "stores.tf", "instance_class", "class", "no instance_class"),
     ("arguments", "gateway.tf", "assign_public_ip =", "public_ip =", "network_configuration: unknown public_ip"),
+    ("arguments", "worker.tf", "registry_arn =", "registry =", "service_registries: unknown registry"),
+    ("references", "worker.tf", "service_registries.value", "service_registry.value", "service_registry.value is not"),
     ("arguments", "balancer.tf", '"aws_lb" "this"', '"aws_balancer" "this"', "aws_balancer is not known"),
     ("pinned", "versions.tf", "6.25.0", "~> 6.25", "provider aws has the version"),
     ("pinned", "versions.tf", ", < 2.0.0", "", "required_version"),
@@ -257,7 +259,8 @@ def test_what_the_cloud_cannot_have_is_refused(changes: dict[str, Any], why: str
     "wrong",
     [
         {"certificate": ""}, {"hosts": []}, {"hosts": ["a b"]}, {"network": "10.0.0.0/8"}, {"network": "8.8.0.0/16"},
-        {"clients": ["0.0.0.0/0"]}, {"clients": ["any"]}, {"project_folder": "project"}, {"tables": ["*"]},
+        {"clients": ["0.0.0.0/0"]}, {"clients": ["any"]},
+        {"scrapers": ["0.0.0.0/0"]}, {"project_folder": "project"}, {"tables": ["*"]},
         {"database_authority": "/a?b=c"}, {"database": "large"}, {"database_gib": (5, 10)}, {"database_gib": (20, 21)},
         {"zones": ("a", "a")}, {"keep_logs": 6}, {"keep_backups": 0},
     ],

@@ -98,6 +98,7 @@ def aws_values(
         "zones": list(options.zones),
         "network": options.network,
         "clients": sorted(set(options.clients)),
+        "scrapers": sorted(set(options.scrapers)),
         "tables": sorted(set(options.tables)),
         "certificate": options.certificate,
         "database_class": options.database,

@@ -28,6 +28,7 @@ class TerraformOptions(msgspec.Struct, frozen=True, kw_only=True):
         zones: Letters of two zones of the region.
         network: Addresses of the network that is made, a private network of 16 to 22 bits.
         clients: Private networks that may call, beside that one.
+        scrapers: Private networks from which Prometheus reaches each task.
         project_folder: Folder of the project in the image.
         tables: Tables of the lake, beside predictions, to which gateways add: sources of ratings.
         worker_cpu: Cores of the worker and the console.
@@ -48,6 +49,7 @@ class TerraformOptions(msgspec.Struct, frozen=True, kw_only=True):
     zones: tuple[str, str] = ("a", "b")
     network: str = "10.64.0.0/20"
     clients: list[str] = []
+    scrapers: list[str] = []
     project_folder: str = "/project"
     tables: list[str] = []
     worker_cpu: float = 1.0
@@ -66,7 +68,7 @@ class TerraformOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f'hosts is {self.hosts!r}: write the names of the certificate: ["models.example.org"]')
         if len(set(self.zones)) != 2 or not all(re.fullmatch("[a-f]", each) for each in self.zones):
             raise ValueError(f'zones is {list(self.zones)}: write two letters of zones, such as ["a", "b"]')
-        for each in (self.network, *self.clients):
+        for each in (self.network, *self.clients, *self.scrapers):
             if not _private(each):
                 raise ValueError(f'{each!r} is no private network: write such as "10.64.0.0/20"')
         if not 16 <= IPv4Network(self.network).prefixlen <= 22:

@@ -81,6 +81,20 @@ resource "aws_vpc_security_group_ingress_rule" "process" {
   to_port                      = local.process_ports[each.key]
 }
 
+resource "aws_vpc_security_group_ingress_rule" "scrape" {
+  for_each = {
+    for each in setproduct(local.processes, var.scrapers) :
+    "${each[0]} ${each[1]}" => { process = each[0], network = each[1] }
+  }
+
+  description       = "Prometheus to ${each.value.process}"
+  security_group_id = local.process_groups[each.value.process]
+  cidr_ipv4         = each.value.network
+  ip_protocol       = "tcp"
+  from_port         = local.process_ports[each.value.process]
+  to_port           = local.process_ports[each.value.process]
+}
+
 resource "aws_vpc_security_group_egress_rule" "database" {
   for_each = local.processes
 

@@ -44,6 +44,14 @@ resource "aws_ecs_service" "gateway" {
     assign_public_ip = false
   }
 
+  dynamic "service_registries" {
+    for_each = [for name, each in aws_service_discovery_service.this : each.arn if name == "gateway"]
+
+    content {
+      registry_arn = service_registries.value
+    }
+  }
+
   load_balancer {
     target_group_arn = aws_lb_target_group.this["gateway"].arn
     container_name   = "gateway"

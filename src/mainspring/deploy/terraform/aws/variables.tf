@@ -133,6 +133,11 @@ variable "tables" {
   type        = set(string)
 }
 
+variable "scrapers" {
+  description = "Private networks from which Prometheus reaches the tasks."
+  type        = list(string)
+}
+
 variable "certificate" {
   description = "ARN of the load balancer's certificate, in ACM."
   type        = string

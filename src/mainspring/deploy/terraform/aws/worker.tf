@@ -54,6 +54,14 @@ resource "aws_ecs_service" "worker" {
     assign_public_ip = false
   }
 
+  dynamic "service_registries" {
+    for_each = [for name, each in aws_service_discovery_service.this : each.arn if name == "worker"]
+
+    content {
+      registry_arn = service_registries.value
+    }
+  }
+
   load_balancer {
     target_group_arn = aws_lb_target_group.this["worker"].arn
     container_name   = "worker"

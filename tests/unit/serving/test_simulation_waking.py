@@ -17,7 +17,7 @@ from mainspring.serving.simulation.fleet import Fixed
 from mainspring.serving.simulation.model import Endpoint
 from mainspring.serving.simulation.simulator import simulate
 from mainspring.serving.simulation.times import Times
-from mainspring.serving.simulation.waking import Waking, Woken, after_idle
+from mainspring.serving.simulation.waking import Waking, Woken, after_idle, during_work
 
 BUSY_US, WAKE_US, PAUSE_US = 200.0, 300.0, 20_000
 
@@ -42,7 +42,9 @@ def test_a_load_is_predicted_from_others(rate: int) -> None:
     probes = []
     for number, other in enumerate((50, 400, 1_500)):
         arrivals = described(f"{other}/s for {20_000 / other:.0f}s", number)
-        probes.append(Woken(*after_idle(arrivals, served(arrivals, number)), 40.0 if other == 400 else 0.0, 20_000))
+        latencies = served(arrivals, number)
+        more_us = 40.0 if other == 400 else 0.0
+        probes.append(Woken(*after_idle(arrivals, latencies), more_us, len(arrivals), during_work(arrivals, latencies)))
     waking = Waking(probes, lambda _: BUSY_US)
     endpoint = Endpoint(
         times=Times({1: [100.0]}), overhead_us=100.0, waking=waking, deadline_us=10 * SECOND, inline=True,
@@ -60,12 +62,16 @@ def test_a_load_is_predicted_from_others(rate: int) -> None:
 def test_requests_after_idleness_are_those_that_met_nobody(requests: list[tuple[int, int]]) -> None:
     requests.sort(key=lambda each: each[0])
     gaps, latencies = after_idle([due for due, _ in requests], [took for _, took in requests])
-    expected = []
+    busy = during_work([due for due, _ in requests], [took for _, took in requests])
+    expected, others = [], []
     for place, (due, took) in enumerate(requests[1:], 1):
         last = max(other + long for other, long in requests[:place])
         if last <= due:
             expected.append((float(due - last), float(took)))
+        else:
+            others.append(float(max(0, due + took - last)))
     assert list(zip(gaps.tolist(), latencies.tolist(), strict=True)) == expected
+    assert busy.tolist() == others
 
 
 def test_a_waking_needs_a_request() -> None:

@@ -23,7 +23,7 @@ from mainspring.serving.simulation.arrivals import Instants
 from mainspring.serving.simulation.measuring import measure
 from mainspring.serving.simulation.model import Endpoint
 from mainspring.serving.simulation.times import Times
-from mainspring.serving.simulation.waking import Waking, Woken, after_idle
+from mainspring.serving.simulation.waking import Waking, Woken, after_idle, during_work
 from mainspring.serving.simulation_report import Part
 
 _LEAST_RATE, _MOST_RATE = 10.0, 2_000.0
@@ -147,11 +147,16 @@ def measured(
     beside_us = request_us + batch_us + apart_us
     woken = [Woken(*after_idle(alone.due_us, alone.latencies_us), 0.0, alone.asked)]
     woken += [
-        Woken(*after_idle(load.due_us, load.latencies_us), each_us - request_us - batch_us, load.asked)
+        Woken(
+            *after_idle(load.due_us, load.latencies_us),
+            each_us - request_us - batch_us,
+            load.asked,
+            during_work(load.due_us, load.latencies_us),
+        )
         for load, each_us in tried
     ]
     found = any(len(each.gaps_us) for each in woken)  # a model of seconds may leave none
-    waking = Waking(woken, lambda chance: times.draw(1, chance) + beside_us) if found else None
+    waking = Waking(woken, lambda chance: times.draw(1, chance) + beside_us, apart_us) if found else None
     return Measured(
         route=route,
         version=arm.version,

@@ -294,6 +294,8 @@ class _Simulation:
             more, more_processor = self._waking.draw(arrived - max(replica.active, free), chance)
             takes += more
             processor += more_processor
+        elif self._waking is not None and self._endpoint.inline:
+            takes += self._waking.draw_busy(self._chance())
         self._processor_us += processor
         replica.held[number] = arrived
         at = replica.loop_free = begins + int(takes)

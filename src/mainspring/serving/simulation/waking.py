@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -37,20 +37,33 @@ def after_idle(due_us: npt.ArrayLike, latencies_us: npt.ArrayLike) -> tuple[_Flo
     return gaps[alone], latencies[1:][alone]
 
 
+def during_work(due_us: npt.ArrayLike, latencies_us: npt.ArrayLike) -> _Floats:
+    """Return how long after the one before each request was answered that came while another was there, µs."""
+    due, latencies = np.asarray(due_us, float), np.asarray(latencies_us, float)
+    order = np.argsort(due, kind="stable")
+    done = due[order] + latencies[order]
+    free = np.maximum.accumulate(done)[:-1]
+    busy = due[order][1:] < free
+    found: _Floats = np.maximum(0.0, done[1:] - free)[busy]
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Woken:
-    """Requests of one rate that came to an idle process.
+    """Requests of one rate.
 
     Attributes:
-        gaps_us: How long it had been idle; `latencies_us`: of the requests.
+        gaps_us: How long the process had been idle, of those that came then; `latencies_us`: of these.
         processor_us: Processor time of a request, beyond one that comes to a busy process: mean of all of that rate.
         asked: Number of all of that rate.
+        busy_us: Times of those that came to a process at work, from the answer before theirs.
     """
 
     gaps_us: _Floats
     latencies_us: _Floats
     processor_us: float
     asked: int
+    busy_us: _Floats = field(default_factory=lambda: np.zeros(0))
 
 
 class Waking:
@@ -58,13 +71,14 @@ class Waking:
 
     Args:
         found: Requests of several rates.
-        usual: Chance -> latency, µs, of a request alone that comes to a process at work.
+        usual: Chance -> latency, µs, of a request alone that comes right after another.
+        outside_us: What of that is spent outside the process.
 
     Raises:
         Invalid: There is no request.
     """
 
-    def __init__(self, found: Sequence[Woken], usual: Callable[[float], float]) -> None:
+    def __init__(self, found: Sequence[Woken], usual: Callable[[float], float], outside_us: float = 0.0) -> None:
         gaps = np.concatenate([each.gaps_us for each in found]) if found else np.zeros(0)
         latencies = np.concatenate([each.latencies_us for each in found]) if found else np.zeros(0)
         if not len(gaps):
@@ -81,6 +95,8 @@ class Waking:
             for each in found
             if len(each.gaps_us)
         )
+        busy = np.sort(np.concatenate([each.busy_us for each in found]))
+        self._busy = _beyond(busy, lambda chance: usual(chance) - outside_us) if len(busy) >= _LEAST else []
         at, costs = [one for one, _ in known], [cost for _, cost in known]
         self._processor = [float(np.interp(np.log1p(middle), [0.0, *at], [0.0, *costs])) for middle in self._middles]
 
@@ -88,6 +104,10 @@ class Waking:
     def medians(self) -> list[tuple[float, float]]:
         """Idle times, and the median extra time after them, µs."""
         return [(gap, extras[len(extras) // 2]) for gap, extras in zip(self._middles, self._extras, strict=True)]
+
+    def draw_busy(self, chance: float) -> float:
+        """Return the extra time of a request that comes to a process at work, µs: it may have to give way to others."""
+        return self._busy[int(chance * len(self._busy))] if self._busy else 0.0
 
     def draw(self, gap_us: float, chance: float) -> tuple[float, float]:
         """Return the extra time, and the extra processor time, of a request after an idle time, µs.

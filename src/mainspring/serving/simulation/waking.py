@@ -96,7 +96,7 @@ class Waking:
             if len(each.gaps_us)
         )
         busy = np.sort(np.concatenate([each.busy_us for each in found]))
-        self._busy = _beyond(busy, lambda chance: usual(chance) - outside_us) if len(busy) >= _LEAST else []
+        self._busy = _above(busy, usual, outside_us) if len(busy) >= _LEAST else []
         at, costs = [one for one, _ in known], [cost for _, cost in known]
         self._processor = [float(np.interp(np.log1p(middle), [0.0, *at], [0.0, *costs])) for middle in self._middles]
 
@@ -127,6 +127,21 @@ def _cuts(gaps: _Floats) -> list[int]:
         if cut - cuts[-1] >= _LEAST and len(gaps) - cut >= _LEAST:
             cuts.append(int(cut))
     return [*cuts, len(gaps)]
+
+
+def _above(times: _Floats, usual: Callable[[float], float], outside_us: float) -> list[float]:
+    """Return how long requests gave way: by how much their times are above a level, such that the means agree.
+
+    Those that came together are answered together: the first has the time of all, the others none.
+    """
+    each_us = float(np.mean([usual((rank + 0.5) / _LEAST) for rank in range(_LEAST)])) - outside_us
+    more = max(0.0, float(times.mean()) - each_us)
+    low, high = 0.0, float(times.max())
+    for _ in range(50):
+        level = (low + high) / 2
+        low, high = (level, high) if np.maximum(0.0, times - level).mean() > more else (low, level)
+    found: list[float] = np.maximum(0.0, times - high).tolist()
+    return found
 
 
 def _beyond(latencies: _Floats, usual: Callable[[float], float]) -> list[float]:

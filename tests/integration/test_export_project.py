@@ -298,6 +298,10 @@ def test_what_is_not_an_export_of_this_kind_is_left_alone(tmp_path: Path) -> Non
     ]  # fmt: skip
     with pytest.raises(Conflict, match="finished export"):
         export(project, tmp_path / "out")
+    (tmp_path / "left").mkdir()
+    (tmp_path / "left" / "..unfinished.jsonl.0123456789ab.partial").write_text("killed at once")
+    export(project, tmp_path / "left")
+    assert not [*(tmp_path / "left").rglob(".*")]
     (tmp_path / "half").mkdir()
     begun = {"project": "shop", "lake": "another", "at": 0, "reveal": True, "tables": {}}
     (tmp_path / "half" / ".unfinished.jsonl").write_text(json.dumps(begun) + "\n")
@@ -323,6 +327,7 @@ def test_a_project_on_postgres_leaves_in_the_same_formats(tmp_path: Path, postgr
         (place,) = store.execute("SELECT artifact_uri FROM runs").fetchone()
         assert store.execute("SELECT source FROM model_versions").fetchone() == (f"../models/late/{version.version}",)
     assert (tmp_path / "out" / "mlflow" / place / "plots" / "roc.txt").read_bytes() == b"a curve"
+    assert not [*(tmp_path / "out").rglob(".*")]
     _head, event = (tmp_path / "out" / "audit.jsonl").read_text().splitlines()
     assert json.loads(event)["action"] == ACTION
     project.close()
@@ -340,5 +345,6 @@ def test_an_export_that_is_killed_is_finished_by_the_next(killed: Depot, tmp_pat
             if not begun.killed_after(0.5 * 1.3**moment):
                 break
         assert not (tmp_path / "out" / "manifest.json").exists() or (tmp_path / "out" / "SHA256SUMS").exists()
+    assert not [*(tmp_path / "out").rglob(".*")]
     killed.json("export", "project", "--to", tmp_path / "whole")
     assert _contents(tmp_path / "out") == _contents(tmp_path / "whole")

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from mainspring.core.errors import Conflict, Corrupt, Invalid
-from mainspring.core.files import disk_errors, make_folder, sync_folder, write_atomic
+from mainspring.core.files import disk_errors, make_folder, sweep, sync_folder, write_atomic
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,7 +91,8 @@ class ExportFolder:
             if not self._record.exists():
                 if (folder / MANIFEST).exists():
                     raise Conflict(f"{folder} has a finished export.", fix="name another folder.")
-                if any(each.name != f".{_UNFINISHED}.partial" for each in folder.iterdir()):
+                sweep(self._record)
+                if any(folder.iterdir()):
                     raise Conflict(f"{folder} has other files.", fix="name a folder that is empty, or not there yet.")
                 self.begun = begin()
                 write_atomic(self._record, msgspec.json.encode(self.begun) + b"\n")
@@ -204,6 +205,9 @@ class ExportFolder:
         sums = [(each.sha256, each.path) for each in self.files] + [(hashlib.sha256(content).hexdigest(), MANIFEST)]
         write_atomic(self.path / SUMS, "".join(f"{digest}  {path}\n" for digest, path in sums).encode())
         write_atomic(self.path / MANIFEST, content)
+        for each in self.path.rglob(".*"):  # what killed writers left
+            if each != self._record and each.is_file():
+                each.unlink()
         self._record.unlink()
         sync_folder(self.path)
 

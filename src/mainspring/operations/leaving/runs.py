@@ -83,9 +83,9 @@ def _move(connection: sqlite3.Connection, artefacts: Path) -> None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder, sorted, without following links; partial ones begin with a dot."""
+    """Yield the files below a folder, sorted, without following links; names with a dot before them are not artefacts."""
     for place, folders, names in os.walk(folder):
-        folders.sort()
+        folders[:] = sorted(each for each in folders if not each.startswith("."))
         for name in sorted(names):
             path = Path(place) / name
             if not name.startswith(".") and not path.is_symlink():

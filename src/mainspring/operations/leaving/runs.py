@@ -83,7 +83,7 @@ def _move(connection: sqlite3.Connection, artefacts: Path) -> None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder, sorted, without following links; names with a dot before them are not artefacts."""
+    """Yield the files below a folder, sorted, without following links. A name that begins with a dot is no artefact."""
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(each for each in folders if not each.startswith("."))
         for name in sorted(names):

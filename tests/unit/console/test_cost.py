@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from dataclasses import replace
 
 import pytest
@@ -11,9 +12,11 @@ import pytest
 import mainspring as ms
 from kit.console.client import Client
 from kit.console.costly import LATE, OTHER, costly
-from kit.console.flights import Project
+from kit.console.flights import NOW, Project
 from mainspring.console.app import create_app
 from mainspring.core.settings import OwnPrices
+from mainspring.core.time import DAY
+from mainspring.cost.usage import CAPACITY, MACHINE, Subject, Usage
 from mainspring.security.model import KeyScope
 
 
@@ -38,6 +41,31 @@ def test_the_page_says_where_the_money_goes(client: Client) -> None:
     assert client.page("/cost?by=team&spread=all").text.count("<h1>Cost</h1>") == 1
     assert client.get("/cost?by=weather").status_code == 400
     assert client.get("/cost?days=0").status_code == 400
+
+
+def test_what_would_save_is_listed_with_its_evidence() -> None:
+    quiet = costly(prices=OwnPrices(instance="aws/us-east-1/m5.large"))[0]
+    subject = Subject("endpoint", LATE, "2", LATE)
+    days = range(NOW - NOW % DAY - 60 * DAY, NOW, DAY)
+    quiet.usage.add(
+        "machines",
+        1,
+        [
+            Usage(machine="mill", start=day, subject=Subject(MACHINE, CAPACITY), measure="cpu", amount=2 * DAY)
+            for day in days
+        ],
+    )
+    quiet.usage.add(
+        "model",
+        1,
+        [Usage(machine="mill", start=day, subject=subject, measure="memory", amount=1 << 40) for day in days],
+    )
+    client = Client(create_app(quiet), quiet.key())
+    deadline = time.monotonic() + 10
+    while "What would save" not in (found := client.page("/cost").text):
+        assert time.monotonic() < deadline, "it is looked for in the background"
+    assert "Commit to" in found
+    assert "Assumed: use goes on as it was" in found
 
 
 def test_every_form_has_the_same_sum(client: Client) -> None:

@@ -8,12 +8,16 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from mainspring.console.answers import Answer, answers
+from mainspring.console.background_cache import Looking
 from mainspring.console.cost.listing import BY, SPREADS, cost_page
 from mainspring.console.downloads import csv_file
 from mainspring.console.features.pages import Frame
 from mainspring.console.permissions import caller_of
 from mainspring.console.render import page
-from mainspring.core.time import DAY
+from mainspring.core.errors import MainspringError
+from mainspring.core.time import DAY, HOUR
+from mainspring.operations.advise.saving import savings
+from mainspring.operations.advise.saving_model import SavingsReport
 from mainspring.operations.cost.reporting import CostLine, CostReport, of_caller, report
 from mainspring.project import Project
 
@@ -29,6 +33,8 @@ PERIODS = (7, 30, 90)
 def add_cost_pages(router: APIRouter, project: Project, frame: Frame) -> None:
     """Add the routes under `/cost`."""
 
+    looking = Looking(wait_s=0.05, kept=2)
+
     @router.get("/cost")
     def show_cost(request: Request, by: By = "kind", days: Days = 30, spread: Spread = "apart") -> Response:
         content: dict[str, Any] = {
@@ -37,6 +43,7 @@ def add_cost_pages(router: APIRouter, project: Project, frame: Frame) -> None:
             "periods": PERIODS,
             "groupings": BY,
             "view": cost_page(project, by, days, spread),
+            "saving": _saving(project, looking),
         }
         return page("cost.html", content)
 
@@ -66,6 +73,14 @@ def add_cost_api(router: APIRouter, project: Project) -> None:
             ids |= {caller.account, *(key.id for key in project.key_store.all() if key.owner == caller.account)}
         since = _since(project, days)
         return Answer(report(project, by, since=since, of=of_caller(ids)))
+
+
+def _saving(project: Project, looking: Looking) -> SavingsReport | None:
+    """Return what would save, as of this hour; `None` while it is looked for, or cannot be."""
+    try:
+        return looking.at(project.wall.now() // HOUR, lambda: savings(project))[1]
+    except MainspringError:
+        return None
 
 
 def _report(project: Project, by: str, days: int, spread: str) -> CostReport:

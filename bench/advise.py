@@ -1,9 +1,10 @@
 """Right-sizing against load tests on this machine: two cores from one, and INT8 from FP32; and the time it takes.
 
-A network runs on one core under a load test, as `mainspring advise size` does. Predicted from that are the highest load
-of two gateways on two cores, where the clients have to share them, and that of the network in INT8 on one core. Both
-are load-tested then. "ours" is predicted, "floor" is measured: a ratio of 1 is no error. Of the time, "floor" is the
-five minutes that are aimed at; SageMaker's Inference Recommender says that it takes up to 45 (its developer guide).
+A network with few weights and much to compute runs on one core under a load test, as `mainspring advise size` does.
+Predicted from that are the highest load of two gateways on two cores, where the clients have to share them, and that of
+the network in INT8 on one core. Both are load-tested then. "ours" is predicted, "floor" is measured: a ratio of 1 is no
+error. Of the time, "floor" is the five minutes that are aimed at; SageMaker's Inference Recommender says that it takes
+up to 45 (its developer guide).
 
 Other work on the machine makes every case worthless: `load` in the notes is the run queue of the kernel over a minute.
 """
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import starting
-from networks import onnx_mlp
+from networks import onnx_positions
 from report import Case, report
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from mainspring.project import Project
     from mainspring.serving.model import Point
 
-INPUTS, WIDTH = 64, 2048
+INPUTS, POSITIONS = 64, 128
 _SERVICE = """
 import mainspring as ms
 
@@ -41,14 +42,14 @@ ms.Endpoint("small", model="small@champion", deadline="50ms")
 """
 
 
-def served(folder: Path, width: int) -> Project:
+def served(folder: Path, positions: int) -> Project:
     """Return a project with a network, and the same in INT8."""
     from mainspring.delivery.routing import publish
     from mainspring.operations.models.adding import add_file
     from mainspring.training.optimise.variants import NETWORKS
 
     content = folder / "network.onnx"
-    onnx_mlp(content, (INPUTS, width, width, 1))
+    onnx_positions(content, inputs=INPUTS, positions=positions)
     rows = np.random.default_rng(1).normal(size=(256, INPUTS)).astype(np.float32)
     small = folder / "small.onnx"
     small.write_bytes(NETWORKS["int8-static"].make(content.read_bytes(), lambda: {"x": rows}))
@@ -154,10 +155,10 @@ def _shared(rate: float, cores: int, client_us: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each load")
-    parser.add_argument("--width", type=int, default=WIDTH, help="of the network")
+    parser.add_argument("--positions", type=int, default=POSITIONS, help="of the network")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mainspring-advise-") as folder:
-        report("advise", list(cases(served(Path(folder), chosen.width), chosen.seconds)))
+        report("advise", list(cases(served(Path(folder), chosen.positions), chosen.seconds)))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def machine(
     return Speed(
         name="there", processor="", cores=2.0, memory_gib=8.0, scalar=scalar,
         rates=[Rate(FP32, 1, 64, fp32), Rate(INT8, 1, 64, int8)],
-        output_ns={FP32: more.get("output", 1e-9), INT8: more.get("output", 1e-9)},
+        outputs=[Rate(kind, 1, 64, 1 / more.get("output", 1e-9)) for kind in (FP32, INT8)],
         moved_gb_s=moved, node_us=more.get("node", 1e-9), together={1: 1.0, 2: 1.9},
     )  # fmt: skip
 

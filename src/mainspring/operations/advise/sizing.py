@@ -48,6 +48,8 @@ _MONTH_HOURS = 730.0
 _LOOKED_BACK = 28 * DAY
 _TEST = Interval(0.95, 1.0, 1.1)  # of a load test: its search ends within a tenth below what is too much
 _PROCESS_GIB = 0.3  # of a gateway's process without models, with room for requests
+_DISTURBED = 0.85  # of what a simulation expects: a load test that found less is repeated
+_REPEATS = 2
 _MOST = 8  # choices
 _SIZES = 64  # rows of the largest batch
 Told = Callable[[str], None]
@@ -99,10 +101,18 @@ def size(
     with _two_cores():
         baseline = _tested(project, endpoint, How(seconds=seconds), again, told)
         found = measured(project, endpoint, _at(baseline), seconds=2 * seconds, told=told)
+        one = found.endpoint((1, 1), 1.0)
+        simulated = Capacities(one).at(1.0)
+        for _ in range(_REPEATS):
+            if (baseline.capacity or 0.0) >= _DISTURBED * simulated:
+                break
+            told(
+                f"load test again: it found {baseline.capacity or 0:,.0f} requests/s, and {simulated:,.0f} are expected"
+            )
+            bench(project, endpoint, How(seconds=seconds), told)
+            baseline = _best(project, endpoint, baseline.digest) or baseline
     told("measuring this machine")
     here, work = probe(HERE), _work(project, baseline.digest)
-    one = found.endpoint((1, 1), 1.0)
-    simulated = Capacities(one).at(1.0)
     if not baseline.capacity or simulated <= 0:
         raise Invalid(
             f"{endpoint} meets its deadline of {found.route.deadline_us / 1000:g} ms at no load here.",
@@ -160,11 +170,17 @@ def _tested(project: Project, endpoint: str, how: How, again: bool, told: Told) 
     from mainspring.operations.predict import route_of
 
     arm = max(route_of(project, endpoint).arms, key=lambda each: each.weight)
-    known = next((each for each in project.baselines.newest(endpoint, 5) if each.digest == arm.digest), None)
-    if known is not None and known.capacity and not again:
+    known = _best(project, endpoint, arm.digest)
+    if known is not None and not again:
         return known
     told("load test")
     return bench(project, endpoint, how, told)
+
+
+def _best(project: Project, endpoint: str, digest: str) -> Baseline | None:
+    """Return the load test with the highest capacity of the newest ones: other work on the machine only lowers it."""
+    tests = [each for each in project.baselines.newest(endpoint, 5) if each.digest == digest and each.capacity]
+    return max(tests, key=lambda each: each.capacity or 0.0, default=None)
 
 
 @contextmanager

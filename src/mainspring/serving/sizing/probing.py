@@ -20,7 +20,7 @@ HEIGHTS, WIDTHS = (1, 8, 64), (64, 256, 1024)
 _CALLS, _AGAIN = 5, 7
 _LONG_S = 0.004  # of one reading
 _CHAIN, _WIDE = 40, 16_384
-_LOW, _SHORT = 8, 16  # of a product whose outputs cost more than its operations
+_SHORT = 16  # length of products whose outputs cost more than their operations
 _STEPS = 50_000
 _TOGETHER_S = 0.25
 
@@ -40,11 +40,12 @@ def probe(name: str = "", *, together: bool = True) -> Speed:
     node = (empty - _fastest(_chain(1), np.ones((1, 1), np.float32))) / (_CHAIN - 1)
     call = max(0.0, empty - _CHAIN * node)
     outputs = {
-        kind: _net(_fastest(*_product(kind, _LOW, _SHORT, WIDTHS[-1])), call) / (_LOW * WIDTHS[-1])
+        (kind, rows): _net(_fastest(*_product(kind, rows, _SHORT, WIDTHS[-1])), call) / (rows * WIDTHS[-1])
         for kind in (FP32, INT8)
+        for rows in HEIGHTS
     }
     rates = [
-        Rate(kind, rows, width, 2e-9 * rows * width * width / _net(took, call + rows * width * outputs[kind]))
+        Rate(kind, rows, width, 2e-9 * rows * width * width / _net(took, call + rows * width * outputs[kind, rows]))
         for kind in (FP32, INT8)
         for rows in HEIGHTS
         for width in WIDTHS
@@ -57,7 +58,7 @@ def probe(name: str = "", *, together: bool = True) -> Speed:
         memory_gib=psutil.virtual_memory().total / 2**30,
         scalar=_STEPS / min(_stepped() for _ in range(_AGAIN)) / 1e6,
         rates=rates,
-        output_ns={kind: seconds * 1e9 for kind, seconds in outputs.items()},
+        outputs=[Rate(kind, rows, WIDTHS[-1], 1e-9 / each) for (kind, rows), each in outputs.items()],
         moved_gb_s=8e-9 * _WIDE * _CHAIN / max(full - empty, 1e-9),
         node_us=max(node, 1e-9) * 1e6,
         together=_together() if together else {1: 1.0},

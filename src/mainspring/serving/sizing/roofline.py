@@ -37,7 +37,7 @@ def expected_us(work: Work, rows: int, speed: Speed) -> float:
     """Return the µs of a batch on one core."""
     products = sum(
         each.operations * rows / (1e3 * speed.gops(each.kind, each.rows * rows, sqrt(each.inner * each.outer)))
-        + each.rows * each.outer * rows * speed.output_ns[each.kind] / 1e3
+        + each.rows * each.outer * rows * speed.output_ns(each.kind, each.rows * rows) / 1e3
         for each in work.products
     )
     return products + work.moved * rows / (1e3 * speed.moved_gb_s) + work.nodes * speed.node_us

@@ -27,7 +27,7 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True):
         cores: That a process may use: virtual ones with a provider.
         scalar: Steps of Python's interpreter a second, in millions: all that is no kernel follows it.
         rates: Of products on one core, without what follows.
-        output_ns: Time of each number that a product returns, by its kind.
+        outputs: Numbers a second, in billions, that products return; their `width` is that of the matrix.
         moved_gb_s: Bytes that an operator beside the products reads and writes a second, in billions, on one core.
         node_us: Time of an operator that does nothing.
         together: Cores -> work that they do at once, as a multiple of one alone.
@@ -39,14 +39,14 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True):
     memory_gib: float
     scalar: float
     rates: list[Rate]
-    output_ns: dict[str, float]
+    outputs: list[Rate]
     moved_gb_s: float
     node_us: float
     together: dict[int, float]
 
     def __post_init__(self) -> None:
         numbers = [self.cores, self.memory_gib, self.scalar, self.moved_gb_s, self.node_us]
-        numbers += [each.gops for each in self.rates] + [*self.together.values(), *self.output_ns.values()]
+        numbers += [each.gops for each in self.rates] + [*self.together.values(), *(each.gops for each in self.outputs)]
         if not self.rates or not all(0 < each < float("inf") for each in numbers):
             raise Invalid(
                 f"The description of {self.name!r} has a number that is not above 0.",
@@ -59,7 +59,14 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             Invalid: No product of that kind was measured.
         """
-        found = {(each.rows, each.width): each.gops for each in self.rates if each.kind == kind}
+        return self._between(self.rates, kind, rows, width)
+
+    def output_ns(self, kind: str, rows: float) -> float:
+        """Return the time of each number that a product of so many rows returns. Raises as `gops` does."""
+        return 1 / self._between(self.outputs, kind, rows, 1.0)
+
+    def _between(self, rates: Sequence[Rate], kind: str, rows: float, width: float) -> float:
+        found = {(each.rows, each.width): each.gops for each in rates if each.kind == kind}
         if not found:
             raise Invalid(f"No {kind} product was measured on {self.name!r}.", fix="measure that machine again.")
         heights, widths = sorted({rows for rows, _ in found}), sorted({width for _, width in found})

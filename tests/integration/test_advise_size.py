@@ -36,7 +36,7 @@ def test_an_endpoint_is_sized_on_this_machine_and_on_others(depot: Depot, tmp_pa
         settings.write(
             '\n[profiles.local.prices]\nmachine = "0.40 EUR"\ncurrency = "USD"\nexchange = { EUR = "1.10 USD" }\n'
         )
-    store_load_test(depot, 1_000.0)
+    store_load_test(depot, 50_000.0)
     here = depot.json("advise", "machine", "--name", "here")
     half = {name: here[name] / 2 for name in ("scalar", "moved_gb_s")}
     rates = [each | {"gops": each["gops"] / 2} for each in here["rates"]]
@@ -44,7 +44,7 @@ def test_an_endpoint_is_sized_on_this_machine_and_on_others(depot: Depot, tmp_pa
     (tmp_path / "slow.json").write_text(json.dumps(slow))
     given = ("--rate", "900", "--seconds", "0.2", "--on", tmp_path / "slow.json")
     found = depot.json("advise", "size", ENDPOINT, *given, "--machine", "aws/us-east-1/m7i.large")
-    assert (found["capacity"], found["spare"], found["of"]) == (1_000.0, 1, "stated")
+    assert (found["capacity"], found["spare"], found["of"]) == (50_000.0, 1, "stated")
     choices = {each["machine"]: each for each in found["choices"]}
     this, other, listed = choices["this machine"], choices["slow"], choices["aws/us-east-1/m7i.large"]
     for each in choices.values():

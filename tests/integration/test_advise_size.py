@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from kit.depot import ENDPOINT, Depot
+from kit.depth import deep
 from mainspring.operations.predict import route_of
 from mainspring.project import open_project
 from mainspring.project.settings import load_settings
 from mainspring.serving.model import Baseline
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, deep]
 
 
 def store_load_test(depot: Depot, capacity: float) -> None:

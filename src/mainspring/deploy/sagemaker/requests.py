@@ -224,7 +224,7 @@ def _package(deployment: Deployment, service: Service, options: SagemakerOptions
     return {
         "ModelPackageGroupName": group,
         "ModelPackageDescription": f"{service.version} of {deployment.project}, bundle {service.bundle[:12]}",
-        "ModelApprovalStatus": "Approved",  # what is deployed has passed its gates
+        "ModelApprovalStatus": "Approved",  # by whoever promoted it
         "CustomerMetadataProperties": dict(list(said.items())[: _MOST_METADATA - 1]),  # one is the digest's
         "InferenceSpecification": {
             "Containers": [container],

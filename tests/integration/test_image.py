@@ -6,11 +6,13 @@ import base64
 import gzip
 import hashlib
 import http.client
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +41,7 @@ CACHE = Path(ImageOptions().cache).expanduser()
 # Leaves a process whose parent ends before it, and finds those that ended and were not collected.
 ORPHAN = "import os, time; os.fork() and os._exit(0); os.close(0); os.close(1); os.close(2); time.sleep(0.1)"
 ZOMBIES = "import glob; print(*(p for p in glob.glob('/proc/[0-9]*/stat') if open(p).read().split()[2] == 'Z'))"
+UNCHECKED = b"\x01\0\0\0"  # flags of compiled Python that no source is compared with
 ASKED = {"Mainspring-Request-Id": "01K00000000000000000000000"}
 
 
@@ -164,6 +167,10 @@ def test_an_image_answers_as_the_gateway_here(
                                      Store(CACHE, date=debian.base().date)):  # fmt: skip
         plain = gzip.decompress(content.content)
         assert not [each for each in secrets if each in plain], "no layer has a secret"
+        with tarfile.open(fileobj=io.BytesIO(plain)) as tar:
+            compiled = [each for each in tar if each.name.endswith(".pyc")]
+            wrong = [each.name for each in compiled if tar.extractfile(each).read(8)[4:] != UNCHECKED]  # type: ignore[union-attr]
+            assert not wrong, "an import has written over what was compiled"
     signed = json.loads((image.path / "east.signature.json").read_bytes())
     payload, signature = (base64.b64decode(signed[name]) for name in ("payload", "signature"))
     Ed25519PublicKey.from_public_bytes(fleet.project.signing_key.public).verify(signature, payload)

@@ -20,7 +20,7 @@ from mainspring.deploy.images.wheels import Wheel, locked, own_entries, wheel_en
 
 PROJECT = "srv/mainspring"
 BUNDLES = f"{PROJECT}/bundles"
-_FORMAT = 2  # of layers: another one makes other bytes of the same parts
+_FORMAT = 3  # of layers: another one makes other bytes of the same parts
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):

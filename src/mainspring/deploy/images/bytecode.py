@@ -2,6 +2,9 @@
 
 A file's bytes may depend on what its process compiled before. So each group has a process of its own, with a fixed
 hash seed and its files in order, and the same files give the same bytes. Files name their place in the image.
+
+Processes run at the same time, and import modules that one of them compiles. So they import sources alone, and leave
+nothing: else one would write a module's bytes, as imports have them, over those that another had compiled.
 """
 
 from __future__ import annotations
@@ -27,8 +30,10 @@ _MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "
 _COMPILE = """
 import py_compile, sys
 for path in sys.stdin.read().splitlines():
+    folder, _, name = path.rpartition("/")
+    compiled = f"{folder}/__pycache__/{name.removesuffix('.py')}.cpython-313.pyc"
     try:
-        py_compile.compile(path, dfile="/" + path, doraise=True, quiet=1,
+        py_compile.compile(path, cfile=compiled, dfile="/" + path, doraise=True, quiet=1,
                            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
     except py_compile.PyCompileError:
         pass
@@ -71,10 +76,16 @@ def _compile(root: Path, entries: Sequence[Entry], arch: str) -> list[Entry]:
         return []
     linker, libraries = _LINKERS[arch]
     done = subprocess.run(
-        [root / linker, "--library-path", root / libraries, root / PYTHON, "-S", "-c", _COMPILE],
+        [root / linker, "--library-path", root / libraries, root / PYTHON, "-B", "-S", "-c", _COMPILE],
         input="\n".join(sources).encode(),
         cwd=root,
-        env={"PYTHONHOME": str(root / "usr"), "PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C"},
+        env={
+            "PYTHONHOME": str(root / "usr"),
+            "PYTHONHASHSEED": "0",
+            "PYTHONPYCACHEPREFIX": str(root / "none"),
+            "PYTHONUTF8": "1",
+            "LC_ALL": "C",
+        },
         capture_output=True,
         check=False,
     )

@@ -247,8 +247,8 @@ class TableFiles(Protocol):
         """Return the names of files outside of the log, also of a table that has no log yet."""
         ...
 
-    def in_order(self, names: Iterable[str]) -> list[str]:
-        """Return files in the order in which they are to be written: data, the log by its versions, the pointer."""
+    def in_order(self, names: Iterable[str]) -> tuple[list[str], list[str]]:
+        """Return the files outside of the log, to be written first, and those of the log in the order of writing."""
         ...
 
     def parts(self, table: str, name: str) -> Iterator[bytes]:

@@ -91,8 +91,10 @@ class DeltaFiles:
     def parts(self, table: str, name: str) -> Iterator[bytes]:
         return self._place.parts(table, name)
 
-    def in_order(self, names: Iterable[str]) -> list[str]:
-        return sorted(names, key=lambda name: (name.startswith(f"{LOG}/"), name == POINTER, name))
+    def in_order(self, names: Iterable[str]) -> tuple[list[str], list[str]]:
+        ordered = sorted(names)  # among those of the log the pointer's is the last
+        data = [name for name in ordered if not name.startswith(f"{LOG}/")]
+        return data, [name for name in ordered if name.startswith(f"{LOG}/")]
 
     def write(self, table: str, name: str, parts: Iterable[bytes]) -> None:
         if name.startswith("/") or "\\" in name or ".." in name.split("/") or (LOG in name and not is_log(name)):

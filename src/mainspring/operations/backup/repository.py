@@ -15,7 +15,9 @@ import hmac
 import re
 import zlib
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import islice
 from typing import TypeVar
 
 import msgspec
@@ -33,6 +35,8 @@ HEAD, _KEYS, _POINTS, _PIECES = "repository.json", "keys/", "points/", "pieces/"
 _POINT = re.compile(rf"{_POINTS}([01]\d{{17}})-([0-9a-z]{{26}})")
 _PIECE = re.compile(rf"{_PIECES}([0-9a-f]{{2}})/(\1[0-9a-f]{{62}})")
 _KEY = re.compile(rf"{_KEYS}([0-9a-f]{{32}})\.json")
+_AT_ONCE = 4  # pieces that are read
+_IN_TURN = 1_000
 _NAMING = b"mainspring names of pieces\0"
 PIECE_BYTES = 4 << 20
 RAW, DEFLATED = b"\0", b"\1"
@@ -146,6 +150,19 @@ class Repository:
             Corrupt: It is missing, or was changed, cut or moved.
         """
         return self._piece(name)
+
+    def sizes(self, pieces: Iterable[str]) -> Iterator[tuple[str, int | Corrupt]]:
+        """Read pieces, some at once, and yield the size of each, or what is wrong with it."""
+        waiting = iter(pieces)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            while some := [*islice(waiting, _IN_TURN)]:
+                yield from zip(some, pool.map(self._size, some), strict=True)
+
+    def _size(self, piece: str) -> int | Corrupt:
+        try:
+            return len(self._read(piece))
+        except Corrupt as error:
+            return error
 
     def points(self) -> list[str]:
         """Return the names of the points, oldest first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path, PurePosixPath
 
@@ -54,6 +55,7 @@ from mainspring.project.restoring import (
 )
 from mainspring.project.running import UP_LOCK
 
+_AT_ONCE = 4  # files of a table
 Files = dict[str, bytes]  # of a bundle, by name
 Counts = dict[str, tuple[int, int]]  # what was compared -> how many are equal, of how many
 
@@ -194,25 +196,30 @@ class _Copying:
             Corrupt: It is damaged.
             Conflict: A newer version made it.
         """
-        blobs = stored_blobs(self._project)
-        there = {*blobs.all()}
         for section in self._point.sections:
+            entries = self._repository.entries(section)
             if section.name in COPIES:
-                for entry in self._repository.entries(section):
+                for entry in entries:
                     to = self._folder / section.name
                     with disk_errors(to), to.open("wb") as file:
                         file.writelines(self._repository.parts(entry))
-            elif section.name == BUNDLES:
-                for digest, files in self._bundles(section):
-                    if digest in there and blobs.get(digest) != files:
-                        self._differing.append(digest)
             else:
-                for entry in self._repository.entries(section):
-                    for _ in self._repository.parts(entry):
-                        pass
+                needed = {piece: None for entry in entries for piece in entry.pieces}
+                for _, found in self._repository.sizes(needed):
+                    if isinstance(found, Corrupt):
+                        raise found
+            if section.name == BUNDLES:
+                self._compare_bundles(section)
         if not (self._folder / CATALOG).exists():
             raise Corrupt(f"The backup {self._point.id} has no catalog.", fix="name another backup with `--at`.")
         migrate(self._project, self._folder)
+
+    def _compare_bundles(self, section: Section) -> None:
+        blobs = stored_blobs(self._project)
+        there = {*blobs.all()}
+        for digest, files in self._bundles(section) if there else ():
+            if digest in there and blobs.get(digest) != files:
+                self._differing.append(digest)
 
     def expect_room(self) -> None:
         """Raise if something would have to be replaced. A lake may be there, and equal bundles and runs.
@@ -304,11 +311,21 @@ class _Copying:
         if not self._is_part(table, entries):
             return None
         there = {*files.lying(table)}
-        for name in files.in_order(entries):
+
+        def write(name: str) -> None:
             if name not in there:
                 files.write(table, name, self._repository.parts(entries[name]))
-        for name, entry in entries.items():
-            if not self._repository.is_file(entry, files.parts(table, name)):
+
+        def equals(name: str) -> bool:
+            return self._repository.is_file(entries[name], files.parts(table, name))
+
+        data, log = files.in_order(entries)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for _ in pool.map(write, data):
+                pass
+            for name in log:
+                write(name)
+            if not all(pool.map(equals, entries)):
                 return -1
         scan = self._project.stored_lake.scan(table, section.version)
         with duck.session(threads=2) as con, duck.duck_errors(table, scan):

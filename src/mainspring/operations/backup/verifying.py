@@ -87,11 +87,11 @@ def verify(project: Project, address: str, told: Told = lambda _: None) -> Verif
         damage += _collect(repository, point, of, needed, lists)
     size = 0
     told(f"{len(needed)} pieces")
-    for piece, of in needed.items():
-        try:
-            size += len(repository.piece(piece))
-        except Corrupt as error:
-            damage.append(DamagedObject(piece_path(piece), of, error.what))
+    for piece, found in repository.sizes(needed):
+        if isinstance(found, Corrupt):
+            damage.append(DamagedObject(piece_path(piece), needed[piece], found.what))
+        else:
+            size += found
     unused = sum(each not in needed and each not in lists for each in repository.pieces())
     return VerifiedBackups(
         repository=repository.shown, backups=len(names), pieces=len(needed) + len(lists), bytes=size, unused=unused,

@@ -242,6 +242,7 @@ def test_an_image_follows_a_catalog_on_a_server(
         shutil.copytree(copied, data / "bundles", dirs_exist_ok=True)
         subprocess.run(["chown", "-R", "10001:10001", str(data)], check=True)
         wait_until(lambda: json.loads(ask(fleet, made.port).body).get("model_version") == "2", "the next version")
+    fleet.project.close()
 
 
 @deep

@@ -17,7 +17,7 @@ from mainspring.operations.prices import machine_rates_of, this_machine
 from mainspring.project import Project
 from mainspring.serving.simulation.times import Times
 from mainspring.serving.sizing.cores import multiple
-from mainspring.serving.sizing.roofline import Interval, faster
+from mainspring.serving.sizing.roofline import Interval, faster, undisturbed_us
 from mainspring.serving.sizing.speed import Speed
 from mainspring.serving.sizing.work import Work
 
@@ -62,7 +62,7 @@ def read_machine(path: Path) -> Speed:
 
 
 def described_machine(there: Speed, times: Times, here: Speed, work: Work | None) -> Machine:
-    ratios = faster({rows: times.mean(rows) for rows in times.sizes}, here, there, work)
+    ratios = faster(undisturbed_us(times), here, there, work)
     few = ratios[min(ratios)]
     cores = int(there.cores)
     core = few.times(_each(multiple(there.together, cores), cores))

@@ -14,9 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
 
+from mainspring.serving.simulation.times import Times
 from mainspring.serving.sizing.speed import Speed
 from mainspring.serving.sizing.work import Work
 
+_UNDISTURBED = 0.1  # quantile
 _UNKNOWN = 1.15  # factor of what no measurement says, both ways
 _NEAR = 1.07  # of a roofline beside a measurement, see bench/advise.py
 
@@ -43,13 +45,18 @@ def expected_us(work: Work, rows: int, speed: Speed) -> float:
     return products + work.moved * rows / (1e3 * speed.moved_gb_s) + work.nodes * speed.node_us
 
 
+def undisturbed_us(times: Times) -> dict[int, float]:
+    """Return rows -> µs of a batch that other work on the machine left alone: kernels' rates are of such ones, too."""
+    return {rows: times.draw(rows, _UNDISTURBED) for rows in times.sizes}
+
+
 def faster(
     measured_us: Mapping[int, float], here: Speed, there: Speed, before: Work | None, after: Work | None = None
 ) -> dict[int, Interval]:
     """Return rows of a batch -> how many times as fast it is, on another machine or with other work.
 
     Args:
-        measured_us: Rows -> mean µs here, of the work `before`.
+        measured_us: Rows -> µs here, undisturbed, of the work `before`.
         before: `None`, or unknown in parts: the interval has all ratios of the two machines.
         after: Work there; by default the same.
     """

@@ -12,7 +12,7 @@ from mainspring.llm.routes import LLM_ROUTES
 from mainspring.operations.opened import OpenedProject
 from mainspring.project.settings import DEFAULTS
 from mainspring.serving.http.gateway import ROUTES
-from mainspring.serving.http.sagemaker import SAGEMAKER_ROUTES
+from mainspring.serving.http.hosted import HOSTED_ROUTES
 
 REFERENCE = DOCS / "reference"
 
@@ -107,7 +107,7 @@ def test_the_data_plane_is_whole() -> None:
     }
     assert documented == {
         (f"{route.method} {route.path}", "none" if route.action is None else route.action.value)
-        for route in (*ROUTES, *LLM_ROUTES, *SAGEMAKER_ROUTES)
+        for route in (*ROUTES, *LLM_ROUTES, *HOSTED_ROUTES)
     }
 
 

@@ -22,7 +22,7 @@ from mainspring.core.errors import Invalid
 from mainspring.processes.contained import hosted_endpoint, refuse_hosted
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
-from mainspring.serving.http.sagemaker import Hosted
+from mainspring.serving.http.hosted import Hosted
 
 FRONT = {"authorization": "", "host": "model.aws.local:8080"}  # SageMaker sends no key, and its own name
 

@@ -35,7 +35,7 @@ from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.adapters.onnx_explainer import OnnxExplainer
 from mainspring.serving.http.gateway import Gateway
-from mainspring.serving.http.sagemaker import Hosted
+from mainspring.serving.http.hosted import Hosted
 from mainspring.serving.model import Arm, Route
 from mainspring.serving.plane.counts import Counts
 from mainspring.serving.plane.placement import Devices

@@ -5,7 +5,7 @@ on SIGTERM. The number of processes and the memory of models follow from the con
 nothing else.
 
 SageMaker, Vertex AI and Azure ML start a container with one argument, `serve`. Then, and only if a variable names the
-endpoint, the gateway has the routes of `serving.http.sagemaker`, which need no key.
+endpoint, the gateway has the routes of `serving.http.hosted`, which need no key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mainspring.processes.process import run
 from mainspring.processes.supervisor import Supervisor
 from mainspring.project import Project
 from mainspring.project.settings import child_arguments
-from mainspring.serving.http.sagemaker import Hosted
+from mainspring.serving.http.hosted import Hosted
 from mainspring.serving.plane.sealed_catalog import SEALED
 
 START_S = 180.0  # in which a container has to be ready, as its start probe has it: processors may be few at the start

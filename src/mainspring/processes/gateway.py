@@ -39,7 +39,7 @@ from mainspring.project.retrieval import Retrieval
 from mainspring.project.settings import child_arguments
 from mainspring.security.keys import Authenticator
 from mainspring.serving.http.gateway import Gateway
-from mainspring.serving.http.sagemaker import Hosted
+from mainspring.serving.http.hosted import Hosted
 from mainspring.serving.http.server import serve
 from mainspring.serving.plane.counts import FILE, Counts
 from mainspring.serving.plane.slots import Slots, folder

@@ -39,10 +39,10 @@ from mainspring.security.model import PROJECT, Action, Principal
 from mainspring.security.ports import Authoriser, Unchecked
 from mainspring.serving.http.body import MIN_COMPRESSED, Bodies, accepted, compressed
 from mainspring.serving.http.handlers import Extensions, Handlers
+from mainspring.serving.http.hosted import HOSTED_ROUTES, INVOCATIONS, Hosted
 from mainspring.serving.http.message import Reply, Request, Streamed, refusal, reply
 from mainspring.serving.http.openapi import Further
 from mainspring.serving.http.routes import ROUTES, DataRoute, split_path
-from mainspring.serving.http.sagemaker import INVOCATIONS, SAGEMAKER_ROUTES, Hosted
 from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.counts import Counts
 from mainspring.serving.plane.explaining import Explaining
@@ -207,10 +207,10 @@ class Gateway:
         self._split = split_path if hosted is None else hosted.split
         self._in_clear: frozenset[str] = frozenset()  # templates that take any Host header
         if hosted is not None:
-            for route in SAGEMAKER_ROUTES:
+            for route in HOSTED_ROUTES:
                 told: _Handler = self._infer if route.path == INVOCATIONS else self._ping
                 self._routes[route.path] = {route.method: (route.action, told)}
-            self._in_clear = frozenset(route.path for route in SAGEMAKER_ROUTES)
+            self._in_clear = frozenset(route.path for route in HOSTED_ROUTES)
         self._surface = surface
         self._further: set[str] = set()  # templates of the surface
         self._of_collections: set[str] = set()

@@ -19,7 +19,7 @@ from mainspring.deploy.manifests.clouds.machines import Machine, machine_for
 from mainspring.deploy.manifests.clouds.names import cloud_names, image_by_digest
 from mainspring.deploy.manifests.clouds.options import CloudOptions, check_plain
 from mainspring.deploy.targets.model import Deployment, Service
-from mainspring.serving.http.sagemaker import INVOCATIONS, PING
+from mainspring.serving.http.hosted import INVOCATIONS, PING
 
 Body = dict[str, Any]
 # Of the machines that managed endpoints take, those that the catalogue has:

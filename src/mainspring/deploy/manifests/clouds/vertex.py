@@ -3,7 +3,7 @@
 Each is the body of one request of the REST API, whose names and limits are Google's:
 https://cloud.google.com/vertex-ai/docs/reference/rest and, for what a container has to answer,
 https://cloud.google.com/vertex-ai/docs/predictions/custom-container-requirements. The image answers `/ping` and
-`/invocations` (`serving.http.sagemaker`), and the model says so to Vertex AI.
+`/invocations` (`serving.http.hosted`), and the model says so to Vertex AI.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mainspring.deploy.manifests.clouds.machines import Machine, machine_for
 from mainspring.deploy.manifests.clouds.names import cloud_names, image_by_digest
 from mainspring.deploy.manifests.clouds.options import CloudOptions, check_plain
 from mainspring.deploy.targets.model import Deployment, Service
-from mainspring.serving.http.sagemaker import INVOCATIONS, PING
+from mainspring.serving.http.hosted import INVOCATIONS, PING
 
 Body = dict[str, Any]
 FAMILIES = ("e2-", "n2-", "c3-", "g2-", "a2-", "a3-")

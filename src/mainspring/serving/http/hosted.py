@@ -17,7 +17,7 @@ from mainspring.security.model import Action, Binding, KeyScope, Kind, Principal
 from mainspring.serving.http.routes import DataRoute, split_path
 
 PING, INVOCATIONS = "/ping", "/invocations"
-SAGEMAKER_ROUTES = (
+HOSTED_ROUTES = (
     DataRoute("GET", PING, None, "ping"),
     DataRoute("POST", INVOCATIONS, Action.ENDPOINT_PREDICT, "infer"),
 )

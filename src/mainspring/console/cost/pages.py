@@ -78,7 +78,7 @@ def add_cost_api(router: APIRouter, project: Project) -> None:
 def _saving(project: Project, looking: Looking) -> SavingsReport | None:
     """Return what would save, as of this hour; `None` while it is looked for, or cannot be."""
     try:
-        return looking.at(project.wall.now() // HOUR, lambda: savings(project))[1]
+        return looking.at(project.wall.now() // HOUR, lambda: savings(project, files=False))[1]
     except MainspringError:
         return None
 

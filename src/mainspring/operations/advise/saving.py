@@ -35,8 +35,11 @@ _FILES = 100  # that are not needed
 _FILE_GIB = 0.125  # of a compacted file of a table
 
 
-def savings(project: Project, *, days: int = 90, asked: Asked | None = None) -> SavingsReport:
+def savings(project: Project, *, days: int = 90, asked: Asked | None = None, files: bool = True) -> SavingsReport:
     """Return what would save, from the use of the last days.
+
+    Args:
+        files: Whether the files of the lake are listed, while which writers of a table wait.
 
     Raises:
         Invalid: A number or a trace cannot be read.
@@ -54,7 +57,7 @@ def savings(project: Project, *, days: int = 90, asked: Asked | None = None) -> 
     none: dict[str, str] = {}
     kinds: dict[str, Callable[[], Iterable[Saving]]] = {
         "idle": lambda: _idle(project, found, rates),
-        "storage": lambda: _storage(project, usages, rates, prices, given),
+        "storage": lambda: _storage(project, usages, rates, prices, given, files=files),
         "commitment": lambda: commitments(project, usages, metered, offers, prices),
         "spot": lambda: spot(project, offers, prices, given, now - days * DAY),
         "region": lambda: regions(project, offers, prices, given),
@@ -116,8 +119,15 @@ def _idle(project: Project, found: Sequence[Part], rates: Rates | None) -> Itera
         )  # fmt: skip
 
 
+def _needless(project: Project) -> int:
+    try:
+        return sum(vacuum(project, dry_run=True).values())
+    except MainspringError:  # `data vacuum` says what is wrong with the lake
+        return 0
+
+
 def _storage(
-    project: Project, usages: Sequence[Usage], rates: Rates | None, prices: Prices, given: Asked
+    project: Project, usages: Sequence[Usage], rates: Rates | None, prices: Prices, given: Asked, *, files: bool
 ) -> Iterable[Saving]:
     kept = [each for each in usages if each.subject.kind == TABLE and each.measure == "storage"]
     if not kept:
@@ -138,7 +148,7 @@ def _storage(
             assumes=["half of them are older than what anybody looks at"],
             do="State for how long predictions are kept.", command='keep_predictions = "180d"',
         )  # fmt: skip
-    if (doomed := sum(vacuum(project, dry_run=True).values())) >= _FILES:
+    if files and (doomed := _needless(project)) >= _FILES:
         yield Saving(
             kind="storage", subject="lake", month=None,
             evidence=f"{doomed:,} files of the lake that neither a tag, nor the newest commit or version needs",

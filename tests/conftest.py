@@ -23,6 +23,7 @@ from kit.depth import DEEP
 from kit.milvus_server import milvus_server  # noqa: F401  (a fixture)
 from kit.object_store import s3_blobs, s3_server, s3_url  # noqa: F401  (fixtures)
 from kit.once import made_once
+from kit.prefork_client import umask
 from kit.sagemaker_server import sagemaker, sagemaker_at  # noqa: F401  (fixtures)
 from kit.servers import (  # noqa: F401  (fixtures)
     _stores,
@@ -47,6 +48,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 for profile, default in (("gate", 12), ("deep", 100)):
     settings.register_profile(profile, settings.default, deadline=None, max_examples=default)
 settings.load_profile("deep" if DEEP else "gate")
+
+
+_UMASK = umask()  # a command that runs in this process narrows it, and other tests start servers as other users
 
 
 class _LogRecord(logging.LogRecord):
@@ -86,8 +90,9 @@ def pytest_runtestloop() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
-    """Keep what a module has imported from later collections, too: a gateway that stops makes several."""
+    """Restore the umask; keep what a module has imported from later collections: a gateway that stops makes several."""
     yield
+    os.umask(_UMASK)
     if nextitem is not None and nextitem.path != item.path:
         gc.collect()
         gc.freeze()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +10,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 import mainspring as ms
-from kit.prefork_client import umask
 from mainspring.cli.main import cli
 from mainspring.core.errors import InvalidData, NotFound
 from mainspring.data.streams.model import NewMessage
@@ -26,14 +23,6 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "mainspring.toml").write_text('name = "clicks"\n')
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def _own_umask() -> Iterator[None]:
-    """Restore the umask of this process, which a command narrows."""
-    before = umask()
-    yield
-    os.umask(before)
 
 
 def _run(*words: str, given: str | None = None) -> Result:

@@ -1,7 +1,5 @@
 import asyncio
 import json
-import os
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -11,7 +9,6 @@ from click.testing import CliRunner
 
 from kit import documents
 from kit.language_gateway import language_model
-from kit.prefork_client import umask
 from mainspring.cli.main import cli
 from mainspring.core.errors import Conflict, Denied, NotFound, Unavailable
 from mainspring.core.time import DAY
@@ -125,14 +122,6 @@ def test_the_commands_show_and_decide(tmp_path: Path, monkeypatch: pytest.Monkey
         assert "used" in said("approvals", "--all")
         desk.ask("k2")
         assert "is denied by" in said("deny", held_calls(project)[0].id, "--reason", "no")
-
-
-@pytest.fixture(autouse=True)
-def _own_umask() -> Iterator[None]:
-    """Restore the umask of this process, which a command narrows."""
-    before = umask()
-    yield
-    os.umask(before)
 
 
 def test_a_question_expires_and_is_deleted(tmp_path: Path) -> None:

@@ -1,5 +1,3 @@
-import os
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -9,7 +7,6 @@ from click.testing import CliRunner
 
 import mainspring as ms
 from kit import documents
-from kit.prefork_client import umask
 from mainspring.cli.main import cli
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.llm.prompts import Template
@@ -42,14 +39,6 @@ def shown(*words: str) -> str:
     done = CliRunner().invoke(cli, ["prompts", *words])
     assert done.exit_code == 0, done.output
     return done.output
-
-
-@pytest.fixture(autouse=True)
-def _own_umask() -> Iterator[None]:
-    """Restore the umask of this process, which a command narrows."""
-    before = umask()
-    yield
-    os.umask(before)
 
 
 def test_apply_records_a_version_of_each_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kit.prefork_client import umask
 from mainspring.cli import exits
 from mainspring.cli.main import cli
 from mainspring.core.locks import FileLocks
@@ -23,14 +20,6 @@ from mainspring.project.restoring import (
 )
 
 MARK = Restoring("/backups/monday", "id", "prod", copied=True)
-
-
-@pytest.fixture(autouse=True)
-def _own_umask() -> Iterator[None]:
-    """Set back the umask, which a command makes private."""
-    before = umask()
-    yield
-    os.umask(before)
 
 
 def _said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:

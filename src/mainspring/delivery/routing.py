@@ -24,6 +24,7 @@ class Defence(NamedTuple):
 
     shed: Shed | None = None
     restricted: tuple[Restriction, ...] = ()
+    team_sheds: tuple[Shed, ...] = ()
     fewest: bool = False  # whether executors are as few as the endpoint allows
 
     def executors(self, declared: tuple[int, int]) -> tuple[int, int]:
@@ -80,6 +81,7 @@ def routes_for(
                 without_store=endpoint.without_store,
                 unusual=endpoint.unusual,
                 shed=defence.shed,
+                team_sheds=defence.team_sheds,
                 quotas=tuple(endpoint.quotas),
                 price=endpoint.price,
                 outputs=tuple(endpoint.outputs),

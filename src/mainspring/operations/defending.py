@@ -20,6 +20,7 @@ from mainspring.project import Project
 from mainspring.serving.model import Restriction, Shed
 
 SCALE_DOWN = "scale down"  # an action of a budget, before the endpoint's name
+TEAM = "team "  # before a team's name, in place of an endpoint's, which has no space
 
 
 def live(incident: Incident, now: int) -> list[Taken]:
@@ -28,16 +29,17 @@ def live(incident: Incident, now: int) -> list[Taken]:
 
 
 def sheds(project: Project) -> dict[str, Shed]:
-    """Return endpoint -> its live shed, the largest share where incidents have several."""
+    """Return endpoint, or `TEAM` and a team's name -> its live shed, the largest share where incidents have several."""
     found: dict[str, Shed] = {}
     now = project.wall.now()
     for incident in project.incidents.open():
         for taken in live(incident, now):
-            kind, _, endpoint = taken.action.partition(" ")
+            kind, _, name = taken.action.partition(" ")
             if kind != SHED:
                 continue
-            if endpoint not in found or taken.share > found[endpoint].share:
-                found[endpoint] = Shed(share=taken.share, until=taken.until, salt=incident.id)
+            if name not in found or taken.share > found[name].share:
+                team = name.removeprefix(TEAM) if name.startswith(TEAM) else ""
+                found[name] = Shed(share=taken.share, until=taken.until, salt=incident.id, team=team)
     return found
 
 
@@ -57,9 +59,12 @@ def restrictions(project: Project) -> dict[str, tuple[Restriction, ...]]:
 def defences(project: Project) -> dict[str, Defence]:
     """Return endpoint -> what live incidents caused."""
     shed, restricted, fewest = sheds(project), restrictions(project), scaled_down(project)
+    teams = tuple(shed[name] for name in sorted(shed) if shed[name].team)
+    names = {*shed, *restricted, *fewest, *(project.definitions.endpoints if teams else ())}
     return {
-        name: Defence(shed.get(name), restricted.get(name, ()), name in fewest)
-        for name in {*shed, *restricted, *fewest}
+        name: Defence(shed.get(name), restricted.get(name, ()), teams, name in fewest)
+        for name in names
+        if not name.startswith(TEAM)
     }
 
 
@@ -71,13 +76,12 @@ def scaled_down(project: Project) -> set[str]:
 
 
 def in_words(project: Project, endpoint: str) -> str:
-    """Return the live shed of an endpoint in words; empty without one."""
-    shed = sheds(project).get(endpoint)
-    if shed is None:
-        return ""
-    return (
-        f"{shed.share:.0%} of the requests are refused on purpose until {format_instant(shed.until)} at the latest; "
-        f"`mainspring incidents end-shed {shed.salt}` ends it"
+    """Return the live sheds of an endpoint in words; empty without one."""
+    return "; ".join(
+        f"{shed.share:.0%} of the requests{f' of the group {shed.team}' if shed.team else ''} are refused on purpose "
+        f"until {format_instant(shed.until)} at the latest; `mainspring incidents end-shed {shed.salt}` ends it"
+        for name, shed in sorted(sheds(project).items())
+        if shed.team or name == endpoint
     )
 
 
@@ -109,6 +113,7 @@ def publish_defences(project: Project) -> None:
     for name, route in project.routes.current().items():
         defence = wanted.get(name, NO_DEFENCE)
         declared = endpoints[name].executors if name in endpoints else route.executors
-        if (route.shed, route.restricted, route.executors) != (*defence[:2], defence.executors(declared)):
+        there = route.shed, route.restricted, route.team_sheds, route.executors
+        if there != (*defence[:3], defence.executors(declared)):
             publish_routes(project)
             return

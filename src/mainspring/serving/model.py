@@ -245,11 +245,13 @@ class Shed(msgspec.Struct, frozen=True, kw_only=True):
         share: Of all its requests, above 0 and at most 1.
         until: Its end by the machine's clock, UTC epoch microseconds. Gateways end it by themselves.
         salt: Hashed with a request's id: another salt draws all requests again.
+        team: The group whose callers' requests alone are counted and refused; empty for all.
     """
 
     share: float
     until: int
     salt: str = ""
+    team: str = ""
 
 
 class Restriction(msgspec.Struct, frozen=True, kw_only=True):
@@ -278,6 +280,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         salt: Hashed with each unit: another salt draws all units again, independently.
         shed: The share of requests that is refused on purpose; `None` without one.
         restricted: Callers whom incidents restrict; these hold before `outputs`.
+        team_sheds: Shares of single groups' requests that are refused on purpose.
     """
 
     endpoint: str
@@ -303,6 +306,12 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     executors: tuple[int, int] = (1, 1)
     idle_us: int = 300_000_000
     device: str = CPU
+    team_sheds: tuple[Shed, ...] = ()
+
+    @property
+    def sheds(self) -> tuple[Shed, ...]:
+        """All sheds that are on: that of all requests first."""
+        return self.team_sheds if self.shed is None else (self.shed, *self.team_sheds)
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -369,10 +378,11 @@ def normalised(routes: Iterable[Route]) -> dict[str, Route]:
             raise Invalid(f"The route of {route.endpoint!r} has the weights {weights}.", fix="give an arm some weight.")
         if route.rollout:
             _check_rollout(route, weights)
-        if route.shed is not None and not 0.0 < route.shed.share <= 1.0:
-            raise Invalid(
-                f"The route of {route.endpoint!r} sheds the share {route.shed.share:g}.", fix="shed 0 to 1 of it."
-            )
+        for each in route.sheds:
+            if not 0.0 < each.share <= 1.0:
+                raise Invalid(
+                    f"The route of {route.endpoint!r} sheds the share {each.share:g}.", fix="shed 0 to 1 of it."
+                )
         table[route.endpoint] = msgspec.structs.replace(route, revision=0)
     return table
 

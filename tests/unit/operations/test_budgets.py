@@ -23,6 +23,7 @@ from mainspring.jobs.runner import Runner
 from mainspring.operations.budgets.acting import BudgetExceeded, check_hold
 from mainspring.operations.budgets.reporting import budgets
 from mainspring.operations.budgets.standing import notices, standings
+from mainspring.operations.defending import in_words
 from mainspring.operations.doctor import examine
 from mainspring.operations.incidents import end_shed, silence
 from mainspring.operations.jobs.handlers import handlers
@@ -30,6 +31,7 @@ from mainspring.operations.promote import publish_routes
 from mainspring.operations.train import train
 from mainspring.operations.watching import watch
 from mainspring.security.model import AuditFilter
+from mainspring.serving.model import Shed
 
 ENDPOINT = MODEL = "late-arrival"
 NOW = parse_instant("2013-09-20T10:30:00Z")
@@ -144,6 +146,21 @@ def test_an_exceeded_budget_opens_an_incident_tells_people_and_acts_until_the_mo
     passed(project)
     assert project.routes.current()[ENDPOINT].executors == (1, 4)
     assert project.routes.current()[ENDPOINT].shed is None
+
+
+def test_a_teams_budget_sheds_its_requests_to_every_endpoint_until_a_person_ends_it() -> None:
+    budget = ms.Budget("risk", team="risk", month="3 EUR", act=["shed"], share=0.4)
+    project = project_with(budget)
+    passed(project)
+    [incident] = budget_incidents(project)
+    assert [each.action for each in incident.actions] == ["shed team risk"]
+    route = project.routes.current()[ENDPOINT]
+    assert (route.shed, route.executors) == (None, (1, 4))
+    assert route.team_sheds == (Shed(share=0.4, until=MONTHS_END, salt=incident.id, team="risk"),)
+    assert "40% of the requests of the group risk are refused on purpose" in in_words(project, ENDPOINT)
+    end_shed(project, incident.id, reason="a deadline", by="local:ana")
+    passed(project)
+    assert project.routes.current()[ENDPOINT].team_sheds == ()
 
 
 def test_a_job_waits_without_losing_attempts_and_says_why() -> None:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.depth import examples
+from kit.serving import bundle
 from mainspring.core.errors import Shed as Refused
-from mainspring.core.time import MINUTE, SECOND, ManualClock
+from mainspring.core.time import HOUR, MINUTE, SECOND, ManualClock, SystemClock
+from mainspring.security.model import KeyScope, Principal
 from mainspring.serving.model import Shed
-from mainspring.serving.plane.lane import LAST
+from mainspring.serving.plane.inference import infer
+from mainspring.serving.plane.lane import LAST, monotonic_us
 from mainspring.serving.plane.shedding import Shedder
+from mainspring.serving.protocol.asked import Asked
+from unit.serving.test_plane import features, on_a_loop, served
 
 ASKED = 4_000
 
@@ -83,3 +90,26 @@ def test_it_says_when_to_come_back_and_ends_by_itself() -> None:
     clock.set(MINUTE)
     of.check(LAST, "")
     assert of.share == 0.0
+
+
+@on_a_loop
+async def test_a_teams_shed_refuses_its_callers_alone() -> None:
+    of_all = Shed(share=1.0, until=1, salt="over")  # long ago
+    of_team = Shed(share=1.0, until=SystemClock().now() + HOUR, salt="incident", team="risk")
+    with ThreadPoolExecutor(2) as threads:
+        behind = served(threads, bundle())
+        (lane,) = behind.lanes.values()
+        shedding = replace(behind, shedders=tuple(Shedder(each, SystemClock()) for each in (of_all, of_team)))
+        assert shedding.shed_share == 0.0, "of all requests, nothing is refused"
+
+        async def ask(*groups: str) -> None:
+            caller = Principal("k1", "acme", frozenset(KeyScope), groups=frozenset(groups))
+            asked, now = Asked(None, features()), monotonic_us()
+            await infer(asked, shedding, version="", principal=caller.id, received_us=now, caller=caller)
+
+        for _ in range(2):
+            await ask()
+            await ask("web")
+            with pytest.raises(Refused, match="of the group 'risk' on purpose"):
+                await ask("risk", "web")
+        assert lane.metrics.rejections["shed"] == 2

@@ -14,7 +14,7 @@ from mainspring.core.money import Money, parse_money
 QUEUE, STOP_SEARCHES, SHED, SCALE_DOWN = "queue", "stop-searches", "shed", "scale-down"
 ACTS = (QUEUE, STOP_SEARCHES, SHED, SCALE_DOWN)
 TEAM, ENDPOINT, MODEL, PROJECT = SCOPES = ("team", "endpoint", "model", "project")
-_OF_SCOPE = {TEAM: (), ENDPOINT: (SHED, SCALE_DOWN), MODEL: ACTS, PROJECT: ACTS}
+_OF_SCOPE = {TEAM: (SHED,), ENDPOINT: (SHED, SCALE_DOWN), MODEL: ACTS, PROJECT: ACTS}
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -29,7 +29,8 @@ class Budget(msgspec.Struct, frozen=True):
             be above the amount, even at the low end of the interval.
         act: Actions once the amount is spent, until the month's end: "queue", batches and trainings wait;
             "stop-searches", searches of hyperparameters end, to be resumed; "shed", a share of requests is refused,
-            those of the lowest priority first; "scale-down", executors are as few as the endpoint allows.
+            those of the lowest priority first (of a team's budget: of its callers' requests, to any endpoint);
+            "scale-down", executors are as few as the endpoint allows.
         share: Share of requests that "shed" refuses.
 
     Raises:
@@ -89,7 +90,4 @@ def _check_acts(acts: Sequence[str], scope: str, owner: str) -> None:
             raise Invalid(f"{owner} has the action {act!r}.", fix=f"write some of {', '.join(ACTS)}.")
         if act not in _OF_SCOPE[scope]:
             some = ", ".join(_OF_SCOPE[scope])
-            fix = (
-                f"write some of {some}." if some else 'limit its callers: ms.Quota(NAME, only=["group:NAME"], cost=9).'
-            )
-            raise Invalid(f"{owner} is of {scope}, which {act!r} cannot be limited to.", fix=fix)
+            raise Invalid(f"{owner} is of {scope}, which {act!r} cannot be limited to.", fix=f"write some of {some}.")

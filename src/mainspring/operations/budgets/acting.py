@@ -19,6 +19,7 @@ from mainspring.monitoring.incidents.model import DONE, Incident, Taken
 from mainspring.monitoring.signals import BUDGET
 from mainspring.operations.auditing import audit
 from mainspring.operations.defending import SCALE_DOWN as SCALED_DOWN
+from mainspring.operations.defending import TEAM as OF_TEAM
 from mainspring.operations.defending import publish_defences
 from mainspring.project import Project
 
@@ -131,7 +132,9 @@ def _titles(project: Project, budget: Budget) -> list[tuple[str, float]]:
     whole = budget.model or "the project"
     titles: list[tuple[str, float]] = []
     for each in budget.act:
-        if each in (SHED, SCALE_DOWN):
+        if each == SHED and budget.team:
+            titles.append((f"{TITLES[SHED]} {OF_TEAM}{budget.team}", budget.share))
+        elif each in (SHED, SCALE_DOWN):
             share = budget.share if each == SHED else 0.0
             titles += [(f"{TITLES[each]} {name}", share) for name in _endpoints(project, budget)]
         else:

@@ -239,7 +239,7 @@ class Handlers:
             lane.check_time(request.received, deadline)
         _check_halves(decoded, served)
         route = served.route
-        by_request = served.shedder is not None or (route.rollout and route.assign == REQUEST)
+        by_request = served.shedders or (route.rollout and route.assign == REQUEST)
         inference = Inference(
             decoded.asked,
             served,

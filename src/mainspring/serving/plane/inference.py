@@ -84,8 +84,9 @@ class Inference:
     ) -> None:
         rollout = "" if version else served.route.rollout
         lane = served.control if rollout else lane_of(served, version)
-        if served.shedder is not None:  # before a rollout assigns it: an arm loses no request that it was given
-            lane.check_shed(served.shedder, asked.parameters.priority, asked.id or named)
+        for each in served.shedders:  # before a rollout assigns it: an arm loses no request that it was given
+            if each.concerns(caller):
+                lane.check_shed(each, asked.parameters.priority, asked.id or named)
         rows = lane.runtime.schema.read(asked.inputs)
         if served.policies.restricted and caller is not None:
             lane.check_caller(served.policies, caller)

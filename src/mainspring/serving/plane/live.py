@@ -88,7 +88,7 @@ class Served:
     """One endpoint as it is served: a lane a version.
 
     Attributes:
-        shedder: Refuses a share of its requests on purpose.
+        shedders: Refuse shares of its requests on purpose.
         quotas: Limit its callers; `None` without any.
         responses: Earlier answers of its versions; `None` without a cache.
         policies: On its callers' outputs.
@@ -97,7 +97,7 @@ class Served:
     route: Route
     router: Router
     lanes: Mapping[str, Lane]
-    shedder: Shedder | None = None
+    shedders: tuple[Shedder, ...] = ()
     quotas: Quotas | None = None
     responses: Responses | None = None
     policies: Policies = field(init=False)
@@ -114,6 +114,11 @@ class Served:
     def heaviest(self) -> str:
         """The version with the largest weight."""
         return max(self.route.arms, key=lambda arm: arm.weight).version
+
+    @property
+    def shed_share(self) -> float:
+        """The share of all requests that is refused on purpose now."""
+        return sum(each.share for each in self.shedders if not each.shed.team)
 
     @property
     def waiting_rows(self) -> int:
@@ -370,25 +375,22 @@ class Live:
                 lanes[arm.version].use(responses)
                 self._leases.lend(runtime.executor, lanes[arm.version])
         router = Router(route.endpoint, route.arms, route.salt)
-        return Served(route, router, lanes, self._shedder(route, old), self._quotas(route, old), responses)
+        return Served(route, router, lanes, self._shedders(route, old), self._quotas(route, old), responses)
 
     def _limited(self, route: Route, old: Served) -> Served:
         """Return what goes on serving, with the limits and policies of a route that cannot be served yet."""
         for lane in old.lanes.values():
             lane.screen = screen_of(route.unusual, lane.runtime, lane.screen)
         kept = msgspec.structs.replace(
-            old.route, shed=route.shed, quotas=route.quotas, price=route.price, outputs=route.outputs,
-            unusual=route.unusual, restricted=route.restricted,
+            old.route, shed=route.shed, team_sheds=route.team_sheds, quotas=route.quotas, price=route.price,
+            outputs=route.outputs, unusual=route.unusual, restricted=route.restricted,
         )  # fmt: skip
-        return replace(old, route=kept, shedder=self._shedder(route, old), quotas=self._quotas(route, old))
+        return replace(old, route=kept, shedders=self._shedders(route, old), quotas=self._quotas(route, old))
 
-    def _shedder(self, route: Route, old: Served | None) -> Shedder | None:
-        """Return the shedder of a route: the same one while its shed is the same, as it knows the last requests."""
-        if route.shed is None:
-            return None
-        if old is not None and old.shedder is not None and old.shedder.shed == route.shed:
-            return old.shedder
-        return Shedder(route.shed, self._wall)
+    def _shedders(self, route: Route, old: Served | None) -> tuple[Shedder, ...]:
+        """Return the shedders of a route: the same while their sheds are the same, as they know the last requests."""
+        known = {} if old is None else {each.shed: each for each in old.shedders}
+        return tuple(known.get(shed) or Shedder(shed, self._wall) for shed in route.sheds)
 
     def _responses(self, route: Route, old: Served | None) -> Responses | None:
         """Return the earlier answers of an endpoint: the same ones while its cache is declared the same."""

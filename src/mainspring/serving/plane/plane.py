@@ -116,7 +116,7 @@ class DataPlane:
                 if each.route.rollout
             },
             revisions=lambda: {name: each.route.revision for name, each in self.served.items()},
-            shed=lambda: {name: each.shedder.share if each.shedder else 0.0 for name, each in self.served.items()},
+            shed=lambda: {name: each.shed_share for name, each in self.served.items()},
             responses=lambda: {
                 name: each.responses for name, each in self.served.items() if each.responses is not None
             },

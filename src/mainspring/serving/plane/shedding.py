@@ -1,7 +1,8 @@
-"""Refusal of a share of an endpoint's requests on purpose, those of the lowest priority first.
+"""Refusal of a share of an endpoint's requests, or of those of a group, on purpose: the lowest priority first.
 
-The share is of all requests: with half of them to refuse, and half of them without a priority, just those without are
-refused. Which priorities have what share is known from the last requests alone, so the first few are refused by chance.
+The share is of all these requests: with half of them to refuse, and half of them without a priority, just those
+without are refused. Which priorities have what share is known from the last requests alone, so the first few are
+refused by chance.
 A request is drawn by a hash of its id: a retry of a refused request is refused too.
 """
 
@@ -14,6 +15,7 @@ from hashlib import blake2b
 
 from mainspring.core.errors import Shed as Refused
 from mainspring.core.time import Clock
+from mainspring.security.model import Principal
 from mainspring.serving.model import Shed
 
 _RECENT = 512  # requests by whose priorities the next one is judged
@@ -42,6 +44,10 @@ class Shedder:
         """The share of requests that is refused now; 0 after the end."""
         return self.shed.share if self._clock.now() < self.shed.until else 0.0
 
+    def concerns(self, caller: Principal | None) -> bool:
+        """Return whether a caller's requests are counted."""
+        return not self.shed.team or (caller is not None and self.shed.team in caller.groups)
+
     def check(self, priority: int, unit: str) -> None:
         """Raise if a request is refused.
 
@@ -54,8 +60,9 @@ class Shedder:
         """
         left_us = self.shed.until - self._clock.now()
         if left_us > 0 and self._draw(unit) < self._chance(priority):
+            whose = f"the requests of the group {self.shed.team!r}" if self.shed.team else "its requests"
             raise Refused(
-                "This endpoint is refusing a part of its requests on purpose, to shed load.",
+                f"This endpoint is refusing a part of {whose} on purpose, to shed load.",
                 retry_after_ms=min(_RETRY_MS, -(-left_us // 1000)),
             )
 

@@ -109,6 +109,7 @@ def test_what_cannot_be_spread_is_refused_by_all_ranks(name: str, pair: dict[str
     assert all(REFUSED[name] in said for said in pair[name]), pair[name]
 
 
+@deep
 def test_four_processes_train_as_one_on_two_axes(tmp_path: Path) -> None:
     check(stored(tmp_path, 4, FOUR))
 

@@ -231,7 +231,6 @@ def test_a_candidate_that_crashes_is_rolled_back_by_its_errors(tmp_path: Path) -
     assert "errors" in state.why
 
 
-@deep
 def test_a_shadow_that_is_killed_goes_on_and_the_caller_never_meets_it(tmp_path: Path) -> None:
     depot = shop(tmp_path / "shop", SHADOW, GOOD.replace("-x)", "-1.01 * x)"))
     key = depot.json("keys", "create", "load", "--scope", "predict")["key"]

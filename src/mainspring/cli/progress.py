@@ -47,6 +47,17 @@ class Progress:
             self._tasks[stage] = self._bars.add_task(stage, total=total, note=note)
         self._bars.update(self._tasks[stage], completed=done, total=total, note=note)
 
+    def in_turn(self, stage: str, done: float, total: float | None, note: str = "") -> None:
+        """Update a stage of work whose stages follow each other: those before it are complete."""
+        for earlier in self._tasks.keys() - self._finished - {stage}:
+            self.finish(earlier)
+        self.update(stage, done, total, note)
+
+    def finish_all(self) -> None:
+        """Report that every stage is complete."""
+        for stage in self._tasks.keys() - self._finished:
+            self.finish(stage)
+
     def say(self, text: str) -> None:
         """Print lines for people, above the bars."""
         self._bars.console.print(text, soft_wrap=True, markup=False)

@@ -148,18 +148,8 @@ def project_(call: Call, *, folder: Path, reveal: bool) -> None:
     from mainspring.operations.leaving.running import export_project
 
     with call.progress() as progress:
-        stages: list[str] = []
-
-        def told(stage: str, done: float, total: float | None, note: str) -> None:
-            if stages and stages[-1] != stage:
-                progress.finish(stages[-1])
-            if not stages or stages[-1] != stage:
-                stages.append(stage)
-            progress.update(stage, done, total, note)
-
-        made = export_project(call.project, folder, reveal=reveal, told=told)
-        for stage in stages[-1:]:
-            progress.finish(stage)
+        made = export_project(call.project, folder, reveal=reveal, told=progress.in_turn)
+        progress.finish_all()
 
     def show(console: Console) -> None:
         console.print(

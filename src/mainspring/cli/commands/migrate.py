@@ -28,19 +28,9 @@ def command(call: Call, *, to: str) -> None:
     source = call.project
     target = open_project(load_settings(source.settings.root, to, call.overrides))
     with call.progress() as progress:
-        stages: list[str] = []
-
-        def told(stage: str, done: float, total: float | None, note: str) -> None:
-            if stages and stages[-1] != stage:
-                progress.finish(stages[-1])
-            if not stages or stages[-1] != stage:
-                stages.append(stage)
-            progress.update(stage, done, total, note)
-
-        moved = list(migrate(source, target, told))
+        moved = list(migrate(source, target, progress.in_turn))
         target.close()
-        for stage in stages[-1:]:
-            progress.finish(stage)
+        progress.finish_all()
 
     def show(console: Console) -> None:
         from rich.table import Table

@@ -8,12 +8,14 @@ tells no storage class, so that all in it counts as `object`. What databases on 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from mainspring.core.errors import MainspringError
 from mainspring.core.object_store_url import OPTIONS, Bucket, open_store, store_errors
 from mainspring.core.settings import Url
 from mainspring.core.time import DAY, HOUR, MINUTE
@@ -27,6 +29,7 @@ LONGEST_HOURS = 24  # between two looks that count
 KEPT_US = 400 * DAY
 _RARELY_US = 50 * MINUTE  # a bucket is listed: its provider takes a price for that
 _PLACES = ("lake", "blobs", "ledger", "online", "tracking", "catalog", "streams", "vectors")
+_log = logging.getLogger(__name__)
 _LOCAL = {"", "file", "sqlite", "lmdb", "delta"}
 
 
@@ -51,13 +54,15 @@ class StorageMeter:
             As `UsageStore.add` does.
         """
         here = f"storage {place(self._project)}"
-        errors: list[Exception] = []
+        errors: list[MainspringError] = []
         self._add(here, machine_name(), DISK, sizes(self._project))
         for name, url in _buckets(self._project):
             try:
                 self._look_at(name, url)
-            except Exception as error:  # the next bucket's hour is metered
+            except MainspringError as error:  # the next bucket's hour is metered
                 errors.append(error)
+        for other in errors[1:]:
+            _log.warning("a bucket is not metered: %s", other)
         if errors:
             raise errors[0]
 

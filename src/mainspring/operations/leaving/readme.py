@@ -41,7 +41,7 @@ _MASKED = (
 _REVEALED = "Values that identify persons are in it: keep it as you keep them. Those of erased subjects are gone."
 _NEVER = """\
 
-## What is not in it
+## Left out
 
 Secrets: private keys, the pepper, encryption keys, digests of API keys, sessions. `mainspring.toml` and the project's
 own code, which you have. Indexes, tiles and caches, which are computed from what is here.

@@ -1,4 +1,4 @@
-# Who may open a connection to whom. What is not here is refused.
+# Connections that may be opened. All others are refused.
 
 resource "aws_security_group" "balancer" {
   name        = "${var.name}-balancer"

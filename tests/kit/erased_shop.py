@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from mainspring.data import commits
-from mainspring.ledger.model import Asked
+from mainspring.ledger.model import Asked, Log
 from mainspring.ledger.recording import Recorder
 from mainspring.operations.ingest import land
 from mainspring.operations.materialize import materialise_views
@@ -84,15 +84,17 @@ def ingest(project: Project, folder: Path, *lines: str) -> None:
 def log(project: Project, prefix: str, customers: list[str], personal: list[str]) -> None:
     recorder = Recorder(
         project.prediction_log, endpoint="late", model="late", version="1", digest="d", keys=["customer"],
-        personal=personal,
+        personal=personal, policy=Log(sync=True),
     )  # fmt: skip
     count = len(customers)
     outputs: dict[str, Any] = {"probability": [0.5] * count}
-    recorder.record(
+    written = recorder.record(
         at=1, ids=[f"{prefix}{number}" for number in range(count)], asked=[Asked("test", 1, count, "")],
         features={"Spending.email": [f"{each}@mail" for each in customers]}, sent={"customer": customers},
         outputs=outputs,
     )  # fmt: skip
+    for each in written:
+        each.result()
 
 
 def planted(folder: Path, personal: Sequence[str] = ("email",), **settings: Any) -> Project:

@@ -249,6 +249,25 @@ class TargetSetting:
 
 
 @dataclass(frozen=True, slots=True)
+class WarehouseSetting:
+    """The warehouse of a profile, and how this project is known there."""
+
+    url: Url
+    tables: Mapping[str, str] = field(default_factory=dict)  # source -> table; others have the source's name
+    arrivals: Mapping[str, str] = field(default_factory=dict)  # source -> column that orders its rows by arrival
+    max_scan: int | None = None  # bytes that one statement may read; `None`: any number
+    timeout_us: int = 3_600_000_000  # of one statement
+    key_file: Path | None = None  # private key of Snowflake, or a file of Google's with credentials
+    key_password: str = field(default="", repr=False)  # of an encrypted private key
+    password: str = field(default="", repr=False)  # or a token that Snowflake takes in its place
+    password_file: Path | None = None  # that has it instead
+
+    def table(self, source: str) -> str:
+        """Return the name of a source's table there."""
+        return self.tables.get(source, source)
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduleSetting:
     """A periodic job of the worker: `when` is a duration or five cron fields, in UTC."""
 
@@ -326,6 +345,7 @@ class Settings:
     training_price: tuple[float, str] | None = None  # per hour, with its currency; `None`: unknown
     batch_price: tuple[float, str] | None = None  # likewise, of batch inference
     prices: OwnPrices = OwnPrices()
+    warehouse: WarehouseSetting | None = None  # `None`: there is none
     schedules: tuple[ScheduleSetting, ...] = ()
     jobs_at_once: int = 2  # of a worker
     shadow_nice: int = 19  # priority of the processes of shadows, as of nice: 0 is usual, 19 the lowest

@@ -32,6 +32,7 @@ from mainspring.operations.security_checks import (
 )
 from mainspring.operations.streams.checking import check_streams
 from mainspring.operations.upstream_checks import check_upstreams
+from mainspring.operations.warehouse_checks import check_warehouse
 from mainspring.project import Project, place_checks
 from mainspring.project.ledger_folder import ledger_folder, stranded
 
@@ -53,6 +54,7 @@ def examine(project: Project, only: str | None = None) -> list[Finding]:
         ("restore", check_restore),
         ("policies", check_policies),
         ("lake", _lake),
+        ("warehouse", check_warehouse),
         ("online store", _online),
         ("runs", _runs),
         ("models", _models),

@@ -58,6 +58,8 @@ def _listed(root: Path, name: str, used: bool, environment: Mapping[str, str] | 
 
 def _places(settings: Settings) -> dict[str, str]:
     places = {name: getattr(settings, name).shown for name in BACKENDS}
+    if settings.warehouse is not None:
+        places["warehouse"] = settings.warehouse.url.shown
     places |= {"gateway": settings.gateway.url, "control": settings.control.url}
     return places if settings.grpc is None else {**places, "grpc": f"{settings.grpc.host}:{settings.grpc.port}"}
 
@@ -74,14 +76,17 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_profile(project: Project) -> Iterator[Check]:
-    """Yield the outcome of every check of the project's profile, one backend after the other, then upstreams of
-    language models.
+    """Yield the outcome of every check of the project's profile, one backend after the other, then the warehouse and
+    upstreams of language models.
     """
     from mainspring.project.upstream_probes import upstream
+    from mainspring.project.warehouse_probes import warehouse
 
     for part in BACKENDS:
         url: Url = getattr(project.settings, part)
         yield from _told(part, url.shown, _checks(project, part, url))
+    if project.settings.warehouse is not None:
+        yield from _told("warehouse", project.settings.warehouse.url.shown, warehouse(project))
     for server in project.settings.upstreams.values():
         yield from _told(f"llm.upstreams.{server.name}", server.url, upstream(server))
 

@@ -26,7 +26,7 @@ _UNITS = {"": 1, "B": 1} | {
     for kind, base in (("B", 1000), ("iB", 1024))
 }
 _FORGOTTEN = 1 << 20
-_IN_FILES = ("sqlite", "lmdb", "sealed")  # schemes with a path as address
+_IN_FILES = ("sqlite", "lmdb", "sealed", "duckdb")  # schemes with a path as address
 
 
 def whole(given: Given, name: str) -> int:

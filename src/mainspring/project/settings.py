@@ -49,6 +49,7 @@ from mainspring.project.sign_in import read_sign_in, read_workloads
 from mainspring.project.target_settings import read_targets
 from mainspring.project.tenancy import apart
 from mainspring.project.upstreams import read_upstreams
+from mainspring.project.warehouse_settings import read_warehouse
 
 if TYPE_CHECKING:
     import argparse
@@ -136,6 +137,7 @@ DEFAULTS: Mapping[str, Any] = {
 }
 _PLANES = ("gateway", "control")
 _TABLES = (*_PLANES, "grpc", "kubernetes")
+_OWN_READERS = {"debug", "schedules", "notify", "oidc", "workloads", "llm", "prices", "warehouse"}
 _LEAST_HEADER = 8192  # settings of the HTTP server
 _URLS = ("catalog", "lake", "online", "tracking", "blobs", "ledger", "streams", "vectors")
 
@@ -181,7 +183,7 @@ def load_settings(
     profiled, set_outside = _flat(profiles.get(name, {})), _from_environment(environment)
     written = {**_defaults({**profiled, **set_outside, **(overrides or {})}), **profiled}
     values = {**written, **_stricter(written, set_outside), **(overrides or {})}
-    unknown = set(values) - set(DEFAULTS) - {"debug", "schedules", "notify", "oidc", "workloads", "llm", "prices"}
+    unknown = set(values) - set(DEFAULTS) - _OWN_READERS
     if unknown:
         near = "".join(guess(each, DEFAULTS) for each in sorted(unknown))
         raise Invalid(
@@ -192,6 +194,7 @@ def load_settings(
     sign_in = read_sign_in(root.resolve(), values.get("oidc", {}), environment)
     upstreams = read_upstreams(root.resolve(), values.get("llm", {}), environment)
     workloads = read_workloads(root.resolve(), values.get("workloads", {}))
+    warehouse = read_warehouse(root.resolve(), values.get("warehouse", {}), environment)
     built = _build(root.resolve(), document, name, values)
     others = {each: _flat(given) for each, given in profiles.items() if each != name}
     asked, signers = _required_by(root.resolve(), others, {**set_outside, **(overrides or {})}, built.catalog)
@@ -203,6 +206,7 @@ def load_settings(
             upstreams=upstreams,
             sign_in=sign_in,
             workload_issuers=workloads,
+            warehouse=warehouse,
             approvals=max(built.approvals, asked),
             models_signed_by=tuple(dict.fromkeys((*built.models_signed_by, *signers))),
         )

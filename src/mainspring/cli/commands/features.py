@@ -232,7 +232,7 @@ def _show_sql(console: Console, sql: str) -> None:
 
 @make("sql")
 @click.argument("of", nargs=-1, required=True, metavar="MODEL|VIEW|FEATURE...")
-@click.option("--dialect", required=True, help="spark, snowflake or bigquery.")
+@click.option("--dialect", required=True, help="spark, snowflake, bigquery or duckdb.")
 @click.option("--observations", default="observations", show_default=True,
               help="The table with the keys, the fields of requests and the instants.")  # fmt: skip
 @click.option("--at", default="at", show_default=True, help="The column of its instants, with a time zone.")

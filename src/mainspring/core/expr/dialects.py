@@ -1,7 +1,7 @@
-"""SQL dialects of warehouses: Spark, Snowflake and BigQuery, by what differs between them.
+"""SQL dialects of warehouses: Spark, Snowflake, BigQuery and DuckDB, by what differs between them.
 
 An instant is a number of microseconds inside a statement: it becomes one where a column is read, and a timestamp again
-in the result. So time is arithmetic of integers, the same everywhere. Standard SQL that all three read alike is not
+in the result. So time is arithmetic of integers, the same everywhere. Standard SQL that all of them read alike is not
 here.
 """
 
@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mainspring.core.errors import Invalid
-from mainspring.core.expr.sql import literal_sql
+from mainspring.core.expr.sql import SQL_TYPES, literal_sql, quote_text
 from mainspring.core.expr.tree import Scalar
+from mainspring.core.expr.types import WHITE_SPACE
 from mainspring.core.schema import DType
 
 _FIRST_PRINTED = " "
@@ -64,6 +65,8 @@ class Dialect:
 
     def text(self, text: str) -> str:
         """Return a string literal."""
+        if self is DUCKDB:  # a backslash is one
+            return quote_text(text)
         escaped = text.replace("\\", "\\\\").replace("'", "\\'")
         return "'" + "".join(e if e >= _FIRST_PRINTED else f"\\u{ord(e):04x}" for e in escaped) + "'"
 
@@ -161,7 +164,7 @@ SPARK = Dialect(
         "trunc": "{0}",  # a cast to a whole number truncates
         "float32": "CASE WHEN ABS({0}) >= 3.4028235677973366E38D AND ABS({0}) < CAST('inf' AS DOUBLE) THEN NULL "
         "ELSE CAST({0} AS FLOAT) END",
-        "matches": "{0} RLIKE '\\\\A{1}\\\\z'",
+        "matches": "{0} RLIKE {1}",
         "parsed": "TRY_CAST({0} AS {1})",
         "date": "DATE_ADD(DATE'1970-01-01', CAST({0} AS INT))",
     },
@@ -233,7 +236,34 @@ BIGQUERY = Dialect(
     nan_is_largest=False,
 )
 
-DIALECTS = {each.name: each for each in (SPARK, SNOWFLAKE, BIGQUERY)}
+_WIDE = "CAST({0} AS HUGEINT)"
+DUCKDB = Dialect(
+    "duckdb",
+    '"',
+    {**SQL_TYPES, DType.Timestamp: "BIGINT"},
+    {
+        **_COMMON,
+        "micros": "EPOCH_US({0})",
+        "instant": "MAKE_TIMESTAMPTZ({0})",
+        "int_add": f"TRY_CAST({_WIDE} + {{1}} AS BIGINT)",
+        "int_sub": f"TRY_CAST({_WIDE} - {{1}} AS BIGINT)",
+        "int_mul": f"TRY_CAST({_WIDE} * {{1}} AS BIGINT)",
+        "int_neg": f"TRY_CAST(-{_WIDE} AS BIGINT)",
+        "over": "({0}) // {1}",
+        "is_nan": "ISNAN({0})",
+        "contains": "CONTAINS({0}, {1})",
+        "starts_with": "STARTS_WITH({0}, {1})",
+        "ends_with": "ENDS_WITH({0}, {1})",
+        "strip": f"TRIM({{0}}, {quote_text(WHITE_SPACE)})",
+        "round": "ROUND_EVEN({0}, 0)",
+        "float32": "TRY_CAST({0} AS FLOAT)",
+        "matches": "REGEXP_MATCHES({0}, {1})",
+        "parsed": "TRY_CAST({0} AS {1})",
+        "date": "DATE '1970-01-01' + CAST({0} AS INTEGER)",
+    },
+)
+
+DIALECTS = {each.name: each for each in (SPARK, SNOWFLAKE, BIGQUERY, DUCKDB)}
 
 
 def dialect(name: str) -> Dialect:

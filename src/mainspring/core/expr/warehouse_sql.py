@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mainspring.core.errors import Invalid
-from mainspring.core.expr.dialects import SPARK, Dialect, no_equal
+from mainspring.core.expr.dialects import Dialect, no_equal
 from mainspring.core.expr.sql import offset_sql
 from mainspring.core.expr.tree import Node
 from mainspring.core.expr.types import DECIMAL, INTEGER, Typed, resolve
@@ -173,7 +173,7 @@ class _Compiler:
         if target is DType.Boolean:
             lower = self._dialect.write("lower", text)
             return f"CASE {lower} WHEN 'true' THEN TRUE WHEN 'false' THEN FALSE END"
-        if self._dialect is not SPARK:
+        if "parsed" not in self._dialect.templates:
             raise no_equal(self._dialect, f"cast of text to {target!r}")
         pattern = INTEGER if target in (DType.Int32, DType.Int64) else DECIMAL
         number = self._dialect.write(
@@ -182,9 +182,8 @@ class _Compiler:
         if target in _FLOATS:
             number = f"NULLIF(NULLIF({number}, CAST('inf' AS DOUBLE)), CAST('-inf' AS DOUBLE))"
             number = self._dialect.write("float32", number) if target is DType.Float32 else number
-        return (
-            f"CASE WHEN {self._dialect.write('matches', text, pattern.replace(chr(92), chr(92) * 2))} THEN {number} END"
-        )
+        whole = self._dialect.text(rf"\A{pattern}\z")
+        return f"CASE WHEN {self._dialect.write('matches', text, whole)} THEN {number} END"
 
     def _part(self, part: str, local: str) -> str:
         over, kind = self._dialect.write, self._dialect.types[DType.Int32]

@@ -12,6 +12,7 @@ from mainspring.project.tenancy import topics_prefix
 
 if TYPE_CHECKING:
     from mainspring.data.ports import LakeTables, TableFiles
+    from mainspring.data.warehouse.ports import Warehouse
     from mainspring.features.ports import OnlineStore
     from mainspring.security.ports import Keys
     from mainspring.serving.streaming.state import StateStore
@@ -100,6 +101,21 @@ ONLINE_STORES: Mapping[str, Build] = {
     **dict.fromkeys(("redis", "rediss", "valkey", "valkeys"), _redis),
     **dict.fromkeys(("postgresql", "postgres"), _postgres),
 }
+
+
+def _duckdb_file(at: Context) -> Any:
+    warehouse = lazily("data.adapters.warehouse_duckdb", "DuckdbWarehouse", extra="local")
+    return warehouse(at.url.path, at.state / "tmp")
+
+
+WAREHOUSES: Mapping[str, Build] = {"duckdb": _duckdb_file}
+
+
+def bounded(warehouse: Warehouse, most: int) -> Warehouse:
+    """Return a warehouse that refuses statements which would read more than `most` bytes."""
+    from mainspring.data.warehouse.scans import BoundedWarehouse
+
+    return BoundedWarehouse(warehouse, most)
 
 
 def sealed_lake(lake: LakeTables, keys: Keys, columns: Callable[[str, Sequence[str]], Collection[str]]) -> LakeTables:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
+from mainspring.core.errors import Invalid
 from mainspring.project.backends import data as backends
 from mainspring.project.parts.cached import cached_property
 from mainspring.project.parts.definitions import DefinitionsParts
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from mainspring.data.ingest import Ingestor
     from mainspring.data.ports import LakeTables, Snapshots
     from mainspring.data.streams.ports import EventLog
+    from mainspring.data.warehouse.ports import Warehouse
     from mainspring.features.materialise import Materialiser
     from mainspring.features.ports import OnlineStore
     from mainspring.serving.streaming.state import StateStore
@@ -69,6 +71,22 @@ class DataParts(DefinitionsParts):
     def streams(self) -> EventLog:
         built: EventLog = self._build("streams", backends.EVENT_LOGS, self.settings.streams)
         return built
+
+    @cached_property
+    def warehouse(self) -> Warehouse:
+        """The profile's warehouse.
+
+        Raises:
+            Invalid: It has none.
+        """
+        setting = self.settings.warehouse
+        if setting is None:
+            raise Invalid(
+                f"Profile {self.settings.profile!r} has no warehouse.",
+                fix=f"write [profiles.{self.settings.profile}.warehouse] in mainspring.toml, with its url.",
+            )
+        built: Warehouse = self._build("warehouse", backends.WAREHOUSES, setting.url)
+        return built if setting.max_scan is None else backends.bounded(built, setting.max_scan)
 
     @cached_property
     def online(self) -> OnlineStore:

@@ -112,7 +112,7 @@ SCHEMES = {
     "kafka": "Kafka",
     "vault": "Vault",
 }
-NONE = {"file", "sqlite", "lmdb", "memory", "sealed", "pkcs11", "keyring"}
+NONE = {"file", "sqlite", "duckdb", "lmdb", "memory", "sealed", "pkcs11", "keyring"}
 
 
 def table() -> list[list[str]]:

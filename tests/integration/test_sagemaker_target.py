@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -75,6 +76,7 @@ def variants(endpoint: str = AT) -> dict[str, tuple[float, str]]:
         ({}, {"port": 8081}, "asks port 8080"),
         ({}, {"replicas": (0, 2)}, r"one instance at least.*\[1, 2\]"),
         ({"requests_per_minute": 0}, {"replicas": (1, 2)}, "nothing says when"),
+        ({}, {"services": (replace(SERVICE, deadline_ms=90_000.0),)}, "deadline of 90 s, and SageMaker waits 60 s"),
     ],
 )
 def test_what_it_cannot_have_is_refused(options: Any, changes: Any, told: str) -> None:
@@ -85,7 +87,9 @@ def test_what_it_cannot_have_is_refused(options: Any, changes: Any, told: str) -
 @pytest.mark.parametrize(
     "options",
     [{"role": "admin"}, {"instance": "m5.large"}, {"startup_s": 5}, {"subnets": ["subnet-1"]},
-     {"tags": {"mainspring-digest": "x"}}, {"requests_per_minute": float("nan")}],
+     {"tags": {"mainspring-digest": "x"}}, {"tags": {"AWS:x": "x"}}, {"tags": {"cost": "a;b"}},
+     {"tags": {str(each): "" for each in range(49)}}, {"requests_per_minute": float("nan")},
+     {"kms": "alias/models", "instance": "ml.g5.xlarge"}, {"kms": "alias/models", "instance": "ml.m6gd.large"}],
 )  # fmt: skip
 def test_options_are_checked(options: Any) -> None:
     with pytest.raises(ValueError, match=next(iter(options)).partition("_")[0]):
@@ -108,6 +112,29 @@ def test_names_are_those_that_it_takes_and_differ() -> None:
     services = tuple(replace(SERVICE, endpoint=each) for each in names)
     pieces = rendered(services=services, replicas=(1, 2))
     assert all(len(name) <= 63 and "_" not in name for piece in pieces for name in piece.name.split("/"))
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "told"),
+    [
+        ({}, {"env": {"NOTE": "x" * 1025}}, "PrimaryContainer.Environment.NOTE .*1025 characters, and 1024 are the most"),
+        ({}, {"env": {f"NOTE_{each}": "x" for each in range(100)}}, "101 entries, and 100 are the most"),
+        ({}, {"image": IMAGE.replace("shop", "s" * 250)}, "PrimaryContainer.Image .*255 are the most"),
+        ({"subnets": [f"subnet-{each}" for each in range(17)], "security_groups": ["sg-1"]}, {}, "VpcConfig.Subnets"),
+        ({"subnets": ["sub net"], "security_groups": ["sg-1"]}, {}, "'sub net' is not of the form"),
+        ({"kms": "a b"}, {}, "KmsKeyId"),
+        ({"registry": True}, {"services": (replace(SERVICE, arms=tuple((str(n), 1 / 11) for n in range(11))),)},
+         "ProductionVariants .*11 entries"),
+    ],
+)  # fmt: skip
+def test_what_is_beyond_a_limit_is_told_before_anything_is_made(
+    sagemaker: SagemakerServer, options: Any, changes: Any, told: str
+) -> None:
+    target = target_at(**options)
+    sagemaker.calls.clear()
+    problems = deploying.plan(target, "east", rendered(target, **changes), MemoryRecords()).problems
+    assert re.search(told, "\n".join(problems)), problems
+    assert sagemaker.calls == []
 
 
 def lacks_image(_: SagemakerServer) -> None:
@@ -177,6 +204,34 @@ def test_counts_are_scalings_where_there_is_some_else_the_targets(sagemaker: Sag
     [problem] = deploying.plan(target, "east", pieces, records).problems
     assert "is 5, 3 are in use, and up to 3" in problem, "the new instances start beside the old ones"
     assert target.problems(rendered(target, replicas=(3, 3))) == []
+
+
+def test_a_scaled_endpoint_moves_to_other_instances_and_stays_scaled(sagemaker: SagemakerServer) -> None:
+    """An endpoint is not updated to another type of instances while it is scaled."""
+    records = MemoryRecords()
+    deploy(target_at(), records, replicas=(1, 8))
+    moved = target_at(instance="ml.c5.xlarge")
+    pieces = deploy(moved, records, replicas=(1, 8))
+    config = client().describe_endpoint(EndpointName=AT)["EndpointConfigName"]
+    [variant] = client().describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]
+    assert variant["InstanceType"] == "ml.c5.xlarge"
+    assert deploying.plan(moved, "east", pieces, records).nothing, "it is scaled as it was"
+    sagemaker.fails[AT] = "no such instances"
+    pieces = rendered(target_at(instance="ml.c5.2xlarge"), replicas=(1, 8))
+    planned = deploying.plan(moved, "east", pieces, records)
+    with pytest.raises(Invalid, match="took its update back"):
+        list(deploying.apply(moved, planned, pieces, records, lambda: 7))
+    [scaled] = [each.id for each in pieces if each.kind == "Scaling"]
+    assert moved.look([scaled])[0].state == "ready", "what serves on is scaled on"
+
+
+def test_a_quota_that_no_account_has_of_its_own_is_the_usual_one(sagemaker: SagemakerServer) -> None:
+    sagemaker.quotas = {"ml.m5.large for endpoint usage": 4.0}
+    sagemaker.usual = {"ml.m5.large for endpoint usage": 0.0, "ml.g5.xlarge for endpoint usage": 0.0}
+    target = target_at(instance="ml.g5.xlarge")
+    [problem] = target.problems(rendered(target))
+    assert "quota of ml.g5.xlarge for endpoints is 0, 0 are in use, and up to 1" in problem
+    assert target_at().problems(rendered()) == []
 
 
 def test_an_image_that_follows_the_catalog_follows_its_rollouts() -> None:

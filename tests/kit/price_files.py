@@ -27,7 +27,8 @@ _ATTRIBUTES = {
     "regionCode": "Region Code", "instanceType": "Instance Type", "vcpu": "vCPU", "memory": "Memory",
     "tenancy": "Tenancy", "operatingSystem": "Operating System", "preInstalledSw": "Pre Installed S/W",
     "capacitystatus": "CapacityStatus", "gpu": "GPU", "networkPerformance": "Network Performance",
-    "physicalProcessor": "Physical Processor", "operation": "operation",
+    "physicalProcessor": "Physical Processor", "operation": "operation", "vCpu": "vCpu", "component": "Component",
+    "instanceName": "Instance Name",
 }  # fmt: skip
 
 
@@ -52,6 +53,33 @@ def aws_rows() -> list[dict[str, str]]:
         {"Product Family": "Storage", "Unit": "GB-Mo", "PricePerUnit": "0.088", "Currency": "USD",
          "TermType": "OnDemand"},
     ]  # fmt: skip
+
+
+def sagemaker_rows() -> list[dict[str, str]]:
+    """Return the rows of SageMaker's files: instances of endpoints, and what else they list of the same instances."""
+    machine = {
+        "Product Family": "ML Instance", "vCpu": "2", "Memory": "8 GiB", "GPU": "N/A", "Region Code": "eu-west-1",
+        "Instance Name": "ml.m7i.large", "Instance Type": "ml.m7i.large-Hosting", "Component": "Hosting",
+        "operation": "RunInstance", "Unit": "Hrs", "Currency": "USD", "TermType": "OnDemand",
+    }  # fmt: skip
+    return [
+        {**machine, "PricePerUnit": "0.1340000000"},
+        {**machine, "Component": "Training", "Instance Type": "ml.m7i.large-Training", "PricePerUnit": "0.14"},
+        {**machine, "Component": "Studio-Notebook", "Instance Type": "ml.m7i.large-Notebook", "PricePerUnit": "0.1"},
+        {**machine, "Instance Name": "ml.g5.2xlarge", "vCpu": "8", "Memory": "32 GiB", "GPU": "1",
+         "PricePerUnit": "1.69"},
+        {**machine, "Instance Name": "ml.p9.48xlarge", "vCpu": "192", "Memory": "2,048 GiB", "GPU": "8",
+         "PricePerUnit": "120"},
+        {**machine, "Component": "", "Unit": "Quantity", "Instance Name": "ml.g5.2xlarge", "PricePerUnit": "0.9"},
+        {"Product Family": "ML Storage", "Unit": "GB-Mo", "PricePerUnit": "0.154", "Currency": "USD",
+         "TermType": "OnDemand", "Component": "Hosting", "Region Code": "eu-west-1"},
+    ]  # fmt: skip
+
+
+SAGEMAKER_HEADER = [
+    *AWS_HEADER[:17], "Location", "Location Type", "Instance Type", "vCpu", "Memory", "GPU", "GPU Memory", "operation",
+    "Component", "Compute Type", "Instance Name", "Physical Cpu", "Region Code",
+]  # fmt: skip
 
 
 def aws_csv(rows: list[dict[str, str]], header: list[str] = AWS_HEADER) -> str:

@@ -44,7 +44,7 @@ class SagemakerServer:
     """Attributes:
     looks: How often an endpoint is seen moving before it is settled.
     fails: Endpoint -> reason for which its next creation or update fails.
-    quotas: Name -> value.
+    quotas: Name -> value; `usual`: those of an account that has none of its own.
     denied: Actions that are refused.
     calls: Actions in order, without those that only look; `sent`: with their bodies.
     done: Is called after each of these.
@@ -54,6 +54,7 @@ class SagemakerServer:
     looks: int = 2
     fails: dict[str, str] = field(default_factory=dict)
     quotas: dict[str, float] = field(default_factory=dict)
+    usual: dict[str, float] = field(default_factory=dict)
     denied: set[str] = field(default_factory=set)
     calls: list[str] = field(default_factory=list)
     sent: list[tuple[str, Any]] = field(default_factory=list)
@@ -138,8 +139,11 @@ class SagemakerServer:
         made = self._settled(name)
         _refuse(asked["EndpointConfigName"] not in self.backend.endpoint_configs, "Could not find configuration")
         _refuse(made.endpoint_status != "InService", f"Cannot update in-progress endpoint {name}")
-        variants = {each["VariantName"] for each in self.backend.endpoint_configs[asked["EndpointConfigName"]]
-                    .production_variants}  # fmt: skip
+        next_ones = self.backend.endpoint_configs[asked["EndpointConfigName"]].production_variants
+        now = self.backend.endpoint_configs[made.endpoint_config_name].production_variants
+        types = {each["VariantName"]: each["InstanceType"] for each in now}
+        variants = {each["VariantName"] for each in next_ones
+                    if each["InstanceType"] == types.get(each["VariantName"], each["InstanceType"])}  # fmt: skip
         from moto.applicationautoscaling.models import applicationautoscaling_backends
 
         for targets in applicationautoscaling_backends[ACCOUNT][REGION].targets.values():
@@ -199,17 +203,24 @@ class SagemakerServer:
         _refuse(exists, "Model package group already exists")
 
     def _ListServiceQuotas(self, asked: Any) -> Any:
-        begin, names = int(asked.get("NextToken") or 0), sorted(self.quotas)
-        page = [{"QuotaName": each, "Value": self.quotas[each]} for each in names[begin : begin + _PAGE]]
-        more = {"NextToken": str(begin + _PAGE)} if begin + _PAGE < len(names) else {}
-        return {"Quotas": page, **more}
+        return _page(self.quotas, asked)
+
+    def _ListAWSDefaultServiceQuotas(self, asked: Any) -> Any:
+        return _page(self.usual, asked)
 
     def reset(self) -> None:
         with urllib.request.urlopen(urllib.request.Request(f"{self.url}/moto-api/reset", method="POST"), timeout=30):
             pass
         fresh = SagemakerServer()
-        for name in ("looks", "fails", "quotas", "denied", "calls", "sent", "done", "_courses"):
+        for name in ("looks", "fails", "quotas", "usual", "denied", "calls", "sent", "done", "_courses"):
             setattr(self, name, getattr(fresh, name))
+
+
+def _page(quotas: dict[str, float], asked: Any) -> Any:
+    begin, names = int(asked.get("NextToken") or 0), sorted(quotas)
+    page = [{"QuotaName": each, "Value": quotas[each]} for each in names[begin : begin + _PAGE]]
+    more = {"NextToken": str(begin + _PAGE)} if begin + _PAGE < len(names) else {}
+    return {"Quotas": page, **more}
 
 
 def _refuse(when: bool, why: str) -> None:

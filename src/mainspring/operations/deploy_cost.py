@@ -89,6 +89,8 @@ def _hour(
     """
     if needs.instance:
         money, source, date = instance_hour(prices, offers, needs.instance, "on_demand")
+        if needs.surcharge and needs.instance not in prices.instances:
+            money, source = money.times(1 + needs.surcharge), f"{source}, and {needs.surcharge:.0%} of the service"
         return money, f"{source}{f', {date}' if date else ''}"
     if rates is None:
         raise NotFound(no_rates)

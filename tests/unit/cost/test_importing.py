@@ -14,7 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.depth import examples
-from kit.price_files import AWS_HEADER, aws_csv, aws_json, aws_rows, azure_item, azure_pages, google_page, google_sku
+from kit.price_files import (
+    AWS_HEADER,
+    SAGEMAKER_HEADER,
+    aws_csv,
+    aws_json,
+    aws_rows,
+    azure_item,
+    azure_pages,
+    google_page,
+    google_sku,
+    sagemaker_rows,
+)
 from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.cost.catalogue import streamed_json
 from mainspring.cost.catalogue.importing import PriceImport, read_prices
@@ -43,6 +54,33 @@ def test_amazons_two_formats_give_the_same_offers(tmp_path: Path, indent: int | 
     assert (report.read, report.others, report.not_understood) == (13, 7, {})
     assert report.currency == other.currency == "USD"
     assert report.digest != other.digest
+
+
+def test_instances_of_sagemakers_endpoints_are_read_from_its_own_list(tmp_path: Path) -> None:
+    report, offers = imported(tmp_path, "aws", aws_csv(sagemaker_rows(), SAGEMAKER_HEADER))
+    _, same = imported(tmp_path, "aws", json.dumps(aws_json(sagemaker_rows())))
+    assert offers == same
+    large, gpu = offers["aws/eu-west-1/ml.m7i.large"], offers["aws/eu-west-1/ml.g5.2xlarge"]
+    assert (large.on_demand, large.vcpus, large.cores, large.memory_gib, large.gpus) == (0.134, 2, 1, 8.0, 0)
+    assert (gpu.on_demand, gpu.gpu, gpu.gpus, gpu.gpu_gib, gpu.managed) == (1.69, "A10G", 1, 24.0, True)
+    assert offers["aws/eu-west-1/ml.p9.48xlarge"].gpu == "p9"
+    assert (len(offers), report.others, report.not_understood) == (3, 4, {})
+
+
+def test_shipped_instances_of_sagemaker_agree_with_their_machines() -> None:
+    """Its list is of the same machines, at 15 to 40 percent more."""
+    plain = {each.name: each for each in shipped() if not each.managed}
+    managed = [each for each in shipped() if each.managed]
+    assert len({each.region for each in managed}) == 6
+    for each in managed:
+        machine = plain[each.name.replace("/ml.", "/")]
+        assert (each.vcpus, each.memory_gib, each.gpu, each.gpus) == (
+            machine.vcpus, machine.memory_gib, machine.gpu, machine.gpus,
+        )  # fmt: skip
+        assert each.on_demand and machine.on_demand
+        assert 1.14 < each.on_demand / machine.on_demand < 1.41, each.name
+        assert each.low is None or each.high is None or each.low <= each.on_demand <= each.high, each.name
+        assert "SageMaker" in each.source
 
 
 def test_only_the_regions_that_are_asked_for_are_kept(tmp_path: Path) -> None:

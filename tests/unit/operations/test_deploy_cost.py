@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mainspring.cost.catalogue.offers import shipped
 from mainspring.deploy.targets.model import Change, Needs
 from mainspring.operations.deploy_cost import HOURS, month_cost
 from mainspring.project import Project, open_project
@@ -54,6 +55,27 @@ def test_a_machine_costs_its_list_price_and_unknown_ones_are_named(tmp_path: Pat
     assert found.least == pytest.approx(HOURS * 0.1008)
     assert "has no region 'mars'" in found.unknown[0]
     assert "Pod/c: the profile states no price" in found.unknown[1]
+
+
+def test_a_managed_service_asks_a_share_on_top_of_the_machines_list_price(tmp_path: Path) -> None:
+    project = project_of(tmp_path, '[profiles.local.prices]\ninstances = { "google/mars/own" = "2 USD" }\n')
+    name = "google/us-central1/n2-standard-4"
+    plain, asked = (month_cost(project, [made("A/a", instance=name, surcharge=each)]) for each in (0.0, 0.15))
+    assert plain is not None
+    assert asked is not None
+    assert asked.least == pytest.approx(1.15 * plain.least)
+    assert asked.sources[0].endswith("and 15% of the service") or "15% of the service," in asked.sources[0]
+    own = month_cost(project, [made("A/a", instance="google/mars/own", surcharge=0.15)])
+    assert own is not None
+    assert own.least == pytest.approx(2 * HOURS), "an own price is the whole"
+
+
+def test_an_endpoint_of_sagemaker_has_a_price_in_every_region_that_is_shipped(tmp_path: Path) -> None:
+    regions = sorted({each.region for each in shipped() if each.provider == "aws"})
+    found = month_cost(project_of(tmp_path), [made("E/a", instance=f"aws/{each}/ml.m5.large") for each in regions])
+    assert found is not None
+    assert (len(regions), found.unknown) == (6, [])
+    assert 6 * 0.11 * HOURS < found.least < 6 * 0.16 * HOURS
 
 
 def test_own_prices_and_discounts_of_instances_count(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from mainspring.cost.catalogue.gathering import Gathered
 from mainspring.cost.catalogue.offers import Offer, read_offers
 
 _READ = 1 << 20
-_SOURCES = {"aws": "AWS EC2 price list", "azure": "Azure retail prices", "google": "Google Compute Engine SKUs"}
+_SOURCES = {"aws": "AWS price list", "azure": "Azure retail prices", "google": "Google Compute Engine SKUs"}
 FORMATS = (*_SOURCES, "catalogue")
 
 _Reader: TypeAlias = Callable[[TextIO, Gathered, Sequence[str]], None]

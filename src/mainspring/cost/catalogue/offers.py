@@ -69,6 +69,11 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         return f"{self.provider}/{self.region}/{self.instance}"
 
+    @property
+    def managed(self) -> bool:
+        """Whether it is rented as a part of a service, which runs containers on it, and not by itself."""
+        return self.instance.startswith("ml.")
+
     def hour(self, purchase: str) -> float:
         """Return the price of an hour.
 

@@ -10,6 +10,11 @@ import msgspec
 _ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+", re.ASCII)
 _INSTANCE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9-]+", re.ASCII)
 _TAG = re.compile(r"[\w .:/=+@-]{1,128}")
+_TAG_VALUE = re.compile(r"[\w .:/=+@-]{0,256}")
+_MOST_TAGS = 48  # of 50: two are ours
+# Types with volumes of their own, which the machine encrypts itself: "You can't request a KmsKeyId when using an instance
+# type with local storage" (https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpointConfig.html).
+_LOCAL = re.compile(r"ml\.([cmr]\d+[a-z]*d[a-z]*|g4dn|g5|g6e?|gr6|p3dn|p4de?|p[56][a-z-]*|trn\d[a-z]*|i\d[a-z]*)\.")
 _OWN_TAG = "mainspring"
 _STARTUP_S = (60, 3600)  # of a container's start, as SageMaker has it
 
@@ -50,8 +55,16 @@ class SagemakerOptions(msgspec.Struct, frozen=True, kw_only=True):
         if bool(self.subnets) != bool(self.security_groups):
             raise ValueError("subnets and security_groups are given together")
         for name, value in self.tags.items():
-            if not _TAG.fullmatch(name) or name.startswith((_OWN_TAG, "aws:")) or len(value) > 256:
+            if not _TAG.fullmatch(name) or name.lower().startswith((_OWN_TAG, "aws:")):
                 raise ValueError(f"tags has {name!r}: names begin with neither {_OWN_TAG} nor aws:")
+            if not _TAG_VALUE.fullmatch(value):
+                raise ValueError(f"tags has {name!r} = {value!r}: write letters, digits, blanks and . : / = + @ - _")
+        if len(self.tags) > _MOST_TAGS:
+            raise ValueError(f"tags are {len(self.tags)}: write up to {_MOST_TAGS}")
+        if self.kms and _LOCAL.match(self.instance):
+            raise ValueError(
+                f"kms is given, and {self.instance} has volumes of its own, which it encrypts itself: leave kms out"
+            )
 
 
 def check_role(role: str) -> None:

@@ -29,6 +29,7 @@ _SUFFIX = 8  # hexadecimal digits of a digest in a name
 _ECR = re.compile(r"(\d{12})\.dkr\.ecr(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/(.+)")
 _TEXT = re.compile(r"[^\w .:/=+@-]")  # not in a value of a model package's metadata
 _MOST_METADATA, _LONGEST_VALUE = 50, 256
+_LONGEST_ANSWER_MS = 60_000  # https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
 _MEDIA = ("application/json", "text/csv", "application/jsonlines")
 _SCALE_IN_S, _SCALE_OUT_S = 300, 60
 
@@ -79,6 +80,13 @@ def _check(deployment: Deployment, options: SagemakerOptions, region: str, *, fo
         )
     if deployment.port != PORT:
         raise Invalid(f"SageMaker asks port {PORT}, not {deployment.port}.", fix=f"write port = {PORT}, or nothing.")
+    for each in deployment.services:
+        if each.deadline_ms > _LONGEST_ANSWER_MS:
+            raise Invalid(
+                f"The endpoint {each.endpoint!r} has a deadline of {each.deadline_ms / 1000:g} s, and SageMaker waits "
+                f"{_LONGEST_ANSWER_MS // 1000} s for an answer.",
+                fix="give it a shorter deadline, or score such rows in batches (docs/howto/batch.md).",
+            )
     least, most = deployment.replicas
     if not least:
         raise Invalid(f"SageMaker keeps one instance at least, and target {name!r} has the replicas [0, {most}].",

@@ -80,12 +80,14 @@ class Needs:
         instance: `PROVIDER/REGION/INSTANCE` of the catalogue of prices; empty: priced by `cpu`, `memory` and `gpus`.
         count: How many of it there are at least.
         most: How many there may be; 0: no more than `count`.
+        surcharge: Share that a managed service asks on top of the instance's list price.
         memory, storage: Bytes.
     """
 
     instance: str = ""
     count: int = 1
     most: int = 0
+    surcharge: float = 0.0
     cpu: float = 0.0
     memory: int = 0
     gpus: int = 0

@@ -100,7 +100,9 @@ def of_region(offers: Sequence[Offer], region: str) -> list[Offer]:
     if not region:
         return []
     provider, _, place = region.partition("/")
-    found = selected(offers, provider=provider, region=place, gpu="none", vcpus=1)
+    found = [
+        each for each in selected(offers, provider=provider, region=place, gpu="none", vcpus=1) if not each.managed
+    ]
     if not found:
         known = sorted({f"{each.provider}/{each.region}" for each in offers})
         raise NotFound(f"The catalogue has no machines in {region!r}.", fix=f"name one of {', '.join(known[:12])}.")

@@ -56,7 +56,10 @@ def vertex_target(options: VertexOptions, root: Path) -> CloudTarget:
     return CloudTarget(
         root / options.folder,
         lambda deployment: vertex.specifications(deployment, options),
-        lambda made: machine_for("google", made, options.machine, vertex.FAMILIES).needs(*made.replicas),
+        lambda made: replace(
+            machine_for("google", made, options.machine, vertex.FAMILIES).needs(*made.replicas),
+            surcharge=vertex.SURCHARGE,
+        ),
         "/deploy.json",
         lambda pieces: quota_problems(pieces, options.quota),
         lambda deployment: {vertex_apply.NAME: vertex_apply.program(deployment, options)},

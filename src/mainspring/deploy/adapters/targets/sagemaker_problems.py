@@ -1,8 +1,11 @@
-"""Reasons for which SageMaker could not take a deployment, as far as the account may look: the image, the quota."""
+"""Reasons for which SageMaker could not take a deployment: its limits, and as far as the account may look, the image
+and the quota.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,6 +16,8 @@ from mainspring.deploy.sagemaker import requests as made
 from mainspring.deploy.targets.model import Piece
 
 _QUOTA = "{} for endpoint usage"
+_CREATE = {made.GROUP: "CreateModelPackageGroup", made.PACKAGE: "CreateModelPackage", made.MODEL: "CreateModel",
+           made.CONFIG: "CreateEndpointConfig", made.ENDPOINT: "CreateEndpoint"}  # fmt: skip
 
 
 def problems(pieces: Sequence[Piece], connect: Callable[[str], Any], region: str) -> Iterator[str]:
@@ -25,10 +30,48 @@ def problems(pieces: Sequence[Piece], connect: Callable[[str], Any], region: str
         Unavailable: AWS does not answer.
     """
     requests = {each.id: json.loads(each.content) for each in pieces}
+    yield from _limited(requests, connect)
     images = {each["PrimaryContainer"]["Image"] for id, each in requests.items() if id.startswith(f"{made.MODEL}/")}
     for image in sorted(images):
         yield from _image(image, connect, region)
     yield from _quotas(requests, connect)
+
+
+def _limited(requests: Mapping[str, Any], connect: Callable[[str], Any]) -> Iterator[str]:
+    """Yield values beyond the lengths, counts and forms that AWS's description of its requests has.
+
+    The client itself checks no more than types. Types of instances are left out: AWS has new ones before the client does.
+    """
+    described = connect("sagemaker").meta.service_model
+    for id, each in requests.items():
+        if (action := _CREATE.get(id.partition("/")[0])) is not None:
+            for where, why in _over(described.operation_model(action).input_shape, each):
+                yield f"{id} has a value of {where.lstrip('.')} that SageMaker does not take: {why}."
+
+
+def _over(shape: Any, value: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    limits = shape.metadata
+    if shape.type_name in ("string", "list", "map") and len(value) > limits.get("max", len(value)):
+        unit = "characters" if shape.type_name == "string" else "entries"
+        yield where, f"{len(value)} {unit}, and {limits['max']} are the most"
+    elif shape.type_name == "string":
+        pattern = limits.get("pattern", "")
+        if pattern and "\\p{" not in pattern and not re.fullmatch(pattern, value, re.ASCII):
+            yield where, f"{value[:80]!r} is not of the form {pattern}"
+    elif shape.type_name in ("integer", "float"):
+        if not limits.get("min", value) <= value <= limits.get("max", value):
+            yield where, f"{value} is not from {limits.get('min')} to {limits.get('max')}"
+    elif shape.type_name == "list":
+        for each in value:
+            yield from _over(shape.member, each, where)
+    elif shape.type_name == "map":
+        for name, each in value.items():
+            yield from _over(shape.key, name, where)
+            yield from _over(shape.value, each, f"{where}.{name}")
+    elif shape.type_name == "structure":
+        for name, each in value.items():
+            if name in shape.members:  # else it is for the update alone
+                yield from _over(shape.members[name], each, f"{where}.{name}")
 
 
 def _image(image: str, connect: Callable[[str], Any], region: str) -> Iterator[str]:
@@ -76,10 +119,17 @@ def _instance(requests: dict[str, Any], resource: str) -> str:
 
 
 def _limits(client: Any, instances: set[str]) -> dict[str, float]:
+    """Return the account's quotas, by type of instance; where it has none of its own, the one that AWS gives to all."""
     names = {_QUOTA.format(each): each for each in instances}
-    listed = pages(client, "list_service_quotas", ServiceCode="sagemaker")
-    return {names[each["QuotaName"]]: each["Value"] for page in listed for each in page["Quotas"]
-            if each["QuotaName"] in names}  # fmt: skip
+    found = dict[str, float]()
+    for kind in ("list_service_quotas", "list_aws_default_service_quotas"):
+        if found.keys() >= instances:
+            break
+        listed = pages(client, kind, ServiceCode="sagemaker")
+        given = {names[each["QuotaName"]]: each["Value"] for page in listed for each in page["Quotas"]
+                 if each["QuotaName"] in names}  # fmt: skip
+        found = given | found
+    return found
 
 
 def _used(client: Any, own: Mapping[str, str]) -> Counter[str]:

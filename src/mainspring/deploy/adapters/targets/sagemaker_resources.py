@@ -159,9 +159,14 @@ class Resources:
             asked(self.client.create_endpoint, **request, Tags=self._tagged(piece, **{CONFIG: config}))
             return
         if self._describe(made.ENDPOINT, name)["EndpointConfigName"] != config:
-            self._stop_scaling_of_gone(name, config)
-            asked(self.client.update_endpoint, **request, **(_RETAIN if retained else {}))
-            self._settle(name)  # what it had before is removed next
+            stopped = self._stop_scaling(name, config)
+            try:
+                asked(self.client.update_endpoint, **request, **(_RETAIN if retained else {}))
+                self._settle(name)  # what it had before is removed next
+            finally:
+                if self._status(name) == "InService":
+                    for each in stopped:
+                        self._put_scaling(each)
             found = self._describe(made.ENDPOINT, name)
             if found["EndpointConfigName"] != config:
                 raise Invalid(
@@ -187,12 +192,31 @@ class Resources:
         """Wait while an endpoint is being made or changed."""
         self._await(lambda: self._status(name) not in _MOVING, f"Endpoint {name} is {self._status(name)}")
 
-    def _stop_scaling_of_gone(self, name: str, config: str) -> None:
-        """Take variants out of scaling that the next configuration has not: an endpoint could not be updated."""
-        kept = {each["VariantName"] for each in self._describe(made.CONFIG, config)["ProductionVariants"]}
-        for each in self._describe(made.ENDPOINT, name).get("ProductionVariants", []):
-            if each["VariantName"] not in kept:
-                self.remove(f"{made.SCALING}/{name}/{each['VariantName']}")
+    def _stop_scaling(self, name: str, config: str) -> list[Answer]:
+        """Take variants out of scaling that the next configuration has not, or on another type of instances.
+
+        An endpoint could not be updated with them:
+        https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-scaling-update.html
+
+        Returns:
+            Scaling of the variants that the next configuration has, too, to be put back.
+        """
+        before, after = (
+            self._instances(self._describe(made.ENDPOINT, name)["EndpointConfigName"]),
+            self._instances(config),
+        )
+        stopped = []
+        for variant, instance in before.items():
+            if after.get(variant) != instance:
+                scaling = self._scaling(f"{name}/{variant}")
+                self.remove(f"{made.SCALING}/{name}/{variant}")
+                stopped += [scaling] if variant in after and scaling is not None else []
+        return stopped
+
+    def _instances(self, config: str) -> dict[str, str]:
+        """Return variant -> type of its instances."""
+        variants = self._describe(made.CONFIG, config)["ProductionVariants"]
+        return {each["VariantName"]: each.get("InstanceType", "") for each in variants}
 
     def _await(self, done: Callable[[], bool], what: str) -> None:
         until = time.monotonic() + self.wait_s
@@ -230,11 +254,14 @@ class Resources:
             return ABSENT
         if not policies:
             return Seen("ready", "", "it has no policy")
-        policy = policies[0]["TargetTrackingScalingPolicyConfiguration"]
-        found = {"ResourceId": target["ResourceId"], "MinCapacity": target["MinCapacity"],
-                 "MaxCapacity": target["MaxCapacity"], "Policy": {"DisableScaleIn": False, **policy}}  # fmt: skip
-        content = json.dumps(found, indent=2, sort_keys=True).encode() + b"\n"
+        content = json.dumps(_request(target, policies[0]), indent=2, sort_keys=True).encode() + b"\n"
         return Seen("ready", Piece(id=f"{made.SCALING}/{name}", content=content).digest)
+
+    def _scaling(self, name: str) -> Answer | None:
+        """Return the request that scales a variant as it is scaled by a deployment; `None` if it is not."""
+        target = self._registered(name)
+        policy = next((each for each in self._policies(name) if each["PolicyName"] == _POLICY), None)
+        return None if target is None or policy is None else _request(target, policy)
 
     def _make_scaling(self, piece: Piece, request: Answer) -> None:
         policies = {each["PolicyName"] for each in self._policies(piece.name)}
@@ -244,6 +271,9 @@ class Resources:
                 fix="remove that policy, or write the same least and most replicas.",
             )
         self._check_in_service(piece.name.partition("/")[0])
+        self._put_scaling(request)
+
+    def _put_scaling(self, request: Answer) -> None:
         where = {"ServiceNamespace": _SERVICE, "ResourceId": request["ResourceId"], "ScalableDimension": _DIMENSION}
         capacities = {name: request[name] for name in ("MinCapacity", "MaxCapacity")}
         asked(self.scaling.register_scalable_target, **where, **capacities)
@@ -300,6 +330,12 @@ class Resources:
         if self._package(piece.name).digest != piece.digest:
             request["CustomerMetadataProperties"][DIGEST] = piece.digest
             asked(self.client.create_model_package, **request)
+
+
+def _request(target: Answer, policy: Answer) -> Answer:
+    """Return the content of a piece of scaling, as it is there."""
+    told = {"DisableScaleIn": False, **policy["TargetTrackingScalingPolicyConfiguration"]}
+    return {**{name: target[name] for name in ("ResourceId", "MinCapacity", "MaxCapacity")}, "Policy": told}
 
 
 _PLAIN = (made.MODEL, made.CONFIG, made.GROUP)

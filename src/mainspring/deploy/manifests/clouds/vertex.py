@@ -23,6 +23,8 @@ from mainspring.serving.http.hosted import INVOCATIONS, PING
 
 Body = dict[str, Any]
 FAMILIES = ("e2-", "n2-", "c3-", "g2-", "a2-", "a3-")
+# Of online prediction on Compute Engine's prices of the same machines: https://cloud.google.com/vertex-ai/pricing
+SURCHARGE = 0.15
 _PLACE = "Vertex AI"
 _LONGEST = 48  # characters of a name; those of models are longer by a digest, and 63 are taken
 _PROJECT = re.compile(r"[a-z][-a-z0-9]{4,28}[a-z0-9]")

@@ -117,7 +117,7 @@ def test_names_are_those_that_it_takes_and_differ() -> None:
 @pytest.mark.parametrize(
     ("options", "changes", "told"),
     [
-        ({}, {"env": {"NOTE": "x" * 1025}}, "PrimaryContainer.Environment.NOTE .*1025 characters, and 1024 are the most"),
+        ({}, {"env": {"NOTE": "x" * 1025}}, "PrimaryContainer.Environment.NOTE .*1025 characters, and 1024 are the"),
         ({}, {"env": {f"NOTE_{each}": "x" for each in range(100)}}, "101 entries, and 100 are the most"),
         ({}, {"image": IMAGE.replace("shop", "s" * 250)}, "PrimaryContainer.Image .*255 are the most"),
         ({"subnets": [f"subnet-{each}" for each in range(17)], "security_groups": ["sg-1"]}, {}, "VpcConfig.Subnets"),

@@ -296,11 +296,11 @@ def kept(module: Module) -> list[str]:
     found = [f"{name}: kept for ever" for name, body in module.of("aws_cloudwatch_log_group").items()
              if body.get("retention_in_days") != "${var.keep_logs}"]  # fmt: skip
     expected: dict[tuple[str, str], Any] = {
-        ("aws_db_instance", "deletion_protection"): True,
+        ("aws_db_instance", "deletion_protection"): "${var.protected}",
         ("aws_db_instance", "skip_final_snapshot"): False,
         ("aws_db_instance", "backup_retention_period"): "${var.keep_backups}",
         ("aws_s3_bucket", "force_destroy"): False,
-        ("aws_lb", "enable_deletion_protection"): True,
+        ("aws_lb", "enable_deletion_protection"): "${var.protected}",
     }
     for (kind, argument), value in expected.items():
         found += [f"{name}: {argument}" for name, body in module.of(kind).items() if body.get(argument) != value]

@@ -77,7 +77,8 @@ def test_shipped_instances_of_sagemaker_agree_with_their_machines() -> None:
         assert (each.vcpus, each.memory_gib, each.gpu, each.gpus) == (
             machine.vcpus, machine.memory_gib, machine.gpu, machine.gpus,
         )  # fmt: skip
-        assert each.on_demand and machine.on_demand
+        assert each.on_demand
+        assert machine.on_demand
         assert 1.14 < each.on_demand / machine.on_demand < 1.41, each.name
         assert each.low is None or each.high is None or each.low <= each.on_demand <= each.high, each.name
         assert "SageMaker" in each.source

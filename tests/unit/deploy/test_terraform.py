@@ -20,7 +20,9 @@ from kit import terraform as kit
 from kit.terraform import Module
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.deploy.adapters.targets.terraform import IAM, PAGE, VALUES, TerraformTarget
+from mainspring.deploy.alarms import BurnAlarm
 from mainspring.deploy.targets.conformance import deployment
+from mainspring.deploy.targets.model import Service
 from mainspring.deploy.terraform.aws import fargate_size
 from mainspring.deploy.terraform.options import TerraformOptions
 from mainspring.deploy.terraform.page import HOLDERS
@@ -96,7 +98,10 @@ BROKEN = [
     ("encrypted", "stores.tf", 'value = "1"', 'value = "0"', "the database answers in clear"),
     ("encrypted", "versions.tf", "encrypt      = true", "encrypt = false", "state in clear"),
     ("kept", "logs.tf", "  retention_in_days = var.keep_logs", "", "kept for ever"),
-    ("kept", "stores.tf", "deletion_protection             = true", "", "deletion_protection"),
+    ("kept", "stores.tf", "deletion_protection             = var.protected", "", "deletion_protection"),
+    ("arguments", "alarms.tf", "comparison_operator = \"GreaterThanThreshold\"", "", "no comparison_operator"),
+    ("arguments", "alarms.tf", "period      = each.value.seconds", "", "metric_query: metric: no period"),
+    ("references", "alarms.tf", "aws_lb.this.arn_suffix", "aws_lb.this.suffix", "no attribute suffix"),
     ("kept", "stores.tf", 'status = "Enabled"', 'status = "Suspended"', "no versions"),
     ("secret", "stores.tf", "password_wo         ", "password            ", "aws_db_instance.this: password"),
     ("secret", "secrets.tf", "secret_string_wo = join", "secret_string = join", "secret_string"),
@@ -247,6 +252,7 @@ def test_what_terraform_makes_is_not_asked_of_people() -> None:
         ({"replicas": (0, 4)}, "no gateway"),
         ({"cpu": 20.0}, "No task of Fargate"),
         ({"memory": 200 << 30}, "No task of Fargate"),
+        ({"services": (Service(endpoint="late", model="late", deadline_ms=4e6),)}, "deadline of 4000 s"),
     ],
 )
 def test_what_the_cloud_cannot_have_is_refused(changes: dict[str, Any], why: str) -> None:
@@ -261,6 +267,7 @@ def test_what_the_cloud_cannot_have_is_refused(changes: dict[str, Any], why: str
         {"certificate": ""}, {"hosts": []}, {"hosts": ["a b"]}, {"network": "10.0.0.0/8"}, {"network": "8.8.0.0/16"},
         {"clients": ["0.0.0.0/0"]}, {"clients": ["any"]},
         {"scrapers": ["0.0.0.0/0"]}, {"project_folder": "project"}, {"tables": ["*"]},
+        {"notify": "ops"}, {"notify": "arn:aws:sqs:eu-central-1:123456789012:ops"},
         {"database_authority": "/a?b=c"}, {"database": "large"}, {"database_gib": (5, 10)}, {"database_gib": (20, 21)},
         {"zones": ("a", "a")}, {"keep_logs": 6}, {"keep_backups": 0},
     ],
@@ -296,6 +303,80 @@ def test_a_second_deployment_shares_no_name() -> None:
     names = [json.loads(each.content)["name"] for made in (first, second) for each in target.render(made)
              if each.name == VALUES]  # fmt: skip
     assert names == ["shop-east", "shop-west"]
+
+
+def test_gateways_are_as_many_as_replicas_say_also_after_a_change() -> None:
+    """The service's own count is left to scaling, so scaling has to be there with one number of replicas, too."""
+    made = module(replicas=(3, 3))
+    [service] = [each for name, each in made.of("aws_ecs_service").items() if name.endswith("gateway")]
+    assert service["lifecycle"] == [{"ignore_changes": ["desired_count"]}]
+    for kind in ("aws_appautoscaling_target", "aws_appautoscaling_policy"):
+        assert "count" not in made.of(kind)[f"{kind}.gateway"]
+    assert (made.values["least"], made.values["most"]) == (3, 3)
+
+
+def test_the_load_balancer_waits_longer_than_any_deadline_and_less_than_the_gateway() -> None:
+    assert module().values["idle_timeout"] == 25
+    assert "MAINSPRING_GATEWAY_IDLE_TIMEOUT" not in module().values["environment"]
+    slow = module(services=(Service(endpoint="late", model="late", deadline_ms=59_500.0),)).values
+    assert (slow["idle_timeout"], slow["environment"]["MAINSPRING_GATEWAY_IDLE_TIMEOUT"]) == (65, "70s")
+
+
+def test_what_was_removed_does_not_hinder_what_is_made_again(made: Module) -> None:
+    [database] = made.of("aws_db_instance").values()
+    assert "random_id" in database["final_snapshot_identifier"]
+    secrets = made.of("aws_secretsmanager_secret")
+    assert {name for name, each in secrets.items() if "name" in each} == {
+        name for name, each in secrets.items() if each.get("recovery_window_in_days") == "${local.recovery}"
+    }
+    assert json.loads(rendered({"protected": False})[VALUES])["protected"] is False
+
+
+TOPIC = "arn:aws:sns:eu-central-1:123456789012:ops"
+
+
+def alarm(endpoint: str = "late", share: float = 0.0144, **changes: Any) -> BurnAlarm:
+    usual = {"about": "99.9% of requests answered over 30 days", "within_s": 0.0, "fewest": 5, "page": True}
+    return BurnAlarm(**{"endpoint": endpoint, "share": share, "long_s": 3600, "short_s": 300, **usual, **changes})
+
+
+def alarms(*given: BurnAlarm, notify: str = TOPIC, endpoints: tuple[str, ...] = ("late",)) -> dict[str, Any]:
+    services = tuple(Service(endpoint=each, model=each) for each in endpoints)
+    target = TerraformTarget(options(notify=notify), Path("never"), 10, (), KEY.sign, lambda: given)
+    [text] = [each.content for each in target.render(deployment(**PLACE, services=services)) if each.name == VALUES]
+    found: dict[str, Any] = json.loads(text)
+    return {name: found[name] for name in ("failing", "slow", "burning")}
+
+
+def test_an_objective_is_an_alarm_of_both_of_its_windows() -> None:
+    found = alarms(alarm(), alarm(share=0.144, within_s=0.25), alarm(long_s=3 * 86_400, short_s=21_600, page=False))
+    assert {name: (each["seconds"], each["share"], each["fewest"]) for name, each in found["failing"].items()} == {
+        "failing-3600s-page-over-3600s": (3600, 0.0144, 5),
+        "failing-3600s-page-over-300s": (300, 0.0144, 1),
+    }
+    assert {(each["seconds"], each["percentile"], each["within"]) for each in found["slow"].values()} == {
+        (3600, "p85.6", 0.25), (300, "p85.6", 0.25),
+    }  # fmt: skip
+    assert {name: each["windows"] for name, each in found["burning"].items()} == {
+        "failing-3600s-page": list(found["failing"]), "slow-250ms-3600s-page": list(found["slow"]),
+    }  # fmt: skip
+    assert alarms(alarm(), notify="") == {"failing": {}, "slow": {}, "burning": {}}
+
+
+def test_alarms_of_several_endpoints_are_the_strictest_of_what_a_load_balancer_sees() -> None:
+    given = (alarm(), alarm("fast", 0.00144), alarm("gone", 0.0001), alarm("fast", 0.144, within_s=0.25))
+    found = alarms(*given, endpoints=("late", "fast"))
+    assert {each["share"] for each in found["failing"].values()} == {0.00144}
+    assert found["slow"] == {}, "the bound of one endpoint is none of another"
+
+
+@given(st.floats(1e-6, 0.5), st.integers(1, 10**6), st.integers(0, 10**6))
+def test_a_percentile_is_above_a_bound_just_where_too_many_are(share: float, total: int, slow: int) -> None:
+    slow = min(slow, total)
+    [window, _] = alarms(alarm(share=share, within_s=0.25))["slow"].values()
+    percentile = float(window["percentile"].removeprefix("p")) / 100
+    if abs(slow / total - share) > 1e-9:  # CloudWatch has ten digits
+        assert (slow / total > share) == (1 - slow / total < percentile)
 
 
 def test_what_is_rented_by_the_hour_has_a_name_to_be_priced_by() -> None:

@@ -12,8 +12,8 @@ _INSTANCE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9-]+", re.ASCII)
 _TAG = re.compile(r"[\w .:/=+@-]{1,128}")
 _TAG_VALUE = re.compile(r"[\w .:/=+@-]{0,256}")
 _MOST_TAGS = 48  # of 50: two are ours
-# Types with volumes of their own, which the machine encrypts itself: "You can't request a KmsKeyId when using an instance
-# type with local storage" (https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpointConfig.html).
+# Types with volumes of their own, which the machine encrypts itself: "You can't request a KmsKeyId when using an
+# instance type with local storage" (https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpointConfig.html).
 _LOCAL = re.compile(r"ml\.([cmr]\d+[a-z]*d[a-z]*|g4dn|g5|g6e?|gr6|p3dn|p4de?|p[56][a-z-]*|trn\d[a-z]*|i\d[a-z]*)\.")
 _OWN_TAG = "mainspring"
 _STARTUP_S = (60, 3600)  # of a container's start, as SageMaker has it

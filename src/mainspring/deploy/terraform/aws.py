@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
+from mainspring.deploy.alarms import BurnAlarm
 from mainspring.deploy.manifests.kinds import object_name
 from mainspring.deploy.targets.model import Deployment, Needs
+from mainspring.deploy.terraform.alarms import alarm_values
 from mainspring.deploy.terraform.options import TerraformOptions
 
 _IMAGE = re.compile(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com/([a-z0-9][a-z0-9._/-]*)@sha256:[0-9a-f]{64}")
 _REGION = re.compile(r"(us|eu|ap|sa|ca|me|af|il|mx)(-[a-z]+)+-\d")
 _LONGEST, _HASH = 22, 7  # of a name: names of target groups have 32 characters, with what is added
 _LONGEST_STOP_S = 120  # that Fargate waits
+_LEAST_IDLE_S, _MOST_IDLE_S = 25, 4000  # of the load balancer: less than the gateway's own, and the most that it has
 # Units of processors -> least and most memory in GiB, and its steps; 256 units also have half a GiB.
 _SIZES = {256: (1, 2, 1), 512: (1, 4, 1), 1024: (2, 8, 1), 2048: (4, 16, 1), 4096: (8, 30, 1), 8192: (16, 60, 4),
           16384: (32, 120, 8)}  # fmt: skip
@@ -36,13 +40,19 @@ raise SystemExit(asked.getresponse().status != 200)
 
 
 def aws_values(
-    deployment: Deployment, options: TerraformOptions, *, drain_s: int, hosts: Sequence[str]
+    deployment: Deployment,
+    options: TerraformOptions,
+    *,
+    drain_s: int,
+    hosts: Sequence[str],
+    alarms: Sequence[BurnAlarm] = (),
 ) -> dict[str, Any]:
     """Return the values of the module's variables.
 
     Args:
         drain_s: Longest time in which a gateway that ends answers its requests.
         hosts: Names of hosts to which the profile lets both planes answer.
+        alarms: Of the project's objectives.
 
     Raises:
         Invalid: Fargate cannot have the deployment.
@@ -66,6 +76,7 @@ def aws_values(
         )
     cpu, memory = fargate_size(deployment.cpu, deployment.memory)
     worker_cpu, worker_memory = fargate_size(options.worker_cpu, options.worker_memory_mib << 20)
+    idle_s = _idle_s(deployment)
     allowed = ",".join(dict.fromkeys([*options.hosts, *hosts]))
     return {
         "project": deployment.project,
@@ -84,6 +95,7 @@ def aws_values(
             "MAINSPRING_GATEWAY_WORKERS": str(max(1, int(deployment.cpu))),
             **deployment.env,
             "MAINSPRING_ALLOWED_HOSTS": allowed,
+            **({"MAINSPRING_GATEWAY_IDLE_TIMEOUT": f"{idle_s + 5}s"} if idle_s > _LEAST_IDLE_S else {}),
         },
         "secrets": sorted(set(deployment.secrets) - _MADE),
         "port": deployment.port,
@@ -95,6 +107,9 @@ def aws_values(
         "worker_cpu": worker_cpu,
         "worker_memory": worker_memory,
         "stop_timeout": min(_LONGEST_STOP_S, drain_s + 35),
+        "idle_timeout": idle_s,
+        "protected": options.protected,
+        **alarm_values(alarms, [each.endpoint for each in deployment.services], options.notify),
         "zones": list(options.zones),
         "network": options.network,
         "clients": sorted(set(options.clients)),
@@ -142,6 +157,18 @@ def fargate_size(cpu: float, memory: int) -> tuple[int, int]:
         f"No task of Fargate has {cpu:g} cores and {memory / _GIB:.1f} GiB.",
         fix="16 cores and 120 GiB are the most: use more replicas, or a cluster.",
     )
+
+
+def _idle_s(deployment: Deployment) -> int:
+    """Return the time that the load balancer waits for a byte: with less it would answer 504 before a deadline."""
+    longest = max((each.deadline_ms for each in deployment.services), default=0.0)
+    seconds = max(_LEAST_IDLE_S, ceil(longest / 1000) + 5)
+    if seconds > _MOST_IDLE_S:
+        raise Invalid(
+            f"An endpoint of target {deployment.target!r} has a deadline of {longest / 1000:g} s.",
+            fix=f"the load balancer waits {_MOST_IDLE_S} s at most: give it a shorter deadline.",
+        )
+    return seconds
 
 
 def _name(deployment: Deployment) -> str:

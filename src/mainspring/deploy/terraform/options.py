@@ -10,6 +10,7 @@ import msgspec
 
 _CLASS = re.compile(r"db\.[a-z0-9-]+\.[a-z0-9]+")
 _CERTIFICATE = re.compile(r"arn:aws(-us-gov)?:acm:[a-z0-9-]+:\d{12}:certificate/[0-9a-f-]+")
+_TOPIC = re.compile(r"arn:aws(-us-gov)?:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}")
 _HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
 _TABLE = re.compile(r"[A-Za-z0-9_]+")
 _PRIVATE = [IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")]
@@ -37,6 +38,8 @@ class TerraformOptions(msgspec.Struct, frozen=True, kw_only=True):
         database_gib: Storage of the database, GiB: at first, and at most.
         database_authority: File in the image with the database's authorities; without one the connection to it is
             encrypted, and the server is not verified.
+        protected: Whether the load balancer and the database are protected from deletion, and removed secrets are kept.
+        notify: ARN of a topic of SNS that is told of alarms; without one there are none.
         highly_available: Whether the database has a standby in another zone.
         keep_logs: Days that logs are kept.
         keep_backups: Days that backups of the database, and replaced objects of the bucket, are kept.
@@ -58,6 +61,8 @@ class TerraformOptions(msgspec.Struct, frozen=True, kw_only=True):
     database_gib: tuple[int, int] = (20, 100)
     database_authority: str = ""
     highly_available: bool = True
+    protected: bool = True
+    notify: str = ""
     keep_logs: int = 30
     keep_backups: int = 14
 
@@ -79,6 +84,8 @@ class TerraformOptions(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value and not re.fullmatch(r"/[A-Za-z0-9._/-]+", value):
                 raise ValueError(f"{name} is {value!r}: write an absolute path of letters, digits and ._-")
+        if self.notify and not _TOPIC.fullmatch(self.notify):
+            raise ValueError(f"notify is {self.notify!r}: write the ARN of a topic of SNS")
         if not _CLASS.fullmatch(self.database):
             raise ValueError(f"database is {self.database!r}: write a class of instances, such as db.t4g.small")
         self._check_kept()

@@ -81,10 +81,18 @@ def _terraform(project: Project, setting: TargetSetting) -> Any:
     from mainspring.deploy.adapters.targets.terraform import TerraformTarget
     from mainspring.deploy.terraform.options import TerraformOptions
     from mainspring.project.image_content import ProjectParts
+    from mainspring.project.objective_alarms import objective_alarms
 
     options = read_options(TerraformOptions, setting.options, setting.name)
     around, sign = _around(project, setting), ProjectParts(project, setting.profile).sign
-    return TerraformTarget(options, project.settings.root, around.drain_s, around.hosts, sign)
+    return TerraformTarget(
+        options,
+        project.settings.root,
+        around.drain_s,
+        around.hosts,
+        sign,
+        lambda: objective_alarms(project.definitions.monitors.values()),
+    )
 
 
 def _vertex(project: Project, setting: TargetSetting) -> Any:

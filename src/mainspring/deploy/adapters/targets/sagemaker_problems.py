@@ -40,7 +40,7 @@ def problems(pieces: Sequence[Piece], connect: Callable[[str], Any], region: str
 def _limited(requests: Mapping[str, Any], connect: Callable[[str], Any]) -> Iterator[str]:
     """Yield values beyond the lengths, counts and forms that AWS's description of its requests has.
 
-    The client itself checks no more than types. Types of instances are left out: AWS has new ones before the client does.
+    The client itself checks no more than types. Names of instances are left out: AWS has new ones before the client.
     """
     described = connect("sagemaker").meta.service_model
     for id, each in requests.items():

@@ -12,6 +12,7 @@ import msgspec
 
 from mainspring.core.ids import check_id
 from mainspring.deploy.adapters.targets.folder import Folder, file
+from mainspring.deploy.alarms import BurnAlarm
 from mainspring.deploy.targets.model import Deployment, Piece
 from mainspring.deploy.terraform.aws import aws_needs, aws_values
 from mainspring.deploy.terraform.options import TerraformOptions
@@ -30,18 +31,26 @@ class TerraformTarget(Folder):
         drain_s: Longest time in which a gateway that ends answers its requests.
         hosts: Names of hosts to which the profile lets both planes answer.
         sign: Returns the signature of the installation.
+        alarms: Returns those of the project's objectives.
     """
 
     def __init__(
-        self, options: TerraformOptions, root: Path, drain_s: int, hosts: Sequence[str], sign: Callable[[bytes], bytes]
+        self,
+        options: TerraformOptions,
+        root: Path,
+        drain_s: int,
+        hosts: Sequence[str],
+        sign: Callable[[bytes], bytes],
+        alarms: Callable[[], Sequence[BurnAlarm]] = tuple,
     ) -> None:
         super().__init__(root / options.folder)
         self._options, self._drain_s, self._hosts, self._sign = options, drain_s, hosts, sign
+        self._alarms = alarms
 
     def render(self, deployment: Deployment) -> list[Piece]:
         for service in deployment.services:
             check_id(service.endpoint, "endpoint")
-        values = aws_values(deployment, self._options, drain_s=self._drain_s, hosts=self._hosts)
+        values = aws_values(deployment, self._options, drain_s=self._drain_s, hosts=self._hosts, alarms=self._alarms())
         table = statements(self._options.cloud)
         policies = iam_text(table)
         module = files("mainspring.deploy.terraform") / self._options.cloud

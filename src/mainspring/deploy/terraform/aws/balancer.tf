@@ -7,8 +7,8 @@ resource "aws_lb" "this" {
   subnets                    = aws_subnet.private[*].id
   security_groups            = [aws_security_group.balancer.id]
   drop_invalid_header_fields = true
-  enable_deletion_protection = true
-  idle_timeout               = 25
+  enable_deletion_protection = var.protected
+  idle_timeout               = var.idle_timeout
 }
 
 resource "aws_lb_target_group" "this" {

@@ -65,9 +65,8 @@ resource "aws_ecs_service" "gateway" {
   depends_on = [aws_lb_listener.this, aws_vpc_endpoint.services]
 }
 
+# Also with as many at most as at least: nothing else changes the number of tasks of a service that is there.
 resource "aws_appautoscaling_target" "gateway" {
-  count = var.least < var.most ? 1 : 0
-
   service_namespace  = "ecs"
   resource_id        = "service/${aws_ecs_cluster.this.name}/${aws_ecs_service.gateway.name}"
   scalable_dimension = "ecs:service:DesiredCount"
@@ -76,13 +75,11 @@ resource "aws_appautoscaling_target" "gateway" {
 }
 
 resource "aws_appautoscaling_policy" "gateway" {
-  count = var.least < var.most ? 1 : 0
-
   name               = "processors"
   policy_type        = "TargetTrackingScaling"
-  service_namespace  = aws_appautoscaling_target.gateway[0].service_namespace
-  resource_id        = aws_appautoscaling_target.gateway[0].resource_id
-  scalable_dimension = aws_appautoscaling_target.gateway[0].scalable_dimension
+  service_namespace  = aws_appautoscaling_target.gateway.service_namespace
+  resource_id        = aws_appautoscaling_target.gateway.resource_id
+  scalable_dimension = aws_appautoscaling_target.gateway.scalable_dimension
 
   target_tracking_scaling_policy_configuration {
     target_value       = 70

@@ -6,6 +6,9 @@ resource "aws_secretsmanager_secret" "catalog" {
 }
 
 locals {
+  # A removed secret keeps its name so long. Without protection it is gone at once, and the module can be applied again.
+  recovery = var.protected ? 30 : 0
+
   authority = var.database_authority == "" ? "sslmode=require" : "sslmode=verify-full&sslrootcert=${var.database_authority}"
 }
 
@@ -19,15 +22,17 @@ resource "aws_secretsmanager_secret_version" "catalog" {
 }
 
 resource "aws_secretsmanager_secret" "keys" {
-  name       = "${var.name}/keys"
-  kms_key_id = aws_kms_key.stores.arn
+  name                    = "${var.name}/keys"
+  kms_key_id              = aws_kms_key.stores.arn
+  recovery_window_in_days = local.recovery
 }
 
 resource "aws_secretsmanager_secret" "variables" {
   for_each = var.secrets
 
-  name       = "${var.name}/${each.key}"
-  kms_key_id = aws_kms_key.stores.arn
+  name                    = "${var.name}/${each.key}"
+  kms_key_id              = aws_kms_key.stores.arn
+  recovery_window_in_days = local.recovery
 }
 
 locals {

@@ -112,6 +112,11 @@ resource "aws_db_parameter_group" "this" {
   }
 }
 
+# A snapshot of a database that was removed before keeps its name.
+resource "random_id" "snapshot" {
+  byte_length = 4
+}
+
 resource "aws_db_instance" "this" {
   identifier                      = var.name
   engine                          = "postgres"
@@ -134,9 +139,9 @@ resource "aws_db_instance" "this" {
   ca_cert_identifier              = "rds-ca-rsa2048-g1"
   backup_retention_period         = var.keep_backups
   copy_tags_to_snapshot           = true
-  deletion_protection             = true
+  deletion_protection             = var.protected
   skip_final_snapshot             = false
-  final_snapshot_identifier       = "${var.name}-last"
+  final_snapshot_identifier       = "${var.name}-last-${random_id.snapshot.hex}"
   auto_minor_version_upgrade      = true
   enabled_cloudwatch_logs_exports = ["postgresql", "upgrade"]
 

@@ -143,6 +143,52 @@ variable "certificate" {
   type        = string
 }
 
+variable "idle_timeout" {
+  description = "Seconds without a byte after which the load balancer closes a connection: more than any deadline."
+  type        = number
+}
+
+variable "protected" {
+  description = "Whether the load balancer and the database are protected from deletion, and removed secrets are kept."
+  type        = bool
+}
+
+variable "notify" {
+  description = "ARN of the topic of SNS to which alarms are sent; empty: there are no alarms."
+  type        = string
+}
+
+variable "failing" {
+  description = "Alarms of a window with too many requests that failed, by name."
+
+  type = map(object({
+    about   = string
+    fewest  = number
+    seconds = number
+    share   = number
+  }))
+}
+
+variable "slow" {
+  description = "Alarms of a window with too many slow answers, by name."
+
+  type = map(object({
+    about      = string
+    percentile = string
+    seconds    = number
+    within     = number
+  }))
+}
+
+variable "burning" {
+  description = "Alarms of objectives, by name: both windows use up the error budget too fast."
+
+  type = map(object({
+    about   = string
+    windows = list(string)
+  }))
+}
+
 variable "database_class" {
   description = "Instance class of the database."
   type        = string

@@ -1,7 +1,7 @@
 """Values of the module's alarms. A load balancer sees the requests of all endpoints together.
 
-So where a target has several endpoints, their failures are held to the strictest of their promises, and slow answers are
-not judged: the bounds of two endpoints are no bound of both. Each endpoint by itself is what Prometheus judges.
+So where a target has several endpoints, their failures are held to the strictest of their promises, and slow answers
+are not judged: the bounds of two endpoints are no bound of both. Each endpoint by itself is what Prometheus judges.
 """
 
 from __future__ import annotations

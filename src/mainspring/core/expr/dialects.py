@@ -199,6 +199,8 @@ SNOWFLAKE = Dialect(
         "starts_with": "STARTSWITH({0}, {1})",
         "ends_with": "ENDSWITH({0}, {1})",
         "date": "DATEADD(DAY, {0}, DATE '1970-01-01')",
+        "as_of": "{0} AT(TIMESTAMP => TO_TIMESTAMP_TZ({2}, 6)) AS {1}",
+        "now": "DATE_PART(EPOCH_MICROSECOND, CURRENT_TIMESTAMP())",
     },
 )
 
@@ -231,6 +233,8 @@ BIGQUERY = Dialect(
         "ends_with": "ENDS_WITH({0}, {1})",
         "length": "CHAR_LENGTH({0})",
         "date": "DATE_ADD(DATE '1970-01-01', INTERVAL {0} DAY)",
+        "as_of": "{0} AS {1} FOR SYSTEM_TIME AS OF TIMESTAMP_MICROS({2})",
+        "now": "UNIX_MICROS(CURRENT_TIMESTAMP())",
     },
     dotted=False,
     nan_is_largest=False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -103,21 +103,28 @@ class Computed:
         return {placeholder(name): found.column(name) for name in function.outputs}
 
 
-def computed_of(groups: Sequence[FeatureGroup], fields: Schema) -> list[Computed]:
+def computed_of(
+    groups: Sequence[FeatureGroup], fields: Schema, needed: Collection[str] | None = None
+) -> list[Computed]:
     """Return the computed features of `groups` and of the views they read, in an order in which they can be computed.
 
     Args:
         fields: The types of the request's fields.
+        needed: Full names of features, of which the others are left out; by default none is.
     """
+
+    def among(group: str, expressions: Mapping[str, Node]) -> Mapping[str, Node]:
+        return {name: each for name, each in expressions.items() if needed is None or f"{group}.{name}" in needed}
+
     derived = [
-        Computed(view.name, view.derived, layout_of(view).stored, f"{view.name}.")
+        Computed(view.name, chosen, layout_of(view).stored, f"{view.name}.")
         for view in views_of(groups)
-        if view.derived
+        if (chosen := among(view.name, view.derived))
     ]
     asked = [
-        Computed(group.name, group.features, request_schema(group, fields), function=_function_of(group))
+        Computed(group.name, chosen, request_schema(group, fields), function=_function_of(group))
         for group in groups
-        if isinstance(group, RequestFeatures)
+        if isinstance(group, RequestFeatures) and (chosen := among(group.name, group.features))
     ]
     return derived + asked
 

@@ -18,12 +18,13 @@ from mainspring.core.files import disk_errors
 from mainspring.core.schema import Schema
 from mainspring.data import duck
 from mainspring.features.model import FeatureGroup, views_of
+from mainspring.features.needed import needed_for, stored_part
 from mainspring.features.offline.computed import Computed, computed_of
 from mainspring.features.offline.observed import as_read, as_table
 from mainspring.features.offline.pieces import Observed, pieces, workplace, writing
 from mainspring.features.offline.placing import in_files, in_memory
 from mainspring.features.offline.query import connection
-from mainspring.features.offline.stored import Scan, read_views
+from mainspring.features.offline.stored import Scan, StoredRead, read_views
 
 
 def point_in_time(
@@ -37,6 +38,8 @@ def point_in_time(
     threads: int | None = None,
     temp: Path | None = None,
     rows_worth_a_tile: float = 16,
+    stored: StoredRead | None = None,
+    only: Sequence[str] | None = None,
 ) -> pa.Table:
     """Return the observations in their order, with every feature of `groups` by its full name beside them.
 
@@ -55,6 +58,8 @@ def point_in_time(
         temp: Folder for spilled data, by default the machine's temporary folder.
         rows_worth_a_tile: Number of rows of an entity in a tile from which finer tiles are used; see
             `features.offline.levels`. It affects the duration only.
+        stored: Reads the stored features instead of DuckDB, which reads them from the lake.
+        only: Full names of the features to read, in this order; by default all of `groups`.
 
     Raises:
         InvalidData: A time is naive or finer than a microsecond, or a column is missing or of another type.
@@ -63,7 +68,7 @@ def point_in_time(
     """
     tables = point_in_time_pieces(
         as_table(observations), groups, scan, schema=schema, at=at, memory_limit=memory_limit, threads=threads,
-        temp=temp, rows_worth_a_tile=rows_worth_a_tile, whole=True,
+        temp=temp, rows_worth_a_tile=rows_worth_a_tile, whole=True, stored=stored, only=only,
     )  # fmt: skip
     with closing(tables):
         return next(tables)
@@ -81,6 +86,8 @@ def point_in_time_pieces(
     temp: Path | None = None,
     rows_worth_a_tile: float = 16,
     whole: bool = False,
+    stored: StoredRead | None = None,
+    only: Sequence[str] | None = None,
 ) -> Generator[pa.Table]:
     """Yield the result of `point_in_time` in pieces of up to `pieces.PIECE_ROWS` rows; at least one piece.
 
@@ -113,14 +120,20 @@ def point_in_time_pieces(
             con.execute(f"CREATE TEMP VIEW observed AS FROM read_parquet({quote_text(str(path))})")
             collect = in_files(con, folder, stack)
         bounds = duck.one_row(con, "SELECT min(_t), max(_t) FROM observed")
-        readers = list(read_views(con, views_of(groups), scan, bounds, rows_worth_a_tile, collect))
-        computed, first = computed_of(groups, schema), 0
+        names = [name for group in groups for name in group.columns] if only is None else only
+        needed = None if only is None else needed_for(groups, only)
+        views = views_of(groups) if needed is None else stored_part(views_of(groups), needed)
+        if stored is None:
+            readers = list(read_views(con, views, scan, bounds, rows_worth_a_tile, collect))
+        else:
+            readers = list(stored(con, views, collect))
+        computed, first = computed_of(groups, schema, needed), 0
         for piece in pieces(observations, whole=whole):
             typed = as_read(piece, groups, schema, at) if whole_table is None else whole_table
-            stored: dict[str, Any] = {}
+            found: dict[str, Any] = {}
             for reader in readers:
-                stored.update(reader(first, piece.num_rows))
-            yield _with_features(con, piece, typed, groups, stored, computed, schema)
+                found.update(reader(first, piece.num_rows))
+            yield _with_features(con, piece, typed, names, found, computed, schema)
             first += piece.num_rows
 
 
@@ -128,17 +141,16 @@ def _with_features(
     con: Any,
     observations: pa.Table,
     typed: pa.Table,
-    groups: Sequence[FeatureGroup],
+    names: Sequence[str],
     stored: Mapping[str, Any],
     computed: Sequence[Computed],
     schema: Schema,
 ) -> pa.Table:
-    """Return the observations with every feature of `groups`, given the stored ones by full name."""
+    """Return the observations with the features `names`, given the stored ones by full name."""
     by_name = {name: typed.column(name) for name in schema if name in typed.column_names}
     by_name.update((name, pa.chunked_array([column])) for name, column in stored.items())
     for computation in computed:
         by_name.update(computation.read(con, by_name, typed.num_rows))
-    names = [name for group in groups for name in group.columns]
     fields = [*observations.schema, *(pa.field(name, by_name[name].type) for name in names)]
     columns = [*observations.columns, *(by_name[name] for name in names)]
     return pa.Table.from_arrays(columns, schema=pa.schema(fields)).replace_schema_metadata(observations.schema.metadata)

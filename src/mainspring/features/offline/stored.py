@@ -18,7 +18,7 @@ from mainspring.data.model import TableScan
 from mainspring.features.layout import SKETCHES, Layout, layout_of
 from mainspring.features.model import FeatureView
 from mainspring.features.offline.asof import check_flag, last_query
-from mainspring.features.offline.placing import Kind
+from mainspring.features.offline.placing import Keep, Kept, Kind
 from mainspring.features.offline.query import Query, bind, made
 from mainspring.features.offline.versions import has_versions
 from mainspring.features.offline.windows import events_query, labels_query, levels_of, window_query
@@ -28,6 +28,9 @@ T = TypeVar("T")
 # the features' full names have before them. It has a row for each observation that has any value, in any order.
 Collect = Callable[[str, Mapping[str, Kind], str], T]
 Scan = Callable[[str], TableScan]
+# Reads the stored features of views for the observations, given a DuckDB connection with the view `observed` (see
+# `read_views`): yields what the last argument keeps of each result.
+StoredRead = Callable[[Any, Sequence[FeatureView], Keep], Iterable[Kept]]
 Bounds = tuple[int | None, int | None]  # the first and the last observed instant, UTC epoch microseconds
 _FEATURES = 64  # maximum number read together, to limit memory
 

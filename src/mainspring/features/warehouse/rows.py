@@ -65,18 +65,19 @@ def keys_of(layout: Layout, dialect: Dialect) -> Keys:
     return Keys(tuple(dialect.column(name) for name in entity.keys))
 
 
-def asks_sql(keys: Keys, dialect: Dialect, observations: str, at: str) -> str:
+def asks_sql(keys: Keys, observations: str, now: str) -> str:
     """SELECT the observed entities and instants, each once."""
     return (
-        f"SELECT DISTINCT {keys.listed('o')}, {dialect.write('micros', f'o.{at}')} AS _t FROM {observations} AS o "
-        f"WHERE {keys.there('o')} AND o.{at} IS NOT NULL"
+        f"SELECT DISTINCT {keys.listed('o')}, {now} AS _t FROM {observations} AS o "
+        f"WHERE {keys.there('o')} AND {now} IS NOT NULL"
     )
 
 
-def rows_sql(layout: Layout, keys: Keys, dialect: Dialect, table: str, arrival: str | None) -> str:
+def rows_sql(layout: Layout, keys: Keys, dialect: Dialect, origin: str, arrival: str | None) -> str:
     """SELECT the rows that can count, from a table of the lake, or from a table as the source brings it.
 
     Args:
+        origin: The table, as `s`.
         arrival: Of a table as the source brings it: the column that orders its rows by arrival, distinct for each row.
     """
     source = layout.view.source
@@ -91,19 +92,19 @@ def rows_sql(layout: Layout, keys: Keys, dialect: Dialect, table: str, arrival: 
         visible = (
             f"CASE WHEN {event} >= {recorded} + {source.lag_us} THEN {event} ELSE {recorded} + {source.lag_us} END"
         )
-        origin = f"FROM {table} AS s WHERE {event} IS NOT NULL AND {recorded} IS NOT NULL"
+        where = f"FROM {origin} WHERE {event} IS NOT NULL AND {recorded} IS NOT NULL"
         columns = f"SELECT {columns}, {seq} AS _seq, {visible} AS _seen"
         if source.id:
             columns += _versions_sql(source, dialect, f"{recorded} DESC, {seq} DESC", visible)
-        return f"SELECT f.*, f._seen + 1 AS _v{_UNTIL if source.id else ''} FROM ({columns} {origin}) AS f WHERE " + (
+        return f"SELECT f.*, f._seen + 1 AS _v{_UNTIL if source.id else ''} FROM ({columns} {where}) AS f WHERE " + (
             f"{keys.there('f')}{_COUNTS if source.id else ''}"
         )
     visible, over = _micros(dialect, VISIBLE_AT), _micros(dialect, SUPERSEDED_AT)
     columns = f"SELECT {columns}, s.{dialect.column(SEQUENCE)} AS _seq, {visible} + 1 AS _v"
     if not source.id:
-        return f"{columns} FROM {table} AS s WHERE {keys.there('s')}"
+        return f"{columns} FROM {origin} WHERE {keys.there('s')}"
     alive = f"({over} IS NULL OR {over} > {visible})"
-    return f"{columns}, {over} + 1 AS _g FROM {table} AS s WHERE {keys.there('s')} AND {alive}"
+    return f"{columns}, {over} + 1 AS _g FROM {origin} WHERE {keys.there('s')} AND {alive}"
 
 
 _UNTIL = ", f._over + 1 AS _g"

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 from mainspring.core.expr.dialects import Dialect
 from mainspring.core.expr.tree import Node
-from mainspring.core.expr.types import columns_of
 from mainspring.core.expr.warehouse_sql import to_warehouse_sql
 from mainspring.core.schema import DType, Schema
 from mainspring.features.layout import feature_dtype, layout_of, request_schema
 from mainspring.features.model import FeatureGroup, FeatureView, RequestFeatures, views_of
+from mainspring.features.needed import needed_for, stored_part
 from mainspring.features.offline.stored import Together, by_source
 from mainspring.features.warehouse.lasts import lasts_sql
 from mainspring.features.warehouse.rows import Script, asks_sql, keys_of, rows_sql
@@ -29,15 +29,31 @@ class Tables:
 
     Attributes:
         observations: A table or view with the keys, the request's fields and `at`, a timestamp with a time zone.
+        counted: Whether `at` is a whole number of microseconds instead.
         sources: Source -> table; by default the source's own name.
         arrival: If the tables are as the sources bring them and not the lake's: the column that orders a table's rows
             by arrival, distinct for each row.
+        arrivals: Source -> that column of its table, if it has another.
+        as_of: Instant of the tables' versions to read, UTC epoch microseconds; by default as they are.
     """
 
     observations: str = "observations"
     at: str = "at"
     sources: Mapping[str, str] = field(default_factory=dict)
     arrival: str | None = None
+    counted: bool = False
+    arrivals: Mapping[str, str] = field(default_factory=dict)
+    as_of: int | None = None
+
+    def instant(self, dialect: Dialect) -> str:
+        """Return an observation's instant, in microseconds, of the observations `o`."""
+        at = f"o.{dialect.column(self.at)}"
+        return at if self.counted else dialect.write("micros", at)
+
+    def rows(self, source: str, dialect: Dialect) -> str:
+        """Return a source's table as `s`, in the version that is read."""
+        table = dialect.table(self.sources.get(source, source))
+        return f"{table} AS s" if self.as_of is None else dialect.write("as_of", table, "s", str(self.as_of))
 
 
 def statement(
@@ -59,37 +75,37 @@ def statement(
     """
     script = Script(dialect)
     wanted = list(columns or [name for group in groups for name in group.columns])
-    values, joins = _stored(script, _needed(groups, wanted), tables)
+    values, joins = _stored(script, stored_part(views_of(groups), needed_for(groups, wanted)), tables)
     found = _Computed(dialect, groups, fields or {}, values)
     chosen = ", ".join(f"{found.result(name)} AS {dialect.column(name)}" for name in wanted)
+    return _select(script, f"o.*, {chosen}", tables, joins)
+
+
+def stored_statement(
+    views: Sequence[FeatureView], dialect: Dialect, tables: Tables, number: str
+) -> tuple[str, dict[str, str]]:
+    """Return a SELECT of the observations' numbers and of the stored features, and each feature's column in it.
+
+    An instant is a number of microseconds in the result. Observations without any match are rows too.
+
+    Args:
+        views: Views with the features to read; computed features are none of them.
+        number: The column of the observations that numbers them.
+
+    Raises:
+        Invalid: The dialect has no equal of a feature or of an expression in it.
+    """
+    script = Script(dialect)
+    values, joins = _stored(script, views, tables)
+    columns = {name: f"f{place}" for place, name in enumerate(values)}
+    chosen = "".join(f", {values[name]} AS {dialect.column(column)}" for name, column in columns.items())
+    return _select(script, f"o.{dialect.column(number)}{chosen}", tables, joins), columns
+
+
+def _select(script: Script, chosen: str, tables: Tables, joins: Sequence[str]) -> str:
+    observations = script.dialect.table(tables.observations)
     with_ = ",\n".join(f"{name} AS (\n  {query}\n)" for name, query in script.tables.items())
-    return f"WITH {with_}\nSELECT o.*, {chosen}\nFROM {dialect.table(tables.observations)} AS o\n" + "\n".join(joins)
-
-
-def _needed(groups: Sequence[FeatureGroup], wanted: Sequence[str]) -> list[FeatureView]:
-    """Return the views with only the stored features that `wanted` are computed from."""
-    named = {group.name: group for group in (*groups, *views_of(groups))}
-    left, seen = list(wanted), set(wanted)
-    while left:
-        group_name, _, feature = left.pop().partition(".")
-        group = named[group_name]
-        if isinstance(group, RequestFeatures):
-            used = {name for name in columns_of(group.features[feature]) if "." in name}
-        else:
-            of = group.derived.get(feature)
-            used = set() if of is None else {f"{group_name}.{name}" for name in columns_of(of)}
-        left += used - seen
-        seen |= used
-    trimmed = (
-        FeatureView(
-            view.name,
-            view.entity,
-            view.source,
-            {name: each for name, each in view.features.items() if f"{view.name}.{name}" in seen},
-        )
-        for view in views_of(groups)
-    )
-    return [view for view in trimmed if view.features]
+    return f"WITH {with_}\nSELECT {chosen}\nFROM {observations} AS o\n" + "\n".join(joins)
 
 
 def _stored(script: Script, views: Sequence[FeatureView], tables: Tables) -> tuple[dict[str, str], list[str]]:
@@ -105,11 +121,11 @@ def _stored(script: Script, views: Sequence[FeatureView], tables: Tables) -> tup
 
 def _portion(script: Script, read: Together, tables: Tables, values: dict[str, str], joins: list[str]) -> None:
     dialect, layout = script.dialect, layout_of(read.view)
-    keys, at = keys_of(layout, dialect), dialect.column(tables.at)
+    keys, now = keys_of(layout, dialect), tables.instant(dialect)
     source = read.view.source.name
-    asks = script.table("asks", asks_sql(keys, dialect, dialect.table(tables.observations), at))
-    table = dialect.table(tables.sources.get(source, source))
-    rows = script.table("rows", rows_sql(layout, keys, dialect, table, tables.arrival))
+    asks = script.table("asks", asks_sql(keys, dialect.table(tables.observations), now))
+    arrival = tables.arrivals.get(source, tables.arrival)
+    rows = script.table("rows", rows_sql(layout, keys, dialect, tables.rows(source, dialect), arrival))
     made = {}
     if layout.lasts:
         made[lasts_sql(script, layout, keys, asks, rows)] = [last.name for last in layout.lasts]
@@ -117,7 +133,6 @@ def _portion(script: Script, read: Together, tables: Tables, values: dict[str, s
         name = windows_sql(script, layout, window, keys, asks, rows)
         made[name] = [feature.name for feature in layout.windows if feature.window == window]
     for name, features in made.items():
-        now = dialect.write("micros", f"o.{at}")
         joins.append(f"LEFT JOIN {name} ON {keys.equal(name, 'o')} AND {name}._t = {now}")
         for place, feature in enumerate(features):
             value = f"{name}._f{place}"

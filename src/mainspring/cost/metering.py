@@ -73,6 +73,13 @@ def name_work(subject: Subject) -> None:
         work.name(subject)
 
 
+def charge(amounts: Mapping[str, int]) -> None:
+    """Charge amounts by measure, other than those of the process, to the innermost open work, if there is any."""
+    work = _open.get()
+    if work is not None:
+        work.charge(amounts)
+
+
 class Metering:
     """Meter of one process.
 

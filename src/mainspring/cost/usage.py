@@ -21,6 +21,7 @@ MEASURES: Final[Mapping[str, str]] = MappingProxyType({  # measure -> its unit
     "storage": "byte-hours",
     "requests": "requests",
     "rows": "rows",
+    "scanned": "bytes",
     "prompt": "tokens",
     "completion": "tokens",
     "charged": "millionths of the project's currency",

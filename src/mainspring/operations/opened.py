@@ -153,19 +153,21 @@ class OpenedProject:
     @overload
     def training_set(self, of: Chosen | Sequence[Chosen], labels: Any = ..., *, at: str | None = ...,
                      since: When | None = ..., until: When | None = ..., as_: None = ..., memory_limit: str = ...,
-                     progress: bool = ...) -> FeatureTable: ...  # fmt: skip
+                     progress: bool = ..., engine: str | None = ...) -> FeatureTable: ...  # fmt: skip
     @overload
     def training_set(self, of: Chosen | Sequence[Chosen], labels: Any = ..., *, at: str | None = ...,
                      since: When | None = ..., until: When | None = ..., as_: Literal["arrow"], memory_limit: str = ...,
-                     progress: bool = ...) -> pa.Table: ...  # fmt: skip
+                     progress: bool = ..., engine: str | None = ...) -> pa.Table: ...  # fmt: skip
     @overload
     def training_set(self, of: Chosen | Sequence[Chosen], labels: Any = ..., *, at: str | None = ...,
                      since: When | None = ..., until: When | None = ..., as_: Literal["pandas"],
-                     memory_limit: str = ..., progress: bool = ...) -> pd.DataFrame: ...  # fmt: skip
+                     memory_limit: str = ..., progress: bool = ...,
+                     engine: str | None = ...) -> pd.DataFrame: ...  # fmt: skip
     @overload
     def training_set(self, of: Chosen | Sequence[Chosen], labels: Any = ..., *, at: str | None = ...,
                      since: When | None = ..., until: When | None = ..., as_: Literal["polars"],
-                     memory_limit: str = ..., progress: bool = ...) -> pl.DataFrame: ...  # fmt: skip
+                     memory_limit: str = ..., progress: bool = ...,
+                     engine: str | None = ...) -> pl.DataFrame: ...  # fmt: skip
 
     def training_set(
         self,
@@ -178,6 +180,7 @@ class OpenedProject:
         as_: Kind | None = None,
         memory_limit: str = "2GB",
         progress: bool = True,
+        engine: str | None = None,
     ) -> Any:
         """Return features as they were known at each row's time.
 
@@ -196,9 +199,11 @@ class OpenedProject:
             as_: "arrow", "pandas" or "polars"; by default a `FeatureTable`, which has a repr and converts to each.
             memory_limit: Memory that may be used before spilling to disk.
             progress: Whether to show progress, in a terminal or a notebook.
+            engine: "lake" or "warehouse"; by default the profile's.
 
         Raises:
             NotFound: There is no such model, view or feature, or a source has no data yet.
+            Invalid: The engine cannot give one of the features.
             InvalidData: `labels` lack a column, a type does not fit, or a time is naive.
             MissingExtra: The library of `as_` is not installed.
         """
@@ -206,7 +211,7 @@ class OpenedProject:
 
         frames.check_kind(as_)
         choice = self._choose(of)
-        spine, how = reading.Spine(labels, at, since, until), reading.How(memory_limit, progress)
+        spine, how = reading.Spine(labels, at, since, until), reading.How(memory_limit, progress, engine)
         return reading.read(self.services, choice, spine, how).as_(as_)
 
     def write_training_set(
@@ -220,11 +225,12 @@ class OpenedProject:
         until: When | None = None,
         memory_limit: str = "2GB",
         progress: bool = True,
+        engine: str | None = None,
     ) -> FeatureFile:
         """Write a training set of any size to a Parquet file; neither rows nor result are held in memory.
 
         Args:
-            of: As for `training_set`, like `at`, `since`, `until` and `progress`.
+            of: As for `training_set`, like `at`, `since`, `until`, `progress` and `engine`.
             labels: As for `training_set`, or the path of a Parquet file.
             to: Path of the file, which is written completely or not at all; an existing file is replaced.
             memory_limit: Memory of the engine, to which a piece of the rows is added. Larger data goes to the project's
@@ -243,7 +249,7 @@ class OpenedProject:
 
         choice = self._choose(of)
         with steps(choice.title, len(choice.views) + 2, progress) as step:
-            writer = writing.TrainingSetWriter(self.services, choice, to, memory_limit, writing.Paced(step))
+            writer = writing.TrainingSetWriter(self.services, choice, to, memory_limit, writing.Paced(step), engine)
             return writer.write(reading.Spine(labels, at, since, until))
 
     @overload

@@ -9,21 +9,23 @@ from typing import TYPE_CHECKING, Any, Literal
 from mainspring.core.environment import set_variable
 from mainspring.core.errors import Invalid
 from mainspring.cost.budgets.declaring import QUEUE
-from mainspring.cost.metering import name_work
+from mainspring.cost.metering import charge, name_work
 from mainspring.cost.usage import JOB, RUN, Subject
 from mainspring.data.without import read
 from mainspring.features.model import views_of
 from mainspring.operations.apply import apply
 from mainspring.operations.auditing import begun
 from mainspring.operations.budgets.acting import check_hold
+from mainspring.operations.features import engines
 from mainspring.operations.features.deriving import derive
 from mainspring.project import Project
 from mainspring.registry.runs import sweep
 from mainspring.training.distribution import Distributed
-from mainspring.training.inputs import all_groups
+from mainspring.training.inputs import all_groups, features_read
 from mainspring.training.model import Model, TrainReport
 
 if TYPE_CHECKING:
+    from mainspring.features.warehouse import Job, WarehouseRead
     from mainspring.operations.distributed.part import Part
 
 # OpenMP's threads wait for each other by spinning. On a machine with other load this extends a training from 20 to 70
@@ -42,6 +44,7 @@ def train(
     runner: str = "",
     machines: int | None = None,
     part: Part | None = None,
+    engine: str | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> TrainReport:
     """Train a model of the project on data known by `until` (by default now, by the domain clock).
@@ -56,9 +59,11 @@ def train(
         runner: Where several processes are started, "local" or "ray"; by default as the profile says.
         machines: Machines that train; by default as many as the model declares.
         part: Of this machine, if several train.
+        engine: Where features are read, one of `features.engines.ENGINES`; by default as the profile says.
 
     Raises:
-        Invalid, InvalidData: What is to be left out is no part of the model's data.
+        Invalid, InvalidData: What is to be left out is no part of the model's data; the engine cannot give one of its
+            features, or leave rows out, or read them for several processes.
         NotFound: There is no such model, it has no data yet, or its parameters were not searched.
         NotConvertible: The estimator cannot become a bundle with equal predictions.
         BudgetExceeded: A budget holds trainings back.
@@ -83,10 +88,16 @@ def train(
         else:
             chosen = _declared(chosen, processes, machines)
         until = project.clock.now() if until is None else until
+        stored = _stored(project, chosen, engine, alone=_is_alone(chosen, part, runner), without=without, tell=progress)
         with begun(project, "train", f"model/{model}") as done:
-            report = _train(
-                project, chosen, part, runner, since=since, until=until, without=left_out, progress=progress
-            )
+            given = {"since": since, "until": until, "without": left_out, "progress": progress}
+            try:
+                report = _train(project, chosen, part, runner, stored, **given)
+            finally:
+                if stored is not None:
+                    charge({"scanned": sum(job.scanned_bytes or 0 for job in stored.jobs)})
+            if stored is not None:
+                report = replace(report, notes=[*report.notes, *engines.done(stored)])
             less = f", without {', '.join(without)}" if without else ""
             done(f"version {report.version}, run {report.run_id}{less}")
         if search_run:
@@ -126,11 +137,44 @@ def _join(
     return join(project, chosen, distributed, part, progress or (lambda _stage, _share: None))
 
 
-def _train(project: Project, model: Model, part: Part | None, runner: str, **given: Any) -> TrainReport:
+def _stored(
+    project: Project,
+    model: Model,
+    engine: str | None,
+    *,
+    alone: bool,
+    without: Sequence[str],
+    tell: Callable[[str, float], None] | None,
+) -> WarehouseRead | None:
+    """Return the read of the model's features by the engine, which is checked; `None` for the lake."""
+
+    def told(job: Job) -> None:
+        if tell is not None:
+            tell(f"read the features in the warehouse: {engines.planned(job)}", 0.05)
+
+    stored = engines.stored_read(project, engine, told=told)
+    if stored is None:
+        return None
+    fix = "read them from the lake: --engine lake."
+    if not alone:
+        raise Invalid(f"Each process that trains {model.name!r} would read its features in the warehouse.", fix=fix)
+    if without:
+        raise Invalid(f"The warehouse does not know which of its rows {without[0]!r} are.", fix=fix)
+    stored.check(all_groups(model), features_read(model))
+    return stored
+
+
+def _is_alone(model: Model, part: Part | None, runner: str) -> bool:
+    return part is None and not runner and (model.distributed is None or model.distributed.size == 1)
+
+
+def _train(
+    project: Project, model: Model, part: Part | None, runner: str, stored: WarehouseRead | None, **given: Any
+) -> TrainReport:
     if part is not None:
         part.check(model.distributed or Distributed())
     if not runner and (model.distributed is None or model.distributed.size == 1):
-        return project.trainer.train(model, **given)
+        return project.trainer.train(model, stored=stored, **given)
     from mainspring.operations.distributed.launching import train_in_processes
 
     return train_in_processes(project, model, part=part, runner=runner, **given)

@@ -232,3 +232,9 @@ def all_groups(model: Model) -> list[FeatureGroup]:
     """Return the feature groups of the model, of its baseline, and of its gates' slices, without duplicates."""
     every = (*model.features, *model.baseline, *model.slice_views)
     return list({group.name: group for group in every}.values())
+
+
+def features_read(model: Model) -> list[str]:
+    """Return the full names of the features of the model, of its baseline and of its gates' slices, in order."""
+    used = {*model.columns, *model.baseline_columns, *model.slice_columns}
+    return [name for group in all_groups(model) for name in group.columns if name in used]

@@ -22,6 +22,7 @@ from mainspring.data.model import DatasetCommit, TableScan
 from mainspring.data.ports import LakeTables, Snapshots
 from mainspring.data.without import Scan, Without, read
 from mainspring.data.without import told as left_out_rows
+from mainspring.features.offline.stored import StoredRead
 from mainspring.registry.bundles import Bundles
 from mainspring.registry.model import Bundle, Manifest
 from mainspring.registry.ports import ModelVersions, Tracking
@@ -51,6 +52,7 @@ from mainspring.training.steps import check, convert, fit, log_inputs, of_baseli
 
 _SYSTEM_EVERY_S = 5.0
 _LONGEST_CHANGED = 1000  # characters
+STATEMENT = "features.sql"  # artefact of a run whose features another engine read: its statement
 
 Progress = Callable[[str, float], None]
 T = TypeVar("T")
@@ -106,6 +108,7 @@ class Trainer:
         commit: DatasetCommit | None = None,
         share: float = 1.0,
         without: Sequence[Without] = (),
+        stored: StoredRead | None = None,
         progress: Progress | None = None,
     ) -> TrainReport:
         """Train on the observations in `[since, until)` and register the resulting version.
@@ -114,6 +117,8 @@ class Trainer:
             commit: The data to train on, by default every table as it is now.
             share: Share of the observations to train on, spread evenly over time.
             without: Rows to leave out, as if they had never been ingested.
+            stored: Reads the stored features instead of DuckDB, which reads them from the lake; its tags and its
+                statement are kept with the run.
             since: UTC epoch microseconds, `None` from the first.
             until: Likewise; labels that became visible later are not used either.
             progress: Called with a stage's name and the completed share, from 0 to 1.
@@ -132,7 +137,7 @@ class Trainer:
         pinned = self._pin(model, commit)
         with self._start(model, pinned) as run:
             log_inputs(run, model, pinned, since, until, without)
-            bundle, report = self._build(model, pinned, run, since, until, share, without, imported, tell)
+            bundle, report = self._build(model, pinned, run, since, until, share, without, stored, imported, tell)
         return self._registered(bundle, pinned, report, tell)
 
     def begin(
@@ -176,7 +181,7 @@ class Trainer:
         )
         run.withheld = personal_sources(model)
         with run:
-            return self._build(model, pinned, run, since, until, 1.0, without, imported, progress or _nobody)[1]
+            return self._build(model, pinned, run, since, until, 1.0, without, None, imported, progress or _nobody)[1]
 
     def follow(
         self,
@@ -243,13 +248,17 @@ class Trainer:
         until: int | None,
         share: float,
         without: Sequence[Without],
+        stored: StoredRead | None,
         imported: ModuleFiles,
         tell: Progress,
     ) -> tuple[Bundle, TrainReport]:
         """Observe, fit, convert, seal and store."""
         begun = time.monotonic()
         tell("read the features", 0.05)
-        observed = self._observe(model, pinned, since, until, share, without)
+        observed = self._observe(model, pinned, since, until, share, without, stored)
+        if stored is not None:
+            run.set_tags(stored.tags)
+            run.log_text(STATEMENT, stored.statement)
         findings = check(observed, run)
         fitted = fit(observed, run, tell)
         converted = convert(fitted, run, tell)
@@ -344,13 +353,14 @@ class Trainer:
         until: int | None,
         share: float = 1.0,
         without: Sequence[Without] = (),
+        stored: StoredRead | None = None,
     ) -> Observed:
         scan: Scan = partial(pinned_scan, self._lake, pinned.commit)
         notes: list[str] = []
         if without:
             scan = kept = remaining(read_by(model), scan, without)
             notes += left_out_rows(kept.counts)
-        table, left_out = labelled_observations(model, scan, since=since, until=until, share=share)
+        table, left_out = labelled_observations(model, scan, since=since, until=until, share=share, stored=stored)
         everything, held_out = training_set(model, table, left_out)
         between = table.num_rows - sum(map(len, (everything.train, everything.validation, everything.holdout)))
         if left_out.total:

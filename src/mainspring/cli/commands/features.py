@@ -15,6 +15,7 @@ from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
 from mainspring.cli.stdout_redirect import dated
 from mainspring.cli.tables import show_records
+from mainspring.operations.features.engines import ENGINES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,8 +44,9 @@ def command() -> None:
 @click.option(
     "--memory", default="2GB", show_default=True, help="Memory limit; larger intermediate results spill to disk."
 )
+@click.option("--engine", type=click.Choice(ENGINES), help="Where features are read; by default as the profile says.")
 def read(call: Call, *, of: tuple[str, ...], to: Path, labels: Path | None, at: str | None, since: str | None,
-         until: str | None, memory: str) -> None:  # fmt: skip
+         until: str | None, memory: str, engine: str | None) -> None:  # fmt: skip
     """Write the training set of MODEL, or VIEWs and FEATUREs at the times of --labels, to a Parquet file.
 
     The result may be larger than memory. The file is written completely or not at all.
@@ -63,7 +65,7 @@ def read(call: Call, *, of: tuple[str, ...], to: Path, labels: Path | None, at: 
                 began[name] = time.monotonic()
             progress.update(name, done, total, writing.pace(done, began[name]).lstrip(", "))
 
-        writer = writing.TrainingSetWriter(call.project, choice, to, memory, told)
+        writer = writing.TrainingSetWriter(call.project, choice, to, memory, told, engine)
         written = writer.write(reading.Spine(labels, at, since, until))
         progress.finish(writing.ROWS, f"{written.rows_per_second:,.0f} rows/s in all")
 
@@ -72,7 +74,8 @@ def read(call: Call, *, of: tuple[str, ...], to: Path, labels: Path | None, at: 
 
     call.result(
         {"path": str(written.path), "rows": written.rows, "columns": written.columns, "features": written.features,
-         "at": written.at, "label": written.label, "notes": written.notes, "seconds": round(written.seconds, 3)},
+         "at": written.at, "label": written.label, "engine": writer.engine, "notes": written.notes,
+         "seconds": round(written.seconds, 3)},
         show,
     )  # fmt: skip
 

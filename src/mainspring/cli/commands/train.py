@@ -10,6 +10,7 @@ import click
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.core.settings import TRAINING_RUNNERS
+from mainspring.operations.features.engines import ENGINES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,6 +61,7 @@ def _counted(context: click.Context, argument: click.Parameter, value: str | Non
     type=click.Choice(TRAINING_RUNNERS),
     help="Start the processes here or on Ray; by default as the profile says.",
 )
+@click.option("--engine", type=click.Choice(ENGINES), help="Where features are read; by default as the profile says.")
 @click.option(
     "--plan", is_flag=True, is_eager=True, help="Train nothing: print the layout that fits, its time, and why."
 )
@@ -86,12 +88,15 @@ def command(
     machine: int | None,
     meet: str | None,
     wait: str | None,
+    engine: str | None,
     plan: bool,
     **planned: Any,
 ) -> None:
     """Train MODEL on data known by --until, verify that the bundle matches the estimator, sign and register it."""
-    if plan and not all(each is None for each in (processes, runner, machines, machine, meet, wait)):
-        raise click.UsageError("--processes, --machines and --runner train; with --plan give --gpus or --topology.")
+    if plan and not all(each is None for each in (processes, runner, machines, machine, meet, wait, engine)):
+        raise click.UsageError(
+            "--processes, --machines, --runner and --engine train; with --plan give --gpus or --topology."
+        )
     if machine is None and (meet is not None or wait is not None):
         raise click.UsageError("--meet and --wait go with --machine.")
     if machine is not None and runner is not None:
@@ -103,7 +108,7 @@ def command(
     if useless:
         raise click.UsageError(f"{', '.join(useless).replace('--described', '--model')} goes with --plan.")
     spread = {"processes": processes, "machines": machines, "part": _part(machine, meet, wait), "runner": runner or ""}
-    _train(call, str(model), since, until, without, **spread)
+    _train(call, str(model), since, until, without, engine=engine, **spread)
 
 
 def _plan(

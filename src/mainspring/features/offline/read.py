@@ -108,8 +108,8 @@ def point_in_time_pieces(
         con = stack.enter_context(connection(memory_limit, threads, temp))
         whole_table: pa.Table | None = None
         if whole:
-            (only,) = pieces(observations, whole=True)
-            whole_table = as_read(only, groups, schema, at)
+            (every,) = pieces(observations, whole=True)
+            whole_table = as_read(every, groups, schema, at)
             con.register("observed", whole_table)
             collect = in_memory(con, whole_table.num_rows)
         else:

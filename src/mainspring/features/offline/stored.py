@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from mainspring.data import duck
 from mainspring.data.arrow import ARROW_TYPES
@@ -28,11 +28,30 @@ T = TypeVar("T")
 # the features' full names have before them. It has a row for each observation that has any value, in any order.
 Collect = Callable[[str, Mapping[str, Kind], str], T]
 Scan = Callable[[str], TableScan]
-# Reads the stored features of views for the observations, given a DuckDB connection with the view `observed` (see
-# `read_views`): yields what the last argument keeps of each result.
-StoredRead = Callable[[Any, Sequence[FeatureView], Keep], Iterable[Kept]]
 Bounds = tuple[int | None, int | None]  # the first and the last observed instant, UTC epoch microseconds
 _FEATURES = 64  # maximum number read together, to limit memory
+
+
+class StoredRead(Protocol):
+    """Read of stored features by another engine than DuckDB on the lake."""
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """The engine, and what it read last: tags of a run."""
+        ...
+
+    @property
+    def statement(self) -> str:
+        """The statement that read last."""
+        ...
+
+    def __call__(self, con: Any, views: Sequence[FeatureView], keep: Keep) -> Iterable[Kept]:
+        """Yield what `keep` makes of each result; together they contain each stored feature of the views once.
+
+        Args:
+            con: A DuckDB connection that has `observed`, see `read_views`.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)

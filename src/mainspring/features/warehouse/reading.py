@@ -13,105 +13,136 @@ from typing import Any
 
 import pyarrow as pa
 
-from mainspring.core.errors import Corrupt, Invalid
-from mainspring.core.expr.dialects import Dialect, dialect
+from mainspring.core.errors import Corrupt
+from mainspring.core.expr.dialects import dialect
 from mainspring.core.expr.sql import quote_name
-from mainspring.core.schema import DType
 from mainspring.data import duck
 from mainspring.data.arrow import ARROW_TYPES
 from mainspring.data.warehouse.ports import Warehouse
-from mainspring.features.functions.model import DerivedSource
 from mainspring.features.layout import layout_of
-from mainspring.features.model import FeatureView
+from mainspring.features.model import FeatureGroup, FeatureView, views_of
+from mainspring.features.needed import needed_for, stored_part
 from mainspring.features.offline.placing import Keep, Kept, Kind
+from mainspring.features.warehouse.sources import check_sources, check_tables
 from mainspring.features.warehouse.statement import Tables, stored_statement
 
 NUMBER, INSTANT = "_i", "_t"  # of an observation: its number, and its instant, microseconds
+# Tags of a run: the engine that read its features, and of a warehouse its address, the statement's digest, the
+# warehouse's own id of the statement, the bytes that it read, and the instant of the versions of its tables.
+ENGINE, WAREHOUSE = "features_engine", "warehouse"
+ADDRESS, STATEMENT, JOB = "warehouse", "warehouse_statement", "warehouse_job"
+SCANNED, AS_OF, NO_VERSION = "warehouse_scanned", "warehouse_as_of", "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """A statement that is about to run.
+class Job:
+    """A statement of a read in a warehouse.
 
     Attributes:
+        digest: SHA-256 of the statement as it is for any observations and any version of the tables.
         observations: Number of the observations that were loaded.
-        scanned_bytes: What it would read, by the warehouse's own estimate; `None` where it makes none.
+        estimated_bytes: What it was to read, by the warehouse's own estimate; `None` where it makes none.
+        as_of: Instant of the versions of the tables, UTC epoch microseconds; `None` if they were read as they were.
+        id: Of the warehouse's own; empty where it has none, and before it runs.
+        scanned_bytes: What it read; `None` where the warehouse does not tell.
     """
 
     statement: str
+    digest: str
     observations: int
-    scanned_bytes: int | None
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the statement."""
-        return hashlib.sha256(self.statement.encode()).hexdigest()
+    estimated_bytes: int | None
+    as_of: int | None
+    id: str = ""
+    scanned_bytes: int | None = None
 
 
 class WarehouseRead:
     """Read of the stored features of views in a warehouse, as `features.offline.read` takes it.
 
     Args:
-        tables: Names of the sources' tables. Its observations are those that are loaded.
+        name: The warehouse's address, for people and for runs.
+        tables: Names of the sources' tables. Its observations are those that are loaded. Without an instant `as_of` the
+            tables are read as of now, so that they can be read again as they were.
+        versioned: Whether versions of the tables can be read, if the dialect can; else they are read as they are.
         told: Called with a statement before it runs.
     """
 
-    def __init__(self, warehouse: Warehouse, tables: Tables, told: Callable[[Planned], None] | None = None) -> None:
-        self._warehouse = warehouse
+    def __init__(
+        self,
+        warehouse: Warehouse,
+        name: str,
+        tables: Tables,
+        *,
+        versioned: bool = True,
+        told: Callable[[Job], None] | None = None,
+    ) -> None:
+        self._warehouse, self.name, self._versioned = warehouse, name, versioned
+        self._dialect = dialect(warehouse.dialect)
         self._tables = replace(tables, at=INSTANT, counted=True)
-        self._told = told or (lambda _planned: None)
+        self._told = told or (lambda _job: None)
+        self.jobs: list[Job] = []
+
+    @property
+    def statement(self) -> str:
+        return self.jobs[-1].statement if self.jobs else ""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        found = {ENGINE: WAREHOUSE, ADDRESS: self.name}
+        if self.jobs:
+            job = self.jobs[-1]
+            scanned = {} if job.scanned_bytes is None else {SCANNED: str(job.scanned_bytes)}
+            found |= {STATEMENT: job.digest, **({JOB: job.id} if job.id else {}), **scanned}
+            found[AS_OF] = NO_VERSION if job.as_of is None else str(job.as_of)
+        return found
+
+    def check(self, groups: Sequence[FeatureGroup], only: Iterable[str]) -> None:
+        """Raise if the features `only`, and those that they are computed from, cannot be read there.
+
+        Raises:
+            Invalid: The dialect has no equal of a feature, or a function computes a view's rows here.
+        """
+        self._statement(stored_part(views_of(groups), needed_for(groups, only)), self._tables)
 
     def __call__(self, con: Any, views: Sequence[FeatureView], keep: Keep) -> Iterator[Kept]:
         """Yield the one result that has all features.
 
-        Args:
-            con: A DuckDB connection that has `observed`, as `features.offline.stored.read_views` takes it.
-
         Raises:
-            Invalid: The dialect has no equal of a feature; a view's rows are computed by a function, here.
+            Invalid: As `check` and `check_tables`, before anything is loaded.
             Corrupt: The result has other rows than the observations.
         """
-        check_there(views)
         if not views:
             return
-        named = dialect(self._warehouse.dialect)
+        general, _ = self._statement(views, self._tables)
+        check_tables(self._warehouse, views, self._tables)
         (count,) = duck.one_row(con, "SELECT count(*) FROM observed")
-        keys = {name: dtype for view in views for name, dtype in view.entity.keys.items()}
-        schema = pa.schema([(NUMBER, pa.int64()), (INSTANT, pa.int64()), *_arrow(keys)])
-        rows = con.sql(f"SELECT {', '.join(map(quote_name, schema.names))} FROM observed").to_arrow_reader(
-            duck.BATCH_ROWS
-        )
-        # Refused before anything is loaded.
-        self._statement(views, named, "observations")
-        with self._warehouse.loaded((batch.cast(schema) for batch in rows), schema) as table:
-            statement, columns = self._statement(views, named, table)
+        keys = {name: ARROW_TYPES[dtype] for view in views for name, dtype in view.entity.keys.items()}
+        schema = pa.schema([(NUMBER, pa.int64()), (INSTANT, pa.int64()), *keys.items()])
+        asked = con.sql(f"SELECT {', '.join(map(quote_name, schema.names))} FROM observed")
+        rows = (batch.cast(schema) for batch in asked.to_arrow_reader(duck.BATCH_ROWS))
+        with self._warehouse.loaded(rows, schema) as table:
+            tables = replace(self._tables, observations=table, as_of=self._as_of())
+            statement, columns = self._statement(views, tables)
             estimate = self._warehouse.estimate(statement)
-            self._told(Planned(statement, count, None if estimate is None else estimate.scanned_bytes))
+            digest = hashlib.sha256(general.encode()).hexdigest()
+            scanned = None if estimate is None else estimate.scanned_bytes
+            job = Job(statement, digest, count, scanned, tables.as_of)
+            self._told(job)
             with self._warehouse.read(statement) as found:
-                yield _kept(con, found, views, columns, keep, count)
+                kept = _kept(con, found, views, columns, keep, count)
+        self.jobs.append(job)
+        yield kept
 
-    def _statement(
-        self, views: Sequence[FeatureView], named: Dialect, observations: str
-    ) -> tuple[str, dict[str, str]]:
-        return stored_statement(views, named, replace(self._tables, observations=observations), NUMBER)
+    def _statement(self, views: Sequence[FeatureView], tables: Tables) -> tuple[str, dict[str, str]]:
+        check_sources(views)
+        return stored_statement(views, self._dialect, tables, NUMBER)
 
-
-def check_there(views: Iterable[FeatureView]) -> None:
-    """Raise if a warehouse cannot have the rows of a view.
-
-    Raises:
-        Invalid: A function of Python computes them, here.
-    """
-    for view in views:
-        if isinstance(view.source, DerivedSource):
-            raise Invalid(
-                f"The rows of {view.name} are computed here, by {view.source.function.name}, so no warehouse has them.",
-                fix="read it from the lake (--engine lake), or leave it out.",
-            )
-
-
-def _arrow(keys: Mapping[str, DType]) -> list[tuple[str, pa.DataType]]:
-    return [(name, ARROW_TYPES[dtype]) for name, dtype in keys.items()]
+    def _as_of(self) -> int | None:
+        """Return the instant of the versions to read, by the warehouse's clock."""
+        if self._tables.as_of is not None or not self._versioned or "now" not in self._dialect.templates:
+            return self._tables.as_of
+        with self._warehouse.read(f"SELECT {self._dialect.write('now')} AS {self._dialect.column('us')}") as found:
+            return int(found.read_all().column(0)[0].as_py())
 
 
 def _kept(

@@ -23,6 +23,7 @@ from mainspring.features.offline.pieces import Observed, count, pieces, workplac
 from mainspring.features.offline.stored import Scan
 from mainspring.operations.features.choosing import Choice
 from mainspring.operations.features.deriving import derive
+from mainspring.operations.features.engines import LAKE, WAREHOUSE, done, planned, stored_read
 from mainspring.operations.features.frames import as_arrow, index_of
 from mainspring.operations.features.progress_bar import steps
 from mainspring.operations.features.rows import Rows
@@ -42,10 +43,15 @@ NAME = "The labels"
 
 @dataclass(frozen=True)
 class How:
-    """Options of an offline read that do not change its result."""
+    """Options of an offline read that do not change its result.
+
+    Attributes:
+        engine: One of `engines.ENGINES`; by default the profile's.
+    """
 
     memory_limit: str = "2GB"
     progress: bool = True
+    engine: str | None = None
 
 
 def instant(when: When | None) -> int | None:
@@ -129,15 +135,39 @@ class Reader:
         memory_limit: Memory that DuckDB may use before it spills.
         told: Called when the read of the observations, and of each view, begins.
         temp: Folder for data that exceeds memory. Without one, the rows and the result are in memory, as one piece.
+        engine: One of `engines.ENGINES`; by default the profile's.
+
+    Raises:
+        Invalid: There is no such engine, or it cannot give one of the features.
     """
 
     def __init__(
-        self, project: Project, choice: Choice, memory_limit: str, told: Told, temp: Path | None = None
+        self,
+        project: Project,
+        choice: Choice,
+        memory_limit: str,
+        told: Told,
+        temp: Path | None = None,
+        engine: str | None = None,
     ) -> None:
         self._project, self._choice, self._memory_limit, self._told = project, choice, memory_limit, told
-        derive(project, choice.views)
+        self._stored = stored_read(project, engine, told=lambda job: told(f"{WAREHOUSE}: {planned(job)}", 0, None))
+        if self._stored is None:
+            derive(project, choice.views)
+        else:
+            self._stored.check(choice.groups, choice.columns)
         self._scan = pinned(project)
         self._temp = temp
+
+    @property
+    def engine(self) -> str:
+        """The engine that reads the features."""
+        return LAKE if self._stored is None else WAREHOUSE
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what was read elsewhere than in the lake."""
+        return () if self._stored is None else tuple(done(self._stored))
 
     @contextmanager
     def read(self, spine: Spine) -> Iterator[Found]:
@@ -214,7 +244,8 @@ class Reader:
 
         return point_in_time_pieces(
             observed, self._choice.groups, told, schema=schema, at=at, memory_limit=self._memory_limit,
-            temp=self._temp, whole=self._temp is None,
+            temp=self._temp, whole=self._temp is None, stored=self._stored,
+            only=None if self._stored is None else self._choice.columns,
         )  # fmt: skip
 
 
@@ -224,11 +255,12 @@ def read(project: Project, choice: Choice, spine: Spine, how: How) -> FeatureTab
     index = None if own else index_of(spine.labels)
     spine = spine if own else replace(spine, labels=as_arrow(spine.labels, NAME))
     with steps(choice.title, len(choice.views) + own, how.progress) as step:
-        reader = Reader(project, choice, how.memory_limit, lambda name, _done, _total: step(name))
+        reader = Reader(project, choice, how.memory_limit, lambda name, _done, _total: step(name), engine=how.engine)
         with reader.read(spine) as result:
+            table = pa.concat_tables(result.pieces)
             return FeatureTable(
-                choice.title, pa.concat_tables(result.pieces), features=choice.columns, at=result.at,
-                label=result.label, notes=result.notes, index=index,
+                choice.title, table, features=choice.columns, at=result.at, label=result.label,
+                notes=(*result.notes, *reader.notes), index=index,
             )  # fmt: skip
 
 

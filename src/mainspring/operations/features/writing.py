@@ -54,20 +54,28 @@ class TrainingSetWriter:
     Args:
         to: Path of the file; an existing file is replaced once the new one is complete.
         memory_limit: Memory that DuckDB may use before it spills.
+        engine: One of `engines.ENGINES`; by default the profile's.
 
     Raises:
-        Invalid: `to` is not a name of a Parquet file.
+        Invalid: `to` is not a name of a Parquet file, or the engine cannot give one of the features.
         NotFound: There is no such folder.
         Denied: The folder is not writable.
     """
 
     def __init__(
-        self, project: Project, choice: Choice, to: str | os.PathLike[str], memory_limit: str, told: reading.Told
+        self,
+        project: Project,
+        choice: Choice,
+        to: str | os.PathLike[str],
+        memory_limit: str,
+        told: reading.Told,
+        engine: str | None = None,
     ) -> None:
         self._began = time.monotonic()
         self._choice, self._told = choice, told
         self._path = _target(to)
-        self._reader = reading.Reader(project, choice, memory_limit, told, project.settings.state / "tmp")
+        self._reader = reading.Reader(project, choice, memory_limit, told, project.settings.state / "tmp", engine)
+        self.engine = self._reader.engine
 
     def write(self, spine: reading.Spine) -> FeatureFile:
         """Write the result of `reading.read`.
@@ -94,7 +102,7 @@ class TrainingSetWriter:
         rows = write_whole(self._path, found.pieces, lambda done: self._told(ROWS, done, found.rows))
         return FeatureFile(
             self._choice.title, self._path, rows=rows, features=self._choice.columns, at=found.at, label=found.label,
-            notes=found.notes, seconds=time.monotonic() - self._began,
+            notes=(*found.notes, *self._reader.notes), seconds=time.monotonic() - self._began,
         )  # fmt: skip
 
 

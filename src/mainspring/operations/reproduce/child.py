@@ -16,6 +16,8 @@ import msgspec
 from mainspring.core.errors import Invalid, MainspringError
 from mainspring.core.time import parse_instant
 from mainspring.data.without import read
+from mainspring.features.warehouse.reading import ADDRESS, AS_OF, ENGINE, NO_VERSION, WarehouseRead
+from mainspring.operations.features.engines import LAKE, WAREHOUSE, stored_read
 from mainspring.project import Project, open_project
 from mainspring.project.scratch import Scratch, scratch_trainer, with_code
 from mainspring.project.settings import child_arguments, load_settings
@@ -61,7 +63,8 @@ def _train(project: Project, run: RunRecord, scratch: Scratch, tell: int) -> dic
     }
     processes = int(run.tags.get(PROCESSES, "1"))
     if processes == 1:
-        report = scratch_trainer(project, scratch.folder).train(model, **given)
+        stored = _stored(project, run)
+        report = scratch_trainer(project, scratch.folder).train(model, stored=stored, **given)
     else:
         from mainspring.operations.distributed.launching import train_in_processes
 
@@ -69,6 +72,21 @@ def _train(project: Project, run: RunRecord, scratch: Scratch, tell: int) -> dic
         chosen = replace(model, distributed=declared)
         report = train_in_processes(project, chosen, runner="local", scratch=scratch, **given)
     return {"run_id": report.run_id, "digest": report.digest}
+
+
+def _stored(project: Project, run: RunRecord) -> WarehouseRead | None:
+    """Return the read of the run's features where it read them: in the same warehouse, in the versions of then."""
+    if run.tags.get(ENGINE) != WAREHOUSE:
+        return stored_read(project, LAKE)
+    as_of = run.tags.get(AS_OF, NO_VERSION)
+    versions = None if as_of == NO_VERSION else int(as_of)
+    stored = stored_read(project, WAREHOUSE, as_of=versions, versioned=versions is not None)
+    if stored is not None and stored.name != run.tags[ADDRESS]:
+        raise Invalid(
+            f"Run {run.id} read its features in {run.tags[ADDRESS]}, and the profile's warehouse is {stored.name}.",
+            fix="reproduce it with a profile that names that warehouse: --profile NAME.",
+        )
+    return stored
 
 
 def _as_it_was(model: Model, run: RunRecord) -> Model:

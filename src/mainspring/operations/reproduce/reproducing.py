@@ -98,6 +98,7 @@ def _run(project: Project, run_id: str) -> RunRecord:
 def _compared(
     project: Project, run: RunRecord, code: RecordedCode, into: Path, digest: str, again_id: str
 ) -> Reproduction:
+    from mainspring.features.warehouse.reading import ADDRESS, AS_OF, NO_VERSION
     from mainspring.project.scratch import scratch_bundles, scratch_tracking
     from mainspring.registry.runs import LEFT, PROCESSES
     from mainspring.training.runs.provenance import CODE_CHANGED
@@ -113,6 +114,8 @@ def _compared(
         notes.append(
             f"the exact code is unknown, because files changed after they were imported: {run.tags[CODE_CHANGED]}"
         )
+    if run.tags.get(AS_OF) == NO_VERSION:
+        notes.append(f"the tables of {run.tags[ADDRESS]} have no versions: their rows were read as they are now")
     found = outcome(run, again, bundle, scratch_bundles(into, project).load(digest))
     environment = differences(
         _environment(project.tracking.artefact(run.id, "environment.json")),

@@ -26,11 +26,18 @@ from mainspring.features.offline import point_in_time
 from mainspring.features.offline.observed import AT, open_observed, without_consent
 from mainspring.features.offline.pieces import Observed, count, pieces
 from mainspring.features.offline.query import connection, execute
-from mainspring.features.offline.stored import Scan
+from mainspring.features.offline.stored import Scan, StoredRead
 from mainspring.registry.bundles import FEATURES, HOLDOUT
 from mainspring.registry.model import Bundle, several_labels
 from mainspring.training.frames import to_frame
-from mainspring.training.inputs import all_groups, check_label, feature_types, remaining, sources_read
+from mainspring.training.inputs import (
+    all_groups,
+    check_label,
+    feature_types,
+    features_read,
+    remaining,
+    sources_read,
+)
 from mainspring.training.label import Label, label_keys
 from mainspring.training.model import Model
 from mainspring.training.sets.labels import LABEL, WHY, LeftOut, joins_of, label_numbers
@@ -42,7 +49,13 @@ WITHOUT = "without"  # key in a manifest's `extra`: rows that were left out, as 
 
 
 def labelled_observations(
-    model: Model, scan: Scan, *, since: int | None, until: int | None, share: float = 1.0
+    model: Model,
+    scan: Scan,
+    *,
+    since: int | None,
+    until: int | None,
+    share: float = 1.0,
+    stored: StoredRead | None = None,
 ) -> tuple[pa.Table, LeftOut]:
     """Return the observations in `[since, until)` with features and `_label`, and the reasons for those left out.
 
@@ -51,6 +64,7 @@ def labelled_observations(
 
     Args:
         share: Share of the rows to take, spread evenly over time; see `subset`.
+        stored: Reads the stored features instead of DuckDB, which reads them from the lake.
 
     Raises:
         InvalidData: A part is empty, too small or has only one class, or the labels do not fit the task.
@@ -58,7 +72,9 @@ def labelled_observations(
     rows, left_out = labelled(model.observations, model.labels, scan, since=since, until=until)
     rows = subset(rows, share, model.seed)
     check_parts(model, instants(rows), label_values(rows.column(LABEL), model), left_out)
-    return point_in_time(rows, all_groups(model), scan, schema=model.observations.source.columns, at=AT), left_out
+    groups, only = all_groups(model), None if stored is None else features_read(model)
+    schema = model.observations.source.columns
+    return point_in_time(rows, groups, scan, schema=schema, at=AT, stored=stored, only=only), left_out
 
 
 def subset(rows: pa.Table, share: float, seed: int) -> pa.Table:

@@ -271,7 +271,7 @@ DOCUMENTS = {
     "features read": Document(
         _object(
             "WrittenFile", path=str, rows=int, columns=list[str], features=list[str], at=str,
-            label=str | list[str] | None, notes=list[str], seconds=float,
+            label=str | list[str] | None, engine=str, notes=list[str], seconds=float,
         )
     ),
     "features show": Document(

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mainspring.data.adapters.warehouse_duckdb import DuckdbWarehouse
 
 from kit.depth import examples
 from kit.histories import FIELDS, History, histories, lake_table, landed
 from kit.warehouse import agrees, instants_of, observed
 from mainspring.core.schema import DType
+from mainspring.data.adapters.warehouse_duckdb import DuckdbWarehouse
 from mainspring.features.layout import SKETCHES, feature_dtype, layout_of
 from mainspring.features.model import FeatureGroup
 from mainspring.features.needed import needed_for

@@ -59,7 +59,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "features entity": ("features entity CourierRecord courier=ana",),
     "features explain": ("features explain late-delivery", "features explain CourierRecord --sql"),
     "features list": ("features list --search courier",),
-    "features read": ("features read late-delivery --to training.parquet --since 2026-01-01",),
+    "features read": (
+        "features read late-delivery --to training.parquet --since 2026-01-01",
+        "features read late-delivery --to training.parquet --engine warehouse",
+    ),
     "features show": ("features show CourierRecord",),
     "features sql": ("features sql late-delivery --dialect spark --observations lake.orders",),
     "features verify": ("features verify late-delivery --sample 500",),
@@ -68,6 +71,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "train": (
         "train late-delivery",
         "train late-delivery --since 2026-01-01 --until 2026-07-01",
+        "train late-delivery --engine warehouse",
         "train late-delivery --without orders@monday.csv --without deliveries.courier=bo",
         "train late-delivery --processes 2",
         "train late-delivery --processes auto",

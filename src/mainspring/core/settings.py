@@ -257,6 +257,8 @@ class WarehouseSetting:
     arrivals: Mapping[str, str] = field(default_factory=dict)  # source -> column that orders its rows by arrival
     max_scan: int | None = None  # bytes that one statement may read; `None`: any number
     timeout_us: int = 3_600_000_000  # of one statement
+    read_features: bool = False  # whether offline reads and trainings read features there unless told otherwise
+    time_travel: bool = True  # whether they read the tables as of an instant, where the dialect can
     key_file: Path | None = None  # private key of Snowflake, or a file of Google's with credentials
     key_password: str = field(default="", repr=False)  # of an encrypted private key
     password: str = field(default="", repr=False)  # or a token that Snowflake takes in its place

@@ -13,13 +13,15 @@ from urllib.parse import urlsplit
 from mainspring.core.errors import Invalid
 from mainspring.core.nearest import guess
 from mainspring.core.settings import WarehouseSetting
-from mainspring.project.setting_values import duration, nbytes, url
+from mainspring.project.setting_values import duration, flag, nbytes, url
 from mainspring.project.sign_in import path, text
 
 _PREFIX = "MAINSPRING_WAREHOUSE_"
 _SECRETS = ("password", "key_password")
 _TEXTS = ("url", "max_scan", "timeout", "key_file", "password_file")
+_FLAGS = {"read_features": False, "time_travel": True}
 _TABLES = ("tables", "arrivals")
+_KNOWN = (*_TEXTS, *_FLAGS, *_TABLES)
 _FIX = 'write [profiles.local.warehouse], then its url, such as url = "bigquery://PROJECT/DATASET".'
 
 
@@ -38,14 +40,13 @@ def read_warehouse(root: Path, given: Any, environment: Mapping[str, str]) -> Wa
         raise Invalid(f"warehouse is {given!r}.", fix=_FIX)
     for name in set(_SECRETS) & given.keys():
         raise Invalid(f"warehouse has its {name} in the file.", fix=f"set {_PREFIX}{name.upper()} in the environment.")
-    unknown = sorted(given.keys() - {*_TEXTS, *_TABLES})
+    unknown = sorted(given.keys() - {*_KNOWN})
     if unknown:
-        near = guess(unknown[0], (*_TEXTS, *_TABLES))
-        raise Invalid(
-            f"warehouse has the unknown settings {unknown}.", fix=f"{near}known: {sorted((*_TEXTS, *_TABLES))}."
-        )
-    outside = {each: environment.get(f"{_PREFIX}{each.upper()}", "") for each in (*_TEXTS, *_SECRETS)}
-    values = {"max_scan": "", "timeout": "1h", **given, **{name: each for name, each in outside.items() if each}}
+        near = guess(unknown[0], _KNOWN)
+        raise Invalid(f"warehouse has the unknown settings {unknown}.", fix=f"{near}known: {sorted(_KNOWN)}.")
+    outside = {each: environment.get(f"{_PREFIX}{each.upper()}", "") for each in (*_TEXTS, *_FLAGS, *_SECRETS)}
+    set_outside = {name: each for name, each in outside.items() if each}
+    values = {"max_scan": "", "timeout": "1h", **_FLAGS, **given, **set_outside}
     if not given and "url" not in values:
         return None
     where = "The warehouse"
@@ -58,6 +59,8 @@ def read_warehouse(root: Path, given: Any, environment: Mapping[str, str]) -> Wa
         arrivals=_names(values, "arrivals", "loaded_at"),
         max_scan=nbytes(values, "max_scan"),
         timeout_us=duration(values, "timeout"),
+        read_features=flag(values, "read_features"),
+        time_travel=flag(values, "time_travel"),
         key_file=path(root, values, where, "key_file"),
         key_password=text(values, where, "key_password"),
         password=password,

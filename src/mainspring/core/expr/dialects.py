@@ -94,7 +94,7 @@ def no_equal(dialect: Dialect, what: str) -> Invalid:
     """Return the error for something that a dialect cannot give the same result for."""
     return Invalid(
         f"{dialect.name} has no exact equal of {what!r}, and an approximation would be another feature.",
-        fix="read it with `mainspring features read`, or leave it out of the statement.",
+        fix="read it from the lake, with `mainspring features read` or --engine lake, or leave it out.",
     )
 
 

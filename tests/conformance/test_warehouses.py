@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from kit.depth import deep
+from kit.engines import ROOT, python_of
 from mainspring.core.errors import Invalid, NotFound, Unavailable
 from mainspring.core.settings import Url
 from mainspring.data.adapters.warehouse_duckdb import DuckdbWarehouse
@@ -80,3 +84,21 @@ def test_a_file_that_is_missing_damaged_or_being_written_is_named(tmp_path: Path
             warehouse.ping()
         writer.communicate()
     assert warehouse.ping()
+
+
+@deep
+@pytest.mark.timeout(1200)
+def test_snowflakes_connector_on_a_server_of_its_protocol() -> None:
+    in_environment("snowflake-client", "kit/snowflake_warehouse.py", FAKESNOW_PYTHON=str(python_of("snowflake")))
+
+
+def in_environment(engine: str, tests: str, **variables: str) -> None:
+    """Run tests in the environment of an engine, which sees this one's packages, too."""
+    ran = subprocess.run(
+        [str(python_of(engine)), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:schemathesis", tests],
+        cwd=ROOT / "tests", env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}", **variables},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    print(ran.stdout)
+    assert ran.returncode == 0, f"{ran.stdout[-3000:]}\n{ran.stderr[-3000:]}"
+    assert re.search(r"[2-9]\d passed", ran.stdout)

@@ -13,7 +13,8 @@ from kit.adapter_tables import TABLES
 ROOT = Path(__file__).parents[2]
 LIBRARIES = ("apache_beam", "boto3", "confluent_kafka", "grpc", "http.client", "httpx", "nats", "obstore",
              "opentelemetry.exporter",
-             "paho", "psycopg", "pymilvus", "pyspark", "ray", "redis", "requests", "smtplib", "socket", "tuf.ngclient",
+             "paho", "psycopg", "pymilvus", "pyspark", "ray", "redis", "requests", "smtplib", "socket",
+             "snowflake.connector", "tuf.ngclient",
              "urllib.request", "mainspring.core.http_exchange", "mainspring.core.listening",
              "mainspring.core.ray_cluster", "mainspring.operations.plane_connection")  # fmt: skip
 CALLS = ("create_connection", "create_engine", "DeltaTable", "open_unix_connection")
@@ -87,6 +88,7 @@ ROWS: dict[str, tuple[str, str]] = {
         "vectors.adapters.service_calls",
         f"{MUTUAL}an_upstream_of_language_models",
     ),
+    "Snowflake, BigQuery": ("data.adapters.warehouse_snowflake", ""),
     "a mirror of Debian": ("deploy.images.store", ""),
     "Kubernetes": ("deploy.engines.kubernetes_api", f"{MUTUAL}kubernetes"),
     "Ray, Spark, Beam": (
@@ -110,6 +112,7 @@ SCHEMES = {
     **dict.fromkeys(("mqtt", "mqtts"), "MQTT"),
     **dict.fromkeys(("http", "https"), "another installation's console"),
     "kafka": "Kafka",
+    "snowflake": "Snowflake, BigQuery",
     "vault": "Vault",
 }
 NONE = {"file", "sqlite", "duckdb", "lmdb", "memory", "sealed", "pkcs11", "keyring"}

@@ -26,9 +26,17 @@ VERSIONS = {
     "vertex": "google-cloud-aiplatform==2.7.0",
     "azureml": "azure-ai-ml==1.35.2 azure-mgmt-monitor==7.0.0",
     "cleanlab": "cleanlab==2.9.0",
-    "snowflake": "fakesnow==0.12.1 snowflake-connector-python==3.18.1",
+    "snowflake": "fakesnow==0.12.1 snowflake-connector-python==3.18.1",  # with which fakesnow was made
+    "snowflake-client": "snowflake-connector-python==5.2.0",
 }
-BESIDE = ("kubernetes", "ray", "spark", "beam", "snowflake")  # environments that also see the packages of this one
+BESIDE = (
+    "kubernetes",
+    "ray",
+    "spark",
+    "beam",
+    "snowflake",
+    "snowflake-client",
+)  # environments that also see the packages of this one
 
 
 def python_of(engine: str) -> Path:

@@ -108,7 +108,12 @@ def _duckdb_file(at: Context) -> Any:
     return warehouse(at.url.path, at.state / "tmp")
 
 
-WAREHOUSES: Mapping[str, Build] = {"duckdb": _duckdb_file}
+def _snowflake(at: Context) -> Any:
+    warehouse = lazily("data.adapters.warehouse_snowflake", "SnowflakeWarehouse", extra="snowflake")
+    return warehouse(at.project.settings.warehouse)
+
+
+WAREHOUSES: Mapping[str, Build] = {"duckdb": _duckdb_file, "snowflake": _snowflake}
 
 
 def bounded(warehouse: Warehouse, most: int) -> Warehouse:

@@ -1,0 +1,40 @@
+"""Rows as a Parquet file for a warehouse to load, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mainspring.core.errors import Invalid
+from mainspring.core.files import disk_errors
+from mainspring.data.arrow import ARROW_TYPES, INSTANT
+from mainspring.data.warehouse.types import converted, read_as
+
+_KINDS = tuple(ARROW_TYPES.values())
+
+
+def write_rows(
+    rows: Iterable[pa.RecordBatch], schema: pa.Schema, file: Path, *, instants: pa.DataType = INSTANT
+) -> None:
+    """Write rows to a new file. Its columns are `c0`, `c1` and so on, which need no quotes anywhere.
+
+    Numbers have 64 bits, as a warehouse has no others.
+
+    Args:
+        instants: The type as which instants are written; whole numbers are microseconds.
+
+    Raises:
+        Invalid: A column is of none of our types.
+        StorageFull: There is no room.
+    """
+    for field in schema:
+        if field.type not in _KINDS:
+            raise Invalid(f"Column {field.name!r} is of type {field.type}.", fix="cast it to one of ours, as ms.Int64.")
+    kinds = [instants if field.type == INSTANT else read_as(field.type) or field.type for field in schema]
+    stored = pa.schema([(f"c{n}", kind) for n, kind in enumerate(kinds)])
+    with disk_errors(file), pq.ParquetWriter(file, stored, compression="zstd") as writer:
+        for batch in rows:
+            writer.write_batch(converted(batch, stored))

@@ -85,6 +85,7 @@ class Ingestor:
         progress: Progress | None = None,
         marks: Mapping[str, int] = NO_MARKS,
         since: Mapping[str, int | None] = NO_MARKS,
+        more: bool = False,
     ) -> IngestReport:
         """Ingest `data`, any input that `data.readers.open_input` accepts.
 
@@ -98,6 +99,7 @@ class Ingestor:
                 before it. The data is one load; `batch_id` is given.
             since: Those of the marks that decide whether the batch is next, with their values before it, None for none.
                 If they have the values of `marks` already, nothing is done.
+            more: Whether newer data follows at once, so that the age of the newest event is not judged yet.
 
         Raises:
             NotFound: The file does not exist.
@@ -144,7 +146,7 @@ class Ingestor:
                 *_extra(opened, source),
                 *_as_read_first(tally, nulls),
                 *_noticed(landing),
-                *self._stale(source, heads),
+                *([] if more else self._stale(source, heads)),
             ]
         return IngestReport(
             source.name,

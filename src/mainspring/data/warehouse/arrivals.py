@@ -91,10 +91,15 @@ class Arrivals:
         at = self._at
         wanted = self._between(low, high) or f"{at} IS NOT NULL"
         ahead = "1 = 0" if high is None else f"{at} > {self._literal(high)}"
-        return (
-            f"SELECT COUNT(*), COUNT(*) - COUNT({at}), MAX({at}), COUNT(CASE WHEN {wanted} THEN 1 END), "
-            f"COUNT(CASE WHEN {ahead} THEN 1 END) FROM {self.dialect.table(self.table)}"
-        )
+        counts = {
+            "rows": "COUNT(*)",
+            "unordered": f"COUNT(*) - COUNT({at})",
+            "newest": f"MAX({at})",
+            "wanted": f"COUNT(CASE WHEN {wanted} THEN 1 END)",
+            "ahead": f"COUNT(CASE WHEN {ahead} THEN 1 END)",
+        }
+        listed = ", ".join(f"{count} AS {self.dialect.column(name)}" for name, count in counts.items())
+        return f"SELECT {listed} FROM {self.dialect.table(self.table)}"
 
     def read(self, columns: Iterable[str], low: int | None, high: int | None) -> str:
         """Return the statement of the rows that arrived from `low` to `high`, in order, with column `ARRIVAL`."""
@@ -111,7 +116,9 @@ class Arrivals:
 
     def _between(self, low: int | None, high: int | None) -> str:
         """Return the condition of rows between two positions; a null arrival is between none."""
-        bounds = (f"{self._at} {sign} {self._literal(end)}" for sign, end in ((">=", low), ("<=", high)) if end is not None)
+        bounds = (
+            f"{self._at} {sign} {self._literal(end)}" for sign, end in ((">=", low), ("<=", high)) if end is not None
+        )
         return " AND ".join(bounds)
 
     def _literal(self, position: int) -> str:

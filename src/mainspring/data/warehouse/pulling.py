@@ -19,7 +19,6 @@ from mainspring.data import duck
 from mainspring.data.flags import numbers
 from mainspring.data.ingest import Ingestor
 from mainspring.data.keyings import Keyings
-from mainspring.data.landing import LOAD_ROWS
 from mainspring.data.model import Source
 from mainspring.data.ports import LakeTables
 from mainspring.data.warehouse.arrivals import Arrivals, Look
@@ -178,14 +177,15 @@ class Puller:
         """
         table, column, shown = *self.arrivals.order[:2], self.arrivals.shown
         if look.newest is not None and start.position is not None and start.low is not None:
-            if look.newest < start.low:
+            known = next(self.store.digests(self.source.name, start.low), None)
+            if look.newest < start.low and known is not None:
                 raise Conflict(
                     f"{table} ends at {shown(look.newest)}, before {shown(start.low)}, from where {self.source.name} "
                     "goes on: its newest rows were deleted, or it was replaced.",
                     fix="say with --since from which arrival on to read; what is no longer known of it comes again.",
                 )
             if look.newest < start.position:
-                yield f"{table} ends at {shown(look.newest)}, before {shown(start.position)}: rows were deleted there."
+                yield f"{table} ends at {shown(look.newest)}, before {shown(start.position)}, up to which it was read."
         if not look.rows and start.position is not None:
             yield f"{table} is empty; rows are read from {shown(start.low)} on."
         if look.unordered:
@@ -209,7 +209,7 @@ class _Pull:
         self._report = PullReport(puller.source.name, *puller.arrivals.order[:2], shown, "")
 
     def run(self, high: int | None, wanted: int, progress: Progress | None) -> PullReport:
-        of, pending = self._of, list[pa.Table]()
+        of, pending, reached = self._of, list[pa.Table](), self._position
         known = known_rows(self._con, of.source.name, of.store, self._start.low)
         with of.warehouse.read(of.arrivals.read(self._columns(known), self._start.low, high)) as reader:
             for rows in _pieces(reader, of.batch_rows):
@@ -222,7 +222,7 @@ class _Pull:
                 self._count(read=len(rows), known=len(rows) - len(new))
                 if progress is not None:
                     progress(self._report.read, max(wanted, self._report.read))
-        self._end(pending, reached if self._report.read else None)
+        self._end(pending, reached)
         self._say_unknown(known)
         return replace(
             self._report,

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from mainspring.core.expr.sql import quote_name
 from mainspring.data.arrow import is_text
 from mainspring.data.flags import arrow_of, numbers
 
@@ -32,7 +31,9 @@ def digests(con: duckdb.DuckDBPyConnection, rows: pa.Table, columns: Sequence[st
     if not len(rows):
         return found
     named = [ARRIVAL, *sorted(columns)]
-    con.register("digested", pa.table([_plain(rows[name]) for name in named], names=[f"c{n}" for n in range(len(named))]))
+    con.register(
+        "digested", pa.table([_plain(rows[name]) for name in named], names=[f"c{n}" for n in range(len(named))])
+    )
     # The length before each value: no two rows have one text.
     parts = [f"coalesce(length(CAST(c{n} AS VARCHAR)) || ':' || CAST(c{n} AS VARCHAR), '-')" for n in range(len(named))]
     text = f"concat({', '.join(parts)})"
@@ -52,13 +53,15 @@ def _plain(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
         return column.cast(pa.int64())
     if pa.types.is_date(kind):
         return column.cast(pa.int32())
-    return column if is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind) else column.cast(pa.string())
+    return (
+        column if is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind) else column.cast(pa.string())
+    )
 
 
 def _voids(column: pa.ChunkedArray[Any]) -> np.ndarray:
     fixed = column.combine_chunks().cast(pa.binary(_BYTES))
-    bits = fixed.buffers()[1]
-    return np.frombuffer(bits, f"V{_BYTES}", len(fixed), fixed.offset * _BYTES)
+    found = np.frombuffer(memoryview(fixed.buffers()[1] or b""), f"V{_BYTES}", len(fixed), fixed.offset * _BYTES)
+    return np.asarray(found)
 
 
 class Known:
@@ -119,9 +122,13 @@ class Known:
             SELECT position, digest, times, row_number() OVER (PARTITION BY digest ORDER BY position) AS nth
             FROM arrived JOIN known USING (digest) WHERE columns = {number}) WHERE nth <= times""")
         self._con.unregister("arrived")
-        self._con.execute(f"""UPDATE known SET times = times - used FROM
-            (SELECT digest AS one, count(*) AS used FROM met GROUP BY digest) WHERE digest = one AND columns = {number}""")
-        return numbers(self._con.sql("SELECT position FROM met ORDER BY position").to_arrow_table()["position"], pa.int64())
+        used = "(SELECT digest AS one, count(*) AS used FROM met GROUP BY digest)"
+        self._con.execute(
+            f"UPDATE known SET times = times - used FROM {used} WHERE digest = one AND columns = {number}"
+        )
+        return numbers(
+            self._con.sql("SELECT position FROM met ORDER BY position").to_arrow_table()["position"], pa.int64()
+        )
 
     def _register(self, name: str, rows: np.ndarray) -> None:
         digest = pa.FixedSizeBinaryArray.from_buffers(

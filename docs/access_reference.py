@@ -268,6 +268,7 @@ JOB_EVENTS = {
     "evidence": "evidence",
     "explain": "",
     "forget-jobs": "jobs.forget",
+    "ingest-warehouse": "ingest",
     "materialise": "materialise",
     "monitor": "",
     "search": "search",

@@ -15,6 +15,7 @@ from mainspring.data.history import TableChange
 from mainspring.data.model import DatasetCommit, IngestReport
 from mainspring.data.profile import TableProfile
 from mainspring.data.restore import RestoreReport
+from mainspring.data.warehouse.pulling import PullPlan, PullReport
 from mainspring.delivery.model import Promotion
 from mainspring.deploy.targets.model import PieceStatus
 from mainspring.features.describe.wording import DefinitionRow
@@ -148,7 +149,7 @@ class Document(NamedTuple):
         instants: Fields that the command prints as RFC 3339 texts: of the type, or `Type.field` of one within it.
         more: Fields that the command adds or prints as another type.
         less: Fields that it does not print.
-        otherwise: Another type that the command may print instead.
+        otherwise: Another type that the command may print instead, or several.
     """
 
     type: Any
@@ -218,7 +219,7 @@ DOCUMENTS = {
             )],
         )
     ),
-    "ingest": Document(IngestReport),
+    "ingest": Document(IngestReport, otherwise=(PullReport, PullPlan)),
     "streams list": Document(list[StreamReport], _STREAM),
     "streams show": Document(StreamReport, _STREAM),
     "streams dead-letters": Document(
@@ -636,7 +637,8 @@ def schemas() -> dict[str, Any]:
 
 def _objects(document: Document) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the schema of one document, and those of the objects in it by name."""
-    types = [document.type, *document.more.values()] + ([document.otherwise] if document.otherwise else [])
+    others = document.otherwise if isinstance(document.otherwise, tuple) else (document.otherwise,)
+    types = [document.type, *document.more.values(), *filter(None, others)]
     roots, objects = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
     root, more = roots[0], dict(zip(document.more, roots[1:], strict=False))
     own = _own(root)
@@ -658,7 +660,7 @@ def _objects(document: Document) -> tuple[dict[str, Any], dict[str, Any]]:
         within, _, inner = field.rpartition(".")
         fields = objects[within or own]["properties"]
         fields[inner] = _instant(fields[inner])
-    return ({"anyOf": [root, roots[-1]]} if document.otherwise else root), objects
+    return ({"anyOf": [root, *roots[-len(others) :]]} if document.otherwise else root), objects
 
 
 def _own(schema: dict[str, Any]) -> str:

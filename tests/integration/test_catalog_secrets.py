@@ -107,6 +107,7 @@ COLUMNS = {
     "routes": "endpoint route",
     "service_samples": "place subject document",
     "service_states": "place document",
+    "pulled_batches": "lake source table arrival columns digests",  # 128 bits of the SHA-256 of rows
     "stream_batches": "lake stream topic spans",
     "stream_endpoint_batches": "lake endpoint body",
     "stream_endpoint_outbox": "lake endpoint body",

@@ -12,7 +12,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "demo": ("demo", "demo --keep", "demo --rag"),
     "init": ("init courier",),
     "apply": ("apply --dry-run", "apply"),
-    "ingest": ("ingest orders orders.parquet", "ingest orders courier.data:orders"),
+    "ingest": ("ingest orders orders.parquet", "ingest orders courier.data:orders", "ingest orders --warehouse"),
     "streams list": ("streams list",),
     "streams show": ("streams show orders",),
     "streams dead-letters": ("streams dead-letters orders --limit 50",),

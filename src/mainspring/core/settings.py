@@ -255,6 +255,7 @@ class WarehouseSetting:
     url: Url
     tables: Mapping[str, str] = field(default_factory=dict)  # source -> table; others have the source's name
     arrivals: Mapping[str, str] = field(default_factory=dict)  # source -> column that orders its rows by arrival
+    lateness: Mapping[str, str] = field(default_factory=dict)  # source -> how much earlier rows are read again
     max_scan: int | None = None  # bytes that one statement may read; `None`: any number
     timeout_us: int = 3_600_000_000  # of one statement
     read_features: bool = False  # whether offline reads and trainings read features there unless told otherwise

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mainspring.core.errors import Invalid, InvalidData, MainspringError, NotFound
-from mainspring.data.model import QUARANTINE_SUFFIX, REASON, SEQUENCE, IngestReport
+from mainspring.data.model import QUARANTINE_SUFFIX, REASON, SEQUENCE, IngestReport, Source
 from mainspring.data.signed_files import sign_file
 from mainspring.features.functions.model import DerivedSource
 from mainspring.operations.auditing import audit, begun
@@ -49,33 +49,44 @@ def land(
         StorageFull: No space; the same call resumes.
     """
     definitions = project.definitions
-    chosen = definitions.source(source)
-    if isinstance(chosen, DerivedSource):
-        raise Invalid(
-            f"Source {source!r} is computed from {chosen.parent.name!r}, so nothing can be ingested into it.",
-            fix=f"ingest into {chosen.parent.name!r}; to compute what is missing, run `mainspring materialize`.",
-        )
+    chosen = ingested_source(project, source)
     if isinstance(data, str):
         data = _rows(project, data) if _FUNCTION.fullmatch(data) else Path(data)
     with begun(project, "ingest", f"source/{source}") as done:
         report = project.ingestor.ingest(
             chosen, data, keyings=definitions.keyings(source), batch_id=batch_id, nulls=nulls, progress=progress
         )
-        report = _derived(project, report)
+        report = replace(report, warnings=(*report.warnings, *derived(project, source)))
         counts = f"{report.rows} ingested, {report.quarantined} quarantined, {report.already} already there"
         done(f"{counts}; version {report.version}")
     return report
 
 
-def _derived(project: Project, report: IngestReport) -> IngestReport:
-    """Compute the declared feature functions for the new rows; one that fails does not undo the ingestion."""
+def ingested_source(project: Project, source: str) -> Source:
+    """Return a source into which rows can be ingested.
+
+    Raises:
+        NotFound: There is no such source.
+        Invalid: It is computed from another.
+    """
+    chosen = project.definitions.source(source)
+    if isinstance(chosen, DerivedSource):
+        raise Invalid(
+            f"Source {source!r} is computed from {chosen.parent.name!r}, so nothing can be ingested into it.",
+            fix=f"ingest into {chosen.parent.name!r}; to compute what is missing, run `mainspring materialize`.",
+        )
+    return chosen
+
+
+def derived(project: Project, source: str) -> tuple[str, ...]:
+    """Compute the declared feature functions for new rows. One that fails is a warning: the ingestion stays."""
     from mainspring.features.functions.process import FunctionFailed
 
     try:
-        derive_from(project, report.source)
+        derive_from(project, source)
     except FunctionFailed as error:
-        return replace(report, warnings=(*report.warnings, f"The rows are ingested, but not all features: {error}"))
-    return report
+        return (f"The rows are ingested, but not all features: {error}",)
+    return ()
 
 
 def _rows(project: Project, reference: str) -> Any:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from mainspring.data.model import IngestReport, Source, TableScan
     from mainspring.data.profile import TableProfile
+    from mainspring.data.warehouse.pulling import PullReport
     from mainspring.features.model import FeatureGroup, FeatureView, MaterialiseReport
     from mainspring.ledger.model import Prediction
     from mainspring.llm.prompts import Prompt
@@ -452,6 +453,20 @@ class OpenedProject:
         from mainspring.operations.ingest import land
 
         return land(self.services, source, data, batch_id=batch_id, nulls=nulls)
+
+    def ingest_from_warehouse(self, source: str, *, since: str | None = None) -> PullReport:
+        """Ingest the rows of a source's table in the profile's warehouse that arrived since the last time, each once.
+
+        Args:
+            since: An arrival, as text: read the rows from there on, instead.
+
+        Raises:
+            Invalid: The profile has no warehouse, or does not name the source's column of arrivals.
+            Conflict: The table no longer reaches to where it was read, or it is another.
+        """
+        from mainspring.operations.pulling import pull
+
+        return pull(self.services, source, since=since)
 
     def produce(
         self, topic: str, rows: Iterable[Mapping[str, Any]], *, key: str | None = None, partitions: int = 0

@@ -159,6 +159,11 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         "Delete records of jobs that ended long ago.",
         {"ended": Option("30d", duration), "failed": Option("365d", duration)},
     ),
+    "ingest-warehouse": BuiltIn(
+        "Ingest rows of the warehouse, as `mainspring ingest --warehouse`, one source per step; by default all that "
+        "have `arrivals`.",
+        {"sources": Option([], names)},
+    ),
     "materialise": BuiltIn(
         "Bring online features up to date, one view per step; by default all views.",
         {"views": Option([], names), "rebuild": Option(False, flag)},

@@ -20,7 +20,7 @@ _PREFIX = "MAINSPRING_WAREHOUSE_"
 _SECRETS = ("password", "key_password")
 _TEXTS = ("url", "max_scan", "timeout", "key_file", "password_file")
 _FLAGS = {"read_features": False, "time_travel": True}
-_TABLES = ("tables", "arrivals")
+_TABLES = ("tables", "arrivals", "lateness")
 _KNOWN = (*_TEXTS, *_FLAGS, *_TABLES)
 _FIX = 'write [profiles.local.warehouse], then its url, such as url = "bigquery://PROJECT/DATASET".'
 
@@ -57,6 +57,7 @@ def read_warehouse(root: Path, given: Any, environment: Mapping[str, str]) -> Wa
         url=_address(root, text(values, where, "url")),
         tables=_names(values, "tables", "raw.deliveries"),
         arrivals=_names(values, "arrivals", "loaded_at"),
+        lateness=_names(values, "lateness", "10m"),
         max_scan=nbytes(values, "max_scan"),
         timeout_us=duration(values, "timeout"),
         read_features=flag(values, "read_features"),

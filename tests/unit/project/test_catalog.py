@@ -31,6 +31,7 @@ for _module in (
 ):
     importlib.import_module(f"mainspring.{_module}")
 for _module in (
+    "data.adapters.pulls_catalog",
     "data.adapters.streams_catalog",
     "cost.adapters.catalog",
     "deploy.adapters.announced_machines",

@@ -275,9 +275,12 @@ def batches(call: Call, *, source: str, batch: str | None, limit: int) -> None:
 
     def table(console: Console) -> None:
         rows = [
-            (each.id, f"{each.rows:,}", format_instant(each.first), format_instant(each.last)) for each in made
-        ]  # fmt: skip
-        show_records(console, ("batch", "rows", "first event", "last event"), rows)
+            (each.id, f"{each.rows:,}", format_instant(each.first), format_instant(each.last), each.origin)
+            for each in made
+        ]
+        of_warehouse = any(each.origin for each in made)
+        names = ("batch", "rows", "first event", "last event", "from")[: None if of_warehouse else 4]
+        show_records(console, names, [row[: len(names)] for row in rows])
 
     shown = [
         {**asdict(each), "first": format_instant(each.first), "last": format_instant(each.last)} for each in made

@@ -101,8 +101,8 @@ def show(call: Call, *, job_id: str) -> None:
 def run(call: Call, *, name: str, argument: str | None, key: str | None, priority: int, wait: bool, here: bool) -> int:
     """Queue a job for the worker of a running `up`. JSON is its argument, an object.
 
-    The built-in jobs are batch, collect-garbage, evidence, explain, forget-jobs, materialise, monitor, search,
-    snapshot, tidy and train; docs/howto/jobs.md describes them.
+    The built-in jobs are batch, collect-garbage, evidence, explain, forget-jobs, ingest-warehouse, materialise,
+    monitor, search, snapshot, tidy and train; docs/howto/jobs.md describes them.
     """
     from mainspring.operations.jobs import queue
 

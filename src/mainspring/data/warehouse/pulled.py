@@ -58,6 +58,13 @@ def batch_key(source: str, number: int) -> str:
     return numbered(f"pull/{source}", number)
 
 
+def batch_number(source: str, key: str) -> int | None:
+    """Return the number of a batch that has this id; None if it is not one of a pull."""
+    before = batch_key(source, 1).removesuffix("1")
+    number = key.removeprefix(before)
+    return int(number) if key.startswith(before) and number.isdecimal() else None
+
+
 def as_mark(position: int) -> int:
     """Return a position as a mark, which is never negative."""
     return 2 * position if position >= 0 else -2 * position - 1

@@ -40,7 +40,7 @@ _LOOK = pa.schema([(name, pa.int64()) for name in ("rows", "unordered", "newest"
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PullPlan:
     """Rows that a pull would read, among them those that it would recognise.
 
     Attributes:
@@ -116,7 +116,7 @@ class Puller:
                 fix="ingest signed files, or declare another source for the rows of the warehouse.",
             )
 
-    def plan(self, since: int | None = None) -> Planned:
+    def plan(self, since: int | None = None) -> PullPlan:
         """Return what a pull would read; nothing is changed.
 
         Raises:
@@ -126,7 +126,7 @@ class Puller:
         look = self._look(start, high)
         estimate = self.warehouse.estimate(self.arrivals.read(self.source.columns, start.low, high))
         newest = [each for each in (look.newest, high) if each is not None]
-        return Planned(
+        return PullPlan(
             self.source.name,
             *self.arrivals.order[:2],
             self.arrivals.shown(start.low),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.expr.sql import quote_name, quote_text
+from mainspring.core.time import format_instant
 from mainspring.data import duck
 from mainspring.data.model import BATCH, SEQUENCE, Source
+from mainspring.data.warehouse.pull_store import PulledBatch
+from mainspring.data.warehouse.pulled import batch_number
 from mainspring.data.without import BATCH_ID, Without, read
 from mainspring.features.model import FeatureGroup
 from mainspring.operations.data.lineage import ENDPOINT, REQUEST, SOURCE, VIEW, lineage
@@ -22,12 +25,17 @@ _COMMITS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One ingestion. Times are the first and the last event time, UTC epoch microseconds."""
+    """One ingestion. Times are the first and the last event time, UTC epoch microseconds.
+
+    Attributes:
+        origin: The table of a warehouse and the range of its arrivals; empty for other data.
+    """
 
     id: str
     rows: int
     first: int
     last: int
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,18 @@ def batches(project: Project, source: str, limit: int = 100) -> list[Batch]:
             f"SELECT {BATCH_ID} AS b, count(*), epoch_us(min({at})), epoch_us(max({at})) FROM landed "
             f"GROUP BY b ORDER BY max({SEQUENCE}) DESC LIMIT {int(limit)}"
         ).fetchall()
-    return [Batch(*each) for each in found]
+    made = [Batch(*each) for each in found]
+    numbers = {each.id: number for each in made if (number := batch_number(source, each.id)) is not None}
+    pulled = project.pull_store.numbered(source, numbers.values()) if numbers else {}
+    return [replace(each, origin=_origin(pulled.get(numbers.get(each.id, 0)))) for each in made]
+
+
+def _origin(pulled: PulledBatch | None) -> str:
+    if pulled is None:
+        return ""
+    shown = format_instant if pulled.instants else str
+    since = "the start" if pulled.since is None else shown(pulled.since)
+    return f"{pulled.table}, {pulled.arrival} from {since} to {shown(pulled.until)}"
 
 
 def descent(project: Project, source: str, batch: str) -> Descent:

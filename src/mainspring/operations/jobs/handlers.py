@@ -205,6 +205,26 @@ def _views(project: Project, given: dict[str, Any]) -> list[FeatureView]:
         raise Invalid(f"The argument of materialise names an unknown view: {error.what}", fix=error.fix) from None
 
 
+def _pull(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
+    from mainspring.operations.pulling import pull, pulled_sources
+
+    chosen = given["sources"] or pulled_sources(project)
+    found: dict[str, Plain] = {}
+    for source in chosen:
+
+        def told(done: int, total: int | None, source: str = source) -> None:
+            run.check()
+            run.progress(done, total or done, source)
+
+        def bring(source: str = source, told: Callable[[int, int | None], None] = told) -> Plain:
+            report = pull(project, source, progress=told)
+            names = ("read", "rows", "quarantined", "known", "until", "version", "reasons")
+            return {**{name: getattr(report, name) for name in names}, "warnings": [*report.warnings]}
+
+        found[source] = run.step(source, bring)
+    return found
+
+
 def _tidy(project: Project, run: JobRun, _: dict[str, Any]) -> Plain:
     from mainspring.operations.features.live_views import ViewsInUse, tidy
 
@@ -399,6 +419,7 @@ WORK: Mapping[str, Work] = {
     "evidence": Work(_evidence, _known_frameworks, long=True),
     "explain": Work(_explain, _predictions, long=True),
     "forget-jobs": Work(_forget),
+    "ingest-warehouse": Work(_pull, _sources, long=True),
     "materialise": Work(_materialise, _views),
     "monitor": Work(_monitor, _endpoints, long=True),
     "search": Work(_search, _model, long=True),

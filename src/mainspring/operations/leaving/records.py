@@ -113,6 +113,7 @@ LEFT_OUT: Mapping[str, str] = {
     "job_logs": "what the project's code prints: `mainspring jobs logs`",
     "monitor_checkpoints": _DERIVED,
     "moved_logs": _STATE,
+    "pulled_batches": _STATE,
     "received_heads": _STATE,
     "routes_revision": _STATE,
     "service_states": _STATE,

@@ -41,6 +41,14 @@ def _stream_store(at: Context) -> Any:
 STREAM_STORES: Mapping[str, Build] = by_catalog(_stream_store)
 
 
+def _pull_store(at: Context) -> Any:
+    store = lazily("data.adapters.pulls_catalog", "CatalogPulls", extra="local")
+    return store(at.project.engine, lake_digest(at.project.settings))
+
+
+PULL_STORES: Mapping[str, Build] = by_catalog(_pull_store)
+
+
 def _stream_files(at: Context) -> Callable[[str], Any]:
     from mainspring.serving.streaming.state_file import StateFiles
 

@@ -11,6 +11,7 @@ from mainspring.project.parts.cached import cached_property
 from mainspring.project.parts.definitions import DefinitionsParts
 
 if TYPE_CHECKING:
+    from mainspring.data.adapters.pulls_catalog import CatalogPulls
     from mainspring.data.adapters.streams_catalog import CatalogStreams
     from mainspring.data.ingest import Ingestor
     from mainspring.data.ports import LakeTables, Snapshots
@@ -52,6 +53,11 @@ class DataParts(DefinitionsParts):
     @cached_property
     def stream_store(self) -> CatalogStreams:
         built: CatalogStreams = self._build("stream_store", backends.STREAM_STORES, self.settings.catalog)
+        return built
+
+    @cached_property
+    def pull_store(self) -> CatalogPulls:
+        built: CatalogPulls = self._build("pull_store", backends.PULL_STORES, self.settings.catalog)
         return built
 
     @cached_property

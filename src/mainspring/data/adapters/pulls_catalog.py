@@ -31,6 +31,7 @@ _pulled = sa.Table(
     sa.Column("kept", sa.BigInteger, nullable=False),  # number of digests
     sa.Column("digests", sa.LargeBinary, nullable=False),
 )
+_MOST = (1 << 63) - 1
 _FIELDS = [_pulled.c[name] for name in PulledBatch.__dataclass_fields__]
 
 
@@ -102,7 +103,7 @@ class CatalogPulls:
             for number, until, kept in connection.execute(listed.order_by(_pulled.c.number.desc())).all():
                 left -= kept
                 if left < 0 and until < before:
-                    gone = {"digests": b"", "kept": 0, "known_from": until + 1}
+                    gone = {"digests": b"", "kept": 0, "known_from": min(until + 1, _MOST)}
                     one = (*self._of(source), _pulled.c.number == number)
                     connection.execute(_pulled.update().where(*one).values(gone))
 

@@ -101,7 +101,7 @@ def find_start(source: str, arrivals: Arrivals, lake: LakeTables, store: PullSto
             f"Table {source!r} has batch {mark} of a warehouse, which the catalog does not know.",
             fix=f"use the catalog that was used then, or go on with --since {shown(position + 1)}.",
         )
-    low = max(position - arrivals.lateness, store.known_from(source, mark))
+    low = max(position - arrivals.lateness, store.known_from(source, mark), ALL)
     if low > position:
         raise Conflict(
             f"Table {source!r} was restored, and so much was read after that version that it is no longer known which "

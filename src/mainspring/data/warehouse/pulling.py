@@ -288,7 +288,7 @@ class _Pull:
         )
         self._mark, self._position = self._number, until
         if rows is not None:
-            again = until - of.arrivals.lateness
+            again = max(until - of.arrivals.lateness, ALL)
             kept = found[found["arrival"] >= again]
             of.store.keep(source.name, self._number, kept.tobytes(), max(again, self._start.floor))
         self._count(rows=done.rows, quarantined=done.quarantined, batches=1)

@@ -6,6 +6,9 @@ the network in INT8 on one core. Both are load-tested then. "ours" is predicted,
 error. Of the time, "floor" is the five minutes that are aimed at; SageMaker's Inference Recommender says that it takes
 up to 45 (its developer guide).
 
+Before that, calls of networks in INT8 are predicted from FP32 and measured, without a gateway: of networks with wide
+layers and with many, and of one that is slower in INT8.
+
 Other work on the machine makes every case worthless: `load` in the notes is the run queue of the kernel over a minute.
 """
 
@@ -23,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import starting
-from networks import onnx_positions
+from networks import onnx_mlp, onnx_positions
 from report import Case, report
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from mainspring.serving.model import Point
 
 INPUTS, POSITIONS = 64, 128
+SIZES = (1, 8, 32)
 _SERVICE = """
 import mainspring as ms
 
@@ -108,6 +112,44 @@ def together(gateways: list[LoadedGateway], seconds: float) -> float:
     return capacity(search(measure, first=400.0, close=1.05)) or 0.0
 
 
+def networks(folder: Path) -> Iterator[tuple[str, bytes, int]]:
+    """Yield names of networks, their files and their inputs."""
+    file = folder / "other.onnx"
+    for name, inputs, positions, width in (
+        ("128 positions of 384", 64, 128, 384),
+        ("32 positions of 1,024", 128, 32, 1024),
+    ):
+        onnx_positions(file, inputs=inputs, positions=positions, width=width)
+        yield name, file.read_bytes(), inputs
+    for name, widths in (
+        ("2 layers of 2,048", (64, 2048, 2048, 1)), ("12 layers of 256", (64, *[256] * 12, 1)),
+        ("16 layers of 24", (16, *[24] * 16, 1)),
+    ):  # fmt: skip
+        onnx_mlp(file, widths)
+        yield name, file.read_bytes(), widths[0]
+
+
+def calls(folder: Path) -> Iterator[Case]:
+    """Yield the time of calls in INT8, predicted from FP32 and measured."""
+    from mainspring.serving.sizing.kernels import fastest, opened
+    from mainspring.serving.sizing.layers import measured
+    from mainspring.serving.sizing.work import work_of
+    from mainspring.training.optimise.variants import NETWORKS
+
+    for name, content, inputs in networks(folder):
+        rows = np.random.default_rng(1).normal(size=(256, inputs)).astype(np.float32)
+        small = NETWORKS["int8-static"].make(content, lambda rows=rows: {"x": rows})
+        layers = measured(content, work_of(content), SIZES)
+        both = opened(content), opened(small)
+        for size, each in layers.items():
+            found = fastest([(session, {"x": rows[:size]}) for session in both], seconds=0.3)
+            took, real = (seconds * 1e6 for seconds in found)
+            times = each.in_int8(took)
+            said = f"{took / times.high:,.0f} to {took / times.low:,.0f} said; FP32 takes {took:,.0f}"
+            yield Case(f"{name}, {size} rows in INT8", "us", took / times.value, real, notes={"interval": said},
+                       more_is_better=True)  # fmt: skip
+
+
 def cases(project: Project, seconds: float) -> Iterator[Case]:
     """Yield the cases."""
     from mainspring.operations.advise.sizing import size
@@ -156,9 +198,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each load")
     parser.add_argument("--positions", type=int, default=POSITIONS, help="of the network")
+    parser.add_argument("--only", choices=("calls", "load"), help="calls of networks, or load tests")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mainspring-advise-") as folder:
-        report("advise", list(cases(served(Path(folder), chosen.positions), chosen.seconds)))
+        found = [] if chosen.only == "load" else list(calls(Path(folder)))
+        if chosen.only != "calls":
+            found += cases(served(Path(folder), chosen.positions), chosen.seconds)
+        report("advise", found)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import exp, factorial, inf
+from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +20,8 @@ from mainspring.serving.simulation.times import Times
 from mainspring.serving.sizing.capacity import Capacities, highest, slowed
 from mainspring.serving.sizing.choosing import MOST, Kind, choose
 from mainspring.serving.sizing.cores import Scaling, fitted, multiple
+from mainspring.serving.sizing.kernels import product, small_product
+from mainspring.serving.sizing.layers import Layers, measured
 from mainspring.serving.sizing.probing import probe
 from mainspring.serving.sizing.roofline import Interval, expected_us, faster
 from mainspring.serving.sizing.speed import Rate, Speed
@@ -55,7 +60,7 @@ def network(*widths: int, turned: bool = False) -> bytes:
 @pytest.mark.parametrize("turned", [False, True])
 def test_work_of_a_dense_network_is_counted_by_hand(turned: bool) -> None:
     found = work_of(network(30, 50, 7, turned=turned))
-    assert found.products == (Product(FP32, 1, 30, 50), Product(FP32, 1, 50, 7))
+    assert found.products == (Product(FP32, 1, 30, 50, operator="Gemm"), Product(FP32, 1, 50, 7, operator="Gemm"))
     assert found.operations == 2 * (30 * 50 + 50 * 7)
     assert found.moved == 4 * 2 * (50 + 7)  # each ReLU reads and writes
     assert (found.nodes, found.known) == (4, True)
@@ -75,23 +80,82 @@ def test_work_of_a_convolution_and_of_a_product_of_activations() -> None:
     graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], held)
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     found = work_of(made.SerializeToString(), {"x": (1, 3, 6, 10)})
-    assert found.products == (Product(FP32, 6 * 10, 27, 8), Product(FP32, 8 * 6, 10, 6, constant=False))
-    assert found.in_int8() is None  # INT8 of products of activations was seen to be slower than a roofline says
+    assert found.products == (
+        Product(FP32, 6 * 10, 27, 8, operator="Conv"), Product(FP32, 8 * 6, 10, 6, constant=False),
+    )  # fmt: skip
+    assert "attention" in found.not_in_int8
+    assert "convolutions" in Work(found.products[:1]).not_in_int8
     assert found.operations == 2 * (60 * 27 * 8 + 8 * 6 * 10 * 6)
 
 
 def test_products_that_a_runtime_fuses_are_of_8_bits() -> None:
+    before = work_of(network(32, 64, 16))
+    found = work_of(in_8_bits(network(32, 64, 16)))
+    assert {each.kind for each in found.products} == {INT8}
+    assert found.operations == before.operations
+    assert not before.not_in_int8
+    assert "already" in found.not_in_int8
+
+
+def in_8_bits(content: bytes) -> bytes:
     from mainspring.training.optimise.static_int8 import quantised
 
-    rows = {"x": np.random.default_rng(0).normal(size=(16, 32)).astype(np.float32)}
-    before = work_of(network(32, 64, 16))
-    found, guess = work_of(quantised(network(32, 64, 16), rows)), before.in_int8()
-    assert {each.kind for each in found.products} == {INT8}
-    assert guess is not None
-    assert (guess.operations, found.operations) == (before.operations, before.operations)
-    assert guess.products == found.products
-    assert abs(guess.nodes - found.nodes) <= 3
-    assert found.in_int8() is None
+    return quantised(content, {"x": np.random.default_rng(0).normal(size=(16, 32)).astype(np.float32)})
+
+
+def run_by_the_runtime(content: bytes, folder: Path) -> list[str]:
+    """The operators that ONNX Runtime makes of a model, in their order."""
+    options = ort.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(folder / "made.onnx"), 4
+    ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return [node.op_type for node in onnx.load(folder / "made.onnx").graph.node]
+
+
+@pytest.mark.parametrize("operator", ["Gemm", "MatMul"])
+def test_a_layer_of_8_bits_alone_has_the_operators_of_one_in_a_network(operator: str, tmp_path: Path) -> None:
+    alone = run_by_the_runtime(small_product(32, 64, operator), tmp_path)
+    whole = run_by_the_runtime(in_8_bits(product(32, 64, operator)), tmp_path)
+    assert alone == whole
+    assert len(alone) == 3
+
+
+def test_layers_of_8_bits_replace_those_of_a_network() -> None:
+    half = Layers(within=60.0, alone=60.0, small=30.0).in_int8(100.0)
+    assert half.value == pytest.approx(100 / 70)  # the other 40 µs stay
+    assert half.low < half.value < half.high
+    colder = Layers(within=80.0, alone=60.0, small=30.0).in_int8(100.0)
+    assert colder.value == pytest.approx(100 / (20 + 40))
+    assert colder.low < 100 / 70 < 100 / 60 < colder.high
+    slower = Layers(within=10.0, alone=10.0, small=30.0).in_int8(15.0)
+    assert slower.value == pytest.approx(15 / 35)
+    disturbed = Layers(within=300.0, alone=240.0, small=120.0).in_int8(100.0)
+    assert disturbed.value == pytest.approx(2.0)  # never more than the whole
+    assert 0 < disturbed.low < disturbed.high
+
+
+def test_layers_of_a_network_are_measured() -> None:
+    content = network(32, 64, 64, 64, 8)
+    found = measured(content, work_of(content), (1, 4))
+    assert list(found) == [1, 4]
+    for each in found.values():
+        assert each.within >= each.alone > 0
+        assert each.small > 0
+
+
+def test_no_layers_are_measured_of_texts_and_none_of_double_numbers_is_known() -> None:
+    held = [numpy_helper.from_array(np.zeros((4, 3)), "w")]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["rows", wide]) for name, wide in (("x", 4), ("y", 3))
+    ]
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "net", ends[:1], ends[1:], held)
+    ids = [helper.make_opsetid("", 18)]
+    found = work_of(helper.make_model(graph, opset_imports=ids, ir_version=9).SerializeToString())
+    assert (found.known, found.other) == (False, {"MatMul": 1})
+    assert "no products" in found.not_in_int8
+    text = [helper.make_tensor_value_info(name, TensorProto.STRING, ["rows", 1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "net", text[:1], text[1:])
+    with pytest.raises(Invalid, match="string"):
+        measured(helper.make_model(graph, opset_imports=ids, ir_version=9).SerializeToString(), found, (1,))
 
 
 def test_trees_have_work_that_is_not_known() -> None:

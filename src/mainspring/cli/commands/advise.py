@@ -159,8 +159,10 @@ def _show_sizes(console: Console, report: SizeReport) -> None:
     else:
         console.print("No machine serves that load in time.", style="yellow")
     if report.int8 is not None:
-        console.print(f"With weights of 8 bits one core here: {_between(report.int8)} requests/s, predicted; "
+        console.print(f"With layers of 8 bits one core here: {_between(report.int8)} requests/s, predicted; "
                       "`mainspring optimize` makes and judges it.", markup=False)  # fmt: skip
+    else:
+        console.print(f"With layers of 8 bits nothing is predicted: {report.not_int8}.", style="dim", markup=False)
     unknown = {text: [each.machine for each in report.choices if text in each.unknown]
                for text in dict.fromkeys(text for each in report.choices for text in each.unknown)}  # fmt: skip
     for text, of in unknown.items():

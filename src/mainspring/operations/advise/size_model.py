@@ -47,7 +47,8 @@ class SizeReport(msgspec.Struct, frozen=True, kw_only=True):
         demand: Requests a second; `of` says from where.
         capacity: Highest load in the load test here, of one process on one core.
         simulated: The same by simulation: what the prediction of other machines rests on.
-        int8: Requests a second of that process with products of 8 bits, predicted; null where that is unknown.
+        int8: Requests a second of that process with products of 8 bits, predicted; null where that is unknown, and
+            `not_int8` says why.
         assumed: What was not measured, in words.
     """
 
@@ -62,6 +63,7 @@ class SizeReport(msgspec.Struct, frozen=True, kw_only=True):
     tested: str
     operations: int | None
     int8: Bounds | None
+    not_int8: str
     choices: list[SizeChoice]
     left_out: list[str]
     assumed: list[str]

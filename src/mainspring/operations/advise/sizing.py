@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -39,8 +39,10 @@ from mainspring.serving.simulation.arrivals import Instants
 from mainspring.serving.simulation.times import Times
 from mainspring.serving.sizing.capacity import Capacities, slowed, under
 from mainspring.serving.sizing.choosing import Choice, Kind, choose
+from mainspring.serving.sizing.layers import Layers
+from mainspring.serving.sizing.layers import measured as measured_layers
 from mainspring.serving.sizing.probing import probe
-from mainspring.serving.sizing.roofline import Interval, faster, undisturbed_us
+from mainspring.serving.sizing.roofline import Interval, undisturbed_us
 from mainspring.serving.sizing.speed import Speed
 from mainspring.serving.sizing.work import Work, work_of
 
@@ -112,7 +114,8 @@ def size(
             bench(project, endpoint, How(seconds=seconds), told)
             baseline = _best(project, endpoint, baseline.digest) or baseline
     told("measuring this machine")
-    here, work = probe(HERE), _work(project, baseline.digest)
+    here, bundle = probe(HERE), project.bundles.load(baseline.digest)
+    work = _work(bundle)
     if not baseline.capacity or simulated <= 0:
         raise Invalid(
             f"{endpoint} meets its deadline of {found.route.deadline_us / 1000:g} ms at no load here.",
@@ -128,10 +131,11 @@ def size(
         *(described_machine(each, found.times, here, work) for each in others),
         *listed_machines(project, {each.name: each for each in listed}.values(), offers, here, speed),
     ]
-    large = _memory(project, baseline.digest)
+    large = _memory(project, bundle)
     fitting = [each for each in places if each.memory_gib >= _needed(each.processes, large)]
     kinds = {each.name: each for each in fitting}
     chosen = choose([_kind(capacities, each, near) for each in fitting], wanted, spare=spare)
+    int8, not_int8 = _in_int8(capacities, found, bundle, work, near)
     return SizeReport(
         endpoint=endpoint,
         version=found.version,
@@ -143,7 +147,8 @@ def size(
         simulated=simulated,
         tested=f"{format_instant(baseline.measured_at)}, {baseline.machine}",
         operations=work.operations if work is not None and work.known else None,
-        int8=_int8(capacities, found, here, work, near),
+        int8=int8,
+        not_int8=not_int8,
         choices=[_choice(each, kinds[each.kind.name], capacities, wanted) for each in chosen[:_MOST]],
         left_out=_left_out(places, fitting, chosen),
         assumed=[*_middle(baseline.capacity, simulated), *_assumed(large)],
@@ -206,8 +211,7 @@ def _at(baseline: Baseline) -> Instants:
     return np.linspace(0, 10 * SECOND, round(10 * rate), dtype=np.int64)
 
 
-def _work(project: Project, digest: str) -> Work | None:
-    bundle = project.bundles.load(digest)
+def _work(bundle: Bundle) -> Work | None:
     if MODEL not in bundle.files:
         return None
     try:
@@ -253,17 +257,25 @@ def _choice(choice: Choice, machine: Machine, capacities: Capacities, demand: fl
     )
 
 
-def _int8(capacities: Capacities, found: Measured, here: Speed, work: Work | None, near: Interval) -> Bounds | None:
-    small = None if work is None else work.in_int8()
-    if small is None:
-        return None
-    rate = int8_rate(capacities, found.times, here, work, small).times(near)
-    return Bounds(rate.low, rate.value, rate.high)
+def _in_int8(
+    capacities: Capacities, found: Measured, bundle: Bundle, work: Work | None, near: Interval
+) -> tuple[Bounds | None, str]:
+    """Return the load in 8 bits, or why it is not predicted."""
+    if work is None:
+        return None, "the model is no ONNX graph that can be read here"
+    if why := work.not_in_int8:
+        return None, why
+    try:
+        layers = measured_layers(bundle.files[MODEL], work, found.times.sizes, _shapes(bundle))
+    except Invalid as error:
+        return None, error.what
+    rate = int8_rate(capacities, found.times, layers).times(near)
+    return Bounds(rate.low, rate.value, rate.high), ""
 
 
-def int8_rate(capacities: Capacities, times: Times, here: Speed, before: Work | None, after: Work) -> Interval:
-    """Return the highest load of a process whose model has other work, by a roofline of both."""
-    ratios = faster(undisturbed_us(times), here, here, before, after)
+def int8_rate(capacities: Capacities, times: Times, layers: Mapping[int, Layers]) -> Interval:
+    """Return the highest load of a process whose model has layers of 8 bits."""
+    ratios = {rows: layers[rows].in_int8(took) for rows, took in undisturbed_us(times).items()}
 
     def rate(end: str) -> float:
         by_rows = {rows: getattr(each, end) for rows, each in ratios.items()}
@@ -274,11 +286,11 @@ def int8_rate(capacities: Capacities, times: Times, here: Speed, before: Work | 
     return Interval(low, value, high)
 
 
-def _memory(project: Project, digest: str) -> int:
+def _memory(project: Project, bundle: Bundle) -> int:
     from mainspring.project.model_memory import model_memory
 
-    known = model_memory(project.settings, "").sizes.find(digest)
-    files = sum(map(len, project.bundles.load(digest).files.values()))
+    known = model_memory(project.settings, "").sizes.find(bundle.digest)
+    files = sum(map(len, bundle.files.values()))
     return files * 2 if known is None else known.nbytes
 
 

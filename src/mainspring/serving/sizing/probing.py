@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from mainspring.core.cores import usable_cores
-from mainspring.core.errors import MissingExtra
+from mainspring.serving.sizing.kernels import chain, fastest, opened, product, product_of_8_bits
 from mainspring.serving.sizing.speed import Rate, Speed
 from mainspring.serving.sizing.work import FP32, INT8
 
 HEIGHTS, WIDTHS = (1, 8, 64), (64, 256, 1024)
-_CALLS, _AGAIN = 5, 7
-_LONG_S = 0.004  # of one reading
+_AGAIN = 7
 _CHAIN, _WIDE = 40, 16_384
 _SHORT = 16  # length of products whose outputs cost more than their operations
 _STEPS = 50_000
@@ -36,21 +35,25 @@ def probe(name: str = "", *, together: bool = True) -> Speed:
     """
     import psutil
 
-    empty, full = (_fastest(_chain(_CHAIN), np.ones((1, width), np.float32)) for width in (1, _WIDE))
-    node = (empty - _fastest(_chain(1), np.ones((1, 1), np.float32))) / (_CHAIN - 1)
+    long, one = opened(chain(_CHAIN)), np.ones((1, 1), np.float32)
+    empty, full, alone = fastest([
+        (long, {"x": one}), (long, {"x": np.ones((1, _WIDE), np.float32)}), (opened(chain(1)), {"x": one})
+    ])  # fmt: skip
+    node = (empty - alone) / (_CHAIN - 1)
     call = max(0.0, empty - _CHAIN * node)
     outputs = {
-        (kind, rows): _net(_fastest(*_product(kind, rows, _SHORT, WIDTHS[-1])), call) / (rows * WIDTHS[-1])
+        (kind, rows): _net(_product(kind, rows, _SHORT, WIDTHS[-1]), call) / (rows * WIDTHS[-1])
         for kind in (FP32, INT8)
         for rows in HEIGHTS
     }
     rates = [
-        Rate(kind, rows, width, 2e-9 * rows * width * width / _net(took, call + rows * width * outputs[kind, rows]))
+        Rate(kind, rows, width, 2e-9 * rows * width * width / _net(
+            _product(kind, rows, width, width), call + rows * width * outputs[kind, rows]
+        ))
         for kind in (FP32, INT8)
         for rows in HEIGHTS
         for width in WIDTHS
-        for took in [_fastest(*_product(kind, rows, width, width))]
-    ]
+    ]  # fmt: skip
     return Speed(
         name=name or platform.node() or "this machine",
         processor=_processor(),
@@ -65,85 +68,16 @@ def probe(name: str = "", *, together: bool = True) -> Speed:
     )
 
 
-def _fastest(session: Any, values: np.ndarray[Any, Any]) -> float:
-    """Return the seconds of a call, with the input bound as it is."""
-    feeds = {"x": values}
-    session.run(None, feeds)
-    begun = time.perf_counter()
-    for _ in range(_CALLS):
-        session.run(None, feeds)
-    calls = max(1, int(_LONG_S * _CALLS / (time.perf_counter() - begun)))
-    found = []
-    for _ in range(_AGAIN):
-        begun = time.perf_counter()
-        for _ in range(calls):
-            session.run(None, feeds)
-        found.append((time.perf_counter() - begun) / calls)
-    return min(found)
-
-
-def _product(kind: str, rows: int, inner: int, outer: int) -> tuple[Any, np.ndarray[Any, Any]]:
-    """Return a session with one product, and its input; of 8 bits as `mainspring optimize` makes it."""
-    onnx, helper = _onnx()
-    rng = np.random.default_rng(0)
-    weights = rng.normal(size=(inner, outer)).astype(np.float32)
-    constants: dict[str, Any]
+def _product(kind: str, rows: int, inner: int, outer: int) -> float:
+    """Return the seconds of a call of a product alone."""
     if kind == FP32:
-        nodes = [helper.make_node("Gemm", ["x", "w", "bias"], ["y"])]
-        constants = {"w": weights, "bias": np.zeros(outer, np.float32)}
-        return _session(nodes, constants, onnx.TensorProto.FLOAT), np.ones((rows, inner), np.float32)
-    constants = {
-        "w": (30 * weights).clip(-60, 60).astype(np.int8), "scale": np.float32(0.02), "zero": np.uint8(128),
-        "scales": np.full(outer, 0.02, np.float32), "zeros": np.zeros(outer, np.int8),
-        "bias": np.zeros(outer, np.int32), "both": np.full(outer, 0.0004, np.float32),
-        "none": np.zeros(outer, np.int32),
-    }  # fmt: skip
-    nodes = [
-        helper.make_node("DequantizeLinear", ["x", "scale", "zero"], ["a"]),
-        helper.make_node("DequantizeLinear", ["w", "scales", "zeros"], ["b"], axis=1),
-        helper.make_node("DequantizeLinear", ["bias", "both", "none"], ["c"], axis=0),
-        helper.make_node("Gemm", ["a", "b", "c"], ["d"]),
-        helper.make_node("QuantizeLinear", ["d", "scale", "zero"], ["y"]),
-    ]
-    return _session(nodes, constants, onnx.TensorProto.UINT8), np.full((rows, inner), 130, np.uint8)
+        return fastest([(opened(product(inner, outer)), {"x": np.ones((rows, inner), np.float32)})])[0]
+    return fastest([(opened(product_of_8_bits(inner, outer)), {"x": np.full((rows, inner), 130, np.uint8)})])[0]
 
 
 def _net(seconds: float, beside: float) -> float:
     """Return the seconds of a product without others."""
     return max(seconds - beside, 0.3 * seconds)
-
-
-def _chain(count: int) -> Any:
-    """Return a session with operators one after the other, that no optimiser merges."""
-    onnx, helper = _onnx()
-    names = ["x", *(f"v{place}" for place in range(count - 1)), "y"]
-    nodes = [
-        helper.make_node("Relu" if place % 2 else "Neg", [names[place]], [names[place + 1]]) for place in range(count)
-    ]
-    return _session(nodes, {}, onnx.TensorProto.FLOAT)
-
-
-def _session(nodes: list[Any], constants: dict[str, Any], kind: int) -> Any:
-    import onnxruntime as ort
-
-    onnx, helper = _onnx()
-    ends = [helper.make_tensor_value_info(name, kind, ["rows", f"{name} wide"]) for name in ("x", "y")]
-    held = [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, "probe", ends[:1], ends[1:], held)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def _onnx() -> tuple[Any, Any]:
-    try:
-        import onnx
-        from onnx import helper
-    except ModuleNotFoundError as error:
-        raise MissingExtra("Measuring a machine", "sklearn") from error
-    return onnx, helper
 
 
 def _stepped() -> float:
@@ -157,7 +91,8 @@ def _stepped() -> float:
 
 def _together() -> dict[int, float]:
     """Return cores -> products that they compute at once, as a multiple of one core's."""
-    sessions = [_product(FP32, 64, 512, 512) for _ in range(usable_cores())]
+    values = np.ones((64, 512), np.float32)
+    sessions = [(opened(product(512, 512)), values) for _ in range(usable_cores())]
     found = {count: _at_once(sessions[:count]) for count in _counts(len(sessions))}
     return {count: min(each / found[1], float(count)) for count, each in found.items()}
 

@@ -18,9 +18,9 @@ from mainspring.serving.simulation.times import Times
 from mainspring.serving.sizing.speed import Speed
 from mainspring.serving.sizing.work import Work
 
-_UNDISTURBED = 0.1  # quantile
+UNDISTURBED = 0.1  # quantile
 _UNKNOWN = 1.15  # factor of what no measurement says, both ways
-_NEAR = 1.07  # of a roofline beside a measurement, see bench/advise.py
+NEAR = 1.07  # of a prediction beside a measurement, see bench/advise.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,30 +47,27 @@ def expected_us(work: Work, rows: int, speed: Speed) -> float:
 
 def undisturbed_us(times: Times) -> dict[int, float]:
     """Return rows -> µs of a batch that other work on the machine left alone: kernels' rates are of such ones, too."""
-    return {rows: times.draw(rows, _UNDISTURBED) for rows in times.sizes}
+    return {rows: times.draw(rows, UNDISTURBED) for rows in times.sizes}
 
 
-def faster(
-    measured_us: Mapping[int, float], here: Speed, there: Speed, before: Work | None, after: Work | None = None
-) -> dict[int, Interval]:
-    """Return rows of a batch -> how many times as fast it is, on another machine or with other work.
+def faster(measured_us: Mapping[int, float], here: Speed, there: Speed, work: Work | None) -> dict[int, Interval]:
+    """Return rows of a batch -> how many times as fast it is on another machine.
 
     Args:
-        measured_us: Rows -> µs here, undisturbed, of the work `before`.
-        before: `None`, or unknown in parts: the interval has all ratios of the two machines.
-        after: Work there; by default the same.
+        measured_us: Rows -> µs here, undisturbed.
+        work: `None`, or unknown in parts: the interval has all ratios of the two machines.
     """
     ratios = _ratios(here, there)
     scalar = there.scalar / here.scalar
-    if before is None or not before.known:
+    if work is None or not work.known:
         wide = Interval(min(ratios) / _near(ratios), scalar, max(ratios) * _near(ratios))
         return dict.fromkeys(measured_us, wide)
     found = {}
     for rows, took in measured_us.items():
-        roof = expected_us(before, rows, here)
-        later = expected_us(after or before, rows, there)
+        roof = expected_us(work, rows, here)
+        later = expected_us(work, rows, there)
         added, scaled = later + max(0.0, took - roof) / scalar, later * took / roof
-        near = 1.0 if here is there and after is None else _NEAR
+        near = 1.0 if here is there else NEAR
         expected = added if took >= roof else scaled
         found[rows] = Interval(took / max(added, scaled) / near, took / expected, took / min(added, scaled) * near)
     return found

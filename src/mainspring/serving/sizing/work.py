@@ -15,6 +15,7 @@ from mainspring.core.errors import MissingExtra
 FP32, INT8 = "fp32", "int8"
 _PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "QLinearMatMul", "MatMulInteger", "QGemm", "ConvInteger"})
 _EIGHT_BITS = (2, 3)  # UINT8, INT8 of onnx.TensorProto
+_UNMEASURED = (10, 11, 16)  # FLOAT16, DOUBLE, BFLOAT16: no rates of their products are measured
 _WHOLE = frozenset({"QLinearMatMul", "MatMulInteger", "ConvInteger"})
 _BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}  # of a value, by type
 _FREE = frozenset({
@@ -31,6 +32,7 @@ class Product:
     inner: int
     outer: int
     constant: bool = True  # whether the matrix is a weight
+    operator: str = "MatMul"
 
     @property
     def operations(self) -> int:
@@ -62,18 +64,18 @@ class Work:
         """Whether a roofline of it means something: it has products, and nothing unknown."""
         return bool(self.products) and not self.other
 
-    def in_int8(self) -> Work | None:
-        """Return the work with products of 8 bits as `mainspring optimize` makes them, a scale before and after each;
-        `None` where that was not seen to follow the roofline: products of activations, and products of 8 bits."""
-        if not self.known or not all(each.constant and each.kind == FP32 for each in self.products):
-            return None
-        moved = sum(each.rows * 5 * (each.inner + each.outer) for each in self.products)
-        return Work(
-            tuple(Product(INT8, each.rows, each.inner, each.outer) for each in self.products),
-            self.moved + moved,
-            self.nodes + 2 * len(self.products),
-            self.other,
-        )
+    @property
+    def not_in_int8(self) -> str:
+        """Why its time in 8 bits cannot be predicted; empty if it can."""
+        if not self.products:
+            return "the model has no products of matrices"
+        if any(each.kind == INT8 for each in self.products):
+            return "the model has products of 8 bits already"
+        if not all(each.constant for each in self.products):
+            return "the model has products of activations, as attention has, which the runtime fuses or does not"
+        if not all(each.operator in ("MatMul", "Gemm") for each in self.products):
+            return "the model has convolutions, whose layout the runtime chooses by their neighbours"
+        return ""
 
 
 def work_of(content: bytes, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Work:
@@ -131,9 +133,10 @@ def _counted(nodes: Any, shapes: dict[str, list[int]], kinds: dict[str, int], co
         if node.op_type in _FREE or node.output[0] in folded or node.output[0] in fused:
             continue
         count += 1
-        if node.op_type in _PRODUCTS:
+        of = kinds.get(node.input[1]) if len(node.input) > 1 else None
+        if node.op_type in _PRODUCTS and of not in _UNMEASURED:
             products.append(_product(node, shapes, eight, folded))
-        elif node.domain == "ai.onnx.ml" or node.op_type in ("Loop", "Scan", "If"):
+        elif node.domain == "ai.onnx.ml" or node.op_type in {"Loop", "Scan", "If"} | _PRODUCTS:
             other[node.op_type] = other.get(node.op_type, 0) + 1
         else:
             read = sum(_size(name, shapes, kinds) for name in node.input if name not in folded)
@@ -147,12 +150,12 @@ def _product(node: Any, shapes: Mapping[str, list[int]], eight: set[str], consta
     constant = weights in constants
     made, matrix = shapes.get(node.output[0], [1]), shapes.get(weights, [1])
     if node.op_type.startswith("Conv"):  # (outputs, inputs / groups, height, width)
-        return Product(kind, prod(made[2:]), prod(matrix[1:]), matrix[0], constant)
+        return Product(kind, prod(made[2:]), prod(matrix[1:]), matrix[0], constant, node.op_type)
     turned = node.op_type == "Gemm" and any(each.name == "transB" and each.i for each in node.attribute)
     inner, outer = matrix[-2:] if len(matrix) > 1 else (matrix[0], 1)
     if turned:
         inner, outer = outer, inner
-    return Product(kind, max(1, prod(made) // max(1, outer)), inner, outer, constant)
+    return Product(kind, max(1, prod(made) // max(1, outer)), inner, outer, constant, node.op_type)
 
 
 def _size(name: str, shapes: Mapping[str, list[int]], kinds: Mapping[str, int]) -> int:

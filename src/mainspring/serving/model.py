@@ -315,7 +315,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """Outcome of one load. Rates are requests a second; `in_time` is a share of the requests that were due."""
+    """Outcome of one load. Rates are requests a second; `in_time` is a share of the requests that were due.
+
+    Attributes:
+        grew: Whether the queue grew through the whole load, which a longer one would not have met.
+    """
 
     offered: float
     answered: float
@@ -323,10 +327,11 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     refused: float  # a share likewise
     p50_us: float | None
     p99_us: float | None
+    grew: bool = False
 
     @property
     def met(self) -> bool:
-        return self.in_time >= IN_TIME
+        return self.in_time >= IN_TIME and not self.grew
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):

@@ -51,6 +51,39 @@ def test_what_was_due_and_never_asked_is_not_in_time() -> None:
     assert not found.met
 
 
+def served(rate: float, seconds: float, takes: float, seed: int = 0) -> Load:
+    """Poisson requests to a server that takes the same time for each: latencies by Lindley's recursion."""
+    due = np.cumsum(np.random.default_rng(seed).exponential(1 / rate, round(rate * seconds)))
+    latencies, free = [], 0.0
+    for at in due:
+        free = max(at, free) + takes
+        latencies.append((free - at) * 1e6)
+    return Load(max(seconds, free), rate, len(due), latencies_us=np.array(latencies), due_us=due * 1e6)
+
+
+def test_a_queue_that_grows_is_not_sustained_however_long_the_deadline() -> None:
+    def measure(rate: float) -> Point:
+        return point(served(rate, 3.0, takes=0.002), deadline_us=60e6)
+
+    found = capacity(search(measure))
+    assert found is not None
+    assert 400 < found < 550  # of 500 requests a second, which a load of three seconds tells from more by a tenth
+    assert measure(1000).in_time == 1.0
+    assert measure(1000).grew
+    slow = capacity(search(lambda rate: point(served(rate, 10 / rate, takes=1.0), deadline_us=600e6)))
+    assert slow is not None
+    assert slow < 2.0
+
+
+@given(st.floats(0.1, 0.9), st.integers(0, 1000))
+def test_a_queue_below_its_limit_does_not_grow(share: float, seed: int) -> None:
+    assert not point(served(1000 * share, 3.0, takes=0.001, seed=seed), deadline_us=50_000).grew
+
+
+def test_a_load_without_answers_did_not_grow() -> None:
+    assert not point(Load(1.0, 10.0, 10, unasked=10), deadline_us=1000).grew
+
+
 def test_a_closed_loop_has_no_point() -> None:
     with pytest.raises(Invalid, match="closed loop"):
         point(Load(1.0, None, 10), 1000)

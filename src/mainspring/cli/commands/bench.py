@@ -70,6 +70,11 @@ def _show(console: Console, found: Baseline) -> None:
             _bar(each.p99_us, found.deadline_us), style=style,
         )  # fmt: skip
     console.print(table)
+    if grown := [each for each in found.points if each.grew]:
+        least = min(each.offered for each in grown)
+        console.print(
+            f"from {least:,.0f} requests/s on the queue grew: a longer load would have been late", style="dim"
+        )
     if found.stages_us:
         stages = ", ".join(f"{stage} {mean:,.0f} µs" for stage, mean in found.stages_us.items())
         batches = "" if found.batch_rows is None else f"; {found.batch_rows:.1f} rows a batch"

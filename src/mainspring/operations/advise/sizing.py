@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from math import sqrt
 from pathlib import Path
 
 import msgspec
@@ -48,7 +49,9 @@ from mainspring.serving.sizing.work import Work, work_of
 
 _MONTH_HOURS = 730.0
 _LOOKED_BACK = 28 * DAY
-_STEP = Interval(0.95, 1.05, 1.1)  # of a load test: its search ends within a tenth below what is too much
+_CHANCE = 0.95  # of a load test's highest load
+_CLOSE = 1.1  # from it to one that is too much, where that is not recorded
+_OTHERS = 0.05  # of a core that other work had, from which on it is told
 _PROCESS_GIB = 0.3  # of a gateway's process without models, with room for requests
 _DISTURBED = 0.85  # of what a simulation expects: a load test that found less is repeated
 _REPEATS = 2
@@ -122,9 +125,10 @@ def size(
             fix="state a longer deadline, or make the model faster: `mainspring optimize`.",
         )
     # The two are measured apart: by the wall under load, and by processor time. The middle is taken.
-    ratio = _STEP.value * baseline.capacity / simulated
+    tested, failed = _middle(baseline), _failed(baseline)
+    ratio = tested / simulated
     capacities, apart = Capacities(one, ratio**0.5), max(ratio, 1 / ratio) ** 0.5
-    near = Interval(_STEP.low / apart, 1.0, _STEP.high / _STEP.value * apart)
+    near = Interval(_CHANCE * baseline.capacity / tested / apart, 1.0, failed / tested * apart)
     told("predicting")
     places = [
         this(project, here),
@@ -151,7 +155,7 @@ def size(
         not_int8=not_int8,
         choices=[_choice(each, kinds[each.kind.name], capacities, wanted) for each in chosen[:_MOST]],
         left_out=_left_out(places, fitting, chosen),
-        assumed=[*_middle(baseline.capacity, simulated), *_assumed(large)],
+        assumed=[*_apart(tested, simulated, found), *_assumed(large)],
         warnings=_warnings(project, offers, chosen[:_MOST]),
     )
 
@@ -308,13 +312,29 @@ def _left_out(places: Sequence[Machine], fitting: Sequence[Machine], chosen: Seq
     return found
 
 
-def _middle(tested: float, simulated: float) -> list[str]:
-    if _DISTURBED < tested / simulated < 1 / _DISTURBED:
-        return []
-    return [
-        f"the middle of {tested:,.0f} requests/s, which the load test found on one core, and {simulated:,.0f}, which "
-        "the processor time allows: other work may have disturbed either"
-    ]
+def _failed(baseline: Baseline) -> float:
+    """Return the lowest load of a test that was too much, above the highest that was not."""
+    best = baseline.capacity or 0.0
+    return min((each.offered for each in baseline.points if each.offered > best), default=_CLOSE * best)
+
+
+def _middle(baseline: Baseline) -> float:
+    """Return the load between them: a load test says no more than that the limit is there."""
+    return sqrt((baseline.capacity or 0.0) * _failed(baseline))
+
+
+def _apart(tested: float, simulated: float, found: Measured) -> list[str]:
+    """Return how far a load test and a simulation are apart, for people."""
+    said = []
+    if not _DISTURBED < tested / simulated < 1 / _DISTURBED:
+        said.append(
+            f"the middle of {tested:,.0f} requests/s, which the load test found on one core, and {simulated:,.0f}, "
+            "which the processor time allows: other work may have disturbed either"
+        )
+    if found.inline and found.busy_share < 1 - _OTHERS:
+        said.append(f"the gateway had {found.busy_share:.0%} of its core when callers left it no pause: other work, "
+                    "or callers that are too slow, had the rest")  # fmt: skip
+    return said
 
 
 def _assumed(model: int) -> list[str]:

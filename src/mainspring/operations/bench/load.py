@@ -235,7 +235,8 @@ class _Measure:
         self.seen[rate] = self._scraped().since(before)
         measured = point(load, self._deadline_us)
         p99 = "no answer" if measured.p99_us is None else f"p99 {measured.p99_us / 1000:.2f} ms"
-        self._told(f"{rate:,.0f} requests/s: {measured.in_time:.1%} in time, {p99}")
+        grew = ", and the queue grew" if measured.grew else ""
+        self._told(f"{rate:,.0f} requests/s: {measured.in_time:.1%} in time, {p99}{grew}")
         return measured
 
     def _scraped(self) -> EndpointNumbers:

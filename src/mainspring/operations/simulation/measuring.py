@@ -37,7 +37,12 @@ Told = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """An endpoint as it is here; attributes as of the simulation's `Endpoint`."""
+    """An endpoint as it is here; attributes as of the simulation's `Endpoint`.
+
+    Attributes:
+        busy_share: Processor time that the gateway and its executors had when callers left it no pause, as a share of
+            the time: of one core the rest is other work's.
+    """
 
     route: Route
     version: str
@@ -51,6 +56,7 @@ class Measured:
     apart_us: float
     waking: Waking | None
     idle_share: float
+    busy_share: float
     cores: int
 
     def endpoint(self, executors: tuple[int, int], cores: float, speed: float = 1.0) -> Endpoint:
@@ -142,7 +148,7 @@ def measured(
         alone = probe.alone()
         if not alone.answered:
             raise gateway.refused(dict(alone.statuses))
-        request_us, batch_us = probe.busy(alone)
+        request_us, batch_us, busy_share = probe.busy(alone)
     apart_us = max(0.0, float(np.median(alone.latencies_us)) - request_us - batch_us - times.draw(1, 0.5))
     beside_us = request_us + batch_us + apart_us
     woken = [Woken(*after_idle(alone.due_us, alone.latencies_us), 0.0, alone.asked)]
@@ -170,6 +176,7 @@ def measured(
         apart_us=apart_us,
         waking=waking,
         idle_share=idle,
+        busy_share=busy_share,
         cores=cores,
     )
 
@@ -220,18 +227,18 @@ class _Probe:
         self._alone, self._alone_us, _ = self._loaded(connections=1)
         return self._alone
 
-    def busy(self, alone: Load) -> tuple[float, float]:
-        """Return the process's own time of a request and of a batch, µs."""
+    def busy(self, alone: Load) -> tuple[float, float, float]:
+        """Return the process's own time of a request and of a batch, µs, and the share of the time that it computes."""
         before = self._gateway.batch_rows()
         fit = self._gateway.route.deadline_us / 2 / self._times.mean(1)  # of functions that take a row's time each
-        load, spent_us, _ = self._loaded(connections=int(min(max(fit, 2), _CROWD)))
+        load, spent_us, whole_us = self._loaded(connections=int(min(max(fit, 2), _CROWD)))
         rows = max(1.0, self._gateway.batch_rows().since(before).mean or 1.0)
         one = self._alone_us / max(1, alone.asked) - self._times.mean(1) * self._model_share
         many = spent_us / max(1, load.asked) - self._times.mean(max(1, round(rows))) * self._model_share / rows
         one = max(one, _LEAST_US)
         many = max(min(one, many), _LEAST_US)
         batch_us = min((one - many) / (1 - 1 / rows), one - _LEAST_US) if rows > 1.1 else 0.0
-        return float(one - batch_us), float(batch_us)
+        return float(one - batch_us), float(batch_us), whole_us / (load.seconds * SECOND)
 
     def _loaded(
         self, seconds: float = 0.0, *, rate: float | None = None, connections: int | None = None

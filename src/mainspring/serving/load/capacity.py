@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from mainspring.core.errors import Invalid
+from mainspring.core.time import SECOND
 from mainspring.serving.load.generator import Load
 from mainspring.serving.model import Point
+
+_TOO_MUCH = 0.05  # of the work that comes, at which a queue counts as growing
 
 
 def point(load: Load, deadline_us: float) -> Point:
@@ -22,7 +28,25 @@ def point(load: Load, deadline_us: float) -> Point:
         refused=len(load.refusals_us) / due,
         p50_us=load.quantile_us(0.5),
         p99_us=load.quantile_us(0.99),
+        grew=grew(load.latencies_us, load.seconds),
     )
+
+
+def grew(latencies_us: npt.NDArray[np.float64], seconds: float) -> bool:
+    """Return whether the queue grew through a load of so many seconds, as it does if more is asked for than is served.
+
+    A deadline that is longer than the load would hide it. Latencies grow by a second for each second of work that is
+    too much: by how much is told by the medians of the first third and of the last, which are two thirds of the load
+    apart. Two requests more or less in the queue are chance.
+
+    Args:
+        latencies_us: In the order of the answers.
+    """
+    third = len(latencies_us) // 3
+    if not third:
+        return False
+    more_us = float(np.median(latencies_us[-third:]) - np.median(latencies_us[:third]))
+    return more_us > _TOO_MUCH * seconds * SECOND * 2 / 3 + 2 * float(latencies_us.min())
 
 
 def search(

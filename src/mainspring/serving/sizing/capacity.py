@@ -9,22 +9,22 @@ from math import exp, floor, log, log2
 import numpy as np
 
 from mainspring.core.time import SECOND
-from mainspring.serving.load.capacity import capacity, search
+from mainspring.serving.load.capacity import capacity, grew, search
 from mainspring.serving.model import Point
 from mainspring.serving.simulation.arrivals import Instants
 from mainspring.serving.simulation.fleet import Fixed
 from mainspring.serving.simulation.model import Endpoint, Simulated
 from mainspring.serving.simulation.simulator import simulate
 
-_REQUESTS = 3_000  # of a load, at least
-_SECONDS, _DEADLINES = 1.0, 20  # of a load: so many seconds, or deadlines if these are shorter
+_REQUESTS, _MOST = 3_000, 12_000  # of a load
+_SECONDS = 3.0  # of a load, as of a load test: in a shorter one a queue does not grow until requests are late
 _CLOSE = 1.04
 _LEAST = 1e-3  # requests a second that are served at all
 
 
 def under(endpoint: Endpoint, rate: float, seed: int = 0) -> Simulated:
     """Return what independent requests at a rate come to in one process."""
-    seconds = _lasts(endpoint, rate)
+    seconds = max(_REQUESTS / rate, min(_SECONDS, _MOST / rate))
     rng = np.random.default_rng(seed)
     instants: Instants = np.sort(rng.integers(0, int(seconds * SECOND), max(1, round(seconds * rate))))
     return simulate(endpoint, instants, Fixed(1), seed=seed)
@@ -38,12 +38,11 @@ def highest(endpoint: Endpoint, first: float = 0.0, seed: int = 0) -> float:
     """
 
     def tried(rate: float) -> Point:
-        # A queue that grows through the whole load would still meet a long deadline.
-        longest = round(_lasts(endpoint, rate) / _DEADLINES * SECOND)
-        found = under(replace(endpoint, deadline_us=min(endpoint.deadline_us, longest)), rate, seed)
+        found = under(endpoint, rate, seed)
         return Point(
             offered=rate, answered=len(found.latencies_us) / found.seconds, in_time=found.share_in_time,
             refused=found.refused / found.asked, p50_us=found.quantile_us(0.5), p99_us=found.quantile_us(0.99),
+            grew=grew(found.latencies_us, found.seconds),
         )  # fmt: skip
 
     begin = first or SECOND / (endpoint.times.mean(1) + endpoint.overhead_us)
@@ -56,10 +55,6 @@ def slowed(endpoint: Endpoint, speed: float) -> Endpoint:
         endpoint, times=endpoint.times.faster(speed), overhead_us=endpoint.overhead_us / speed,
         batch_us=endpoint.batch_us / speed, idle_share=endpoint.idle_share / speed,
     )  # fmt: skip
-
-
-def _lasts(endpoint: Endpoint, rate: float) -> float:
-    return max(_REQUESTS / rate, min(_SECONDS, _DEADLINES * endpoint.deadline_us / SECOND))
 
 
 class Capacities:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 INPUTS, POSITIONS = 64, 128
 SIZES = (1, 8, 32)
+CLOSE = 1.05  # of loads that are compared
 _SERVICE = """
 import mainspring as ms
 
@@ -88,8 +89,8 @@ def _gateways() -> list[int]:
 
 
 def together(gateways: list[LoadedGateway], seconds: float) -> float:
-    """Return the highest load of gateways that get a half of it each, at most 5 % below one that is too much."""
-    from mainspring.serving.load.capacity import capacity, point, search
+    """Return the highest load of gateways that get a half of it each, to 2.5 %."""
+    from mainspring.serving.load.capacity import capacity, limits, point, search
     from mainspring.serving.load.generator import run
     from mainspring.serving.model import Point
 
@@ -106,10 +107,11 @@ def together(gateways: list[LoadedGateway], seconds: float) -> float:
         shares = [each.in_time for each in halves]
         return Point(
             offered=rate, answered=sum(each.answered for each in halves), in_time=sum(shares) / len(shares),
-            refused=0.0, p50_us=None, p99_us=None,
+            refused=0.0, p50_us=None, p99_us=None, grew=any(each.grew for each in halves),
         )  # fmt: skip
 
-    return capacity(search(measure, first=400.0, close=1.05)) or 0.0
+    points = search(measure, first=400.0, close=1.05)
+    return limits(points, capacity(points) or 0.0)[0]
 
 
 def networks(folder: Path) -> Iterator[tuple[str, bytes, int]]:
@@ -133,9 +135,12 @@ def calls(folder: Path) -> Iterator[Case]:
     """Yield the time of calls in INT8, predicted from FP32 and measured."""
     from mainspring.serving.sizing.kernels import fastest, opened
     from mainspring.serving.sizing.layers import measured
+    from mainspring.serving.sizing.probing import probe
+    from mainspring.serving.sizing.roofline import expected_us
     from mainspring.serving.sizing.work import work_of
     from mainspring.training.optimise.variants import NETWORKS
 
+    here = probe(together=False)
     for name, content, inputs in networks(folder):
         rows = np.random.default_rng(1).normal(size=(256, inputs)).astype(np.float32)
         small = NETWORKS["int8-static"].make(content, lambda rows=rows: {"x": rows})
@@ -145,7 +150,11 @@ def calls(folder: Path) -> Iterator[Case]:
             found = fastest([(session, {"x": rows[:size]}) for session in both], seconds=0.3)
             took, real = (seconds * 1e6 for seconds in found)
             times = each.in_int8(took)
-            said = f"{took / times.high:,.0f} to {took / times.low:,.0f} said; FP32 takes {took:,.0f}"
+            roofs = [expected_us(work_of(each), size, here) for each in (content, small)]
+            said = (
+                f"{took / times.high:,.0f} to {took / times.low:,.0f} said; FP32 takes {took:,.0f}; "
+                f"by the rooflines of both, as for other machines, {roofs[0]:,.0f} and {roofs[1]:,.0f}"
+            )
             yield Case(f"{name}, {size} rows in INT8", "us", took / times.value, real, notes={"interval": said},
                        more_is_better=True)  # fmt: skip
 
@@ -154,10 +163,13 @@ def cases(project: Project, seconds: float) -> Iterator[Case]:
     """Yield the cases."""
     from mainspring.operations.advise.sizing import size
     from mainspring.operations.bench.load import How, bench
+    from mainspring.serving.load.capacity import capacity, limits
 
     begun = time.monotonic()
     found = size(project, "network", 100.0, spare=0, again=True)
     took = time.monotonic() - begun
+    tests = [each for each in project.baselines.newest("network", 5) if each.capacity == found.capacity]
+    real_one = limits(tests[0].points, found.capacity)[0]
     here = next(each for each in found.choices if each.machine == "this machine")
     if len(starting.CORES) > 1:
         with two(project, "network") as gateways:
@@ -170,11 +182,12 @@ def cases(project: Project, seconds: float) -> Iterator[Case]:
         yield Case("highest load on two cores from one", "requests/s", predicted, real, notes={"interval": said},
                    more_is_better=True)  # fmt: skip
     if found.int8 is not None:
-        real_small = bench(project, "small", How(seconds=seconds)).capacity
-        said = f"{found.int8.low:,.0f} to {found.int8.high:,.0f} said; FP32 has {found.capacity:,.0f}"
+        points = bench(project, "small", How(seconds=seconds, close=CLOSE)).points
+        real_small = limits(points, capacity(points) or 0.0)[0]
+        said = f"{found.int8.low:,.0f} to {found.int8.high:,.0f} said; FP32 has {real_one:,.0f}"
         yield Case("highest load in INT8 from FP32", "requests/s", found.int8.value, real_small,
                    notes={"interval": said}, more_is_better=True)  # fmt: skip
-    yield Case("highest load on one core by simulation", "requests/s", found.simulated, found.capacity,
+    yield Case("highest load on one core by simulation", "requests/s", found.simulated, real_one,
                more_is_better=True)  # fmt: skip
     load = {"load": f"{os.getloadavg()[0]:.1f}"}
     yield Case("right-size", "s", took, 300.0, peers={"sagemaker": 2700.0}, notes=load)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring.core.errors import Invalid
-from mainspring.serving.load.capacity import capacity, point, search
+from mainspring.serving.load.capacity import capacity, limits, point, search
 from mainspring.serving.load.generator import Load
 from mainspring.serving.model import Point
 
@@ -40,6 +40,13 @@ def test_no_load_above_the_most_is_tried() -> None:
 
 def test_luck_above_a_load_that_was_too_much_proves_nothing() -> None:
     assert capacity([tried(10, met=True), tried(20, met=False), tried(40, met=True)]) == 10
+
+
+def test_the_limit_is_between_the_highest_load_met_and_the_next() -> None:
+    points = [tried(100, met=True), tried(144, met=False), tried(200, met=False)]
+    assert limits(points, 100) == (120, 144)
+    middle, failed = limits(points[:1], 100)
+    assert (middle, failed) == (pytest.approx(100 * 1.1**0.5), pytest.approx(110))
 
 
 def test_what_was_due_and_never_asked_is_not_in_time() -> None:

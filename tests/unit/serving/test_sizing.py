@@ -202,6 +202,13 @@ def test_rates_lie_between_those_that_were_measured() -> None:
         at.gops(INT8, 1, 64)
     with pytest.raises(Invalid, match="not above 0"):
         machine(scalar=0.0)
+    described = {name: getattr(machine(), name) for name in Speed.__struct_fields__}
+    for wrong in (
+        {"cores": 0.5}, {"rates": []}, {"outputs": []}, {"rates": [Rate(FP32, 0, 64, 1.0)]}, {"together": {-2: 1.0}},
+        {"rates": [Rate(FP32, 1, 64, 1.0), Rate(FP32, 8, 256, 1.0)]},  # the rate of 1 and 256 is missing
+    ):  # fmt: skip
+        with pytest.raises(Invalid, match="advise machine"):
+            Speed(**described | wrong)
 
 
 @given(st.floats(0, 0.5), st.floats(0, 0.01), st.integers(3, 6))

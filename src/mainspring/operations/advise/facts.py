@@ -127,7 +127,7 @@ def _endpoint(project: Project, endpoint: Endpoint) -> EndpointFacts:
     last = windows[-1].end if windows else max((each.at for each in recent), default=None)
     days = max(1.0, (now - first) / DAY)
     judged = next((window for window in reversed(windows) if window.judged), None)
-    measured = project.baselines.newest(endpoint.name)
+    measured = next(iter(project.baselines.newest(endpoint.name)), None)
     return EndpointFacts(
         name=endpoint.name,
         model=endpoint.model_name,
@@ -139,7 +139,7 @@ def _endpoint(project: Project, endpoint: Endpoint) -> EndpointFacts:
         drifted=() if judged is None else tuple(judged.drifted),
         alerts=() if judged is None else tuple(judged.alerts),
         idle_days=None if last is None else max(0.0, (now - last) / DAY),
-        capacity=measured[0].capacity if measured else None,
+        capacity=measured.capacity * measured.rows if measured is not None and measured.capacity else None,
         rollout=endpoint.name in project.definitions.rollouts,
     )
 

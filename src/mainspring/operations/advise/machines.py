@@ -15,7 +15,7 @@ from mainspring.cost.catalogue.offers import Offer, selected
 from mainspring.cost.machine import exchanged, instance_hour
 from mainspring.operations.prices import machine_rates_of, this_machine
 from mainspring.project import Project
-from mainspring.serving.simulation.times import Times
+from mainspring.serving.sizing.capacity import Capacities, moved
 from mainspring.serving.sizing.cores import multiple
 from mainspring.serving.sizing.roofline import Interval, faster, undisturbed_us
 from mainspring.serving.sizing.speed import Speed
@@ -28,18 +28,30 @@ _SMT = Interval(1.0, 1.25, 1.5)  # of two virtual cores on a physical one, again
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine of which choices are made."""
+    """A machine of which choices are made.
+
+    Attributes:
+        memory_gib: `None` where it is unknown.
+        core: Speed of a core with all of them at work, against one alone of which `alone` is.
+        alone: Highest loads of a process on a core, at the least speed that is expected of it, the likely, the most.
+    """
 
     name: str
     processes: int
-    memory_gib: float
-    core: Interval  # speed of a core with all of them at work, against one here alone
+    memory_gib: float | None
+    core: Interval
+    alone: tuple[Capacities, Capacities, Capacities]
     hour: float | None
     currency: str
     unknown: tuple[str, ...] = ()
 
+    @property
+    def cores(self) -> Iterator[tuple[Capacities, float]]:
+        """Highest loads of a core alone, and its speed with all at work: least, likely, most."""
+        return zip(self.alone, (self.core.low, self.core.value, self.core.high), strict=True)
 
-def this(project: Project, here: Speed) -> Machine:
+
+def this(project: Project, here: Speed, alone: Capacities) -> Machine:
     cores = usable_cores()
     try:
         rates = machine_rates_of(project)
@@ -47,7 +59,7 @@ def this(project: Project, here: Speed) -> Machine:
         rates = None
     core = _each(multiple(here.together, cores), cores)
     hour, currency = (None, "") if rates is None else (rates.machine_hour, rates.currency)
-    return Machine(HERE, cores, this_machine()[1], core, hour, currency)
+    return Machine(HERE, cores, this_machine()[1], core, (alone,) * 3, hour, currency)
 
 
 def read_machine(path: Path) -> Speed:
@@ -61,23 +73,36 @@ def read_machine(path: Path) -> Speed:
         ) from error
 
 
-def described_machine(there: Speed, times: Times, here: Speed, work: Work | None) -> Machine:
-    ratios = faster(undisturbed_us(times), here, there, work)
-    few = ratios[min(ratios)]
-    cores = int(there.cores)
-    core = few.times(_each(multiple(there.together, cores), cores))
+def described_machine(there: Speed, here: Speed, alone: Capacities, work: Work | None) -> Machine:
+    """Return a machine where the model follows its roofline, and the gateway beside it Python."""
+    endpoint, cores = alone.endpoint, int(there.cores)
+    ratios = faster(undisturbed_us(endpoint.times), here, there, work)
+
+    def on(end: str) -> Capacities:
+        model = {rows: getattr(each, end) for rows, each in ratios.items()}
+        return Capacities(moved(endpoint, model, there.scalar / here.scalar), alone.factor)
+
     known = work is not None and work.known
     unknown = () if known else ("the model's work: the interval has the ratios of all kernels",)
-    return Machine(there.name, cores, there.memory_gib, core, None, "", unknown)
+    core = _each(multiple(there.together, cores), cores)
+    three = on("low"), on("value"), on("high")
+    return Machine(there.name, cores, there.memory_gib, core, three, None, "", unknown)
 
 
 def listed_machines(
-    project: Project, some: Iterable[Offer], offers: Sequence[Offer], here: Speed, speed: float | None
+    project: Project,
+    some: Iterable[Offer],
+    offers: Sequence[Offer],
+    here: Speed,
+    alone: Capacities,
+    speed: float | None,
 ) -> Iterator[Machine]:
     for each in some:
         hour, currency = _hour(project, offers, each.name)
         core, unknown = _core(each, here, speed)
-        yield Machine(each.name, each.vcpus or 1, each.memory_gib or 0.0, core, hour, currency, unknown)
+        if each.memory_gib is None:
+            unknown = (*unknown, "its memory")
+        yield Machine(each.name, each.vcpus or 1, each.memory_gib, core, (alone,) * 3, hour, currency, unknown)
 
 
 def _core(offer: Offer, here: Speed, speed: float | None) -> tuple[Interval, tuple[str, ...]]:

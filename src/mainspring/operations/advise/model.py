@@ -51,7 +51,7 @@ class EndpointFacts(msgspec.Struct, frozen=True, kw_only=True):
         drifted: Columns that drifted in the newest judged window.
         alerts: Those that drifted in the judged window before it, too.
         idle_days: Days since the last window with predictions; `None` without any prediction.
-        capacity: Highest measured load in requests a second that met the deadline; `None` if not measured.
+        capacity: Highest measured load, in predictions a second, that met the deadline; `None` if not measured.
     """
 
     name: str
@@ -77,7 +77,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         kept: Whether the folder is under version control.
         scheduled: Jobs that schedules queue, and the jobs of pipelines that a schedule or an event starts.
         log_bytes: Size of the stored prediction log; `None` if it is not on this machine.
-        logged_a_day: Predictions a day of all endpoints.
         expires: Whether the profile removes old predictions.
     """
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from math import sqrt
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from mainspring.core.cores import usable_cores
 from mainspring.core.errors import Invalid, MissingExtra, NotFound
 from mainspring.core.time import DAY, SECOND, format_instant
 from mainspring.cost.catalogue.kept import known_offers
@@ -27,18 +27,19 @@ from mainspring.operations.advise.machines import (
     this,
 )
 from mainspring.operations.advise.size_model import Bounds, SizeChoice, SizeReport
-from mainspring.operations.bench.load import How, bench
+from mainspring.operations.bench.load import How, asked_by, bench, machine_of
+from mainspring.operations.predict import route_of
 from mainspring.operations.prices import prices_folder
 from mainspring.operations.simulation.measuring import Measured, measured
 from mainspring.project import Project
 from mainspring.registry.bundles import GOLDEN, MODEL
 from mainspring.registry.model import Bundle
 from mainspring.serving.devices.device import ON_GPUS
-from mainspring.serving.model import Baseline
+from mainspring.serving.load.capacity import limits
+from mainspring.serving.model import Baseline, Route
 from mainspring.serving.plane.golden import Golden
 from mainspring.serving.simulation.arrivals import Instants
-from mainspring.serving.simulation.times import Times
-from mainspring.serving.sizing.capacity import Capacities, slowed, under
+from mainspring.serving.sizing.capacity import Capacities, moved, slowed, under
 from mainspring.serving.sizing.choosing import Choice, Kind, choose
 from mainspring.serving.sizing.layers import Layers
 from mainspring.serving.sizing.layers import measured as measured_layers
@@ -50,13 +51,11 @@ from mainspring.serving.sizing.work import Work, work_of
 _MONTH_HOURS = 730.0
 _LOOKED_BACK = 28 * DAY
 _CHANCE = 0.95  # of a load test's highest load
-_CLOSE = 1.1  # from it to one that is too much, where that is not recorded
 _OTHERS = 0.05  # of a core that other work had, from which on it is told
 _PROCESS_GIB = 0.3  # of a gateway's process without models, with room for requests
 _DISTURBED = 0.85  # of what a simulation expects: a load test that found less is repeated
-_REPEATS = 2
+_REPEATS, _TESTS = 2, 5
 _MOST = 8  # choices
-_SIZES = 64  # rows of the largest batch
 Told = Callable[[str], None]
 
 
@@ -100,22 +99,13 @@ def size(
             fix=f"measure it there: `mainspring bench {endpoint}`.",
         )
     others = [read_machine(path) for path in described]
+    if twice := [name for name, count in Counter([HERE, *(each.name for each in others)]).items() if count > 1]:
+        raise Invalid(f"Two machines are called {twice[0]!r}.", fix="measure one as `advise machine --name ANOTHER`.")
     offers = known_offers(prices_folder(project))
     listed = [*(find(offers, each) for each in machines), *of_region(offers, region)]
     wanted, of = (demand, "stated") if demand is not None else _busiest(project, endpoint)
     with _two_cores():
-        baseline = _tested(project, endpoint, How(seconds=seconds), again, told)
-        found = measured(project, endpoint, _at(baseline), seconds=2 * seconds, told=told)
-        one = found.endpoint((1, 1), 1.0)
-        simulated = Capacities(one).at(1.0)
-        for _ in range(_REPEATS):
-            if (baseline.capacity or 0.0) >= _DISTURBED * simulated:
-                break
-            told(
-                f"load test again: it found {baseline.capacity or 0:,.0f} requests/s, and {simulated:,.0f} are expected"
-            )
-            bench(project, endpoint, How(seconds=seconds), told)
-            baseline = _best(project, endpoint, baseline.digest) or baseline
+        baseline, found, simulated = _tested(project, endpoint, seconds, again, told)
     told("measuring this machine")
     here, bundle = probe(HERE), project.bundles.load(baseline.digest)
     work = _work(bundle)
@@ -125,21 +115,21 @@ def size(
             fix="state a longer deadline, or make the model faster: `mainspring optimize`.",
         )
     # The two are measured apart: by the wall under load, and by processor time. The middle is taken.
-    tested, failed = _middle(baseline), _failed(baseline)
+    tested, failed = limits(baseline.points, baseline.capacity)
     ratio = tested / simulated
-    capacities, apart = Capacities(one, ratio**0.5), max(ratio, 1 / ratio) ** 0.5
+    alone, apart = Capacities(found.endpoint((1, 1), 1.0), ratio**0.5), max(ratio, 1 / ratio) ** 0.5
     near = Interval(_CHANCE * baseline.capacity / tested / apart, 1.0, failed / tested * apart)
     told("predicting")
     places = [
-        this(project, here),
-        *(described_machine(each, found.times, here, work) for each in others),
-        *listed_machines(project, {each.name: each for each in listed}.values(), offers, here, speed),
+        this(project, here, alone),
+        *(described_machine(each, here, alone, work) for each in others),
+        *listed_machines(project, {each.name: each for each in listed}.values(), offers, here, alone, speed),
     ]
     large = _memory(project, bundle)
-    fitting = [each for each in places if each.memory_gib >= _needed(each.processes, large)]
+    fitting = [each for each in places if each.memory_gib is None or each.memory_gib >= _needed(each.processes, large)]
     kinds = {each.name: each for each in fitting}
-    chosen = choose([_kind(capacities, each, near) for each in fitting], wanted, spare=spare)
-    int8, not_int8 = _in_int8(capacities, found, bundle, work, near)
+    chosen = choose([_kind(each, near) for each in fitting], wanted, spare=spare)
+    int8, not_int8 = _in_int8(alone, bundle, work, near)
     return SizeReport(
         endpoint=endpoint,
         version=found.version,
@@ -153,7 +143,7 @@ def size(
         operations=work.operations if work is not None and work.known else None,
         int8=int8,
         not_int8=not_int8,
-        choices=[_choice(each, kinds[each.kind.name], capacities, wanted) for each in chosen[:_MOST]],
+        choices=[_choice(each, kinds[each.kind.name], wanted) for each in chosen[:_MOST]],
         left_out=_left_out(places, fitting, chosen),
         assumed=[*_apart(tested, simulated, found), *_assumed(large)],
         warnings=_warnings(project, offers, chosen[:_MOST]),
@@ -175,23 +165,43 @@ def _busiest(project: Project, endpoint: str) -> tuple[float, str]:
         )
     busiest = max(windows, key=lambda each: each.predictions / (each.end - each.start))
     rate = busiest.predictions / (busiest.end - busiest.start) * SECOND
-    return rate, f"busiest window of four weeks, from {format_instant(busiest.start)}"
+    return rate, f"busiest window of four weeks, from {format_instant(busiest.start)}, each prediction a request"
 
 
-def _tested(project: Project, endpoint: str, how: How, again: bool, told: Told) -> Baseline:
-    from mainspring.operations.predict import route_of
+def _tested(
+    project: Project, endpoint: str, seconds: float, again: bool, told: Told
+) -> tuple[Baseline, Measured, float]:
+    """Return a load test, the endpoint as it is here, and its highest load by simulation."""
+    route, how = route_of(project, endpoint), How(seconds=seconds)
+    bundle = project.bundles.load(max(route.arms, key=lambda each: each.weight).digest)
+    baseline = None if again else _best(project, route, bundle)
+    if baseline is None:
+        told("load test")
+        baseline = bench(project, endpoint, how, told)
+    found = measured(project, endpoint, _at(baseline), seconds=2 * seconds, told=told)
+    simulated = Capacities(found.endpoint((1, 1), 1.0)).at(1.0)
+    for _ in range(_REPEATS):
+        if (baseline.capacity or 0.0) >= _DISTURBED * simulated:
+            break
+        told(f"load test again: it found {baseline.capacity or 0:,.0f} requests/s, and {simulated:,.0f} are expected")
+        another = bench(project, endpoint, how, told)
+        baseline = max(baseline, another, key=lambda each: each.capacity or 0.0)
+    return baseline, found, simulated
 
-    arm = max(route_of(project, endpoint).arms, key=lambda each: each.weight)
-    known = _best(project, endpoint, arm.digest)
-    if known is not None and not again:
-        return known
-    told("load test")
-    return bench(project, endpoint, how, told)
 
+def _best(project: Project, route: Route, bundle: Bundle) -> Baseline | None:
+    """Return the load test with the highest capacity of the newest ones: other work on the machine only lowers it.
 
-def _best(project: Project, endpoint: str, digest: str) -> Baseline | None:
-    """Return the load test with the highest capacity of the newest ones: other work on the machine only lowers it."""
-    tests = [each for each in project.baselines.newest(endpoint, 5) if each.digest == digest and each.capacity]
+    It is one of the same version with the same deadline, of requests with a row, on a machine like this with two cores.
+    """
+    alike = {
+        "digest": bundle.digest, "deadline_us": route.deadline_us, "rows": 1, "asked_by": asked_by(bundle),
+        "machine": machine_of(own_core=usable_cores() > 1),
+    }  # fmt: skip
+    tests = [
+        each for each in project.baselines.newest(route.endpoint, _TESTS)
+        if each.capacity and all(getattr(each, name) == value for name, value in alike.items())
+    ]  # fmt: skip
     return max(tests, key=lambda each: each.capacity or 0.0, default=None)
 
 
@@ -232,19 +242,19 @@ def _shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:
     return {name: np.shape(values) for name, values in golden.inputs.items()}
 
 
-def _kind(capacities: Capacities, machine: Machine, near: Interval) -> Kind:
-    count, core = machine.processes, machine.core
-    low, value, high = (count * capacities.at(each) for each in (core.low, core.value, core.high))
+def _kind(machine: Machine, near: Interval) -> Kind:
+    count = machine.processes
+    low, value, high = (count * alone.at(speed) for alone, speed in machine.cores)
     rate = Interval(low, value, high).times(near)
     return Kind(name=machine.name, processes=count, rate=rate, hour=machine.hour)
 
 
-def _choice(choice: Choice, machine: Machine, capacities: Capacities, demand: float) -> SizeChoice:
+def _choice(choice: Choice, machine: Machine, demand: float) -> SizeChoice:
     each = demand / choice.count / machine.processes
-    late = [
-        (under(slowed(capacities.endpoint, core), each).quantile_us(0.99) or 0.0) / 1000
-        for core in (machine.core.high, machine.core.value, machine.core.low)
-    ]
+    high, value, low = (
+        (under(slowed(alone.endpoint, speed), each).quantile_us(0.99) or 0.0) / 1000
+        for alone, speed in machine.cores
+    )  # fmt: skip
     rate = choice.kind.rate
     return SizeChoice(
         machine=machine.name,
@@ -254,37 +264,34 @@ def _choice(choice: Choice, machine: Machine, capacities: Capacities, demand: fl
         hour=choice.hour,
         month=None if choice.hour is None else choice.hour * _MONTH_HOURS,
         rate=Bounds(rate.low, rate.value, rate.high),
-        p99_ms=Bounds(*late),
+        p99_ms=Bounds(low, value, high),
         headroom=choice.headroom(demand).value,
         headroom_lost=choice.headroom(demand, lost=1).value,
         unknown=list(machine.unknown),
     )
 
 
-def _in_int8(
-    capacities: Capacities, found: Measured, bundle: Bundle, work: Work | None, near: Interval
-) -> tuple[Bounds | None, str]:
+def _in_int8(alone: Capacities, bundle: Bundle, work: Work | None, near: Interval) -> tuple[Bounds | None, str]:
     """Return the load in 8 bits, or why it is not predicted."""
     if work is None:
         return None, "the model is no ONNX graph that can be read here"
     if why := work.not_in_int8:
         return None, why
     try:
-        layers = measured_layers(bundle.files[MODEL], work, found.times.sizes, _shapes(bundle))
+        layers = measured_layers(bundle.files[MODEL], work, alone.endpoint.times.sizes, _shapes(bundle))
     except Invalid as error:
         return None, error.what
-    rate = int8_rate(capacities, found.times, layers).times(near)
+    rate = int8_rate(alone, layers).times(near)
     return Bounds(rate.low, rate.value, rate.high), ""
 
 
-def int8_rate(capacities: Capacities, times: Times, layers: Mapping[int, Layers]) -> Interval:
+def int8_rate(alone: Capacities, layers: Mapping[int, Layers]) -> Interval:
     """Return the highest load of a process whose model has layers of 8 bits."""
-    ratios = {rows: layers[rows].in_int8(took) for rows, took in undisturbed_us(times).items()}
+    ratios = {rows: layers[rows].in_int8(took) for rows, took in undisturbed_us(alone.endpoint.times).items()}
 
     def rate(end: str) -> float:
-        by_rows = {rows: getattr(each, end) for rows, each in ratios.items()}
-        endpoint = replace(capacities.endpoint, times=times.scaled(by_rows))
-        return Capacities(endpoint, capacities.factor).at(1.0)
+        model = {rows: getattr(each, end) for rows, each in ratios.items()}
+        return Capacities(moved(alone.endpoint, model), alone.factor).at(1.0)
 
     low, value, high = rate("low"), rate("value"), rate("high")
     return Interval(low, value, high)
@@ -310,17 +317,6 @@ def _left_out(places: Sequence[Machine], fitting: Sequence[Machine], chosen: Seq
     if len(chosen) > _MOST:
         found.append(f"{len(chosen) - _MOST} dearer kinds")
     return found
-
-
-def _failed(baseline: Baseline) -> float:
-    """Return the lowest load of a test that was too much, above the highest that was not."""
-    best = baseline.capacity or 0.0
-    return min((each.offered for each in baseline.points if each.offered > best), default=_CLOSE * best)
-
-
-def _middle(baseline: Baseline) -> float:
-    """Return the load between them: a load test says no more than that the limit is there."""
-    return sqrt((baseline.capacity or 0.0) * _failed(baseline))
 
 
 def _apart(tested: float, simulated: float, found: Measured) -> list[str]:

@@ -23,7 +23,7 @@ from mainspring.core.time import HOUR
 from mainspring.data import duck
 from mainspring.data.model import TableScan
 from mainspring.features import definitions
-from mainspring.features.model import Observations, views_of
+from mainspring.features.model import FeatureGroup, Observations, views_of
 from mainspring.operations import keys
 from mainspring.operations.bench.gateway import call, gateway_apart, get, processor_s
 from mainspring.operations.predict import route_of
@@ -55,12 +55,14 @@ class How:
         rows: Rows per request.
         connections: Maximum number of concurrent requests.
         seconds: Duration of each load.
+        close: The search ends when the lightest load that was too much is at most so many times the heaviest met.
     """
 
     by: str | None = None
     rows: int = 1
     connections: int = 64
     seconds: float = 3.0
+    close: float = 1.1
 
 
 _USUAL = How()
@@ -84,7 +86,7 @@ def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None
         alone = run((address.host, address.port), requests, connections=1, seconds=_ALONE_S, warm_up_s=_WARM_UP_S)
         if not alone.answered:
             raise gateway.refused(dict(alone.statuses))
-        points = search(measure)
+        points = search(measure, close=how.close)
         best = capacity(points)
         counted = measure.seen[best or points[0].offered]
     baseline = Baseline(
@@ -103,7 +105,7 @@ def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None
         points=tuple(points),
         stages_us={stage: timing.mean * 1e6 for stage, timing in counted.stages.items() if timing.mean is not None},
         batch_rows=counted.batch_rows.mean,
-        machine=_machine(own_core=gateway.own_core),
+        machine=machine_of(own_core=gateway.own_core),
     )
     project.baselines.add(baseline)
     return baseline
@@ -178,8 +180,8 @@ def loaded_gateway(
     arm = max(route.arms, key=lambda candidate: candidate.weight)
     bundle = project.bundles.load(arm.digest)
     # A model of tensors has no features, so its golden rows are requested.
-    groups, observations = definitions.load(bundle.files[FEATURES]) if FEATURES in bundle.files else ((), None)
-    by = how.by or ("keys" if views_of(groups) else "features")
+    _, observations = _features(bundle)
+    by = how.by or asked_by(bundle)
     token = keys.create_key(project, "mainspring bench", [KeyScope.PREDICT, KeyScope.SCRAPE], HOUR)
     told("starting a gateway")
     with _revoked(project, token), gateway_apart(project) as (address, own_core, pid):
@@ -189,6 +191,15 @@ def loaded_gateway(
         headers = [("Authorization", f"Bearer {token}")]
         requests = [http_request(f"{address.host}:{address.port}", path, body, headers) for body in bodies]
         yield LoadedGateway(address, token, route, arm, by, path, bodies, requests, own_core, how.connections, pid)
+
+
+def asked_by(bundle: Bundle) -> str:
+    """Return what requests bring if nothing else is said: "keys" if the model reads stored features."""
+    return "keys" if views_of(_features(bundle)[0]) else "features"
+
+
+def _features(bundle: Bundle) -> tuple[Sequence[FeatureGroup], Observations | None]:
+    return definitions.load(bundle.files[FEATURES]) if FEATURES in bundle.files else ((), None)
 
 
 @contextmanager
@@ -290,7 +301,12 @@ def _refused(
     return Unavailable(f"{endpoint} answers nobody: {statuses}.")
 
 
-def _machine(*, own_core: bool) -> str:
+def machine_of(*, own_core: bool) -> str:
+    """Return this machine as a baseline names it.
+
+    Args:
+        own_core: Whether the caller has a core of its own.
+    """
     cores = usable_cores()
     shared = "one of them for the client" if own_core else "shared with the client"
     return f"{platform.system()} {platform.machine()}, {cores} cores, {shared}, Python {platform.python_version()}"

@@ -13,6 +13,7 @@ from mainspring.core.time import SECOND
 from mainspring.serving.load.generator import Load
 from mainspring.serving.model import Point
 
+_CLOSE = 1.1
 _TOO_MUCH = 0.05  # of the work that comes, at which a queue counts as growing
 
 
@@ -54,7 +55,7 @@ def search(
     *,
     first: float = 50.0,
     most: float = 200_000.0,
-    close: float = 1.1,
+    close: float = _CLOSE,
     grow: float = 2.0,
 ) -> list[Point]:
     """Return every load that was tried, lightest first.
@@ -99,3 +100,15 @@ def capacity(points: Sequence[Point]) -> float | None:
             break
         found = each.offered
     return found
+
+
+def limits(points: Sequence[Point], found: float) -> tuple[float, float]:
+    """Return the middle between the highest load met and the lowest above it that was too much, and the latter.
+
+    A search says no more than that the limit is between them.
+
+    Args:
+        found: The highest load met.
+    """
+    failed = min((each.offered for each in points if each.offered > found), default=_CLOSE * found)
+    return math.sqrt(found * failed), failed

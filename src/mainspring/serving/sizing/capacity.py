@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import exp, floor, log, log2
 
@@ -51,8 +51,14 @@ def highest(endpoint: Endpoint, first: float = 0.0, seed: int = 0) -> float:
 
 def slowed(endpoint: Endpoint, speed: float) -> Endpoint:
     """Return an endpoint on a core that does `speed` times the work."""
+    return moved(endpoint, dict.fromkeys(endpoint.times.sizes, speed), speed)
+
+
+def moved(endpoint: Endpoint, model: Mapping[int, float], speed: float = 1.0) -> Endpoint:
+    """Return an endpoint whose model is as many times as fast as `model` says, by the rows of a batch, and the gateway
+    beside it `speed` times."""
     return replace(
-        endpoint, times=endpoint.times.faster(speed), overhead_us=endpoint.overhead_us / speed,
+        endpoint, times=endpoint.times.scaled(model), overhead_us=endpoint.overhead_us / speed,
         batch_us=endpoint.batch_us / speed, idle_share=endpoint.idle_share / speed,
     )  # fmt: skip
 

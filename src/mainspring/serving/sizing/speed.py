@@ -47,11 +47,25 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         numbers = [self.cores, self.memory_gib, self.scalar, self.moved_gb_s, self.node_us]
         numbers += [each.gops for each in self.rates] + [*self.together.values(), *(each.gops for each in self.outputs)]
-        if not self.rates or not all(0 < each < float("inf") for each in numbers):
-            raise Invalid(
-                f"The description of {self.name!r} has a number that is not above 0.",
-                fix="measure that machine: `mainspring advise machine --json > there.json`.",
-            )
+        numbers += [
+            *self.together,
+            *(each for rate in (*self.rates, *self.outputs) for each in (rate.rows, rate.width)),
+        ]
+        if not all(0 < each < float("inf") for each in numbers) or self.cores < 1:
+            raise self._unlike("a number that is not above 0")
+        for rates in (self.rates, self.outputs):
+            for kind in {each.kind for each in rates}:
+                places = {(each.rows, each.width) for each in rates if each.kind == kind}
+                if len(places) < len({rows for rows, _ in places}) * len({width for _, width in places}):
+                    raise self._unlike(f"{kind} products of some rows and widths, and not of all their pairs")
+        if not self.rates or not self.outputs:
+            raise self._unlike("no products")
+
+    def _unlike(self, why: str) -> Invalid:
+        return Invalid(
+            f"The description of {self.name!r} has {why}.",
+            fix="measure that machine: `mainspring advise machine --json > there.json`.",
+        )
 
     def gops(self, kind: str, rows: float, width: float) -> float:
         """Return the rate of a product, between those that were measured: linear in the logarithms.

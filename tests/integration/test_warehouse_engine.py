@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import signal
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import duckdb
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,10 +18,18 @@ import pytest
 import mainspring as ms
 from kit.depot import MODEL, TOML, Depot, lay_out
 from kit.depth import DEEP
-from mainspring.core.errors import Invalid
+from kit.object_store import s3_server, s3_url
+from mainspring.core.errors import Conflict, Invalid, MainspringError
+from mainspring.data import duck
 from mainspring.data.adapters.warehouse_duckdb import DuckdbWarehouse
+from mainspring.operations.backup.stores import open_objects
+from mainspring.operations.features import unloading
+from mainspring.operations.features.choosing import choose
+from mainspring.operations.features.unloading import MANIFEST, UNFINISHED, Manifest, unload
 from mainspring.operations.opened import OpenedProject
 from mainspring.operations.train import train
+
+__all__ = ["s3_server", "s3_url"]
 
 WAREHOUSE = """
 [profiles.local.warehouse]
@@ -39,6 +50,10 @@ def fill(root: Path) -> None:
             "CREATE TABLE raw.hub_scans AS SELECT hub, CAST(backlog AS FLOAT) AS backlog, "
             "CAST(scanned_at AS TIMESTAMPTZ) AS scanned_at, row_number() OVER () AS loaded "
             f"FROM read_csv('{root / 'scans.csv'}', all_varchar = true)"
+        )
+        con.execute(
+            "CREATE TABLE raw.moments AS SELECT hub, scanned_at + n * INTERVAL 1 SECOND AS moment "
+            "FROM raw.hub_scans, range(3) AS r (n)"
         )
 
 
@@ -122,6 +137,75 @@ def test_what_it_cannot_give_is_refused_before_anything_runs(project: OpenedProj
     assert "--engine lake" in (refused.value.fix or "")
     with pytest.raises(Invalid, match="There is no engine 'spark'"):
         project.training_set(MODEL, engine="spark")
+
+
+@pytest.fixture(params=["folder", "s3"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An address that has nothing yet."""
+    return str(tmp_path / "unloaded") if request.param == "folder" else request.getfixturevalue("s3_url").text
+
+
+def read_back(target: str, made: Manifest) -> pa.Table:
+    """The rows of all files that a manifest names, after their digests."""
+    objects = open_objects(target)
+    assert msgspec.json.decode(objects.get(MANIFEST), type=Manifest) == made
+    assert {*objects.names("")} == {MANIFEST, *(each.name for each in made.files)}
+    contents = {each: objects.get(each.name) for each in made.files}
+    assert all(hashlib.sha256(content).hexdigest() == each.sha256 for each, content in contents.items())
+    return pa.concat_tables(pq.read_table(io.BytesIO(content)) for content in contents.values())
+
+
+def test_an_unload_has_the_rows_of_the_lake(project: OpenedProject, target: str) -> None:
+    choice = choose(project.services.definitions, MODEL)
+    made = unload(project.services, choice, target, until=UNTIL)
+    found = read_back(target, made).sort_by("_at")
+    wanted = project.training_set(MODEL, until=UNTIL, as_="arrow", progress=False).sort_by("_at")
+    same(found.select(wanted.column_names).cast(wanted.schema), wanted)
+    with pytest.raises(Conflict, match="has an unload already"):
+        unload(project.services, choice, target, until=UNTIL)
+
+    objects = open_objects(target)
+    objects.put(UNFINISHED, b"{}")  # killed before it removed this, or, without the manifest, earlier
+    with pytest.raises(Conflict, match="has an unload already"):
+        unload(project.services, choice, target, until=UNTIL)
+    objects.put(UNFINISHED, b"{}")
+    objects.remove(MANIFEST)
+    again = unload(project.services, choice, target, until=UNTIL)
+    assert read_back(target, again).num_rows == wanted.num_rows
+    assert not {each.name for each in again.files} & {each.name for each in made.files}
+
+    objects.remove(MANIFEST)
+    objects.put("notes.txt", b"mine")
+    with pytest.raises(Conflict, match=r"has \d+ files, such as"):
+        unload(project.services, choice, target, until=UNTIL)
+    objects.put(UNFINISHED, b"{}")
+    with pytest.raises(Conflict, match=r"another file, notes\.txt"):
+        unload(project.services, choice, target, until=UNTIL)
+    assert objects.get("notes.txt") == b"mine"
+
+
+def test_observations_can_be_a_table_there(
+    project: OpenedProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unloading, "_PART_BYTES", 20_000)
+    monkeypatch.setattr(duck, "BATCH_ROWS", 2048)
+    choice = choose(project.services.definitions, "HubLoad")
+    made = unload(project.services, choice, str(tmp_path), observations="raw.moments", at="moment")
+    assert len(made.files) > 2
+    found = read_back(str(tmp_path), made)
+    labels = found.select(["hub", "moment"])
+    wanted = project.training_set("HubLoad", labels, at="moment", as_="arrow", progress=False)
+    same(found.select(wanted.column_names).cast(wanted.schema), wanted)
+    for given, told in (
+        ({}, "HubLoad needs rows to read"),
+        ({"observations": "raw.moments"}, "column of the instants of raw.moments is not named"),
+        ({"observations": "raw.moments", "at": "when"}, "no column 'when'"),
+        ({"observations": "raw.moment", "at": "when"}, "no table 'raw.moment'"),
+        ({"observations": "raw.moments", "at": "hub"}, "is read as string, not as"),
+    ):
+        with pytest.raises(MainspringError, match=told):
+            unload(project.services, choice, str(tmp_path / "new"), **given)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_training_there_says_so(depot: Depot, project: OpenedProject) -> None:

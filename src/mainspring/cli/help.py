@@ -64,6 +64,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "features read late-delivery --to training.parquet --engine warehouse",
     ),
     "features show": ("features show CourierRecord",),
+    "features unload": (
+        "features unload late-delivery --to s3://training/late-delivery",
+        "features unload CourierRecord --observations raw.orders --at ordered_at --to records",
+    ),
     "features sql": ("features sql late-delivery --dialect spark --observations lake.orders",),
     "features verify": ("features verify late-delivery --sample 500",),
     "materialize": ("materialize", "materialize CourierRecord --rebuild"),

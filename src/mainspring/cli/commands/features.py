@@ -257,6 +257,31 @@ def sql(call: Call, *, of: tuple[str, ...], dialect: str, observations: str, at:
     call.result({"dialect": dialect, "sql": text}, lambda console: _show_sql(console, text))
 
 
+@make("unload")
+@click.argument("of", nargs=-1, required=True, metavar="MODEL|VIEW|FEATURE...")
+@click.option("--to", required=True, help="An empty folder, or prefix in a bucket: s3://bucket/prefix.")
+@click.option("--observations", metavar="TABLE",
+              help="A table of the warehouse with the rows; by default the observations of MODEL.")  # fmt: skip
+@click.option("--at", metavar="COLUMN", help="The column of TABLE with the time of each row.")
+@click.option("--since", help="Use observations of MODEL from this instant on (ISO 8601).")
+@click.option("--until", help="Use observations of MODEL before this instant; by default now.")
+@click.option("--stream", is_flag=True, help="Write to the bucket from here, where the warehouse cannot.")
+def unload(call: Call, *, of: tuple[str, ...], to: str, **given: Any) -> None:
+    """Let the profile's warehouse read features and write them to Parquet files.
+
+    The files are whole once manifest.json is there, which names them with their rows.
+    """
+    from mainspring.operations.features.choosing import choose
+    from mainspring.operations.features.unloading import unload as run
+
+    choice = choose(call.project.definitions, of[0] if len(of) == 1 else list(of))
+    with call.progress() as progress:
+        made = run(call.project, choice, to, told=progress.update, **given)
+    size = sum(each.bytes for each in made.files)
+    text = f"{made.of}: {made.rows:,} rows x {len(made.features)} features, {len(made.files)} files, {size:,} bytes"
+    call.result(made, lambda console: console.print(f"{text} in {made.to}", markup=False, soft_wrap=True))
+
+
 @make("verify")
 @click.argument("name", metavar="MODEL|VIEW")
 @click.option("--sample", default=200, show_default=True, type=click.IntRange(1, 1_000_000),
@@ -392,5 +417,5 @@ def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-for _command in (list_, show_, explain, read, sql, verify, entity):
+for _command in (list_, show_, explain, read, sql, unload, verify, entity):
     command.add_command(_command)

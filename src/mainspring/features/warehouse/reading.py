@@ -121,7 +121,10 @@ class WarehouseRead:
         asked = con.sql(f"SELECT {', '.join(map(quote_name, schema.names))} FROM observed")
         rows = (batch.cast(schema) for batch in asked.to_arrow_reader(duck.BATCH_ROWS))
         with self._warehouse.loaded(rows, schema) as table:
-            tables = replace(self._tables, observations=table, as_of=self._as_of())
+            as_of = self._tables.as_of
+            if as_of is None and self._versioned:
+                as_of = version_now(self._warehouse)
+            tables = replace(self._tables, observations=table, as_of=as_of)
             statement, columns = self._statement(views, tables)
             estimate = self._warehouse.estimate(statement)
             digest = hashlib.sha256(general.encode()).hexdigest()
@@ -137,12 +140,16 @@ class WarehouseRead:
         check_sources(views)
         return stored_statement(views, self._dialect, tables, NUMBER)
 
-    def _as_of(self) -> int | None:
-        """Return the instant of the versions to read, by the warehouse's clock."""
-        if self._tables.as_of is not None or not self._versioned or "now" not in self._dialect.templates:
-            return self._tables.as_of
-        with self._warehouse.read(f"SELECT {self._dialect.write('now')} AS {self._dialect.column('us')}") as found:
-            return int(found.read_all().column(0)[0].as_py())
+
+def version_now(warehouse: Warehouse) -> int | None:
+    """Return an instant as of which tables can be read from now on, by the warehouse's clock, UTC epoch microseconds;
+    `None` if its dialect has no versions.
+    """
+    named = dialect(warehouse.dialect)
+    if "now" not in named.templates:
+        return None
+    with warehouse.read(f"SELECT {named.write('now')} AS {named.column('us')}") as found:
+        return int(found.read_all().column(0)[0].as_py())
 
 
 def _kept(

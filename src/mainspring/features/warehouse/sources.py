@@ -57,7 +57,7 @@ def check_tables(warehouse: Warehouse, views: Iterable[FeatureView], tables: Tab
                 fix=f"correct `arrivals` in the profile; it has {sorted(found)}.",
             )
         for name, dtype in columns.items():
-            _check(table, source, name, dtype, found)
+            check_column(table, name, dtype, found, source)
 
 
 def _columns(view: FeatureView, arrival: str | None) -> dict[str, DType]:
@@ -78,19 +78,30 @@ def _of_the_lake(source: Source) -> dict[str, DType]:
     return {VISIBLE_AT: DType.Timestamp, SEQUENCE: DType.Int64, **superseded}
 
 
-def _check(table: str, source: str, name: str, dtype: DType, found: Mapping[str, pa.DataType]) -> None:
-    if name not in found:
-        is_ingestion = name in (VISIBLE_AT, SEQUENCE, SUPERSEDED_AT)
+def check_column(table: str, name: str, dtype: DType, found: Mapping[str, pa.DataType], source: str = "") -> None:
+    """Raise if a table lacks a column, or has it in another type.
+
+    Args:
+        found: The table's columns.
+        source: The source whose rows it has.
+
+    Raises:
+        InvalidData: It does.
+    """
+    if name not in found and name in (VISIBLE_AT, SEQUENCE, SUPERSEDED_AT):
         raise InvalidData(
-            f"Table {table} has no column {name!r}" + (", which the lake adds." if is_ingestion else "."),
+            f"Table {table} has no column {name!r}, which the lake adds.",
             fix=f"if its rows are as the source brings them, name the column that orders them by arrival: "
-            f'arrivals = {{ {source} = "COLUMN" }} in the warehouse of the profile.'
-            if is_ingestion
-            else f"add it, in this case of letters, to a view, and name that in `tables`; it has {sorted(found)}.",
+            f'arrivals = {{ {source} = "COLUMN" }} in the warehouse of the profile.',
+        )
+    if name not in found:
+        raise InvalidData(
+            f"Table {table} has no column {name!r}.",
+            fix=f"add it, in this case of letters, to a view, and name that instead; it has {sorted(found)}.",
         )
     if found[name] != read_as(ARROW_TYPES[dtype]):
         zone = ": it has no time zone, so it is not an instant" if dtype is DType.Timestamp else ""
         raise InvalidData(
             f"Column {name!r} of table {table} is read as {found[name]}, not as {dtype!r}{zone}.",
-            fix="cast it in a view there, and name the view in `tables`.",
+            fix="cast it in a view there, and name the view instead.",
         )

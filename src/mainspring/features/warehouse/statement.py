@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mainspring.core.expr.dialects import Dialect
+from mainspring.core.expr.dialects import Dialect, no_equal
 from mainspring.core.expr.tree import Node
 from mainspring.core.expr.warehouse_sql import to_warehouse_sql
 from mainspring.core.schema import DType, Schema
+from mainspring.features.functions.model import RequestFunction
 from mainspring.features.layout import feature_dtype, layout_of, request_schema
 from mainspring.features.model import FeatureGroup, FeatureView, RequestFeatures, views_of
 from mainspring.features.needed import needed_for, stored_part
@@ -164,6 +165,8 @@ class _Computed:
         if name not in self._values:
             group_name, _, feature = name.partition(".")
             group = self._groups[group_name]
+            if isinstance(group, RequestFunction):
+                raise no_equal(self._dialect, f"{name}, a function of Python")
             if isinstance(group, RequestFeatures):
                 value = self._sql(group.features[feature], request_schema(group, self._fields), "")
             else:

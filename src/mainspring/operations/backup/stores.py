@@ -134,8 +134,11 @@ class BucketObjects:
         return store_errors(self.shown, "the repository of backups")
 
 
-def open_objects(address: str) -> ObjectStored:
+def open_objects(address: str, of: str = "A repository of backups") -> ObjectStored:
     """Open the store at a folder, or at `s3://bucket/prefix?endpoint=...&region=...`, `gs://` or `az://`.
+
+    Args:
+        of: What is kept there, for messages.
 
     Raises:
         Invalid: It is another address, or would send credentials in clear to another machine.
@@ -143,7 +146,7 @@ def open_objects(address: str) -> ObjectStored:
         MissingExtra: obstore is not installed.
     """
     if not address.strip():
-        raise Invalid("A repository of backups has no address.", fix="name a folder, or s3://bucket/prefix.")
+        raise Invalid(f"{of} has no address.", fix="name a folder, or s3://bucket/prefix.")
     if "://" not in address:
         folder = Path(address).absolute()
         if folder.exists() and not folder.is_dir():
@@ -151,11 +154,9 @@ def open_objects(address: str) -> ObjectStored:
         return FolderObjects(folder)
     url = Url(address)
     if url.scheme not in OPTIONS:
-        raise Invalid(
-            f"A repository of backups cannot lie at {url.shown}.", fix="name a folder, or s3://bucket/prefix."
-        )
+        raise Invalid(f"{of} cannot lie at {url.shown}.", fix="name a folder, or s3://bucket/prefix.")
     try:
         store = open_store(url)
     except ModuleNotFoundError as error:
-        raise MissingExtra("Backups in an object store", "objects") from error
+        raise MissingExtra(f"{of} in an object store", "objects") from error
     return BucketObjects(store, url.shown)

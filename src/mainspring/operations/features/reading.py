@@ -203,7 +203,7 @@ class Reader:
                     temp=self._temp,
                 )  # fmt: skip
             if not total:
-                raise _none_labelled(model, since, end, left_out)
+                raise none_labelled(model, since, end, left_out)
             features = stack.enter_context(closing(self._features(observed, _fields_of(choice, model), AT)))
             rows = (_as_trained(piece, choice, model) for piece in features)
             names = tuple(label.name for label in model.labels)
@@ -286,7 +286,8 @@ def _fields_of(choice: Choice, model: Model) -> Schema:
     return {name: dtype for name, dtype in schema.items() if dtype is not None}
 
 
-def _none_labelled(model: Model, since: int | None, end: int, left_out: LeftOut) -> InvalidData:
+def none_labelled(model: Model, since: int | None, end: int, left_out: LeftOut) -> InvalidData:
+    """Return the error that a model has no labelled observations in a time."""
     span = f"before {format_instant(end)}" + ("" if since is None else f" and since {format_instant(since)}")
     why = left_out if left_out.total else "there are no observations"
     return InvalidData(

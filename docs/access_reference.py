@@ -78,6 +78,7 @@ _SAME = {
     "features list": Action.FEATURES_READ,
     "features read": Action.FEATURES_ENTITY,
     "features show": Action.FEATURES_READ,
+    "features unload": Action.FEATURES_ENTITY,
     "groups": Action.ACCOUNTS_PROVISION,
     "incidents": Action.INCIDENT_WRITE,
     "incidents list": Action.INCIDENT_READ,
@@ -247,7 +248,18 @@ NO_EVENT = {
     ),
     **dict.fromkeys(("subject", "targets", "tenant", "topics", "users", "whoami"), _READS),
     **dict.fromkeys(
-        ("demo", "edge page", "export", "features read", "init", "pipelines export", "sbom", "targets render"), _FILE
+        (
+            "demo",
+            "edge page",
+            "export",
+            "features read",
+            "features unload",
+            "init",
+            "pipelines export",
+            "sbom",
+            "targets render",
+        ),
+        _FILE,
     ),
     **dict.fromkeys(("models influence", "models label-issues", "models near-duplicates"), _MODELS),
     **dict.fromkeys(("llm approvals", "llm usage"), _READS),

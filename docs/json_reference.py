@@ -70,6 +70,7 @@ from mainspring.operations.explaining import ExplainedPrediction
 from mainspring.operations.fairness import Fairness
 from mainspring.operations.features.deriving import FunctionCost
 from mainspring.operations.features.entity_values import EntityValues
+from mainspring.operations.features.unloading import Manifest
 from mainspring.operations.features.view_freshness import ViewFreshness
 from mainspring.operations.findings import Finding
 from mainspring.operations.incidents import IncidentReport
@@ -282,6 +283,7 @@ DOCUMENTS = {
         )
     ),
     "features sql": Document(_object("Statement", dialect=str, sql=str)),
+    "features unload": Document(Manifest),
     "features verify": Document(_object("Verified", equal=bool, views=list[Verification]), ("Mismatch.at",)),
     "materialize": Document(list[MaterialiseReport], ("through",)),
     "train": Document(TrainReport, otherwise=TrainingPlan),

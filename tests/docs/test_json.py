@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import click
+import duckdb
 import jsonschema_rs
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -146,6 +147,9 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
     now = to_datetime(project.wall.now())
     with (root / "mainspring.toml").open("a") as settings:
         settings.write('\n[profiles.local.prices]\nmachine = "0.40 EUR"\n')
+        settings.write(
+            '\n[profiles.local.warehouse]\nurl = "duckdb:///there.duckdb"\narrivals = { scans = "loaded" }\n'
+        )
     (root / "more.csv").write_text((root / "scans.csv").read_text().replace("north", "west"))
     (root / "wrong.csv").write_text(f"parcel,hub,weight,posted_at\nx,north,-1,{now.isoformat()}\n")
     (root / "parcels" / "maths.py").write_text("def doubled(x):\n    return x * 2\n")
@@ -157,6 +161,9 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
     known(project, local_user(), "local:ben")
     (root / "key").write_text(create_key(project, "ben", ["manage"], DAY, created_by="local:ben"))
     pq.write_table(pa.table({"hub": ["north"], "when": pa.array([now])}), root / "rows.parquet")
+    with duckdb.connect(str(root / "there.duckdb")) as con:
+        con.execute(f"CREATE TABLE asked AS FROM '{root / 'rows.parquet'}'")
+        con.execute("CREATE TABLE scans (hub TEXT, backlog FLOAT, scanned_at TIMESTAMPTZ, loaded BIGINT)")
     node = {"name": "one", "model": "twice@1", "inputs": {"x": "x"}}
     (root / "graph.json").write_text(json.dumps({"nodes": [node], "outputs": {"y": "one.y"}}))
     spec = ["--input", "x:FP32:-1,4", "--output", "y:FP32:-1,4"]
@@ -179,6 +186,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("features entity", ["HubLoad", "north", "--reveal"]), ("features verify", ["HubLoad", "--sample", "3"]),
         ("features sql", ["HubLoad", "--dialect", "spark"]),
         ("features read", ["HubLoad", "--labels", "rows.parquet", "--at", "when", "--to", "read.parquet"]),
+        ("features unload", ["HubLoad", "--observations", "asked", "--at", "when", "--to", "unloaded"]),
         ("topics create", ["clicks"]), ("topics list", []), ("topics show", ["clicks"]),
         ("topics produce", ["clicks", "clicks.jsonl"]), ("topics tail", ["clicks"]),
         ("jobs run", ["tidy"]), ("jobs list", []), ("jobs show", ["{jobs run[id]}"]),

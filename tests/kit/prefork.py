@@ -65,7 +65,7 @@ _WITH_TORCH = (
     "torch.utils.data",
 )
 _NOT_IMPORTED = re.compile(
-    r"__main__|conformance|\.migrations\.|\.adapters\.(beam_chunks|catboost|lightgbm|ray(_\w+)?|spark(_chunks)?|xgboost)$|\.(on_ray|ray_cluster)$|\.distributed\.(agent|ranks|machine)$"
+    r"__main__|conformance|\.migrations\.|\.adapters\.(beam_chunks|catboost|lightgbm|ray(_\w+)?|spark(_chunks)?|warehouse_(bigquery|snowflake)|xgboost)$|\.(on_ray|ray_cluster)$|\.distributed\.(agent|ranks|machine)$"
 )
 # What libraries read of the environment while they are imported must be the same for all. These they do not read,
 _FREE = (

@@ -24,6 +24,7 @@ _HOMES = {
     "mainspring.core.expr": ["col", "days", "greatest", "hours", "least", "minutes", "seconds", "when"],
     "mainspring.core.errors": ["MainspringError"],
     "mainspring.cost.budgets.declaring": ["Budget"],
+    "mainspring.cost.teams": ["Team"],
     "mainspring.data.checks": [
         "fresh", "in_range", "length", "matches", "none_of", "not_null", "one_of", "unique",
     ],
@@ -117,6 +118,7 @@ if TYPE_CHECKING:
     from mainspring.core.schema import String as String
     from mainspring.core.schema import Timestamp as Timestamp
     from mainspring.cost.budgets.declaring import Budget as Budget
+    from mainspring.cost.teams import Team as Team
     from mainspring.data import checks as checks
     from mainspring.data.checks import fresh as fresh
     from mainspring.data.checks import in_range as in_range

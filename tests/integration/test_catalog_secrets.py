@@ -90,7 +90,7 @@ COLUMNS = {
     "job_needs": "job need",
     "job_schedules": "name",
     "job_steps": "job name result",
-    "jobs": "id handler argument key schedule status holder token progress result error parent group started_by",
+    "jobs": "id handler argument key schedule status holder token progress result error parent group started_by team",
     "legal_holds": "subject entity reason held_by",
     "model_approvals": "model version digest approver reason",
     "model_deletions": "model version digest actor reason",

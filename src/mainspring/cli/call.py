@@ -130,13 +130,27 @@ _OPTIONS = (
 )
 
 
+_TEAM = click.option("--team", metavar="NAME", help="Team that pays; by default as docs/howto/teams.md says.")
+
+
+def _charged(call: Call, team: str | None, do: Callable[[], int | None]) -> int | None:
+    """Do the work of a command, charged to the team that it names."""
+    if not team:
+        return do()
+    from mainspring.operations.cost.teams import named
+
+    with named(call.project, team):
+        return do()
+
+
 def command(
-    name: str, *, reads_only: bool = False, restores: bool = False, **options: Any
+    name: str, *, reads_only: bool = False, restores: bool = False, charges: bool = False, **options: Any
 ) -> Callable[[Callable[..., int | None]], click.Command]:
     """Make a command whose function takes a `Call` first; an int that it returns is the exit code.
 
     Args:
         reads_only: Whether the command changes nothing that profiles share.
+        charges: Whether it begins work that a team pays for, which an option may name.
         restores: Whether it finishes a restore that was interrupted; commands that write refuse to run before.
     """
 
@@ -145,13 +159,16 @@ def command(
         def body(*, json_: bool, project: Path | None, profile: str | None, debug: bool, **arguments: Any) -> None:
             output = apart() if json_ else None
             call = Call(json_, project, profile, debug, reads_only=reads_only, restores=restores, output=output)
+            team = arguments.pop("team") if charges else None
             with Waiting(sys.stderr, f"{click.get_current_context().command_path}: at work") as call.waiting:
-                code = guarded(call, lambda: function(call, **arguments))
+                code = guarded(call, lambda: _charged(call, team, lambda: function(call, **arguments)))
             if code:
                 sys.exit(code)
 
         decorate: Callable[[Callable[..., Any]], click.Command] = click.command(name, cls=Command, **options)
         made = decorate(body)
+        if charges:
+            _TEAM(made)
         for option in _OPTIONS:
             option(made)  # after the command's own
         complete_names(made)

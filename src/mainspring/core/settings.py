@@ -349,6 +349,7 @@ class Settings:
     batch_price: tuple[float, str] | None = None  # likewise, of batch inference
     prices: OwnPrices = OwnPrices()
     warehouse: WarehouseSetting | None = None  # `None`: there is none
+    team: str = ""  # that pays for work which nothing else says the team of; empty: nobody
     schedules: tuple[ScheduleSetting, ...] = ()
     jobs_at_once: int = 2  # of a worker
     shadow_nice: int = 19  # priority of the processes of shadows, as of nice: 0 is usual, 19 the lowest

@@ -22,6 +22,7 @@ from mainspring.core.errors import MainspringError
 from mainspring.core.ids import new_id
 from mainspring.core.process_usage import of_descendants, of_tree, open_gpus
 from mainspring.core.time import HOUR, Clock
+from mainspring.cost.paying import payers
 from mainspring.cost.ports import UsageStore
 from mainspring.cost.usage import Subject, Usage
 
@@ -34,12 +35,13 @@ _Amounts = dict[tuple[Subject, str], int]
 
 
 class Work:
-    """Open work. Without a subject its use is kept until it has one."""
+    """Open work. Without a subject its use is kept until it has one. Its payers are those when it was opened."""
 
-    __slots__ = ("_held", "_meter", "subject", "whole")
+    __slots__ = ("_held", "_meter", "_teams", "subject", "whole")
 
     def __init__(self, meter: Metering, subject: Subject | None, whole: bool) -> None:
         self._meter = meter
+        self._teams = payers().teams
         self._held: dict[str, int] = {}
         self.subject = subject
         self.whole = whole
@@ -55,7 +57,7 @@ class Work:
             self._held[measure] = self._held.get(measure, 0) + amount
         if self.subject is not None and self._held:
             held, self._held = self._held, {}
-            self._meter.add(self.subject, held)
+            self._meter.add(msgspec.structs.replace(self.subject, teams=self.subject.teams or self._teams), held)
 
     def leave_to(self, outer: Work) -> None:
         """Charge what has no subject to the work around it."""

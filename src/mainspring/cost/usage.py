@@ -29,6 +29,7 @@ MEASURES: Final[Mapping[str, str]] = MappingProxyType({  # measure -> its unit
 })  # fmt: skip
 ENDPOINT, RUN, STEP, VIEW, BATCH, JOB = "endpoint", "run", "step", "view", "batch", "job"
 LANGUAGE_MODEL, TABLE = "language-model", "table"
+PIPELINE = "pipeline"  # of which only steps use a machine
 MACHINE = "machine"  # its ids: the whole of a machine, what of it nothing used, and what `up` and its children used
 CAPACITY, IDLE, OWN = "capacity", "idle", "own"
 OTHERS = "(others)"  # id of the subjects of a kind that were too many
@@ -46,7 +47,8 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
         version: Of the endpoint's model; storage class of a table.
         model: Name of the model, where there is one.
         key: Id of the key or account that asked for it; empty where nobody did.
-        teams: Groups of the key, in order: its cost is divided among them.
+        teams: Payers, in order: its cost is divided among them. Of requests the groups of the key; of other work see
+            `cost.paying`.
         inside: Whether it ran in a process of `up`, whose use its machine's meter counts too.
     """
 

@@ -67,9 +67,13 @@ class QueueConformance:
 
     def test_a_job_comes_back_as_it_was(self, store: JobStore) -> None:
         argument = {"a": [1, 2.5, None, True, "\0 \ud800 ü"], "b": {"": 2**70}}
-        told: dict[str, Any] = {"attempts": 7, "not_before": 9, "schedule": "s", "started_by": "user:ana"}
+        told: dict[str, Any] = {
+            "attempts": 7, "not_before": 9, "schedule": "s", "started_by": "user:ana", "team": "risk",
+        }  # fmt: skip
         [job] = store.enqueue([NewJob("count", argument, "k", **told)], 5)
-        assert job == Job(job.id, "count", argument, "k", "s", Status.QUEUED, 5, 9, 0, 7, started_by="user:ana")
+        assert job == Job(
+            job.id, "count", argument, "k", "s", Status.QUEUED, 5, 9, 0, 7, started_by="user:ana", team="risk"
+        )
         assert store.get([job.id, "nobody"]) == [job, None]
 
     def test_nothing_is_nothing(self, store: JobStore) -> None:

@@ -53,6 +53,7 @@ class NewJob:
         priority: Head start in hours, from -100 to 100: among due jobs, and among those that wait for a place in the
             group, the one comes first that would have been due first with its head start. So no job waits for ever.
         started_by: Name of who asked for it, as records name people; none for a schedule, and for a part.
+        team: Named to pay for it; none leaves that to its definition and to who asked for it.
 
     Raises:
         Invalid: The key is empty, longer than 256 characters, or has some that cannot be printed.
@@ -73,6 +74,7 @@ class NewJob:
     group_limit: int | None = None
     priority: int = 0
     started_by: str | None = None
+    team: str | None = None
 
     def __post_init__(self) -> None:
         if self.key is not None and not (1 <= len(self.key) <= LONGEST_KEY and self.key.isprintable()):
@@ -120,6 +122,7 @@ class Job:
     admitted: bool = False  # whether it has a place in its group
     priority: int = 0
     started_by: str | None = None  # who asked for it
+    team: str | None = None  # named to pay for it
 
     @property
     def rank(self) -> int:

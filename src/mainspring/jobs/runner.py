@@ -69,6 +69,11 @@ class JobRun:
         """Name of who asked for the job; empty where nobody did."""
         return self._lease.job.started_by or ""
 
+    @property
+    def team(self) -> str:
+        """The team that was named to pay for the job; empty where none was."""
+        return self._lease.job.team or ""
+
     def step(self, name: str, do: Callable[[], T]) -> T:
         """Run `do` once across attempts: return its result, or the recorded result of an earlier attempt.
 

@@ -36,6 +36,7 @@ def queued(wanted: NewJob, id: str, now: int) -> Job:
         group_limit=wanted.group_limit,
         priority=wanted.priority,
         started_by=wanted.started_by,
+        team=wanted.team,
     )
 
 

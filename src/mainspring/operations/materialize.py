@@ -10,6 +10,7 @@ from mainspring.core.errors import NotFound
 from mainspring.cost.usage import VIEW, Subject
 from mainspring.features.model import FeatureView, MaterialiseReport
 from mainspring.operations.auditing import audited, begun
+from mainspring.operations.cost.teams import charging
 from mainspring.operations.features.deriving import derive
 from mainspring.project import Project
 
@@ -72,7 +73,7 @@ def materialise_views(
     for view in project.definitions.views.values() if views is None else views:
         told = None if progress is None else partial(progress, view.name)
         try:
-            with project.metering.of(Subject(VIEW, view.name)):
+            with charging(project, VIEW, view.name), project.metering.of(Subject(VIEW, view.name)):
                 derive(project, [view])
                 reports.append(run(view, through=through, horizon=horizon, progress=told))
         except NotFound as error:

@@ -17,6 +17,7 @@ from mainspring.operations.apply import apply
 from mainspring.operations.auditing import begun
 from mainspring.operations.budgets.acting import check_hold
 from mainspring.operations.features import engines
+from mainspring.operations.cost.teams import charging
 from mainspring.operations.features.deriving import derive
 from mainspring.project import Project
 from mainspring.registry.runs import sweep
@@ -69,7 +70,7 @@ def train(
         BudgetExceeded: A budget holds trainings back.
     """
     left_out = [read(each) for each in without]
-    with project.metering.of(None):
+    with charging(project, RUN, model), project.metering.of(None):
         if part is not None and part.number:
             name_work(Subject(RUN, f"part {part.number} of {model}", model=model))
             return _join(project, project.definitions.model(model), processes, machines, part, progress)

@@ -116,6 +116,7 @@ DEFAULTS: Mapping[str, Any] = {
     "traces_in_clear": False,
     "training_price": "",
     "batch_price": "",
+    "team": "",
     "webhook_secret": "",
     "pepper": "",
     "pepper_file": "",
@@ -461,6 +462,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         shadow_nice=nice(values, "shadow_nice"),
         engines=_engines(values),
         prices=read_own_prices(values.get("prices", {})),
+        team=check_id(str(values["team"]), "team") if values["team"] else "",
         schedules=read_schedules(values.get("schedules", {}), own=bool(modules)),
     )
 

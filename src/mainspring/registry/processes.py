@@ -14,11 +14,14 @@ from functools import cache
 from pathlib import Path
 
 from mainspring.core.ids import new_id
+from mainspring.cost.paying import payers
 
 HOST, BOOT, PID, STARTED = "mainspring.host", "mainspring.boot", "mainspring.pid", "mainspring.process_started"
 USER = "mainspring.user"  # user of the process, according to the operating system
 STARTER = "mainspring.started_by"  # who started the pipeline in which the process works
 PERSON = "mainspring.person"  # who was signed in where the process works
+TEAM = "mainspring.team"  # who pays for the work, several separated by commas
+TEAM_WHY = "mainspring.team_why"  # one of the constants of `cost.paying`
 _starter: ContextVar[str] = ContextVar("mainspring_starter", default="")
 _person: ContextVar[Callable[[], str]] = ContextVar("mainspring_person", default=str)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -29,7 +32,7 @@ def process_tags(pid: int | None = None) -> dict[str, str]:
     """Return tags that identify a process (by default this one) uniquely, for `is_dead`."""
     pid = os.getpid() if pid is None else pid
     own = {HOST: socket.gethostname(), BOOT: _boot(), PID: str(pid), STARTED: _started(pid) or "", USER: local_user()}
-    more = {STARTER: _starter.get(), PERSON: _person.get()()}
+    more = {STARTER: _starter.get(), PERSON: _person.get()(), TEAM: payers().text, TEAM_WHY: payers().why}
     return {**own, **{name: who for name, who in more.items() if who}}
 
 

@@ -62,6 +62,7 @@ class Action(StrEnum):
     STREAM_READ = "stream.read"  # see streams and dead letters
     TABLE_READ = "table.read"  # see a source's schema, checks, profile and versions
     TABLE_ROWS = "table.rows"  # see rows
+    TEAM_CHARGE = "team.charge"  # name a group that pays for work that one starts
     TENANT_SEARCH = "tenant.search"  # have a tenant's documents searched, by collections and by chains of answers
     TOOL_APPROVE = "tool.approve"  # see and decide calls of tools that wait for a person
 

@@ -29,6 +29,7 @@ _RESOURCES = {
     "pipeline": "Pipeline",
     "collection": "Collection",
     "tenant": "Tenant",
+    "group": "Group",
 }
 _PRINCIPALS = {Kind.USER: "User", Kind.SERVICE: "ServiceAccount", Kind.KEY: "Key"}
 _CALLED = {Kind.USER: "The user", Kind.SERVICE: "The service account", Kind.KEY: "The API key"}

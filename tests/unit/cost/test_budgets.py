@@ -45,7 +45,6 @@ def at(year: int, month: int, day: int = 1, hour: int = 0) -> int:
         ({"project": True, "share": 1.5}, "share=1.5"),
         ({"project": True, "act": ["stop"]}, "the action 'stop'"),
         ({"project": True, "act": "queue"}, "actions"),
-        ({"team": "a", "act": ["queue"]}, "is of team.*some of shed"),
         ({"endpoint": "a", "act": ["queue"]}, "is of endpoint.*some of shed, scale-down"),
         ({"project": 1}, "project=True"),
     ],

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SHOWN = 8  # columns of drift
 
 
-@make("batch")
+@make("batch", charges=True)
 @click.argument("endpoint")
 @click.option("--from", "source", required=True, metavar="TABLE|FILES|QUERY", help="The rows to predict for.")
 @click.option("--to", "output", required=True, metavar="TABLE|FOLDER", help="Where the predictions are written.")

@@ -91,7 +91,7 @@ def show(call: Call, *, job_id: str) -> None:
     call.result({**_document(job), "steps": [dated(step, "ended_at") for step in steps]}, told)
 
 
-@make("run")
+@make("run", charges=True)
 @click.argument("name")
 @click.argument("argument", required=False, metavar="[JSON]")
 @click.option("--key", help="Idempotency key: jobs with the same name and key are one job.")

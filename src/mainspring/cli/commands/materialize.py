@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-@make("materialize")
+@make("materialize", charges=True)
 @click.argument("views", nargs=-1)
 @click.option(
     "--rebuild", is_flag=True, help="Recompute every entity beside the state that is served, then swap it in."

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mainspring.operations.optimise.model import OptimiseReport, VariantReport
 
 
-@make("optimize")
+@make("optimize", charges=True)
 @click.argument("version", metavar="MODEL[:VERSION]")
 @click.option(
     "--for", "target", type=click.Choice(("cpu", "cuda", "edge")), default="cpu", show_default=True,

@@ -89,7 +89,7 @@ def list_(call: Call) -> None:
     call.result(found, show)
 
 
-@make("run")
+@make("run", charges=True)
 @click.argument("name")
 @click.argument("parameters", nargs=-1, metavar="[NAME=VALUE]...")
 @click.option("--no-cache", is_flag=True, help="Run every step, also where a remembered result is at hand.")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _SHOWN = 10  # trials, the best first
 
 
-@make("search")
+@make("search", charges=True)
 @click.argument("model")
 @click.option("--trials", type=int, help="Total number of trials; by default the number that the model declares.")
 @click.option(

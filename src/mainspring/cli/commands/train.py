@@ -36,7 +36,7 @@ def _counted(context: click.Context, argument: click.Parameter, value: str | Non
     return int(value)
 
 
-@make("train")
+@make("train", charges=True)
 @click.argument("model", required=False, callback=_needed)
 @click.option("--since", help="Use observations from this instant on (ISO 8601).")
 @click.option("--until", help="Use data that was known by this instant (ISO 8601); by default now.")

@@ -54,6 +54,7 @@ class JobRow:
     error: str | None
     priority: int
     started_by: str | None
+    team: str | None
 
     @property
     def brief(self) -> str:
@@ -122,6 +123,7 @@ def row_of(job: Job, now: int) -> JobRow:
         error=job.error,
         priority=job.priority,
         started_by=job.started_by,
+        team=job.team,
     )
 
 

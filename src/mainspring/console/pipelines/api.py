@@ -28,6 +28,7 @@ from mainspring.console.pipelines.listing import (
 from mainspring.core.ids import check_id
 from mainspring.jobs.model import Status
 from mainspring.jobs.plain import Plain
+from mainspring.operations.cost.teams import check_charge
 from mainspring.operations.models.curating import approver_of
 from mainspring.operations.pipelines import control
 from mainspring.operations.pipelines.control import StepState
@@ -42,11 +43,12 @@ Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 
 class NewRun(msgspec.Struct, forbid_unknown_fields=True):
-    """Request for a run. Runs of one pipeline with the same key are one run."""
+    """Request for a run. Runs of one pipeline with the same key are one run. `team` pays, with `team.charge`."""
 
     parameters: dict[str, Any] = {}
     key: str | None = None
     cache: bool = True
+    team: str = ""
 
 
 class Asked(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,8 +79,10 @@ def add_pipeline_api(router: APIRouter, project: Project) -> None:
     @router.post("/pipelines/{name}/runs", status_code=201)
     @answers(id=str, status=Status)
     async def start_run(request: Request, name: Id, asked: Annotated[NewRun, Depends(Body(NewRun))]) -> Answer:
-        """Queue a run from `{"parameters", "key", "cache"}`."""
-        by = approver_of(caller(request).principal)
+        """Queue a run from `{"parameters", "key", "cache", "team"}`; a `team` needs `team.charge` on its group."""
+        principal = caller(request).principal
+        await run_in_threadpool(check_charge, project, asked.team, principal)
+        by = approver_of(principal)
         made = await run_in_threadpool(
             control.start,
             project,
@@ -87,6 +91,7 @@ def add_pipeline_api(router: APIRouter, project: Project) -> None:
             cache=asked.cache,
             key=asked.key,
             by=by,
+            team=asked.team,
         )
         return Answer({"id": made.id, "status": made.status}, 201)
 

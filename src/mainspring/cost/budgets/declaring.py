@@ -14,7 +14,7 @@ from mainspring.core.money import Money, parse_money
 QUEUE, STOP_SEARCHES, SHED, SCALE_DOWN = "queue", "stop-searches", "shed", "scale-down"
 ACTS = (QUEUE, STOP_SEARCHES, SHED, SCALE_DOWN)
 TEAM, ENDPOINT, MODEL, PROJECT = SCOPES = ("team", "endpoint", "model", "project")
-_OF_SCOPE = {TEAM: (SHED,), ENDPOINT: (SHED, SCALE_DOWN), MODEL: ACTS, PROJECT: ACTS}
+_OF_SCOPE = {TEAM: ACTS, ENDPOINT: (SHED, SCALE_DOWN), MODEL: ACTS, PROJECT: ACTS}
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -22,15 +22,16 @@ class Budget(msgspec.Struct, frozen=True):
 
     Args:
         name: An id, unique in the project.
-        team, endpoint, model, project: Whose spending counts, exactly one: of a group's callers, an endpoint, a model
-            with its trainings, batches and endpoints, or all.
+        team, endpoint, model, project: Whose spending counts, exactly one: of a team, which are its group's callers and
+            the work that it pays for, an endpoint, a model with its trainings, batches and endpoints, or all.
         month: The amount, such as "500 EUR".
         warn: Share of the amount from which an incident says so. One says so too once the month's end is forecast to
             be above the amount, even at the low end of the interval.
-        act: Actions once the amount is spent, until the month's end: "queue", batches and trainings wait;
-            "stop-searches", searches of hyperparameters end, to be resumed; "shed", a share of requests is refused,
-            those of the lowest priority first (of a team's budget: of its callers' requests, to any endpoint);
-            "scale-down", executors are as few as the endpoint allows.
+        act: Actions once the amount is spent, until the month's end: "queue", batches, trainings and
+            optimisations wait; "stop-searches", searches of hyperparameters end, to be resumed; "shed", a share of
+            requests is refused, those of the lowest priority first (of a team's budget: of its callers' requests, to
+            any endpoint); "scale-down", executors are as few as the endpoint allows (of a team's budget: those of
+            endpoints of its models).
         share: Share of requests that "shed" refuses.
 
     Raises:

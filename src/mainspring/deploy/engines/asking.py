@@ -36,6 +36,8 @@ def asked(settings: Settings, call: StepCall, id: str, **more: Plain) -> str:
             "function": call.function,
             "inputs": dict(call.inputs),
             "by": call.by,
+            "teams": list(call.teams),
+            "teams_why": call.teams_why,
             **more,
         }
     )

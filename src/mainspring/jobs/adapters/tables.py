@@ -42,6 +42,7 @@ jobs = sa.Table(
     sa.Column("priority", sa.Integer, nullable=False, server_default="0"),
     sa.Column("rank", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("started_by", sa.Text),
+    sa.Column("team", sa.String(128)),
     sa.UniqueConstraint("handler", "key"),
     sa.Index("jobs_by_rank", "status", "rank", "id"),
     sa.Index("jobs_by_parent", "parent", "enqueued_at", "id"),
@@ -118,6 +119,7 @@ def row_of(job: Job) -> dict[str, Any]:
         "priority": job.priority,
         "rank": job.rank,
         "started_by": job.started_by,
+        "team": job.team,
     }
 
 

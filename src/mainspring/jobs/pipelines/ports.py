@@ -24,6 +24,7 @@ class StepCall:
         log: File that what the step writes is appended to.
         resources: What it needs of `cpu`, `memory` (bytes) and `gpu`.
         by: Who started the run; empty for a schedule or trigger.
+        teams: Who pays for the step. `teams_why`: the reason, of `cost.paying`.
     """
 
     pipeline: str
@@ -34,6 +35,8 @@ class StepCall:
     log: Path
     resources: Mapping[str, float] = field(default_factory=dict)
     by: str = ""
+    teams: tuple[str, ...] = ()
+    teams_why: str = ""
 
 
 class StepRunner(Protocol):

@@ -23,6 +23,7 @@ from mainspring.operations.batch.elsewhere import scored_on
 from mainspring.operations.batch.planning import make_plan, output_of, version_for
 from mainspring.operations.batch.values import BatchReport, Chunk, Output, Request, together
 from mainspring.operations.budgets.acting import check_hold, model_of
+from mainspring.operations.cost.teams import charging
 from mainspring.project import Project
 from mainspring.project.executors import executors
 from mainspring.serving.batch.plan import Plan
@@ -63,7 +64,15 @@ def run_batch(
         Unavailable: The engine does not answer, or has no processor free.
         BudgetExceeded: A budget holds batches back.
     """
-    check_hold(project, QUEUE, f"The batch of {request.target}", model_of(project, request.target))
+    model = model_of(project, request.target)
+    with charging(project, BATCH, model):
+        check_hold(project, QUEUE, f"The batch of {request.target}", model)
+        return _run(project, request, engine, progress, confined)
+
+
+def _run(
+    project: Project, request: Request, engine: ChunkEngine | None, progress: Told | None, confined: Path | None
+) -> BatchReport:
     output = output_of(project, request.output, confined)
     lock = f"batch-{hashlib.sha256(output.name.encode()).hexdigest()[:32]}"
     with project.locks.hold(lock, wait_s=_LOCK_S):

@@ -13,8 +13,9 @@ import msgspec
 
 from mainspring.core.errors import Conflict, MainspringError
 from mainspring.core.time import format_instant
-from mainspring.cost.budgets.declaring import ENDPOINT, MODEL, QUEUE, SCALE_DOWN, SHED, STOP_SEARCHES, Budget
+from mainspring.cost.budgets.declaring import ENDPOINT, MODEL, QUEUE, SCALE_DOWN, SHED, STOP_SEARCHES, TEAM, Budget
 from mainspring.cost.budgets.judging import EXCEEDED, Standing
+from mainspring.cost.paying import payers
 from mainspring.monitoring.incidents.model import DONE, Incident, Taken
 from mainspring.monitoring.signals import BUDGET
 from mainspring.operations.auditing import audit
@@ -24,6 +25,7 @@ from mainspring.operations.defending import publish_defences
 from mainspring.project import Project
 
 WORKER = "monitor"
+WHOLE = "the project"
 TITLES = {QUEUE: "queue work for", STOP_SEARCHES: "stop searches for", SHED: "shed", SCALE_DOWN: SCALED_DOWN}
 _log = logging.getLogger(__name__)
 
@@ -32,9 +34,10 @@ class BudgetExceeded(MainspringError):
     """Work is held back because a budget is exceeded."""
 
     def __init__(self, what: str, hold: Taken, incident: str) -> None:
+        other = " Another team may pay for it: --team NAME." if OF_TEAM in hold.action else ""
         super().__init__(
             f"{what} is held back until {format_instant(hold.until)}: {hold.detail}",
-            fix=f"raise the budget and apply, or end the hold: mainspring incidents end-shed {incident}.",
+            fix=f"raise the budget and apply, or end the hold: mainspring incidents end-shed {incident}.{other}",
             retryable=True,
         )
 
@@ -62,18 +65,19 @@ def check_hold(project: Project, act: str, what: str, model: str = "") -> None:
     Args:
         act: `QUEUE` or `STOP_SEARCHES`.
         what: The work, to be named.
-        model: Of the work; a budget of another model does not hold it.
+        model: Of the work; a budget of another model does not hold it. Nor does one of a team that does not pay for
+            it: of several that do, each holds it.
 
     Raises:
         BudgetExceeded: One does.
     """
-    now = project.wall.now()
+    now, holding = project.wall.now(), {WHOLE, model, *(f"{OF_TEAM}{each}" for each in payers().teams)}
     for incident in project.incidents.open():
         if incident.cause.kind != BUDGET:
             continue
         for taken in incident.actions:
             named = taken.action.removeprefix(TITLES[act])
-            if named != taken.action and taken.holds(now) and named.strip() in ("the project", model):
+            if named != taken.action and taken.holds(now) and named.strip() in holding:
                 raise BudgetExceeded(what, taken, incident.id)
 
 
@@ -129,7 +133,7 @@ def _end(project: Project, incident: Incident, why: str) -> None:
 
 def _titles(project: Project, budget: Budget) -> list[tuple[str, float]]:
     """Return the words under which a budget's actions are noted, and the share of a shed."""
-    whole = budget.model or "the project"
+    whole = f"{OF_TEAM}{budget.team}" if budget.team else budget.model or WHOLE
     titles: list[tuple[str, float]] = []
     for each in budget.act:
         if each == SHED and budget.team:
@@ -148,4 +152,7 @@ def _endpoints(project: Project, budget: Budget) -> list[str]:
         return [budget.endpoint]
     if budget.scope == MODEL:
         return [name for name, each in endpoints.items() if each.model_name == budget.model]
+    if budget.scope == TEAM:
+        team = project.definitions.teams.get(budget.team)
+        return [] if team is None else [name for name, each in endpoints.items() if each.model_name in team.models]
     return list(endpoints)

@@ -1,8 +1,8 @@
 """Costs as FOCUS 1.2, the FinOps Open Cost and Usage Specification (https://focus.finops.org/focus-specification/v1-2/).
 
-A row is what a subject used of one measure on one machine in a day. All mandatory columns are there, and those
-conditional ones that apply; columns of our own begin with `x_`. Amounts are of type decimal with nine digits, so that
-sums are exact. Counts, such as requests, have no cost and no row.
+A row is what a subject used of one measure on one machine in a day; what several teams pay for is a row for each. All
+mandatory columns are there, and those conditional ones that apply; columns of our own begin with `x_`. Amounts are of
+type decimal with nine digits, so that sums are exact. Counts, such as requests, have no cost and no row.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mainspring.core.money import NANOS
 from mainspring.core.time import DAY, HOUR, SECOND, format_instant, to_datetime
 from mainspring.cost.statement import Part
 from mainspring.cost.usage import MACHINE, TABLE
-from mainspring.operations.cost.reporting import cost_parts
+from mainspring.operations.cost.reporting import by_team, cost_parts
 from mainspring.project import Project
 
 if TYPE_CHECKING:
@@ -93,10 +93,15 @@ def export(project: Project, path: Path, *, since: int, until: int | None = None
             "Costs need the price of this machine.",
             fix='state it in the profile: [profiles.NAME.prices], machine = "0.40 EUR".',
         )
-    priced = [part for part in found if part.nanos is not None and part.measure in _PRICED]
+    priced = [
+        (each, team)
+        for part in found
+        if part.nanos is not None and part.measure in _PRICED
+        for team, each in by_team(part)
+    ]
     instance = project.settings.prices.instance
     described = _Described(project.settings.project, rates.currency, *_place(instance), rates.source)
-    table = _table([described.row(part) for part in priced])
+    table = _table([described.row(part, team) for part, team in priced])
     content = io.BytesIO()
     pq.write_table(table, content)
     write_atomic(path, content.getvalue())
@@ -107,7 +112,7 @@ def export(project: Project, path: Path, *, since: int, until: int | None = None
         since=format_instant(first),
         until=format_instant(end - end % SECOND),
         currency=rates.currency,
-        cost=sum(part.nanos or 0 for part in priced) / NANOS,
+        cost=sum(part.nanos or 0 for part, _ in priced) / NANOS,
         unpriced=sum(1 for part in found if part.nanos is None and part.measure in _PRICED),
     )
 
@@ -121,7 +126,7 @@ class _Described(msgspec.Struct, frozen=True):
     region: str
     source: str
 
-    def row(self, part: Part) -> dict[str, Any]:
+    def row(self, part: Part, team: str) -> dict[str, Any]:
         subject = part.subject
         unit, units, meter = _PRICED[part.measure]
         cost = Decimal(part.nanos or 0).scaleb(-9)
@@ -130,7 +135,7 @@ class _Described(msgspec.Struct, frozen=True):
         month = day.replace(day=1)
         kind = subject.kind if subject.kind != MACHINE else subject.id
         name = part.machine if subject.kind == MACHINE else subject.id
-        tags = {"kind": kind, **({"teams": ",".join(subject.teams)} if subject.teams else {})}
+        tags = {"kind": kind, **({"team": team} if team else {})}
         return {
             **dict.fromkeys(("BilledCost", "ContractedCost", "EffectiveCost", "ListCost"), cost),
             "BillingAccountId": self.project,

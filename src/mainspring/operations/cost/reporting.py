@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -183,7 +183,7 @@ def _grouped(part: Part, by: str) -> list[tuple[str, Part]]:
     if subject.kind == MACHINE:
         return [(subject.id, part)]
     if by == "team" and subject.teams:
-        return _by_team(part)
+        return list(by_team(part))
     rest = f"({subject.kind})"
     name = {
         "kind": subject.kind,
@@ -195,13 +195,16 @@ def _grouped(part: Part, by: str) -> list[tuple[str, Part]]:
     return [(name or rest, part)]
 
 
-def _by_team(part: Part) -> list[tuple[str, Part]]:
-    """Return a part divided equally among its teams."""
+def by_team(part: Part) -> Iterator[tuple[str, Part]]:
+    """Yield the teams of a part, each with an equal share of it; without any an empty name with all."""
+    if not part.subject.teams:
+        yield "", part
+        return
     even = [1] * len(part.subject.teams)
     amounts = shares(part.amount, even)
     nanos = [None] * len(even) if part.nanos is None else shares(part.nanos, even)
     divided = zip(part.subject.teams, amounts, nanos, strict=True)
-    return [(team, part._replace(amount=amount, nanos=cost)) for team, amount, cost in divided]
+    yield from ((team, part._replace(amount=amount, nanos=cost)) for team, amount, cost in divided)
 
 
 def _line(name: str, found: Iterable[Part], whole: int | None, days: int) -> CostLine:

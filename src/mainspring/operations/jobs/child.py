@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import IO, Any, TypeVar, cast
 
 from mainspring.core.errors import Invalid, MainspringError
+from mainspring.cost.paying import Payers, paid_by
 from mainspring.cost.usage import STEP, Subject
 from mainspring.jobs.model import JobStopped, Renewal
 from mainspring.jobs.pipelines.graph import Node
@@ -58,12 +59,19 @@ class ChildRun:
     """One attempt at a job, as its function sees it: `JobRun` for the child's side."""
 
     def __init__(
-        self, line: Line, id: str, argument: Plain, finished: Mapping[str, Plain], started_by: str = ""
+        self,
+        line: Line,
+        id: str,
+        argument: Plain,
+        finished: Mapping[str, Plain],
+        started_by: str = "",
+        team: str = "",
     ) -> None:
         self._line = line
         self.id = id
         self.argument = argument
         self.started_by = started_by
+        self.team = team
         self._finished = dict(finished)
         self._begun: Counter[str] = Counter()
 
@@ -97,14 +105,15 @@ class ChildRun:
 
 def run_job(project: Project, line: Line, asked: Mapping[str, Any]) -> None:
     """Run one job and tell the parent how it ended, after all that it wrote: the parent closes its log then."""
-    run = ChildRun(line, asked["id"], asked["argument"], asked["finished"], asked["by"])
+    run = ChildRun(line, asked["id"], asked["argument"], asked["finished"], asked["by"], asked.get("team", ""))
     end: dict[str, Plain]
     try:
         if "function" in asked:
             node = Node(asked["step"], function=asked["function"], engine=asked["engine"])
             subject = Subject(STEP, f"{asked['pipeline']}/{asked['step'].partition('[')[0]}", key=asked["by"])
-            with started_by(asked["by"]), project.metering.of(subject):
-                result = call_step(project, node, asked["argument"], run)
+            payers = Payers(tuple(asked["teams"]), asked["teams_why"])
+            with started_by(asked["by"]), paid_by(payers), project.metering.of(subject):
+                result = _called(project, node, asked["argument"], run)
         else:
             from mainspring.operations.jobs.handlers import handler
 
@@ -122,6 +131,17 @@ def run_job(project: Project, line: Line, asked: Mapping[str, Any]) -> None:
         with suppress(OSError, ValueError):  # the job closed it
             stream.flush()
     line.tell(**end)
+
+
+def _called(project: Project, node: Node, argument: Mapping[str, Plain], run: ChildRun) -> Plain:
+    from mainspring.operations.budgets.acting import BudgetExceeded
+
+    try:
+        return call_step(project, node, argument, run)
+    except BudgetExceeded as held:  # a training or a batch within the step
+        from mainspring.operations.jobs.handlers import waiting
+
+        raise waiting(held, run) from held
 
 
 def main() -> int:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.time import MINUTE, parse_duration, parse_instant
-from mainspring.cost.usage import JOB, Subject
-from mainspring.jobs.model import Status
+from mainspring.cost.paying import Payers
+from mainspring.cost.usage import BATCH, JOB, RUN, Subject
+from mainspring.jobs.model import JobStopped, Status
 from mainspring.jobs.pipelines.graph import APPROVAL, STEP
 from mainspring.jobs.plain import Plain
 from mainspring.jobs.runner import JobRun
+from mainspring.operations.budgets.acting import BudgetExceeded, check_hold, model_of
+from mainspring.operations.cost.teams import charging
 from mainspring.project.built_in_jobs import options
 from mainspring.project.definitions.model import Definitions
 from mainspring.registry.processes import started_by
@@ -22,11 +26,12 @@ from mainspring.registry.processes import started_by
 if TYPE_CHECKING:
     from mainspring.features.model import FeatureView
     from mainspring.jobs.runner import Handler
+    from mainspring.operations.jobs.child import ChildRun
     from mainspring.operations.jobs.children import Children
     from mainspring.project import Project
 
 _TAKEN_BACK = MINUTE  # until a machine that was preempted is gone, so that another one goes on
-_HELD_FOR = 5 * MINUTE  # until a job that a budget holds is looked at again
+HELD_FOR = 5 * MINUTE  # until a job that a budget holds is looked at again
 _HELD = {"batch": "queue", "train": "queue", "search": "stop-searches"}
 RAN = "jobs.end"  # the action of the event of a job of the project's own
 
@@ -118,26 +123,41 @@ class _Handlers(Mapping[str, "Handler"]):
             return Definitions({}, {}, {}, {}, (), {}, {}, {})
 
 
+def waiting(held: BudgetExceeded, run: JobRun | ChildRun) -> JobStopped:
+    """Return the end of an attempt that a budget holds back: the job waits in the queue, and its progress says why."""
+    run.progress(0, note=held.what)
+    return JobStopped(run.id, None, again_after_us=HELD_FOR)
+
+
 def _run(project: Project, name: str, run: JobRun) -> Plain:
-    _hold(project, name, run)
-    with started_by(run.started_by), project.metering.of(Subject(JOB, name, key=run.started_by)):
-        return WORK[name].do(project, run, options(name, run.argument))
+    with started_by(run.started_by), _charged(project, name, run):
+        try:
+            _hold(project, name, run)
+            with project.metering.of(Subject(JOB, name, key=run.started_by)):
+                return WORK[name].do(project, run, options(name, run.argument))
+        except BudgetExceeded as held:  # also of work that began before
+            raise waiting(held, run) from held
+
+
+def _charged(project: Project, name: str, run: JobRun) -> AbstractContextManager[Payers]:
+    """Return the context of a job with its payers: as of the model that it is for, if it is for one."""
+    kind, of = JOB, name
+    if name in WORK:
+        given = options(name, run.argument)
+        if "model" in given:
+            kind, of = RUN, str(given["model"])
+        elif name == "batch":
+            kind, of = BATCH, model_of(project, str(given["endpoint"]))
+    return charging(project, kind, of, by=run.started_by, team=run.team)
 
 
 def _hold(project: Project, name: str, run: JobRun) -> None:
-    """Put a batch or a training back into the queue while a budget holds it; its progress says why."""
+    """Raise if a budget holds a batch, a training or a search back."""
     if name not in _HELD:
         return
-    from mainspring.jobs.model import JobStopped
-    from mainspring.operations.budgets.acting import BudgetExceeded, check_hold, model_of
-
     given = options(name, run.argument)
-    try:
-        model = str(given["model"]) if "model" in given else model_of(project, str(given["endpoint"]))
-        check_hold(project, _HELD[name], f"The job {run.id} ({name})", model)
-    except BudgetExceeded as held:
-        run.progress(0, note=held.what)
-        raise JobStopped(run.id, None, again_after_us=_HELD_FOR) from held
+    model = str(given["model"]) if "model" in given else model_of(project, str(given["endpoint"]))
+    check_hold(project, _HELD[name], f"The job {run.id} ({name})", model)
 
 
 def _run_own(project: Project, name: str, do: Callable[[Any, Any], Any], run: JobRun) -> Plain:
@@ -147,21 +167,30 @@ def _run_own(project: Project, name: str, do: Callable[[Any, Any], Any], run: Jo
     of, who = f"job/{run.id}", run.started_by or None
     with (
         started_by(run.started_by),
+        _charged(project, name, run),
         project.metering.of(Subject(JOB, name, key=run.started_by)),
-        audited(project, RAN, of, who=who) as done,
     ):
-        found: Plain = do(run, OpenedProject(project))
-        done(f"{name} done")
+        try:
+            with audited(project, RAN, of, who=who) as done:
+                found: Plain = do(run, OpenedProject(project))
+                done(f"{name} done")
+        except BudgetExceeded as held:
+            raise waiting(held, run) from held
     return found
 
 
 def _run_in_child(project: Project, children: Children, name: str, run: JobRun) -> Plain:
     from mainspring.operations.jobs.children import job_log, keep_log
 
-    _hold(project, name, run)
+    with _charged(project, name, run):
+        try:
+            _hold(project, name, run)
+        except BudgetExceeded as held:
+            raise waiting(held, run) from held
     log = job_log(project.settings.state, run.id)
     keep_log(project, run, log)
-    return children.run(run, log, name=name, handler=name, argument=run.argument, by=run.started_by)
+    more: dict[str, Plain] = {"by": run.started_by, "team": run.team}
+    return children.run(run, log, name=name, handler=name, argument=run.argument, **more)
 
 
 def _collect(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
@@ -276,7 +305,6 @@ def _target(project: Project, given: dict[str, Any]) -> object:
 
 
 def _train(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
-    from mainspring.jobs.model import JobStopped
     from mainspring.operations.train import train
     from mainspring.training.loop.signals import Interrupted
 

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from mainspring.core.ids import new_id
+from mainspring.cost.paying import named_here
 from mainspring.jobs.model import ENDED, Job, NewJob, Status, unknown
 from mainspring.jobs.plain import Plain, encoded
 from mainspring.jobs.runner import Runner
@@ -34,11 +35,13 @@ def begin(
     key: str | None = None,
     priority: int = 0,
     by: str | None = None,
+    team: str | None = None,
 ) -> Job:
     """Queue a job, or return the existing one with its key.
 
     Args:
         by: Who asks for it; by default who is signed in here, or else the user of this process.
+        team: Named to pay for it, after `check_charge`; by default the one that this work names.
 
     Raises:
         NotFound: There is no such job.
@@ -46,11 +49,12 @@ def begin(
     """
     check_begun(project, name, argument)
     by = actor(project) if by is None else by
-    wanted = NewJob(name, argument, key, id=new_id(), priority=priority, started_by=by)
+    team = named_here() if team is None else team
+    wanted = NewJob(name, argument, key, id=new_id(), priority=priority, started_by=by, team=team or None)
     with project.audit.together():
         [made] = project.jobs.enqueue([wanted], project.wall.now())
         if made.id == wanted.id:
-            audit(project, "jobs.run", f"job/{made.id}", name, who=by)
+            audit(project, "jobs.run", f"job/{made.id}", f"{name}, charged to {team}" if team else name, who=by)
     return made
 
 

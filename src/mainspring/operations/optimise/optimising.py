@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from mainspring.core.environment import set_variable
 from mainspring.core.errors import Invalid, NotConvertible, Unavailable
+from mainspring.cost import usage
+from mainspring.cost.budgets.declaring import QUEUE
 from mainspring.deploy.edge.converting import in_onnx
 from mainspring.operations.auditing import begun
+from mainspring.operations.budgets.acting import check_hold
+from mainspring.operations.cost.teams import charging
 from mainspring.operations.models.curating import expect_kept, find
 from mainspring.operations.optimise.agreeing import Agreeing, Encoding
 from mainspring.operations.optimise.choosing import COSTS, choose, on_front
@@ -66,6 +71,7 @@ def optimise(
         NotConvertible: The model is no graph.
         Invalid: There are no rows to judge by, or an argument is out of its range.
         Unavailable: This machine has no device of the target.
+        BudgetExceeded: A budget holds optimisations back.
     """
     begun_at, tell = time.monotonic(), progress or (lambda _stage, _share: None)
     _check(wish, within)
@@ -73,7 +79,7 @@ def optimise(
     version = find(project, reference)
     expect_kept(project, version)
     parent = project.bundles.load(version.digest)
-    with begun(project, "optimise", f"model/{version.model}") as done:
+    with _charged(project, version.model), begun(project, "optimise", f"model/{version.model}") as done:
         tell("convert", 0.0)
         base, subject = _opened(project, parent, f"{version.model}:{version.version}", wish)
         offered = () if isinstance(subject, Encoding) else providers
@@ -107,6 +113,15 @@ def optimise(
         done(f"version {version.version} for {wish.target}: {picked or 'nothing'} chosen, {registered} made")
     tell("done", 1.0)
     return report
+
+
+@contextmanager
+def _charged(project: Project, model: str) -> Iterator[None]:
+    """Context of an optimisation that its payers are charged for, unless a budget holds it back."""
+    with charging(project, usage.RUN, model):
+        check_hold(project, QUEUE, f"The optimisation of {model}", model)
+        with project.metering.of(usage.Subject(usage.RUN, f"optimisation of {model}", model=model)):
+            yield
 
 
 def _check(wish: Wish, within: float) -> None:

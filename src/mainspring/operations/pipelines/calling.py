@@ -15,6 +15,7 @@ from mainspring.operations.opened import OpenedProject
 from mainspring.project import Project
 from mainspring.project.backends.engines import spark_session
 from mainspring.project.definitions.loading import load_function
+from mainspring.registry.processes import current_starter
 
 T = TypeVar("T")
 _SESSION = object()  # stands for the session until the inputs are known to fit
@@ -38,9 +39,12 @@ class LoneRun:
         id: Id of the job for which the step is called elsewhere.
     """
 
+    team = ""
+
     def __init__(self, argument: Plain = None, id: str = "") -> None:
         self.argument = argument
         self.id = id
+        self.started_by = current_starter()
 
     def step(self, _name: str, do: Callable[[], T]) -> T:
         return do()

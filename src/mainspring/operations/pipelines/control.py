@@ -12,6 +12,7 @@ from typing import Any
 
 from mainspring.core.errors import Conflict, Invalid, MainspringError, NotFound
 from mainspring.core.nearest import meant
+from mainspring.cost.paying import named_here
 from mainspring.delivery.approving import check_apart
 from mainspring.jobs.model import ENDED, Job, Status, Step
 from mainspring.jobs.pipelines.graph import APPROVAL, Graph, Node, graph_of
@@ -84,6 +85,7 @@ def start(
     key: str | None = None,
     priority: int | None = None,
     by: str | None = None,
+    team: str | None = None,
 ) -> Job:
     """Queue a run of a pipeline as it is declared now, and return its job.
 
@@ -93,6 +95,7 @@ def start(
         key: Two runs of one pipeline with the same key are one run.
         priority: Of the run and its steps; by default the pipeline's.
         by: Who starts it; by default who is signed in here, or else the user of this process.
+        team: Named to pay for it, after `check_charge`; by default the one that this work names.
 
     Raises:
         NotFound: There is no such pipeline.
@@ -106,10 +109,14 @@ def start(
     _expect_types(graph, given)
     by = actor(project) if by is None else by
     argument = {"parameters": given, "graph": graph.document(), "cache": cache, "by": by}
+    team = named_here() if team is None else team
+    if team:
+        argument["team"] = team
     encoded(argument, f"The parameters and the graph of {name}")
     with project.audit.together():
         [made] = project.jobs.enqueue([of_run(graph, argument, key, priority)], project.wall.now())
-        audit(project, "pipelines.run", f"pipeline/{name}", made.id, who=by)
+        told = f"{made.id}, charged to {team}" if team else made.id
+        audit(project, "pipelines.run", f"pipeline/{name}", told, who=by)
     return made
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mainspring.core.errors import Invalid, MainspringError
+from mainspring.cost.paying import Payers, paid_by
 from mainspring.jobs.logs import JobLog
 from mainspring.jobs.pipelines.graph import Node
 from mainspring.operations.pipelines.calling import LoneRun, call_step
@@ -38,7 +39,8 @@ def _called(asked: Mapping[str, Any]) -> str:
     try:
         with closing(open_project(load_settings(Path(asked["root"]), asked["profile"]))) as project:
             run = LoneRun(asked["inputs"], asked["id"])
-            with started_by(asked["by"]):
+            paying = Payers(tuple(asked.get("teams", ())), asked.get("teams_why", ""))
+            with started_by(asked["by"]), paid_by(paying):
                 result = call_step(project, Node(asked["step"], function=asked["function"]), asked["inputs"], run)
             return json.dumps({"done": result})
     except MainspringError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mainspring.core.ids import new_id
+from mainspring.cost.paying import NOBODY, Payers
 from mainspring.jobs.model import NewJob
 from mainspring.jobs.pipelines.graph import APPROVAL, STEP, Graph, Node
 from mainspring.jobs.pipelines.values import parameters
@@ -22,13 +23,15 @@ def of_run(graph: Graph, argument: Plain, key: str | None = None, priority: int 
     group = None if limit is None else f"{RUN}{graph.name}"
     priority = graph.priority if priority is None else priority
     by = argument.get("by") if isinstance(argument, dict) else None
+    team = argument.get("team") if isinstance(argument, dict) else None
     return NewJob(
-        f"{RUN}{graph.name}", argument, key, group=group, group_limit=limit, priority=priority, started_by=by or None
-    )
+        f"{RUN}{graph.name}", argument, key, group=group, group_limit=limit, priority=priority, started_by=by or None,
+        team=team or None,
+    )  # fmt: skip
 
 
-def plan_of(graph: Graph, argument: dict[str, Any]) -> dict[str, Any]:
-    """Return what a run is, as recorded at its beginning: graph, parameters, and the id of each node's job."""
+def plan_of(graph: Graph, argument: dict[str, Any], payers: Payers = NOBODY) -> dict[str, Any]:
+    """Return what a run is, as recorded at its beginning: graph, parameters, payers, and the id of each node's job."""
     ids = sorted(new_id() for _ in graph.nodes)
     return {
         "graph": graph.document(),
@@ -36,6 +39,8 @@ def plan_of(graph: Graph, argument: dict[str, Any]) -> dict[str, Any]:
         "jobs": dict(zip((node.name for node in graph.nodes), ids, strict=True)),
         "cache": argument.get("cache", True),
         "by": argument.get("by", ""),
+        "teams": list(payers.teams),
+        "teams_why": payers.why,
     }
 
 
@@ -55,6 +60,8 @@ def of_node(run: str, plan: dict[str, Any], node: Node, document: Plain, priorit
             "jobs": {need: jobs[need] for need in node.needs},
             "cache": plan["cache"],
             "by": plan.get("by", ""),
+            "teams": plan.get("teams", []),
+            "teams_why": plan.get("teams_why", ""),
         },
         id=jobs[node.name],
         parent=run,

@@ -15,6 +15,8 @@ from typing import Any
 
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import new_id
+from mainspring.cost.paying import Payers, paid_by
+from mainspring.cost.usage import PIPELINE
 from mainspring.jobs.model import JobSkipped, NewJob, Status
 from mainspring.jobs.pipelines.graph import STEP, Graph, Node, graph_of, node_of
 from mainspring.jobs.pipelines.ports import StepCall, StepRunner
@@ -23,6 +25,7 @@ from mainspring.jobs.pipelines.values import Scope, computed, outputs, shown
 from mainspring.jobs.plain import Plain
 from mainspring.jobs.runner import JobRun
 from mainspring.operations.auditing import audited
+from mainspring.operations.cost.teams import charging
 from mainspring.operations.jobs.children import Children, keep_log
 from mainspring.operations.pipelines.cache import cache_key
 from mainspring.operations.pipelines.calling import call_step
@@ -55,7 +58,8 @@ def run_pipeline(project: Project, name: str, run: JobRun) -> Plain:
     def begin() -> Plain:
         graph = graph_of(argument["graph"]) if "graph" in argument else project.definitions.pipeline(name)
         check_resources(graph)
-        return plan_of(graph, argument)
+        with charging(project, PIPELINE, name, by=run.started_by, team=run.team) as payers:
+            return plan_of(graph, argument, payers)
 
     plan = run.step(PLAN, begin)
     graph = graph_of(plan["graph"])
@@ -108,6 +112,8 @@ def run_step(project: Project, children: Children | None, run: JobRun) -> Plain:
         step_log(project.settings.state, argument["run"], argument["name"]),
         node.resources,
         argument.get("by", ""),
+        tuple(argument.get("teams", ())),
+        argument.get("teams_why", ""),
     )
     key, why = cache_key(project, node, inputs) if argument.get("cache", True) else (None, "--no-cache")
     if key is not None:
@@ -134,7 +140,7 @@ class LocalRunner:
     def run(self, call: StepCall, attempt: JobRun) -> Plain:
         if self._children is None:
             node = Node(call.step, function=call.function, engine=self._engine)
-            with started_by(call.by):
+            with started_by(call.by), paid_by(Payers(call.teams, call.teams_why)):
                 return call_step(self._project, node, call.inputs)
         named = {
             "name": f"step {call.step}",
@@ -144,6 +150,8 @@ class LocalRunner:
             "engine": self._engine,
             "argument": dict(call.inputs),
             "by": call.by,
+            "teams": list(call.teams),
+            "teams_why": call.teams_why,
         }
         return self._children.run(attempt, call.log, **named)
 

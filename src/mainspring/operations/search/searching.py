@@ -20,6 +20,7 @@ from mainspring.features.model import views_of
 from mainspring.operations.apply import apply
 from mainspring.operations.auditing import begun
 from mainspring.operations.budgets.acting import check_hold
+from mainspring.operations.cost.teams import charging
 from mainspring.operations.features.deriving import derive
 from mainspring.operations.runs import find_runs
 from mainspring.operations.search.study import STUDY, opened_study
@@ -110,6 +111,19 @@ def search(
     if find_spec("optuna") is None:
         raise MissingExtra("A hyperparameter search", "search")
     apply(project)
+    with charging(project, RUN, model):
+        return _charged(project, chosen, count, workers, (since, until), progress)
+
+
+def _charged(
+    project: Project,
+    chosen: Model,
+    count: int,
+    workers: int,
+    span: tuple[int | None, int | None],
+    progress: Progress | None,
+) -> SearchReport:
+    model = chosen.name
     check_hold(project, STOP_SEARCHES, f"The search of {model}", model)
     with project.locks.hold(f"search-{model}"[:120], wait_s=1.0), interrupts_kept() as interrupts:
         tell = progress or (lambda _stage, _share: None)
@@ -128,7 +142,7 @@ def search(
         sweep(project.tracking, project.wall)
         subject = Subject(RUN, f"search of {model}", model=model)
         with begun(project, "search", f"model/{model}") as done, project.metering.of(subject):
-            report = _search(project, chosen, count, workers, (since, until), heard, interrupts)
+            report = _search(project, chosen, count, workers, span, heard, interrupts)
             done(f"run {report.run_id}")
         return report
 

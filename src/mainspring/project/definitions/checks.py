@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
 from mainspring.core.definition_registry import Declared
 from mainspring.core.errors import MainspringError
 from mainspring.core.nearest import meant
-from mainspring.cost.budgets.declaring import Budget
+from mainspring.cost.budgets.declaring import SCALE_DOWN, Budget
+from mainspring.cost.teams import KINDS as PAID_FOR
+from mainspring.cost.teams import Team
 from mainspring.data.streams.declaring import Stream
 from mainspring.delivery.approving import APPROVED
 from mainspring.delivery.retrieval import gate_metrics
@@ -101,6 +104,7 @@ def problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tuple
     yield from (line(*problem) for problem in _streams(declared))
     yield from (line(*problem) for problem in _language_models(declared))
     yield from (line(*problem) for problem in _budgets(declared, names))
+    yield from (line(*problem) for problem in _teams(declared, names))
     yield from (line(*problem) for problem in _rollouts(declared, models))
     yield from (line(*problem) for problem in check_monitors(declared, models))
 
@@ -117,9 +121,39 @@ def _budgets(declared: Declared, models: Collection[str]) -> Iterable[tuple[obje
         ):
             if name and name not in known:
                 yield budget, f"{owner} {scope} {name!r}, which is not declared", meant(name, known)
+        if budget.team and SCALE_DOWN in budget.act and not any(item.models for item in _of(declared, budget.team)):
+            what = f"{owner} team {budget.team!r}, which has no models whose endpoints could be scaled down"
+            yield budget, what, f'declare them, ms.Team("{budget.team}", models=[...]), or leave the action out.'
         if budget.endpoint in asked and budget.act:
             what = f"{owner} endpoint {budget.endpoint!r}, which has no executors and sheds nothing"
             yield budget, what, "leave act out; ms.Quota(..., tokens=) limits its callers."
+
+
+def _of(declared: Declared, team: str) -> list[Team]:
+    return [item for item in declared.of(Team) if item.name == team]
+
+
+def _teams(declared: Declared, models: Collection[str]) -> Iterable[tuple[object, str, str]]:
+    """Yield what a team is to pay for and is not declared, or another team pays for."""
+    there = {
+        "models": {*models, *(item.model_name for item in declared.of(Endpoint)), *_names(declared, Answers)},
+        "pipelines": _names(declared, Pipeline), "views": _names(declared, FeatureView),
+        "jobs": _names(declared, OwnJob),
+    }  # fmt: skip
+    taken: dict[tuple[str, str], str] = {}
+    for team in declared.of(Team):
+        for kind in PAID_FOR:
+            for name in getattr(team, kind):
+                what = f"The team {team.name!r} pays for the {kind.removesuffix('s')} {name!r}"
+                if name not in there[kind]:
+                    yield team, f"{what}, which is not declared", meant(name, there[kind])
+                elif taken.setdefault((kind, name), team.name) != team.name:
+                    other = taken[kind, name]
+                    yield team, f"{what}, as the team {other!r} does", "let one of them pay for it."
+
+
+def _names(declared: Declared, kind: type[Any]) -> set[str]:
+    return {str(item.name) for item in declared.of(kind)}
 
 
 def _built(declared: Declared) -> Iterable[tuple[object, str, str]]:

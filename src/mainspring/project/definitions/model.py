@@ -10,6 +10,7 @@ from mainspring.core.definition_registry import collecting
 from mainspring.core.errors import NotFound
 from mainspring.core.nearest import meant
 from mainspring.cost.budgets.declaring import Budget
+from mainspring.cost.teams import Team
 from mainspring.data.model import Source
 from mainspring.data.streams.declaring import Stream
 from mainspring.delivery.rollout.plan import Rollout
@@ -55,6 +56,7 @@ KINDS: tuple[tuple[str, type[Any], str], ...] = (
     ("language_models", LanguageModel, "language model"),
     ("prompts", Prompt, "prompt"),
     ("budgets", Budget, "budget"),
+    ("teams", Team, "team"),
 )
 
 
@@ -84,6 +86,7 @@ class Definitions:
     language_models: Mapping[str, LanguageModel] = field(default_factory=dict)
     prompts: Mapping[str, Prompt] = field(default_factory=dict)
     budgets: Mapping[str, Budget] = field(default_factory=dict)
+    teams: Mapping[str, Team] = field(default_factory=dict)
 
     def source(self, name: str) -> Source:
         return _named(self.sources, name, "source")

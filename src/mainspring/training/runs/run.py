@@ -16,7 +16,7 @@ from mainspring.core.errors import Invalid, MainspringError
 from mainspring.core.time import Clock
 from mainspring.registry.naming import check_names
 from mainspring.registry.ports import Tracking
-from mainspring.registry.processes import PERSON, STARTER, USER
+from mainspring.registry.processes import PERSON, STARTER, TEAM, TEAM_WHY, USER
 from mainspring.registry.runs import ERROR, NAME, PARENT, error_text, process_tags
 from mainspring.training.runs.failures import Failures, failures_of
 from mainspring.training.runs.system import Sampler
@@ -132,7 +132,7 @@ class Run:
         """Set a tag of the run, as text, replacing its value.
 
         Raises:
-            Invalid: `name` is not a valid tag name or names who trains, or the text exceeds 8,000 characters.
+            Invalid: `name` is not a valid tag name or names who trains or pays, or the text exceeds 8,000 characters.
         """
         self.set_tags({name: value})
 
@@ -140,8 +140,9 @@ class Run:
         """Set several tags of the run, all or none. Raises as `set_tag` does."""
         check_names(values, "tag")
         texts = {self._prefix + name: str(value) for name, value in values.items()}
-        if taken := sorted(texts.keys() & {USER, STARTER, PERSON}):
-            raise Invalid(f"The tag {taken[0]!r} names who trains, and cannot be set.", fix="use another name.")
+        if taken := sorted(texts.keys() & {USER, STARTER, PERSON, TEAM, TEAM_WHY}):
+            what = "pays" if taken[0] in (TEAM, TEAM_WHY) else "trains"
+            raise Invalid(f"The tag {taken[0]!r} names who {what}, and cannot be set.", fix="use another name.")
         for name, text in texts.items():
             if len(text) > _LONGEST_TAG:
                 raise Invalid(

@@ -17,7 +17,7 @@ from mainspring.jobs.pipelines.graph import Graph, Node
 from mainspring.operations.pipelines import control
 from mainspring.operations.pipelines.names import step_log
 from mainspring.security.keys import issue
-from mainspring.security.model import Account, Grant, KeyScope, Kind, Role
+from mainspring.security.model import Account, AccountGroup, Grant, KeyScope, Kind, Role
 from unit.console.test_model_pages import row, shown
 from unit.console.test_pages import text_of
 from unit.console.test_rollout_pages import browser, post
@@ -242,6 +242,42 @@ class TestTheButtons:
         answer = key("bob")("POST", path, json=asked)
         assert answer.status_code == 200
         assert {each["name"]: each["approved_by"] for each in answer.json()["steps"]}["release"][0].endswith(":k")
+
+    def test_a_caller_charges_own_groups_alone(self, own: Pipelined) -> None:
+        project = own.project
+        for name in ("risk", "web"):
+            project.accounts.add_group(AccountGroup(name))
+        project.accounts.add(Account("dora", Kind.USER, "Dora"))
+        project.accounts.grant(Grant(Kind.USER, "dora", Role.ENGINEER))
+        project.accounts.add_member("risk", "dora")
+
+        def client(owner: str, *scopes: KeyScope) -> Client:
+            token = issue(
+                project.key_store, name="k", scopes=scopes, lifetime_us=10**12, clock=project.authenticator.clock,
+                pepper=project.pepper, owner=owner,
+            )  # fmt: skip
+            return Client(create_app(project), token)
+
+        path, dora = "/api/pipelines/chain/runs", client("dora", KeyScope.VIEW, KeyScope.MANAGE)
+        before = len(control.runs(project, "chain", 99))
+        for team in ("web", "wep", "group/risk", "risk/", "RISK", " ", "risk\0", '"', "Project::x", "x" * 500):
+            answer = dora("POST", path, json={"team": team})
+            assert answer.status_code == 403, team
+            assert "There is no team" not in answer.text, "who may not charge a team does not learn whether it is there"
+        for wrong in (["risk"], 7, None):
+            assert dora("POST", path, json={"team": wrong}).status_code == 400
+        # Neither a parameter of the pipeline nor another field of the request names a team.
+        assert dora("POST", path, json={"parameters": {"team": "web"}}).status_code == 400
+        assert dora("POST", path, json={"teams": ["web"]}).status_code == 400
+        assert client("dora", KeyScope.VIEW)("POST", path, json={"team": "risk"}).status_code == 403
+        assert len(control.runs(project, "chain", 99)) == before
+        made = dora("POST", path, json={"team": "risk"})
+        assert made.status_code == 201
+        assert control.find_run(project, made.json()["id"]).team == "risk"
+        assert dora.get(f"/api/jobs/{made.json()['id']}").json()["job"]["team"] == "risk"
+        head = client("", KeyScope.VIEW, KeyScope.MANAGE)
+        assert head("POST", path, json={"team": "wep"}).status_code == 400
+        assert head("POST", path, json={"team": "web"}).status_code == 201
 
     def test_a_run_over_the_api_has_its_parameters(self, own: Pipelined) -> None:
         client = Client(create_app(own.project), own.project.key())

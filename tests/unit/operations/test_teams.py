@@ -13,7 +13,7 @@ from mainspring.core.errors import Denied, Invalid, InvalidDefinition
 from mainspring.core.time import HOUR
 from mainspring.cost.budgets.declaring import QUEUE, STOP_SEARCHES
 from mainspring.cost.paying import DECLARED, NAMED, PROFILE, STARTER, Payers, paid_by
-from mainspring.cost.usage import CAPACITY, IDLE, MACHINE, RUN, STEP, VIEW, Subject, Usage
+from mainspring.cost.usage import RUN, STEP, VIEW, Subject, Usage
 from mainspring.jobs.model import NewJob, Status
 from mainspring.jobs.runner import Runner
 from mainspring.operations.budgets.acting import BudgetExceeded, check_hold
@@ -213,8 +213,8 @@ def test_a_teams_budget_holds_its_work_and_no_other_teams() -> None:
     assert "is held back until 2013-10-01" in back.progress.note
     begun = runner.run_one()
     assert begun is not None
-    assert (begun.id, begun.progress and "held back" in begun.progress.note) != (free.id, True), "it fails otherwise"
     assert begun.id == free.id
+    assert begun.progress is None or "held back" not in begun.progress.note
 
     end_shed(made, incident.id, reason="a deadline", by="local:ana")
     with paid_by(Payers(("ours",), DECLARED)):
@@ -241,4 +241,3 @@ def test_costs_by_team_add_up_with_runs_and_old_use_that_is_nobodys(tmp_path: Pa
         "risk": 4.75,
         "web": 4.75,
     }
-    assert {MACHINE, CAPACITY, IDLE} >= {row["ResourceType"] for row in rows if row["ResourceType"] == IDLE}

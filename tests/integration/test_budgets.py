@@ -1,4 +1,4 @@
-"""A budget in a real project: a search ends, a training is refused, and both go on when a person says so."""
+"""A team's budget in a real project: a search ends, a training is refused, and both go on when a person says so."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from mainspring.operations.watching import watch
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 BUDGET = f"""
-ms.Budget("late", model="{MODEL}", month="1 EUR", act=["stop-searches", "queue"])
+ms.Team("parcels", models=["{MODEL}"])
+ms.Budget("late", team="parcels", month="1 EUR", act=["stop-searches", "queue"])
 """
 
 
@@ -31,7 +32,7 @@ def test_a_search_ends_a_training_waits_and_both_go_on_when_a_person_says_so(dep
         wait_until(lambda: len([each for each in told(depot) if "ends" in each]) >= 2, "two trials")
         project = opened(depot)
         now = project.wall.now()
-        run, whole = Subject("run", "r1", model=MODEL), Subject(MACHINE, CAPACITY)
+        run, whole = Subject("run", "r1", teams=("parcels",)), Subject(MACHINE, CAPACITY)
         project.usage.add(
             "test", 1,
             [Usage(machine="m", start=now, subject=each, measure="cpu", amount=1000 * HOUR) for each in (run, whole)],
@@ -49,7 +50,8 @@ def test_a_search_ends_a_training_waits_and_both_go_on_when_a_person_says_so(dep
     assert f"The training of {MODEL} is held back until" in refused.stderr
     assert "is exceeded" in depot.json("apply")["notices"][0]
     [budget] = depot.json("budgets")
-    assert (budget["level"], budget["holds"]) == ("exceeded", [f"stop searches for {MODEL}", f"queue work for {MODEL}"])
+    assert budget["level"] == "exceeded"
+    assert budget["holds"] == ["stop searches for team parcels", "queue work for team parcels"]
 
     depot.json("incidents", "end-shed", budget["incident"], "--reason", "a deadline")
     assert depot.json("budgets")[0]["holds"] == []

@@ -66,12 +66,15 @@ def test_a_training_a_batch_and_a_view_are_charged_to_their_teams(depot: Depot, 
 @deep
 def test_a_search_and_an_optimisation_are_charged_to_their_team(depot: Depot) -> None:
     declared(searched(depot))
+    with closing(opened(depot)) as project:
+        before = {run.id for run in project.tracking.search(MODEL)}
     depot.json("search", MODEL, "--trials", "2")
     depot.json("train", MODEL)
     version = depot.json("models", "list")[0]["version"]
     depot.json("optimize", f"{MODEL}:{version}", "--only", "fp16", "--team", "hubs")
     with closing(opened(depot)) as project:
         found = charged(project)
-        whys = {(run.tags.get(TEAM), run.tags.get(TEAM_WHY)) for run in project.tracking.search(MODEL)}
+        made = [run.tags for run in project.tracking.search(MODEL) if run.id not in before]
     assert {(RUN, f"search of {MODEL}", ("parcels",)), (RUN, f"optimisation of {MODEL}", ("hubs",))} <= found
-    assert {("parcels", DECLARED), ("hubs", NAMED)} <= whys
+    assert len(made) == 5, "the search, its trials, the training and the optimisation"
+    assert {(tags.get(TEAM), tags.get(TEAM_WHY)) for tags in made} == {("parcels", DECLARED), ("hubs", NAMED)}

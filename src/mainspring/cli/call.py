@@ -130,7 +130,7 @@ _OPTIONS = (
 )
 
 
-_TEAM = click.option("--team", metavar="NAME", help="Team that pays; by default as docs/howto/teams.md says.")
+_TEAM = click.option("--team", metavar="NAME", help="Team that pays; by default the definition's, or your groups.")
 
 
 def _charged(call: Call, team: str | None, do: Callable[[], int | None]) -> int | None:

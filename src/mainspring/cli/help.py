@@ -78,6 +78,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "train late-delivery --engine warehouse",
         "train late-delivery --without orders@monday.csv --without deliveries.courier=bo",
         "train late-delivery --processes 2",
+        "train late-delivery --team routing",
         "train late-delivery --processes auto",
         "train late-delivery --machines 2 --machine 0 --meet 10.0.0.5:29400",
         "train late-delivery --plan --topology machines.toml",

@@ -168,15 +168,16 @@ def _run_own(project: Project, name: str, do: Callable[[Any, Any], Any], run: Jo
     with (
         started_by(run.started_by),
         _charged(project, name, run),
-        project.metering.of(Subject(JOB, name, key=run.started_by)),
+        project.metering.of(Subject(JOB, name, key=run.started_by)),audited(project, RAN, of, who=who) as done
     ):
         try:
-            with audited(project, RAN, of, who=who) as done:
-                found: Plain = do(run, OpenedProject(project))
-                done(f"{name} done")
-        except BudgetExceeded as held:
-            raise waiting(held, run) from held
-    return found
+            found: Plain = do(run, OpenedProject(project))
+        except BudgetExceeded as error:  # it has not failed, and is tried every few minutes: no event
+            held = error
+        else:
+            done(f"{name} done")
+            return found
+    raise waiting(held, run) from held
 
 
 def _run_in_child(project: Project, children: Children, name: str, run: JobRun) -> Plain:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,9 @@ class Trials:
         Raises:
             MainspringError: No trial can be run, or a store failed.
         """
-        threads = [threading.Thread(target=self._work, args=(number,), daemon=True) for number in range(workers)]
+        # Each in a context like this one, which knows who started the search and who pays.
+        calls = [(copy_context().run, self._work, number) for number in range(workers)]
+        threads = [threading.Thread(target=run, args=given, daemon=True) for run, *given in calls]
         try:
             for thread in threads:
                 thread.start()

@@ -99,6 +99,10 @@ def test_a_job_is_paid_by_its_name_its_definition_its_starter_or_the_profile(pro
     assert found[:2] == ["rest", PROFILE], "a schedule has no starter, not even the user of the worker"
     assert groups_of(project, "user:gone") == groups_of(project, "key:gone:k") == groups_of(project, "webhook:w") == ()
 
+    with named(project, "web"):  # `jobs run --here --team`: other jobs that are due are not charged to it
+        [due] = project.jobs.enqueue([NewJob("other")], project.wall.now())
+        assert ran(project, "rates") == ["web", NAMED]
+        assert run_here(project, due.id).result[:2] == ["rest", PROFILE]
     *_, run = ran(project, "other", by="user:cem", team="risk")  # type: ignore[misc]
     assert control.find_run(project, str(run)).team == "risk", "a name counts for all that the work begins"
     events = project.audit.search(AuditFilter(action="pipelines.run"), limit=50)

@@ -80,8 +80,8 @@ def show(call: Call, *, job_id: str) -> None:
 
     def told(console: Console) -> None:
         _print(console, f"{job.handler} {job.id}: {_state(job)}")
-        for name in ("argument", "key", "schedule", "started_by", "priority", "enqueued_at", "due_at", "started_at",
-                     "ended_at", "attempts", "most_attempts", "holder", "result", "error"):  # fmt: skip
+        for name in ("argument", "key", "schedule", "started_by", "team", "priority", "enqueued_at", "due_at",
+                     "started_at", "ended_at", "attempts", "most_attempts", "holder", "result", "error"):  # fmt: skip
             value = getattr(job, name)
             if value is not None:
                 _print(console, f"  {name:<14} {_instant(value) if name.endswith('_at') else value}")

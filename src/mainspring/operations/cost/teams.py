@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from mainspring.core.errors import Invalid
 from mainspring.core.nearest import meant
 from mainspring.cost.paying import NAMED, Payers, paid_by, payers, settled
+from mainspring.cost.teams import Team
 from mainspring.project import Project
 from mainspring.project.running import belongs_to_up
 from mainspring.registry.processes import current_starter
@@ -72,7 +73,7 @@ def charging(project: Project, kind: str, name: str, *, by: str | None = None, t
         team: That was named when it was queued; whether that was permitted was checked then.
     """
     around = Payers((team,), NAMED) if team else payers()
-    declared = tuple(sorted(each.name for each in project.definitions.teams.values() if each.pays_for(kind, name)))
+    declared = tuple(sorted(each.name for each in _declared(project) if each.pays_for(kind, name)))
     starter: tuple[str, ...] = ()
     if not (around.teams or declared):
         starter = groups_of(project, _starter(project) if by is None else by)
@@ -82,6 +83,8 @@ def charging(project: Project, kind: str, name: str, *, by: str | None = None, t
 
 def groups_of(project: Project, who: str) -> tuple[str, ...]:
     """Return the groups of a person, an account or a key, as records name them; none of somebody unknown."""
+    if not who:
+        return ()
     kind, _, name = who.partition(":")
     if kind == Kind.KEY:
         key = project.key_store.find(name.partition(":")[0])
@@ -92,6 +95,13 @@ def groups_of(project: Project, who: str) -> tuple[str, ...]:
         accounts = [each.account_id for each in project.accounts.names() if each.name == who]
     holders = [project.accounts.holder(each) for each in accounts]
     return tuple(sorted({group for each in holders if each is not None for group in each.groups}))
+
+
+def _declared(project: Project) -> Collection[Team]:
+    try:
+        return project.definitions.teams.values()
+    except Invalid:  # errors in the definitions do not stop built-in jobs
+        return ()
 
 
 def _starter(project: Project) -> str:

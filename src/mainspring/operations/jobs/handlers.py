@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.time import MINUTE, parse_duration, parse_instant
-from mainspring.cost.paying import Payers
 from mainspring.cost.usage import BATCH, JOB, RUN, Subject
 from mainspring.jobs.model import JobStopped, Status
 from mainspring.jobs.pipelines.graph import APPROVAL, STEP
@@ -130,46 +129,47 @@ def waiting(held: BudgetExceeded, run: JobRun | ChildRun) -> JobStopped:
 
 
 def _run(project: Project, name: str, run: JobRun) -> Plain:
-    with started_by(run.started_by), _charged(project, name, run):
-        try:
-            _hold(project, name, run)
-            with project.metering.of(Subject(JOB, name, key=run.started_by)):
-                return WORK[name].do(project, run, options(name, run.argument))
-        except BudgetExceeded as held:  # also of work that began before
-            raise waiting(held, run) from held
-
-
-def _charged(project: Project, name: str, run: JobRun) -> AbstractContextManager[Payers]:
-    """Return the context of a job with its payers: as of the model that it is for, if it is for one."""
-    kind, of = JOB, name
-    if name in WORK:
-        given = options(name, run.argument)
-        if "model" in given:
-            kind, of = RUN, str(given["model"])
-        elif name == "batch":
-            kind, of = BATCH, model_of(project, str(given["endpoint"]))
-    return charging(project, kind, of, by=run.started_by, team=run.team)
-
-
-def _hold(project: Project, name: str, run: JobRun) -> None:
-    """Raise if a budget holds a batch, a training or a search back."""
-    if name not in _HELD:
-        return
-    given = options(name, run.argument)
-    model = str(given["model"]) if "model" in given else model_of(project, str(given["endpoint"]))
-    check_hold(project, _HELD[name], f"The job {run.id} ({name})", model)
-
-
-def _run_own(project: Project, name: str, do: Callable[[Any, Any], Any], run: JobRun) -> Plain:
-    from mainspring.operations.auditing import audited
-    from mainspring.operations.opened import OpenedProject
-
-    of, who = f"job/{run.id}", run.started_by or None
     with (
         started_by(run.started_by),
         _charged(project, name, run),
-        project.metering.of(Subject(JOB, name, key=run.started_by)),audited(project, RAN, of, who=who) as done
+        project.metering.of(Subject(JOB, name, key=run.started_by)),
     ):
+        return WORK[name].do(project, run, options(name, run.argument))
+
+
+@contextmanager
+def _charged(project: Project, name: str, run: JobRun) -> Iterator[None]:
+    """Context of a job with its payers, those of a model if it is for one. While a budget holds it, or work within it,
+    it waits."""
+    given = options(name, run.argument) if name in WORK else {}
+    kind, of = JOB, name
+    if "model" in given:
+        kind, of = RUN, str(given["model"])
+    elif name == "batch":
+        kind, of = BATCH, model_of(project, str(given["endpoint"]))
+    with charging(project, kind, of, by=run.started_by, team=run.team):
+        try:
+            if name in _HELD:
+                check_hold(project, _HELD[name], f"The job {run.id} ({name})", of)
+            yield
+        except BudgetExceeded as held:
+            raise waiting(held, run) from held
+
+
+def _run_own(project: Project, name: str, do: Callable[[Any, Any], Any], run: JobRun) -> Plain:
+    with (
+        started_by(run.started_by),
+        _charged(project, name, run),
+        project.metering.of(Subject(JOB, name, key=run.started_by)),
+    ):
+        return _audited(project, name, do, run)
+
+
+def _audited(project: Project, name: str, do: Callable[[Any, Any], Any], run: JobRun) -> Plain:
+    from mainspring.operations.auditing import audited
+    from mainspring.operations.opened import OpenedProject
+
+    with audited(project, RAN, f"job/{run.id}", who=run.started_by or None) as done:
         try:
             found: Plain = do(run, OpenedProject(project))
         except BudgetExceeded as error:  # it has not failed, and is tried every few minutes: no event
@@ -177,17 +177,14 @@ def _run_own(project: Project, name: str, do: Callable[[Any, Any], Any], run: Jo
         else:
             done(f"{name} done")
             return found
-    raise waiting(held, run) from held
+    raise held
 
 
 def _run_in_child(project: Project, children: Children, name: str, run: JobRun) -> Plain:
     from mainspring.operations.jobs.children import job_log, keep_log
 
-    with _charged(project, name, run):
-        try:
-            _hold(project, name, run)
-        except BudgetExceeded as held:
-            raise waiting(held, run) from held
+    with _charged(project, name, run):  # before a process is started
+        pass
     log = job_log(project.settings.state, run.id)
     keep_log(project, run, log)
     more: dict[str, Plain] = {"by": run.started_by, "team": run.team}

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from mainspring.core.ids import new_id
-from mainspring.cost.paying import named_here
+from mainspring.cost.paying import NOBODY, named_here, paid_by
 from mainspring.jobs.model import ENDED, Job, NewJob, Status, unknown
 from mainspring.jobs.plain import Plain, encoded
 from mainspring.jobs.runner import Runner
@@ -97,7 +97,7 @@ def wait(project: Project, id: str, told: Told) -> Job:
 
 def run_here(project: Project, id: str) -> Job:
     """Run in this process what is due, until a job has ended; return it. Steps of pipelines get child processes."""
-    with closing(Children(project.settings)) as steps:
+    with closing(Children(project.settings)) as steps, paid_by(NOBODY):  # each job has payers of its own
         runner = Runner(project.jobs, handlers(project, steps=steps), project.wall, holder=f"command-{new_id()}")
         while (found := job(project, id)).status not in ENDED:
             if runner.run_one() is None:

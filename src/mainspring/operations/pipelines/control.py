@@ -12,7 +12,7 @@ from typing import Any
 
 from mainspring.core.errors import Conflict, Invalid, MainspringError, NotFound
 from mainspring.core.nearest import meant
-from mainspring.cost.paying import named_here
+from mainspring.cost.paying import NOBODY, named_here, paid_by
 from mainspring.delivery.approving import check_apart
 from mainspring.jobs.model import ENDED, Job, Status, Step
 from mainspring.jobs.pipelines.graph import APPROVAL, Graph, Node, graph_of
@@ -257,7 +257,7 @@ def run_here(project: Project, run: str, told: Callable[[RunState], None] = lamb
     from mainspring.operations.jobs.children import Children
     from mainspring.operations.jobs.handlers import handlers
 
-    with closing(Children(project.settings)) as children:
+    with closing(Children(project.settings)) as children, paid_by(NOBODY):  # each job has payers of its own
         runner = Runner(project.jobs, handlers(project, children), project.wall, holder=f"command-{new_id()}")
         while job(project, run).status not in ENDED:
             if runner.run_one() is None:

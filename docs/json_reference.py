@@ -195,7 +195,16 @@ _RUN: dict[str, Any] = {
 _RAN = ("started_at", "ended_at")
 _RUN_INSTANTS = ("enqueued_at", "started_at", "ended_at")
 _PIPELINE_RUN = Document(
-    _object("PipelineRun", **_RUN, parameters=dict[str, Any], result=Any, counts=dict[str, int], steps=list[StepState]),
+    _object(
+        "PipelineRun",
+        **_RUN,
+        teams=list[str],
+        teams_why=str,
+        parameters=dict[str, Any],
+        result=Any,
+        counts=dict[str, int],
+        steps=list[StepState],
+    ),
     (*_RUN_INSTANTS, "StepState.started_at", "StepState.ended_at"),
 )
 _LISTED = msgspec.defstruct(

@@ -90,8 +90,10 @@ def test_the_file_has_what_the_specification_requires_and_the_cost_to_the_last_d
         assert row["BillingPeriodStart"] <= row["ChargePeriodStart"] < row["ChargePeriodEnd"] <= row["BillingPeriodEnd"]
         assert row["PricingQuantity"] is not None
         assert row["PricingUnit"]
-    [sent] = [row for row in rows if row["SkuId"] == "out" and row["ChargePeriodStart"].day == 2]
-    assert (sent["ResourceId"], sent["x_Version"], sent["x_Key"]) == ("endpoint/fraud", "3", "key-1")
+    sent = [row for row in rows if row["SkuId"] == "out" and row["ChargePeriodStart"].day == 2]
+    assert {(row["ResourceId"], row["x_Version"], row["x_Key"]) for row in sent} == {("endpoint/fraud", "3", "key-1")}
+    assert [row["Tags"] for row in sent] == [f'{{"kind":"endpoint","team":"{team}"}}' for team in ("risk", "web")]
+    assert sum(row["ConsumedQuantity"] for row in sent) == pytest.approx(Decimal(12345) / 2**30, abs=Decimal("2e-9"))
 
 
 @pytest.mark.parametrize("by", BY)

@@ -16,12 +16,15 @@ from mainspring.cost.paying import DECLARED, NAMED, PROFILE, STARTER, Payers, pa
 from mainspring.cost.usage import RUN, STEP, VIEW, Subject, Usage
 from mainspring.jobs.model import NewJob, Status
 from mainspring.jobs.runner import Runner
+from mainspring.monitoring.incidents.model import DONE, Cause, Incident, Taken
+from mainspring.monitoring.signals import BUDGET
 from mainspring.operations.budgets.acting import BudgetExceeded, check_hold
 from mainspring.operations.budgets.reporting import budgets
 from mainspring.operations.cost.focus import export
 from mainspring.operations.cost.reporting import cost_parts, report
 from mainspring.operations.cost.teams import charging, groups_of, named
 from mainspring.operations.incidents import end_shed
+from mainspring.operations.jobs.children import Children
 from mainspring.operations.jobs.handlers import handlers
 from mainspring.operations.jobs.queue import begin, run_here
 from mainspring.operations.pipelines import control
@@ -53,6 +56,20 @@ def other(run, project):
 @ms.step
 def fit():
     return [*payers().teams, payers().why]
+
+
+@ms.step
+def train(project):
+    from mainspring.cost.budgets.declaring import QUEUE
+    from mainspring.operations.budgets.acting import check_hold
+
+    check_hold(project.services, QUEUE, "The training of late", "late")  # as a training does first
+    return "trained"
+
+
+@ms.pipeline(limit=2)
+def retraining():
+    return train()
 
 
 @ms.pipeline()
@@ -128,6 +145,35 @@ def test_the_steps_of_a_run_are_paid_as_the_run_was_when_it_began(project: Proje
     project.accounts.add_member("risk", "ben")
     used = {(each.subject.id, each.subject.teams) for each in project.usage.read(0, 10**18, kinds=[STEP])}
     assert used == {("nightly/fit", ("risk",)), ("nightly/fit", ("rest",)), ("weekly/fit", ("data",))}
+    state = control.state(project, first)
+    assert (state.teams, state.teams_why) == (("risk",), STARTER)
+
+
+@pytest.mark.slow
+def test_a_step_in_which_a_budget_refuses_waits_and_says_why(project: Project) -> None:
+    """Its run is the held team's; the same of another team goes on meanwhile."""
+    now = project.wall.now()
+    cause = Cause(kind=BUDGET, name="of-risk", key="budget of-risk")
+    taken = Taken(
+        action="queue work for team risk", at=now, state=DONE, detail="6 EUR of 5 EUR are spent.", until=now + 9 * HOUR
+    )
+    incident = Incident(
+        id="i1", cause=cause, endpoints=(), channels=(BUDGET,), symptoms=(), severity=2.0, page=True, opened_at=now,
+        updated_at=now, actions=(taken,),
+    )  # fmt: skip
+    project.incidents.save([incident])
+    held = control.start(project, "retraining", by="user:ben").id
+    done = control.run_here(project, control.start(project, "retraining", by="user:cem").id)
+    assert done.result == "trained"
+    children = Children(project.settings)
+    runner = Runner(project.jobs, handlers(project, children), project.wall, holder="h", stopping=lambda: False)
+    while runner.run_one() is not None:
+        pass
+    children.close()
+    [step] = control.state(project, held).steps
+    assert (step.status, step.attempts) == (Status.QUEUED, 0)
+    assert "The training of late is held back until" in step.note
+    assert "6 EUR of 5 EUR are spent" in step.note
 
 
 def test_a_user_of_this_machine_pays_and_names_as_the_account_that_it_is(project: Project) -> None:

@@ -291,6 +291,8 @@ def _parameter(text: str, defaults: Mapping[str, Any]) -> tuple[str, Any]:
 def _document(found: RunState) -> dict[str, Any]:
     return {
         **_run_document(found.job),
+        "teams": list(found.teams),
+        "teams_why": found.teams_why,
         "parameters": dict(found.parameters),
         "result": found.job.result,
         "counts": found.counts,
@@ -310,6 +312,8 @@ def _step_document(step: StepState) -> dict[str, Any]:
 
 def _show(console: Console, found: RunState, *, whole: bool = False) -> None:
     _print(console, f"{found.graph.name} {found.job.id}: {found.job.status}")
+    if found.teams:
+        _print(console, f"Paid by {', '.join(found.teams)}: {found.teams_why}")
     if whole or len(found.steps) <= _MANY:
         for step in found.steps:
             _show_step(console, found, step)
@@ -326,7 +330,7 @@ def _show_step(console: Console, found: RunState, step: StepState, indent: str =
     took = ""
     if step.started_at is not None and step.ended_at is not None:
         took = f"{(step.ended_at - step.started_at) / 1e6:.1f} s"
-    told = [each for each in (took, step.cache, step.error or "") if each]
+    told = [each for each in (took, step.cache, step.error or "", step.note) if each]
     if _asks(step):
         told.append(f"approve it: mainspring pipelines approve {found.job.id} {step.name}")
     indent = indent or ("    " if "[" in step.name else "  ")

@@ -102,7 +102,9 @@ def add_pipeline_api(router: APIRouter, project: Project) -> None:
         `next` is the `from` of the next page of steps.
         """
         view = run_page(project, check_id(name, "pipeline"), check_id(run_id, "run"))
-        head = {**_run(view.row), "parameters": raw(dict(view.state.parameters)), "result": raw(view.state.job.result)}
+        paid = {"teams": list(view.state.teams), "teams_why": view.state.teams_why}
+        head = {**_run(view.row), **paid, "parameters": raw(dict(view.state.parameters))}
+        head["result"] = raw(view.state.job.result)
         steps, end = view.state.steps[begin : begin + limit], begin + limit
         more = end if end < len(view.state.steps) else None
         return Answer({"run": head, "steps": [_step(each) for each in steps], "next": more})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _TAKEN_BACK = MINUTE  # until a machine that was preempted is gone, so that another one goes on
 HELD_FOR = 5 * MINUTE  # until a job that a budget holds is looked at again
 _HELD = {"batch": "queue", "train": "queue", "search": "stop-searches"}
+_log = logging.getLogger(__name__)
 RAN = "jobs.end"  # the action of the event of a job of the project's own
 
 
@@ -125,6 +127,7 @@ class _Handlers(Mapping[str, "Handler"]):
 def waiting(held: BudgetExceeded, run: JobRun | ChildRun) -> JobStopped:
     """Return the end of an attempt that a budget holds back: the job waits in the queue, and its progress says why."""
     run.progress(0, note=held.what)
+    _log.warning("job %s: %s", run.id, held)
     return JobStopped(run.id, None, again_after_us=HELD_FOR)
 
 

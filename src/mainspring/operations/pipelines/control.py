@@ -39,7 +39,8 @@ _ENDS = {"failed": "has failed", "skipped": "was skipped", "cancelled": "was can
 class StepState:
     """A step of a run: of a mapped step, also each item.
 
-    `cache` is "hit", "miss", the reason why its result is not cached, or empty. Instants are UTC epoch microseconds.
+    `cache` is "hit", "miss", the reason why its result is not cached, or empty. `note` is of its newest progress until
+    it ends: also why a budget holds it back. Instants are UTC epoch microseconds.
     """
 
     name: str
@@ -53,16 +54,22 @@ class StepState:
     result: Plain
     cache: str
     approved_by: tuple[str, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """A run of a pipeline and its steps, in the order of the graph, items behind their step."""
+    """A run of a pipeline and its steps, in the order of the graph, items behind their step.
+
+    `teams` pay for its steps; `teams_why` is a constant of `cost.paying`. Both are empty before it begins.
+    """
 
     job: Job
     graph: Graph
     parameters: Mapping[str, Plain]
     steps: tuple[StepState, ...]
+    teams: tuple[str, ...] = ()
+    teams_why: str = ""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -179,7 +186,8 @@ def state(project: Project, run: str) -> RunState:
         part = parts.get(plan["jobs"][node.name])
         steps.append(_step(project, node, node.name, part, names))
         steps += [_step(project, node, each.argument["name"], each, names) for each in items.get(node.name, [])]
-    return RunState(found, graph, plan["parameters"], tuple(steps))
+    paid = tuple(plan.get("teams", ())), plan.get("teams_why", "")
+    return RunState(found, graph, plan["parameters"], tuple(steps), *paid)
 
 
 def _plan(project: Project, run: Job) -> dict[str, Any] | None:
@@ -195,7 +203,7 @@ def _step(project: Project, node: Node, name: str, part: Job | None, names: Mapp
     approved = tuple(step.name.removeprefix(APPROVED) for step in recorded if step.name.startswith(APPROVED))
     return StepState(
         name, node.kind, part.status, part.id, part.attempts, part.started_at, part.ended_at, _reason(part, names),
-        part.result, cache, approved,
+        part.result, cache, approved, part.progress.note if part.progress and part.status not in ENDED else "",
     )  # fmt: skip
 
 

@@ -16,8 +16,8 @@ from mainspring.features.model import views_of
 from mainspring.operations.apply import apply
 from mainspring.operations.auditing import begun
 from mainspring.operations.budgets.acting import check_hold
-from mainspring.operations.features import engines
 from mainspring.operations.cost.teams import charging
+from mainspring.operations.features import engines
 from mainspring.operations.features.deriving import derive
 from mainspring.project import Project
 from mainspring.registry.runs import sweep

@@ -17,7 +17,7 @@ from mainspring.core.settings import Url
 from mainspring.project.tenancy import schema_name
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-HEAD = "0044"
+HEAD = "0045"
 _LOCK_KEY = 0x6D61696E7370  # our key among all advisory locks of the database
 _MIGRATION_S = 600
 _MIGRATING = threading.Lock()  # alembic keeps its state in globals

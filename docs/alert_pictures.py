@@ -37,7 +37,7 @@ def main() -> None:
     from kit.waiting import wait_until
     from mainspring.core.settings import Address
     from mainspring.monitoring.service.prometheus_rules import rules, yaml
-    from mainspring.operations.service.scraping import scrape_config
+    from mainspring.monitoring.service.prometheus_scrape import scrape_config
 
     promised = ms.Monitor("late-arrival", objectives=[ms.objectives.availability(0.99)])
     with TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ from mainspring.core.time import SECOND
 from mainspring.monitoring.service.burning import BurnRule
 from mainspring.monitoring.service.dashboards import dashboard
 from mainspring.monitoring.service.prometheus_rules import rules, yaml
-from mainspring.operations.service.scraping import scrape_config
+from mainspring.monitoring.service.prometheus_scrape import scrape_config
 
 QUICK = (BurnRule(14.4, 4 * SECOND, 2 * SECOND, True),)  # windows of seconds instead of an hour and five minutes
 

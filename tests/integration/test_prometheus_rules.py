@@ -17,18 +17,22 @@ from kit.console.costly import PRICES, spend
 from kit.console.flights import NOW, Project, definitions, populated
 from kit.depth import examples
 from kit.prometheus import promtool
+from kit.watching import watching
 from mainspring.core.gpus import Gpu
 from mainspring.core.settings import Address
 from mainspring.core.time import DAY, HOUR, MINUTE
+from mainspring.deploy.adapters.targets.compose import ComposeOptions, ComposeTarget
+from mainspring.deploy.adapters.targets.systemd import SystemdOptions, SystemdTarget
+from mainspring.deploy.targets.conformance import deployment
 from mainspring.monitoring.service.burning import FEWEST_BAD, RULES, bad_share, counted, span
 from mainspring.monitoring.service.dashboards import dashboard
 from mainspring.monitoring.service.objectives import Objective
 from mainspring.monitoring.service.prometheus_rules import rules, yaml
+from mainspring.monitoring.service.prometheus_scrape import scrape_config
 from mainspring.monitoring.service.readings import State
 from mainspring.monitoring.service.samples import Sample
 from mainspring.operations.cost.machine import MachineMeter
 from mainspring.operations.service.exposition import ControlMetrics
-from mainspring.operations.service.scraping import scrape_config
 from mainspring.project.running import Running, write_running
 from mainspring.serving.conformance.baselines import measured
 from mainspring.serving.plane.metrics import Metrics
@@ -203,6 +207,34 @@ def test_one_prometheus_scrapes_several_tenants(tmp_path: Path) -> None:
         (tmp_path / f"{tenant}.scrape.yml").write_text(scrape_config(address, address, "/dev/null", tenant=tenant))
     (tmp_path / "prometheus.yml").write_text('scrape_config_files: ["*.scrape.yml"]')
     assert "SUCCESS" in promtool("check", "config", tmp_path / "prometheus.yml")
+
+
+@pytest.mark.parametrize("kind", ["systemd", "compose"])
+def test_a_target_that_is_asked_has_a_configuration_that_prometheus_takes(kind: str, tmp_path: Path) -> None:
+    there = watching(gateway=Address("127.0.0.1", 8080, secure=True))
+    digest = "@sha256:" + "ef" * 32
+    options = ComposeOptions(contents="project", prometheus=f"prometheus{digest}", grafana=f"grafana{digest}")
+    target = {
+        "systemd": lambda: SystemdTarget(SystemdOptions(monitoring=True), tmp_path, there),
+        "compose": lambda: ComposeTarget(options, tmp_path, there),
+    }[kind]()
+    for piece in target.render(deployment()):
+        target.make(piece)
+    config = target.path / "monitoring/prometheus/prometheus.yml"
+    (key := tmp_path / "key").write_text("a key")
+    text = config.read_text()
+    assert text.count("scheme: https") == 1
+    config.write_text(re.sub("/run/secrets/scrape-key|/etc/prometheus/mainspring.key", str(key), text))
+    assert "SUCCESS: 1 rule files found" in promtool("check", "config", config)
+    rules_there = target.path / "monitoring/prometheus/mainspring.rules.yml"
+    assert "MainspringErrorBudgetBurn" in rules_there.read_text()
+    assert "SUCCESS" in promtool("check", "rules", rules_there)
+    [shown] = (target.path / "monitoring/grafana/dashboards").iterdir()
+    jsonschema_rs.validate(SCHEMA, json.loads(shown.read_text()))
+    for folder, entry in (("dashboards", "providers"), ("datasources", "datasources")):
+        [written] = (target.path / "monitoring/grafana/provisioning" / folder).iterdir()
+        document = json.loads(written.read_text())
+        assert (document["apiVersion"], len(document[entry])) == (1, 1)
 
 
 def test_a_tenant_s_queries_read_no_metric_of_another() -> None:

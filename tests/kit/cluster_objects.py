@@ -300,7 +300,7 @@ def _by_itself(made: Object, looks: int) -> Object:
 
 
 BUILT_IN: dict[str, dict[str, str]] = {
-    "/api/v1": {"ServiceAccount": "serviceaccounts", "Service": "services"},
+    "/api/v1": {"ServiceAccount": "serviceaccounts", "Service": "services", "ConfigMap": "configmaps"},
     "/apis/apps/v1": {"Deployment": "deployments"},
     "/apis/policy/v1": {"PodDisruptionBudget": "poddisruptionbudgets"},
     "/apis/autoscaling/v2": {"HorizontalPodAutoscaler": "horizontalpodautoscalers"},
@@ -310,7 +310,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
 CUSTOM: dict[str, dict[str, str]] = {
     "/apis/gateway.networking.k8s.io/v1": {"HTTPRoute": "httproutes"},
     "/apis/keda.sh/v1alpha1": {"ScaledObject": "scaledobjects"},
-    "/apis/monitoring.coreos.com/v1": {"ServiceMonitor": "servicemonitors", "PrometheusRule": "prometheusrules"},
+    "/apis/monitoring.coreos.com/v1": {
+        "ServiceMonitor": "servicemonitors",
+        "PodMonitor": "podmonitors",
+        "PrometheusRule": "prometheusrules",
+    },
     "/apis/external-secrets.io/v1": {"ExternalSecret": "externalsecrets"},
     "/apis/serving.kserve.io/v1alpha1": {"ServingRuntime": "servingruntimes"},
     "/apis/serving.kserve.io/v1beta1": {"InferenceService": "inferenceservices"},

@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from kit.watching import watching
 from mainspring.core.errors import Invalid
 from mainspring.deploy.adapters.targets.compose import ComposeOptions, ComposeTarget
 from mainspring.deploy.targets.conformance import deployment
@@ -116,12 +117,53 @@ def test_a_sealed_image_is_told_of_revoked_keys_by_a_folder(tmp_path: Path) -> N
     "wrong",
     [
         {"postgres": "postgres:17"}, {"redis": "redis"}, {"keys": ""}, {"worker_memory_mib": 1}, {"worker_cpu": 0.0},
-        {"console_port": 80}, {"contents": "project", "revoked": "./revoked"},
+        {"console_port": 80}, {"grafana_port": 80}, {"prometheus": "prom/prometheus:v3"}, {"keep_metrics": 0},
+        {"grafana": "grafana@sha256:" + "ef" * 32}, {"contents": "project", "revoked": "./revoked"},
     ],
 )  # fmt: skip
 def test_options_of_a_project_that_a_file_cannot_have_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=[*wrong][-1]):
         ComposeOptions(**wrong)
+
+
+IMAGES = {name: f"docker.io/{name}/{name}@sha256:" + "ef" * 32 for name in ("prometheus", "grafana")}
+KEY_FILE = "/run/secrets/scrape-key"
+
+
+def watched(tmp_path: Path, **changes: Any) -> dict[str, bytes]:
+    """Return the files of a project with Prometheus and Grafana."""
+    options = ComposeOptions(**{**WHOLE, **IMAGES, **changes})
+    target = ComposeTarget(options, tmp_path, watching(hosts=("models.example.org",)))
+    return {each.name: each.content for each in target.render(deployment())}
+
+
+def test_a_prometheus_and_a_grafana_beside_it_have_its_rules_and_dashboard(tmp_path: Path) -> None:
+    files = watched(tmp_path)
+    found = json.loads(files["compose.yaml"])
+    jsonschema_rs.validator_for(SCHEMA).validate(found)
+    services = found["services"]
+    for name in ("gateway", "worker"):
+        assert services[name]["environment"]["MAINSPRING_ALLOWED_HOSTS"] == "models.example.org,gateway,worker"
+    for name in ("prometheus", "grafana"):
+        each = services[name]
+        assert (each["read_only"], each["cap_drop"], each["image"]) == (True, ["ALL"], IMAGES[name])
+        assert not each["user"].startswith(("0", "root"))
+    assert "ports" not in services["prometheus"], "it asks nobody who they are"
+    assert services["grafana"]["ports"] == ["127.0.0.1:3000:3000"]
+    assert {"scrape-key", "grafana-password"} <= set(found["secrets"])
+    assert {"prometheus", "grafana"} <= set(found["volumes"])
+    config = files["monitoring/prometheus/prometheus.yml"].decode()
+    assert '"gateway:8080"' in config
+    assert '"worker:8081"' in config
+    assert KEY_FILE in config
+    mounted = {each.split(":")[0] for name in ("prometheus", "grafana") for each in services[name]["volumes"]}
+    assert {f"./{name.rpartition('/')[0]}" for name in files if "/" in name} <= {
+        *mounted, *(f"{each}/{kind}" for each in mounted for kind in ("dashboards", "datasources")),
+    }  # fmt: skip
+    alone = watched(tmp_path, grafana="", contents="gateway")
+    assert set(alone) == {"monitoring/prometheus/prometheus.yml", "monitoring/prometheus/mainspring.rules.yml",
+                          "compose.yaml"}  # fmt: skip
+    assert "worker" not in alone["monitoring/prometheus/prometheus.yml"].decode()
 
 
 def test_two_planes_at_one_port_are_refused(tmp_path: Path) -> None:

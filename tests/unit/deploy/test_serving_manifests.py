@@ -31,8 +31,11 @@ EVERYTHING = KubernetesOptions(
     egress=["10.0.0.0/8:5432", "cache.data.svc:6379", "s3.example.org:443", "[2001:db8::/32]:443"],
 )  # fmt: skip
 ASLEEP = KubernetesOptions(autoscaling="keda", wake='sum(rate(envoy_requests_total{route="shop"}[1m]))')
+DASHBOARD = json.dumps({"title": "Mainspring", "panels": [{"targets": [{"legendFormat": "{{endpoint}}"}]}]})
 RULES = [{"name": "mainspring", "rules": [{"alert": "Down", "expr": "up == 0", "labels": {"severity": "page"}}]}]
-AROUND = Around(["db.data.svc:5432", "any:443"], 12, lambda: RULES, ("models.example.org", "own.example.org"))
+AROUND = Around(
+    ["db.data.svc:5432", "any:443"], 12, lambda: RULES, ("models.example.org", "own.example.org"), lambda: DASHBOARD
+)
 MANY: dict[str, Any] = {"replicas": (2, 6), "cpu": 1.5, "memory": 3 << 30, "gpus": 1}
 
 
@@ -40,8 +43,8 @@ def made(options: KubernetesOptions = EVERYTHING, **changes: Any) -> list[dict[s
     return objects(deployment(**{**MANY, **changes}), options, AROUND)
 
 
-def of_ray(*run: str) -> list[dict[str, Any]]:
-    options = ray_clusters.KuberayOptions(run=list(run), queue="gpus", egress=["db.data.svc:5432"])
+def of_ray(*run: str, **more: Any) -> list[dict[str, Any]]:
+    options = ray_clusters.KuberayOptions(run=list(run), queue="gpus", egress=["db.data.svc:5432"], **more)
     return [each for each, _ in ray_clusters.objects(deployment(**MANY), options, AROUND)]
 
 
@@ -58,6 +61,8 @@ def everything() -> Iterator[list[dict[str, Any]]]:
     yield of_ray("batch", "run", "nightly")
     yield of_kserve()
     yield of_kserve("Serverless", canary_percent=10)
+    yield of_kserve(monitoring="monitoring")
+    yield of_ray(monitoring="monitoring")
     yield made(ASLEEP, replicas=(0, 3))
 
 
@@ -84,8 +89,13 @@ def test_objects_are_of_the_real_schemas_and_a_misspelt_field_is_not(version: st
             assert each["apiVersion"] == KINDS[each["kind"]].api_version
             kinds.add(each["kind"])
     assert kinds == KINDS.keys()
-    for kind, wrong in (("Deployment", "progressDeadlineSeconds"), ("ScaledObject", "triggers"), ("Service", "ports")):
-        misspelt = json.loads(json.dumps(the(kind, made(), "gateway")).replace(f'"{wrong}"', '"wrong"'))
+    watched = of_kserve(monitoring="monitoring")
+    for kind, wrong, found in (
+        ("Deployment", "progressDeadlineSeconds", made()), ("ScaledObject", "triggers", made()),
+        ("Service", "ports", made()), ("PodMonitor", "portNumber", watched), ("ConfigMap", "data", watched),
+    ):  # fmt: skip
+        ending = "gateway" if found is not watched else ""
+        misspelt = json.loads(json.dumps(the(kind, found, ending)).replace(f'"{wrong}"', '"wrong"'))
         with pytest.raises(jsonschema_rs.ValidationError):
             check(misspelt, version)
 
@@ -282,6 +292,29 @@ def test_a_route_and_the_scrape_lead_to_the_service() -> None:
         *env["MAINSPRING_ALLOWED_HOSTS"].split(",")
     }
     assert list(env).index("POD_IP") < list(env).index("MAINSPRING_ALLOWED_HOSTS")  # else it is not expanded
+
+
+def test_who_is_scraped_is_let_in_and_has_rules_and_a_dashboard() -> None:
+    for found, kind in (
+        (made(), "ServiceMonitor"), (of_kserve(monitoring="monitoring"), "PodMonitor"),
+        (of_ray(monitoring="monitoring"), "PodMonitor"),
+    ):  # fmt: skip
+        selector = the(kind, found)["spec"]["selector"]["matchLabels"].items()
+        labels = [each["metadata"]["labels"] for each in found if each["kind"] in ("InferenceService", "RayCluster")]
+        assert all(selector <= each.items() for each in labels)
+        policies = [each["spec"]["ingress"] for each in found if each["kind"] == "NetworkPolicy"]
+        assert sum('"monitoring"' in json.dumps(each) for each in policies) >= 1
+        groups = the("PrometheusRule", found)["spec"]["groups"]
+        if any(each["kind"] == "RayCluster" for each in found):
+            assert [each["alert"] for each in groups[0]["rules"]] == ["MainspringRayNodeFailed", "MainspringRayMemory"]
+            assert '{namespace="default"}' in groups[0]["rules"][0]["expr"]
+        else:
+            assert groups == RULES
+            shown = the("ConfigMap", found)
+            assert list(shown["data"].values()) == [DASHBOARD]
+            assert shown["metadata"]["labels"]["grafana_dashboard"] == "1"
+    for found in (of_kserve(), of_ray(), made(KubernetesOptions())):
+        assert not {"PodMonitor", "ServiceMonitor", "PrometheusRule", "ConfigMap"} & {each["kind"] for each in found}
 
 
 def test_an_image_without_a_digest_is_refused() -> None:

@@ -36,7 +36,7 @@ def prometheus_rules(call: Call, *, output: Path) -> None:
 @click.option("--credentials", default="/etc/prometheus/mainspring.key", show_default=True, help="File with the key.")
 def prometheus_scrape(call: Call, *, output: Path, credentials: str) -> None:
     """Write the scrape configuration of both planes, for `scrape_config_files`."""
-    from mainspring.operations.service.scraping import scrape_config
+    from mainspring.monitoring.service.prometheus_scrape import scrape_config
     from mainspring.project.running import where_up
 
     settings = where_up(call.project.settings)

@@ -46,6 +46,7 @@ class Kind:
 KINDS: Mapping[str, Kind] = {
     "ServiceAccount": Kind("", "v1", "serviceaccounts"),
     "Service": Kind("", "v1", "services"),
+    "ConfigMap": Kind("", "v1", "configmaps"),
     "Role": Kind("rbac.authorization.k8s.io", "v1", "roles"),
     "RoleBinding": Kind("rbac.authorization.k8s.io", "v1", "rolebindings"),
     "Deployment": Kind("apps", "v1", "deployments"),
@@ -55,6 +56,7 @@ KINDS: Mapping[str, Kind] = {
     "HTTPRoute": Kind("gateway.networking.k8s.io", "v1", "httproutes", "the Gateway API"),
     "ScaledObject": Kind("keda.sh", "v1alpha1", "scaledobjects", "KEDA"),
     "ServiceMonitor": Kind("monitoring.coreos.com", "v1", "servicemonitors", "the Prometheus operator"),
+    "PodMonitor": Kind("monitoring.coreos.com", "v1", "podmonitors", "the Prometheus operator"),
     "PrometheusRule": Kind("monitoring.coreos.com", "v1", "prometheusrules", "the Prometheus operator"),
     "ExternalSecret": Kind("external-secrets.io", "v1", "externalsecrets", "the External Secrets operator"),
     "ServingRuntime": Kind("serving.kserve.io", "v1alpha1", "servingruntimes", "KServe"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid
@@ -22,14 +24,16 @@ def _systemd(project: Project, setting: TargetSetting) -> Any:
     from mainspring.deploy.adapters.targets.options import read_options
     from mainspring.deploy.adapters.targets.systemd import SystemdOptions, SystemdTarget
 
-    return SystemdTarget(read_options(SystemdOptions, setting.options, setting.name), project.settings.root)
+    options = read_options(SystemdOptions, setting.options, setting.name)
+    return SystemdTarget(options, project.settings.root, _watching(project, setting) if options.monitoring else None)
 
 
 def _compose(project: Project, setting: TargetSetting) -> Any:
     from mainspring.deploy.adapters.targets.compose import ComposeOptions, ComposeTarget
     from mainspring.deploy.adapters.targets.options import read_options
 
-    return ComposeTarget(read_options(ComposeOptions, setting.options, setting.name), project.settings.root)
+    options = read_options(ComposeOptions, setting.options, setting.name)
+    return ComposeTarget(options, project.settings.root, _watching(project, setting) if options.prometheus else None)
 
 
 def _image(project: Project, setting: TargetSetting) -> Any:
@@ -146,6 +150,7 @@ def _settings(project: Project, setting: TargetSetting) -> Settings:
 def _around(project: Project, setting: TargetSetting) -> Any:
     """Return the facts of a target's profile. They are as the file has them, so that every machine renders the same."""
     from mainspring.deploy.manifests.serving.objects import Around
+    from mainspring.monitoring.service.dashboards import dashboard
     from mainspring.monitoring.service.prometheus_rules import rules
     from mainspring.project.servers import servers
 
@@ -156,7 +161,30 @@ def _around(project: Project, setting: TargetSetting) -> Any:
         return found
 
     drain_s = -(-settings.gateway_limits.drain_us // 1_000_000)
-    return Around(servers(settings, setting.secrets), drain_s, groups, settings.allowed_hosts)
+
+    def shown() -> str:
+        return json.dumps(dashboard(tenant=settings.tenant))
+
+    return Around(servers(settings, setting.secrets), drain_s, groups, settings.allowed_hosts, shown)
+
+
+def _watching(project: Project, setting: TargetSetting) -> Any:
+    """Return the project's monitoring with the addresses of the target's profile."""
+    from mainspring.deploy.adapters.targets.watching import Watching
+    from mainspring.monitoring.service.dashboards import dashboard
+    from mainspring.monitoring.service.prometheus_rules import rules, yaml
+    from mainspring.monitoring.service.prometheus_scrape import scrape_config
+
+    settings = _settings(project, setting)
+    tenant = settings.tenant
+    return Watching(
+        settings.gateway,
+        settings.control,
+        settings.allowed_hosts,
+        lambda: yaml(rules(project.definitions.monitors.values(), tenant=tenant)),
+        lambda: json.dumps(dashboard(tenant=tenant), indent=2) + "\n",
+        partial(scrape_config, tenant=tenant),
+    )
 
 
 KINDS: Mapping[str, Callable[[Project, TargetSetting], Target]] = {

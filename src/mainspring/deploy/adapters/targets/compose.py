@@ -6,7 +6,8 @@ Health checks are the image's own: podman-compose would run one of the file by a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,16 +17,20 @@ from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.deploy.adapters.targets.folder import Folder, file
 from mainspring.deploy.adapters.targets.image import PROBE, image_name, up
+from mainspring.deploy.adapters.targets.watching import GRAFANA, PROMETHEUS, Watching, grafana_files, prometheus_files
 from mainspring.deploy.images.debian import SHARED, STATE, USER
 from mainspring.deploy.targets.model import Deployment, Piece
 
 COMPOSE = "compose.yaml"
 PEPPER = "mainspring-pepper"
 CONTROL_PORT = 8081
+_PLANES = {"gateway", "worker"}
 _STOP_S, _STOP_WORKER_S = 30, 90
 _REVOKED, _KEYS = "/run/mainspring/revoked", "/run/mainspring/keys"
 _DIGEST = re.compile(r"[^\s@$\"']+@sha256:[0-9a-f]{64}")
 _POSTGRES, _REDIS = "postgres", "redis"
+_PROMETHEUS, _GRAFANA = "prometheus", "grafana"
+_SCRAPE_KEY, _GRAFANA_PASSWORD = "scrape-key", "grafana-password"
 
 
 class ComposeOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +47,9 @@ class ComposeOptions(msgspec.Struct, frozen=True, kw_only=True):
         console_port: Port at which the console is published.
         worker_cpu, worker_memory_mib: Limits of the worker with the console.
         postgres, redis: Images, by digest, of servers that run beside; empty: there are none.
+        prometheus, grafana: Likewise, with the project's rules and dashboard. Grafana alone is published.
+        grafana_port: Port at which Grafana is published.
+        keep_metrics: Days that Prometheus keeps metrics.
     """
 
     folder: str = "deploy/compose"
@@ -55,18 +63,27 @@ class ComposeOptions(msgspec.Struct, frozen=True, kw_only=True):
     worker_memory_mib: int = 2048
     postgres: str = ""
     redis: str = ""
+    prometheus: str = ""
+    grafana: str = ""
+    grafana_port: int = 3000
+    keep_metrics: int = 15
 
     def __post_init__(self) -> None:
         for name in ("listen", "pepper", "keys"):
             _check_plain(name, getattr(self, name), empty=False)
         _check_plain("revoked", self.revoked, empty=True)
-        for name in (_POSTGRES, _REDIS):
+        for name in (_POSTGRES, _REDIS, _PROMETHEUS, _GRAFANA):
             if getattr(self, name) and not _DIGEST.fullmatch(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)!r}: name an image by digest, NAME@sha256:...")
         if self.worker_cpu <= 0 or self.worker_memory_mib < 256:
             raise ValueError("worker_cpu has to be above 0, and worker_memory_mib at least 256")
-        if not 1024 <= self.console_port <= 65535:
-            raise ValueError(f"console_port is {self.console_port}: write a port from 1024")
+        for name in ("console_port", "grafana_port"):
+            if not 1024 <= getattr(self, name) <= 65535:
+                raise ValueError(f"{name} is {getattr(self, name)}: write a port from 1024")
+        if self.grafana and not self.prometheus:
+            raise ValueError("grafana is set without prometheus, which it asks: name an image of that, too")
+        if not 1 <= self.keep_metrics <= 10_000:
+            raise ValueError(f"keep_metrics is {self.keep_metrics}: write a number of days from 1 to 10,000")
         if self.contents == "project" and self.revoked:
             raise ValueError('revoked is for contents = "gateway": a project\'s image reads its catalog')
 
@@ -77,9 +94,14 @@ def _check_plain(name: str, value: str, *, empty: bool) -> None:
 
 
 class ComposeTarget(Folder):
-    def __init__(self, options: ComposeOptions, root: Path) -> None:
+    def __init__(self, options: ComposeOptions, root: Path, watching: Watching | None = None) -> None:
+        """Make the target.
+
+        Args:
+            watching: The project's monitoring, needed with `prometheus`.
+        """
         super().__init__(root / options.folder)
-        self._options = options
+        self._options, self._watching = options, watching
 
     def render(self, deployment: Deployment) -> list[Piece]:
         for service in deployment.services:
@@ -87,12 +109,27 @@ class ComposeTarget(Folder):
         for name, value in deployment.env.items():
             if not value.isprintable():
                 raise Invalid(f"The variable {name} has the value {value!r}.", fix="write one line.")
-        if self._options.console_port == deployment.port:
+        ports = [deployment.port, self._options.console_port]
+        ports += [self._options.grafana_port] if self._options.grafana else []
+        if twice := next((each for each in ports if ports.count(each) > 1), 0):
             raise Invalid(
-                f"The gateway and the console have the same port {deployment.port}.", fix="set console_port or port."
+                f"The gateway, the console and Grafana have the same port {twice}.",
+                fix="set console_port, grafana_port or port.",
             )
         text = msgspec.json.format(msgspec.json.encode(self._document(deployment)), indent=2).decode()
-        return [file(COMPOSE, f"{text}\n")]  # JSON is YAML
+        return [*self._watched(deployment), file(COMPOSE, f"{text}\n")]  # JSON is YAML
+
+    def _watched(self, deployment: Deployment) -> Iterator[Piece]:
+        options, watching = self._options, self._watching
+        if watching is None:
+            return
+        if options.prometheus:
+            gateway = replace(watching.gateway, host="gateway", port=deployment.port)
+            control = replace(watching.control, host="worker", port=options.console_port)
+            worker = options.contents == "project" and deployment.worker
+            yield from prometheus_files(watching, gateway, control if worker else None, f"/run/secrets/{_SCRAPE_KEY}")
+        if options.grafana:
+            yield from grafana_files(watching, deployment.project, "http://prometheus:9090", "/etc/grafana/dashboards")
 
     def problems(self, _pieces: Sequence[Piece]) -> list[str]:
         return []
@@ -103,6 +140,10 @@ class ComposeTarget(Folder):
         if whole and deployment.worker:
             services["worker"] = self._worker(deployment)
         services |= self._servers()
+        if self._watching is not None and self._options.prometheus:  # which asks by the names of the containers
+            hosts = ",".join(dict.fromkeys([*self._watching.hosts, *(each for each in services if each in _PLANES)]))
+            for name in _PLANES & services.keys():
+                services[name]["environment"]["MAINSPRING_ALLOWED_HOSTS"] = hosts
         if whole:
             volumes = [*services, "stores"]
             secrets: dict[str, Any] = {}
@@ -111,6 +152,9 @@ class ComposeTarget(Folder):
             secrets = {PEPPER: {"file": self._options.pepper}}
         if self._options.postgres:
             secrets["postgres-password"] = {"file": "./postgres-password"}
+        for used, name in ((self._options.prometheus, _SCRAPE_KEY), (self._options.grafana, _GRAFANA_PASSWORD)):
+            if used:
+                secrets[name] = {"file": f"./{name}"}
         return {
             "name": f"mainspring-{deployment.project}".lower(),
             "services": services,
@@ -195,6 +239,42 @@ class ComposeTarget(Folder):
                 "stop_grace_period": "30s",
                 "command": ["redis-server", "--appendonly", "yes", "--maxmemory", "384mb"],
                 "volumes": ["redis:/data"],
+            }
+        if self._options.prometheus:
+            found[_PROMETHEUS] = {
+                "image": self._options.prometheus,
+                "user": "65534:65534",
+                **_hardened(1.0, 1 << 30, 256),
+                "stop_grace_period": "30s",
+                "command": [
+                    "--config.file=/etc/prometheus/prometheus.yml",
+                    "--storage.tsdb.path=/prometheus",
+                    f"--storage.tsdb.retention.time={self._options.keep_metrics}d",
+                ],
+                "secrets": [_SCRAPE_KEY],
+                "volumes": ["prometheus:/prometheus", f"./{PROMETHEUS}:/etc/prometheus:ro"],
+            }
+        if self._options.grafana:
+            found[_GRAFANA] = {
+                "image": self._options.grafana,
+                "user": "472:0",
+                **_hardened(1.0, 512 << 20, 256),
+                "ports": [f"{self._options.listen}:{self._options.grafana_port}:3000"],
+                "environment": {
+                    "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES": "false",
+                    "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
+                    "GF_ANALYTICS_REPORTING_ENABLED": "false",
+                    "GF_AUTH_ANONYMOUS_ENABLED": "false",
+                    "GF_SECURITY_ADMIN_PASSWORD__FILE": f"/run/secrets/{_GRAFANA_PASSWORD}",
+                    "GF_USERS_ALLOW_SIGN_UP": "false",
+                },
+                "secrets": [_GRAFANA_PASSWORD],
+                "volumes": [
+                    "grafana:/var/lib/grafana",
+                    f"./{GRAFANA}/dashboards:/etc/grafana/dashboards:ro",
+                    f"./{GRAFANA}/provisioning:/etc/grafana/provisioning:ro",
+                ],
+                "depends_on": [_PROMETHEUS],
             }
         return found
 

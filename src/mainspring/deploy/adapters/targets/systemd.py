@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -11,8 +12,10 @@ import msgspec
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.deploy.adapters.targets.folder import Folder, file
+from mainspring.deploy.adapters.targets.watching import GRAFANA, Watching, grafana_files, prometheus_files
 from mainspring.deploy.targets.model import Deployment, Piece
 
+_ADDRESS = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._/-]*)?")
 _CALENDAR = re.compile(r"[A-Za-z0-9*:/,. -]{1,80}")
 
 
@@ -26,6 +29,9 @@ class SystemdOptions(msgspec.Struct, frozen=True, kw_only=True):
         user: Account of the service.
         backups: When backups are made, as `OnCalendar=` has it; empty: never.
         keep_backups: Days that a backup is kept.
+        monitoring: Whether a configuration of Prometheus with the project's rules, and what Grafana loads, are written.
+        scrape_key: File with a key of the scope `scrape` on the machine, for Prometheus.
+        prometheus: Address of Prometheus, for Grafana.
     """
 
     folder: str = "deploy/systemd"
@@ -34,9 +40,12 @@ class SystemdOptions(msgspec.Struct, frozen=True, kw_only=True):
     user: str = "mainspring"
     backups: str = "daily"
     keep_backups: int = 14
+    monitoring: bool = False
+    scrape_key: str = "/etc/prometheus/mainspring.key"
+    prometheus: str = "http://127.0.0.1:9090"
 
     def __post_init__(self) -> None:
-        for name in ("project_folder", "command"):
+        for name in ("project_folder", "command", "scrape_key"):
             value = getattr(self, name)
             if not value.startswith("/") or not value.isprintable() or set(value) & set(" \"'%\\$;"):
                 raise ValueError(f"{name} is {value!r}: write an absolute path without blanks, quotes, %, $, ; and \\")
@@ -44,14 +53,21 @@ class SystemdOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"user is {self.user!r}: write the name of an account")
         if self.backups and not _CALENDAR.fullmatch(self.backups):
             raise ValueError(f'backups is {self.backups!r}: write a time of systemd, such as "daily" or "*-*-* 03:00"')
+        if not _ADDRESS.fullmatch(self.prometheus):
+            raise ValueError(f"prometheus is {self.prometheus!r}: write such as http://127.0.0.1:9090")
         if not 1 <= self.keep_backups <= 10_000:
             raise ValueError(f"keep_backups is {self.keep_backups}: write a number of days from 1 to 10,000")
 
 
 class SystemdTarget(Folder):
-    def __init__(self, options: SystemdOptions, root: Path) -> None:
+    def __init__(self, options: SystemdOptions, root: Path, watching: Watching | None = None) -> None:
+        """Make the target.
+
+        Args:
+            watching: The project's monitoring, needed with `monitoring`.
+        """
         super().__init__(root / options.folder)
-        self._options = options
+        self._options, self._watching = options, watching
 
     def render(self, deployment: Deployment) -> list[Piece]:
         for service in deployment.services:
@@ -62,7 +78,15 @@ class SystemdTarget(Folder):
             filled = _filled(deployment, self._options)
             found.append(file(f"{name}-backup.service", _BACKUP.format(**filled)))
             found.append(file(f"{name}-backup.timer", _TIMER.format(**filled), after=[found[-1].id]))
-        return found
+        watched = self._options.monitoring and self._watching
+        return [*found, *(self._watched(deployment, watched) if watched else ())]
+
+    def _watched(self, deployment: Deployment, watching: Watching) -> Iterator[Piece]:
+        options = self._options
+        gateway = replace(watching.gateway, host="127.0.0.1", port=deployment.port)
+        yield from prometheus_files(watching, gateway, watching.control, options.scrape_key)
+        there = f"{options.project_folder}/{options.folder}/{GRAFANA}/dashboards"
+        yield from grafana_files(watching, deployment.project, options.prometheus, there)
 
     def problems(self, _pieces: Sequence[Piece]) -> list[str]:
         return []

@@ -16,6 +16,7 @@ from mainspring.deploy.manifests.serving.gateways import GATEWAY, template
 from mainspring.deploy.manifests.serving.networks import closed, egress
 from mainspring.deploy.manifests.serving.objects import Around
 from mainspring.deploy.manifests.serving.options import ClusterOptions, Placed
+from mainspring.deploy.manifests.serving.watching import dashboards, monitor, rule, scraped
 from mainspring.deploy.targets.model import Deployment, Needs, Service
 
 FORMAT = "mainspring"  # of models, by which a runtime is chosen
@@ -78,12 +79,22 @@ def objects(deployment: Deployment, options: KserveOptions, around: Around) -> l
         "ServiceAccount", f"{placed.name}-{GATEWAY}", options.namespace, placed.labels(GATEWAY),
         automountServiceAccountToken=False,
     )  # fmt: skip
-    policies = closed(placed, GATEWAY, options.clients, egress([*around.addresses, *options.egress]))
+    spaces = [*options.clients, *([options.monitoring] if options.monitoring else [])]
+    policies = closed(placed, GATEWAY, spaces, egress([*around.addresses, *options.egress]))
     services = [
         (_service(placed, options, each, names[each.endpoint], pod, (least, most)), needs)
         for each in deployment.services
     ]
-    return [*((each, None) for each in [account, *policies, _runtime(placed, options, pod)]), *services]
+    plain = [account, *policies, _runtime(placed, options, pod), *_watched(placed, around)]
+    return [*((each, None) for each in plain), *services]
+
+
+def _watched(placed: Placed, around: Around) -> list[Object]:
+    """Return what the Prometheus operator and Grafana read. Pods are scraped: KServe makes services as it likes."""
+    if not placed.options.monitoring:
+        return []
+    pods = monitor(placed, "PodMonitor", [scraped(placed, portNumber=placed.deployment.port)])
+    return [pods, rule(placed, around.rules()), *dashboards(placed, around.dashboard())]
 
 
 def _hosts(name: str, options: KserveOptions) -> list[str]:

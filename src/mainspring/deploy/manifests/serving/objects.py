@@ -9,8 +9,9 @@ from typing import Any
 from mainspring.deploy.manifests.kinds import Object, made_of
 from mainspring.deploy.manifests.serving.gateways import GATEWAY, gateways
 from mainspring.deploy.manifests.serving.networks import policies, routes
-from mainspring.deploy.manifests.serving.options import COMPONENT, INSTANCE, KubernetesOptions, Placed
+from mainspring.deploy.manifests.serving.options import COMPONENT, KubernetesOptions, Placed
 from mainspring.deploy.manifests.serving.scaling import autoscalers, scaled
+from mainspring.deploy.manifests.serving.watching import dashboards, monitor, rule, scraped
 from mainspring.deploy.manifests.serving.workers import WORKER, workers
 from mainspring.deploy.targets.model import Deployment, Needs
 
@@ -22,14 +23,16 @@ class Around:
     Attributes:
         addresses: `HOST:PORT` of the servers of the target's profile.
         drain_s: Longest time in which a gateway that ends answers its requests.
-        rules: Groups of the project's rules for Prometheus.
+        rules: Returns the groups of the project's rules for Prometheus.
         hosts: Names of hosts to which the profile lets both planes answer.
+        dashboard: Returns the project's dashboard for Grafana, as JSON.
     """
 
     addresses: Sequence[str] = ()
     drain_s: int = 10
     rules: Callable[[], list[Any]] = field(default=list)
     hosts: tuple[str, ...] = ()
+    dashboard: Callable[[], str] = field(default=str)
 
 
 def objects(deployment: Deployment, options: KubernetesOptions, around: Around) -> list[Object]:
@@ -45,7 +48,7 @@ def objects(deployment: Deployment, options: KubernetesOptions, around: Around) 
         *gateways(placed, scaled=scaled(placed, options)),
         *autoscalers(placed, options),
         *(workers(placed, options) if deployment.worker else []),
-        *_watched(placed, options, around.rules),
+        *_watched(placed, around),
         *routes(placed, options),
     ]
 
@@ -76,19 +79,11 @@ def _secret(placed: Placed, options: KubernetesOptions) -> list[Object]:
     return [made_of("ExternalSecret", placed.secret, options.namespace, placed.labels(), spec=spec)]
 
 
-def _watched(placed: Placed, options: KubernetesOptions, rules: Callable[[], list[Any]]) -> list[Object]:
-    """Return what the Prometheus operator reads."""
-    if not options.monitoring:
+def _watched(placed: Placed, around: Around) -> list[Object]:
+    """Return what the Prometheus operator and Grafana read."""
+    if not placed.options.monitoring:
         return []
-    key = {"name": options.scrape_key, "key": "key"}
-    names = {GATEWAY: "http", **({WORKER: "control"} if placed.deployment.worker else {})}
-    endpoints = [
-        {"port": port, "path": "/metrics", "interval": "15s", "authorization": {"type": "Bearer", "credentials": key}}
-        for port in names.values()
-    ]
-    monitor = {"selector": {"matchLabels": {INSTANCE: placed.name}}, "endpoints": endpoints}
-    space, labels = options.namespace, placed.labels()
-    return [
-        made_of("ServiceMonitor", placed.name, space, labels, spec=monitor),
-        made_of("PrometheusRule", placed.name, space, labels, spec={"groups": rules()}),
-    ]
+    ports = {GATEWAY: "http", **({WORKER: "control"} if placed.deployment.worker else {})}
+    endpoints = [scraped(placed, port=port) for port in ports.values()]
+    found = [monitor(placed, "ServiceMonitor", endpoints), rule(placed, around.rules())]
+    return [*found, *dashboards(placed, around.dashboard())]

@@ -36,6 +36,8 @@ class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
         node_selector: Labels of nodes that pods may run on.
         egress: Addresses that pods may reach, `HOST:PORT`: a network (`10.0.0.0/8:5432`), a service of the cluster
             (`db.data.svc:5432`), or any other name, for which the port alone is opened.
+        monitoring: Namespace of Prometheus, which then scrapes; empty: it does not.
+        scrape_key: Secret whose entry `key` is a key with the scope `scrape`.
     """
 
     namespace: str = "default"
@@ -46,9 +48,11 @@ class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True):
     gpu_resource: str = GPU
     node_selector: dict[str, str] = {}
     egress: list[str] = []
+    monitoring: str = ""
+    scrape_key: str = "mainspring-scrape"
 
     def __post_init__(self) -> None:
-        for name in ("namespace", "secret", "keys"):
+        for name in ("namespace", "secret", "keys", "monitoring"):
             value = getattr(self, name)
             if (value or name == "namespace") and not _LABEL.fullmatch(value):
                 raise ValueError(f"{name} is {value!r}: write small letters, digits and -, at most 63")
@@ -73,8 +77,6 @@ class KubernetesOptions(ClusterOptions, frozen=True, kw_only=True):
         wake: Query of Prometheus that is above 0 while somebody calls, though no gateway is there: such as the rate of
             the Gateway's requests. With it and KEDA the least replicas may be 0.
         busy: Share of a gateway's processors that is busy with predictions, above which there are more gateways.
-        monitoring: Namespace of Prometheus, which then scrapes; empty: it does not.
-        scrape_key: Secret whose entry `key` is a key with the scope `scrape`.
         claim: PersistentVolumeClaim of the worker's state folder; empty: it ends with the pod.
         worker_cpu, worker_memory_mib: Of the worker's pod, with the console, and with jobs and trainings in it.
         steps: Whether the worker runs steps of pipelines as Jobs, for which it gets rights.
@@ -88,8 +90,6 @@ class KubernetesOptions(ClusterOptions, frozen=True, kw_only=True):
     prometheus: str = "http://prometheus-operated.monitoring.svc:9090"
     wake: str = ""
     busy: float = 0.7
-    monitoring: str = ""
-    scrape_key: str = "mainspring-scrape"
     claim: str = ""
     worker_cpu: float = 0.5
     worker_memory_mib: int = 2048

@@ -18,6 +18,7 @@ from mainspring.deploy.manifests.serving.networks import closed, egress
 from mainspring.deploy.manifests.serving.objects import Around
 from mainspring.deploy.manifests.serving.options import COMPONENT, ClusterOptions, Placed
 from mainspring.deploy.manifests.serving.pods import add_keys, devices, secrets, where
+from mainspring.deploy.manifests.serving.watching import monitor, rule
 from mainspring.deploy.targets.model import Deployment, Needs
 
 RAY = "ray"
@@ -54,7 +55,8 @@ def objects(deployment: Deployment, options: KuberayOptions, around: Around) -> 
     least, most = deployment.replicas
     name = f"{placed.name}-{RAY}"
     account = made_of("ServiceAccount", name, space, labels, automountServiceAccountToken=False)
-    policies = closed(placed, RAY, options.clients, egress([*around.addresses, *options.egress]), among=True)
+    spaces = [*options.clients, *([options.monitoring] if options.monitoring else [])]
+    policies = closed(placed, RAY, spaces, egress([*around.addresses, *options.egress]), among=True)
     scaled = least != most
     cluster = _cluster(placed, options, scaled=scaled)
     queue = {_QUEUE: options.queue} if options.queue else {}
@@ -66,7 +68,33 @@ def objects(deployment: Deployment, options: KuberayOptions, around: Around) -> 
         made = made_of("RayJob", f"{name}-{mark}", space, {**labels, **queue}, spec=spec)
     else:
         made = made_of("RayCluster", name, space, {**labels, **queue}, spec=cluster)
-    return [(account, None), *((each, None) for each in policies), (made, workers)]
+    return [*((each, None) for each in [account, *policies, *_watched(placed)]), (made, workers)]
+
+
+def _watched(placed: Placed) -> list[Object]:
+    """Return what the Prometheus operator reads: Ray's own metrics, and rules of them. No gateway is here."""
+    if not placed.options.monitoring:
+        return []
+    of = f'{{namespace="{placed.options.namespace}"}}'
+    alerts = [
+        {
+            "alert": f"MainspringRay{name}",
+            "expr": expression,
+            "for": "5m",
+            "labels": {"severity": "ticket"},
+            "annotations": {"summary": summary},
+        }
+        for name, expression, summary in (
+            ("NodeFailed", f"ray_cluster_failed_nodes{of} > 0", "A pod of Ray failed and did not come back"),
+            (
+                "Memory",
+                f"ray_node_mem_used{of} / ray_node_mem_total{of} > 0.95",
+                "A pod of Ray has little memory left: its runs will be ended",
+            ),
+        )
+    ]
+    metrics = {"port": "metrics", "interval": "15s"}  # a port that KubeRay adds
+    return [monitor(placed, "PodMonitor", [metrics]), rule(placed, [{"name": "mainspring_ray", "rules": alerts}])]
 
 
 def _run(placed: Placed, options: KuberayOptions, cluster: Object) -> Object:

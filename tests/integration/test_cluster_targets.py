@@ -318,12 +318,12 @@ def test_the_rendered_pod_serves_answers_its_probes_and_moves_its_log(depot: Dep
     moved = {"/state": str(state), "/keys": str(depot.state / "keys")}
 
     def here(text: str) -> str:
-        for place, other in moved.items():
-            text = text.replace(f'"{place}', f'"{other}') if "import" in text else text.replace(place, other)
-        return text
+        return next((text.replace(place, other) for place, other in moved.items() if text.startswith(place)), text)
 
     copying = [sys.executable, *map(here, keys["command"][1:])]
     subprocess.run(copying, check=True)
+    missing = subprocess.run([*copying[:-2], str(tmp_path / "none"), copying[-1]], capture_output=True, check=False)
+    assert (missing.returncode, b"cannot be read" in missing.stderr) == (1, True)
     assert (state / "keys" / "pepper").stat().st_mode & 0o777 == 0o600
     assert (state / "keys" / "pepper").read_bytes() == (depot.state / "keys" / "pepper").read_bytes()
     (state / "keys" / "spent").write_text("newer")

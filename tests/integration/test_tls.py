@@ -25,6 +25,7 @@ from mainspring.core.settings import Tls
 from mainspring.deploy.adapters.targets.image import probe
 from mainspring.operations.doctor import examine
 from mainspring.operations.plane_connection import answers, connect
+from mainspring.processes.kinds import log_path
 from mainspring.project import Project
 from mainspring.project.settings import load_settings
 
@@ -100,6 +101,19 @@ def test_the_health_check_of_an_image_speaks_tls_where_the_gateway_does(fleet: F
         command = [sys.executable, "-I", "-c", probe(port)[-1]]
         done = subprocess.run(command, env={"MAINSPRING_PROBE": f"{port}/{path}"}, capture_output=True, check=False)
         assert done.returncode == code, done.stderr
+
+
+def test_a_health_check_fills_no_log_and_a_broken_handshake_is_told(fleet: Fleet) -> None:
+    told = "A connection was not made"
+    log = log_path(fleet.project.settings.state, "gateway")
+    before = log.read_text().count(told)
+    command = [sys.executable, "-I", "-c", probe(fleet.port)[-1]]
+    assert subprocess.run(command, env={}, capture_output=True, check=False).returncode == 0
+    with _connected(fleet) as plain:
+        plain.sendall(b"\x00" * 64)
+        assert not plain.recv(4096).startswith(b"HTTP/")
+    wait_until(lambda: log.read_text().count(told) > before, "the log of the handshake that broke")
+    assert log.read_text().count(told) == before + 1
 
 
 def test_who_connects_and_says_nothing_holds_up_nobody(fleet: Fleet) -> None:

@@ -150,7 +150,7 @@ class Supervisor:
                 stack.enter_context(self.project.own_locks.hold(UP_LOCK, wait_s=0))
             except Conflict:
                 up = read_running(settings.state)
-                pid = f" (process {up.pid}, console {up.control})" if up else ""
+                pid = f" ({up.told})" if up else ""
                 raise Conflict(
                     f"Project {settings.project!r} is already up{pid}.", fix="use it, or stop that process first."
                 ) from None
@@ -360,7 +360,7 @@ class Supervisor:
     def _write_running(self) -> None:
         settings = self.project.settings
         children = {name: child.process.pid for name, child in self._children.items()}
-        running = Running(
-            os.getpid(), settings.profile, settings.gateway.url, settings.control.url, children, dict(self._silenced)
-        )
+        gateway = settings.gateway.url if "gateway" in self.parts else ""
+        control = settings.control.url if "control" in self.parts else ""
+        running = Running(os.getpid(), settings.profile, gateway, control, children, dict(self._silenced))
         write_running(settings.state, running)

@@ -17,7 +17,10 @@ _FILE = "run.json"
 
 
 class Running(msgspec.Struct, frozen=True):
-    """The supervisor's process, the addresses of its planes, and its children's processes by name."""
+    """The supervisor's process, the addresses of its planes, and its children's processes by name.
+
+    The address of a plane that does not run there is empty.
+    """
 
     pid: int
     profile: str
@@ -25,6 +28,12 @@ class Running(msgspec.Struct, frozen=True):
     control: str
     children: dict[str, int]
     silenced: dict[str, int] = {}  # child -> number of kills because it did not respond
+
+    @property
+    def told(self) -> str:
+        """The process and its addresses, in words."""
+        planes = (("predictions", self.gateway), ("console", self.control))
+        return ", ".join([f"process {self.pid}", *(f"{name} {url}" for name, url in planes if url)])
 
 
 def write_running(state: Path, running: Running) -> None:
@@ -50,8 +59,10 @@ def where_up(settings: Settings) -> Settings:
     running = read_running(settings.state)
     if running is None or running.profile != settings.profile or not alive(running.pid):
         return settings
-    gateway, control = (_address(url) for url in (running.gateway, running.control))
-    return replace(settings, gateway=gateway, control=control)
+    gateway = _address(running.gateway) if running.gateway else settings.gateway
+    return replace(
+        settings, gateway=gateway, control=_address(running.control) if running.control else settings.control
+    )
 
 
 def _address(url: str) -> Address:

@@ -13,7 +13,7 @@ import pytest
 
 from mainspring.operations.doctor import examine
 from mainspring.project import Project, open_project
-from mainspring.project.running import Running, where_up, write_running
+from mainspring.project.running import Running, read_running, where_up, write_running
 from mainspring.project.settings import load_settings
 
 
@@ -35,6 +35,15 @@ def test_the_addresses_are_those_of_the_supervisor(project: Project) -> None:
     _up(project, os.getpid())
     found = where_up(project.settings)
     assert (found.gateway.url, found.control.url) == ("https://[::1]:18080", "http://127.0.0.1:18081")
+
+
+def test_a_plane_that_does_not_run_there_is_where_the_settings_say(project: Project) -> None:
+    _up(project, os.getpid(), control="")
+    found = where_up(project.settings)
+    assert (found.gateway.url, found.control) == ("https://[::1]:18080", project.settings.control)
+    running = read_running(project.settings.state)
+    assert running is not None
+    assert running.told == f"process {os.getpid()}, predictions https://[::1]:18080"
 
 
 def test_what_ended_or_is_of_another_profile_does_not_count(project: Project) -> None:

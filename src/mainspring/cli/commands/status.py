@@ -34,9 +34,7 @@ def command(call: Call) -> None:
         console.print(f"[bold]{found.project}[/] · profile {found.profile}")
         show_incidents(console, found.incidents)
         if found.up:
-            console.print(
-                f"  up        process {found.up.pid}, predictions {found.up.gateway}, console {found.up.control}"
-            )
+            console.print(f"  up        {found.up.told}")
         else:
             console.print("  up        no: run `mainspring up`")
         for endpoint in found.endpoints:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from email.utils import formatdate
+from ipaddress import ip_address
 from typing import Any
 
 from mainspring.core.errors import NoRoom
@@ -299,7 +300,8 @@ class Acceptor:
                 ssl_handshake_timeout=None if self._certificate is None else _HANDSHAKE_S,
             )
         except OSError as error:  # the peer left, or does not speak TLS as it must
-            _log.info("A connection was not made: %s", error)
+            level = logging.DEBUG if _is_own_probe(error, greeting.address) else logging.INFO
+            _log.log(level, "A connection was not made: %s", error)
             peer.close()
 
     def _greeted(self, task: asyncio.Task[None]) -> None:
@@ -320,6 +322,11 @@ class Acceptor:
         self._accept_more()  # somebody may have been idle for long enough to go
         every = min(self.limits.idle_us, self.limits.body_us) / 20e6
         self._looking = self.loop.call_later(min(1.0, max(0.02, every)), self._look)
+
+
+def _is_own_probe(error: OSError, address: str) -> bool:
+    """Return whether a peer of this machine asked in plain HTTP, as the health check of a container does first."""
+    return isinstance(error, ssl.SSLError) and error.reason == "HTTP_REQUEST" and ip_address(address).is_loopback
 
 
 @dataclass(eq=False)

@@ -14,17 +14,7 @@ _KEYS = "/keys"
 _GROUP = 10001  # which owns the volumes: the image's user is in it while it runs
 # Keys in the state folder are their owner's alone, and further ones are written beside them: no mount can be it. A file
 # that is there is newer: the worker adds to some, such as spent privacy budgets, in a volume that outlives its pods.
-_COPY = f"""\
-import os, pathlib
-to = pathlib.Path("{STATE}/keys")
-to.mkdir(mode=0o700, exist_ok=True)
-for each in pathlib.Path("{_KEYS}").iterdir():
-    if each.is_file() and not (to / each.name).exists():
-        half = to / (each.name + ".copied")
-        with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(each.read_bytes())
-        half.rename(to / each.name)
-"""
+_COPY = ["python3", "-m", "mainspring.processes.given_keys", _KEYS, f"{STATE}/keys"]
 
 
 def template(
@@ -114,7 +104,7 @@ def add_keys(spec: Object, placed: Placed) -> None:
         {
             "name": "keys",
             "image": container["image"],
-            "command": ["python3", "-c", _COPY],
+            "command": _COPY,
             "resources": {"requests": {"cpu": "100m", **small}, "limits": small},
             "securityContext": {**NOT_PRIVILEGED, "readOnlyRootFilesystem": True},
             "volumeMounts": [

@@ -328,6 +328,7 @@ def test_the_rendered_pod_serves_answers_its_probes_and_moves_its_log(depot: Dep
     assert (state / "keys" / "pepper").read_bytes() == (depot.state / "keys" / "pepper").read_bytes()
     (state / "keys" / "spent").write_text("newer")
     (depot.state / "keys" / "spent").write_text("older")
+    (depot.state / "keys" / "spent").chmod(0o600)
     subprocess.run(copying, check=True)
     assert (state / "keys" / "spent").read_text() == "newer"
     (state / "keys" / "spent").unlink()

@@ -60,9 +60,8 @@ def where_up(settings: Settings) -> Settings:
     if running is None or running.profile != settings.profile or not alive(running.pid):
         return settings
     gateway = _address(running.gateway) if running.gateway else settings.gateway
-    return replace(
-        settings, gateway=gateway, control=_address(running.control) if running.control else settings.control
-    )
+    control = _address(running.control) if running.control else settings.control
+    return replace(settings, gateway=gateway, control=control)
 
 
 def _address(url: str) -> Address:

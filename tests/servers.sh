@@ -16,7 +16,11 @@ command -v softhsm2-util >/dev/null || wanted+=(softhsm2)
 [ "$(uname)" != Linux ] || command -v gnome-keyring-daemon >/dev/null || wanted+=(gnome-keyring dbus-daemon)
 [ "$(uname)" != Linux ] || command -v podman >/dev/null || wanted+=(podman runc podman-compose)
 # Of benchmarks only.
-if [ "${1:-}" = --bench ]; then command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || wanted+=(nginx-light); fi
+if [ "${1:-}" = --bench ]; then
+    command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || wanted+=(nginx-light)
+    command -v borg >/dev/null || wanted+=(borgbackup)
+    command -v restic >/dev/null || wanted+=(restic)
+fi
 [ ${#wanted[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "Installing ${wanted[*]}" >&2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import sqlite3
@@ -23,7 +24,7 @@ from mainspring.data.streams.model import NewMessage
 from mainspring.operations import encryption
 from mainspring.operations.auditing import audit
 from mainspring.operations.backup.making import STATES, Made, backup, stored_blobs
-from mainspring.operations.backup.repository import Point, Repository, open_repository, point_name
+from mainspring.operations.backup.repository import Entry, Point, Repository, Section, open_repository, point_name
 from mainspring.operations.backup.restoring import Restored, restore
 from mainspring.operations.backup.stores import FolderObjects, open_objects
 from mainspring.operations.backup.verifying import backups, verify
@@ -230,18 +231,86 @@ def test_what_is_damaged_swapped_or_foreign_is_named_and_written_again(project: 
     assert restore(there, here, at=first.made_at).id == first.id
 
 
+def test_a_damaged_data_file_leaves_nothing_of_its_table(project: Project, tmp_path: Path) -> None:
+    at = tmp_path / "backups"
+    made(project, at)
+    repository = open_repository(project, str(at))
+    section = repository.point(repository.points()[0]).within("lake/")["purchases"]
+    piece = next(e.pieces[0] for e in repository.entries(section) if "_delta_log" not in e.name)
+    spoiled = at / "pieces" / piece[:2] / piece
+    content = spoiled.read_bytes()
+    spoiled.write_bytes(content[:-1])
+    there = lost(project, tmp_path / "there")
+    with pytest.raises(Corrupt, match=piece):
+        restore(there, str(at))
+    assert (tree(there), there.audit.read(), read_restoring(there.settings.state)) == ({}, [], None)
+    spoiled.write_bytes(content)
+    with pytest.raises(ZeroDivisionError):
+        restore(there, str(at), told=lambda part: 1 // (part != "lake/purchases, read again"))
+    lying, mark = tree(there), read_restoring(there.settings.state)
+    assert mark is not None
+    spoiled.write_bytes(content[:-1])
+    with pytest.raises(Corrupt, match=piece):
+        restore(there, str(at))
+    assert (tree(there).items() >= lying.items(), read_restoring(there.settings.state)) == (True, mark)
+    spoiled.write_bytes(content)
+    assert unequal(restore(there, str(at))) == []
+    assert tree(there) == tree(project)
+
+
+def test_lists_of_files_are_of_any_size(project: Project, tmp_path: Path) -> None:
+    repository, key = make_repository(project, open_objects(str(tmp_path / "backups")))
+    with Writing(repository, key) as writing:
+        piece = writing.put(b"content")
+        many = [Entry(f"{number:04}", 0, [piece] * 300) for number in range(1000)]
+        entries = [*many, Entry("one", 0, [piece] * 300_000)]
+        lists = [writing.put(msgspec.msgpack.encode(entries[each : each + 100])) for each in range(0, 1000, 100)]
+        lists += [writing.put(msgspec.msgpack.encode(entries[-1:]))]
+    before = Section(name="lake/large", listing=lists, files=len(entries), bytes=0)
+    with Writing(repository, key) as writing:
+        writer = SectionWriter(writing, "lake/large", before)
+        assert all(writer.keep(each.name) for each in entries)
+        section = writer.done()
+    assert repository.entries(section) == entries
+    assert len(section.listing) > 4
+
+
+def test_a_repository_from_a_stranger_neither_hangs_nor_fills_the_memory(project: Project, tmp_path: Path) -> None:
+    at = tmp_path / "backups"
+    made(project, at)
+    repository, key = make_repository(project, open_objects(str(at)))
+    with Writing(repository, key) as writing:
+        endless = writing.put(msgspec.msgpack.encode([["x", 1, [], None, "", 0]]))
+    with pytest.raises(Corrupt, match="not of this version"):
+        repository.listed(endless)
+    large, second, third, *_ = pieces(at)
+    for each in (large, second, third):
+        each.unlink()
+    os.mkfifo(large)
+    second.symlink_to("/dev/zero")
+    with third.open("wb") as file:
+        file.truncate(1 << 40)
+    found = {each.object: each.detail for each in verify(project, str(at)).damage}
+    assert {each: "is missing" in found[str(each.relative_to(at))] for each in (large, second, third)} == {
+        large: True, second: True, third: False,
+    }  # fmt: skip
+    assert "no object of a backup has" in found[str(third.relative_to(at))]
+
+
 def test_no_file_of_a_backup_leaves_its_folder(project: Project, tmp_path: Path) -> None:
     at = tmp_path / "backups"
     made(project, at)
     for number, (section, name) in enumerate(
         [("files/artefacts", "../../../evil"), ("files/artefacts", "/evil"), (STATES, ".."), ("files/../..", "evil"),
-         ("lake/purchases", "../../../../evil"), ("lake/..", "evil"), ("lake/purchases", "_delta_log/../../../evil")]
+         ("lake/purchases", "../../../../evil"), ("lake/..", "evil"), ("lake/purchases", "_delta_log/../../../evil"),
+         ("files/keys", "evil"), ("files/", "keys/evil"), ("files/artefacts", "e\0vil")]
     ):  # fmt: skip
         forged(project, at, section, name)
         there = lost(project, tmp_path / f"there{number}" / "project")
-        with pytest.raises(Exception, match=r"not a file|cannot name") as refused:
+        with pytest.raises(Exception, match=r"not a file|not a part|cannot name") as refused:
             restore(there, str(at))
         assert type(refused.value).__name__ in ("Corrupt", "Invalid")
+        assert (tree(there), read_restoring(there.settings.state)) == ({}, None)
         there.close()
     assert not [*tmp_path.rglob("evil")]
     assert not Path("/evil").exists()
@@ -250,7 +319,7 @@ def test_no_file_of_a_backup_leaves_its_folder(project: Project, tmp_path: Path)
 def forged(project: Project, at: Path, section: str, name: str) -> None:
     """Make a backup as somebody could who has the key."""
     repository, key = make_repository(project, open_objects(str(at)))
-    point = repository.point(repository.points()[-1])
+    point = repository.point(repository.points()[0])
     with Writing(repository, key) as writing:
         writer = SectionWriter(writing, section)
         writer.add(name, [b"evil"])

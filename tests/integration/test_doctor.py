@@ -11,6 +11,7 @@ import pytest
 
 from kit.depot import Depot, opened
 from mainspring.operations.doctor import examine
+from mainspring.operations.endpoint_checks import waiting_for_features
 from mainspring.operations.findings import Finding
 from mainspring.operations.status import status
 from mainspring.project import Project, open_project
@@ -118,8 +119,14 @@ def test_features_that_were_never_materialised_are_named(depot: Depot) -> None:
     try:
         [found] = of_endpoints(project)
         assert found.ok
+        assert [*waiting_for_features(project)] == []
         for view in project.online.views():
             project.online.clear(view)
+        [told] = waiting_for_features(project)
+        assert (told.detail, told.fix) == (
+            "endpoint late-parcel answers without HubLoad until the worker has computed their values",
+            "run `mainspring materialize HubLoad`",
+        )
         [found] = of_endpoints(project)
         assert (found.ok, found.fix) == (False, "run `mainspring materialize HubLoad`")
         assert "endpoint late-parcel reads HubLoad, which were never materialised" in found.detail

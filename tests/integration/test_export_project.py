@@ -300,8 +300,9 @@ def test_what_is_not_an_export_of_this_kind_is_left_alone(tmp_path: Path) -> Non
         export(project, tmp_path / "out")
     (tmp_path / "left").mkdir()
     (tmp_path / "left" / "..unfinished.jsonl.0123456789ab.partial").write_text("killed at once")
-    export(project, tmp_path / "left")
-    assert not [*(tmp_path / "left").rglob(".*")]
+    mine = tmp_path / "left" / ".mine"
+    export_project(project, mine.parent, reveal=False, told=lambda *_: mine.touch())
+    assert [*mine.parent.rglob(".*")] == [mine]
     (tmp_path / "half").mkdir()
     begun = {"project": "shop", "lake": "another", "at": 0, "reveal": True, "tables": {}}
     (tmp_path / "half" / ".unfinished.jsonl").write_text(json.dumps(begun) + "\n")

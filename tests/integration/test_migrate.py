@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -110,11 +110,11 @@ class CutPlace(FolderPlace):
         super().__init__(folder)
         self.left = left
 
-    def write(self, table: str, name: str, content: bytes) -> None:
-        if self.left == 0:
+    def write_all(self, table: str, files: Sequence[tuple[str, Iterable[bytes]]]) -> None:
+        super().write_all(table, files[: self.left])
+        if len(files) > self.left:
             raise Cut
-        self.left -= 1
-        super().write(table, name, content)
+        self.left -= len(files)
 
 
 def rows(start: int) -> pa.Table:

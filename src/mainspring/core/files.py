@@ -5,12 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 from mainspring.core.errors import StorageFull
 
+_AT_ONCE = 8  # files that are written and synced
+_IN_TURN = 256
 _FULL_BELOW = 1 << 20  # bytes; a write that failed was larger than the free space, and a page is far smaller than this
 
 
@@ -32,19 +39,74 @@ def write_atomic(path: Path, content: bytes | Iterable[bytes], *, mode: int = 0o
     Raises:
         StorageFull: There is no room; `path` is as it was.
     """
-    beside = path.with_name(f".{path.name}.{os.urandom(6).hex()}.partial")
+    beside = _beside(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-            with os.fdopen(descriptor, "wb") as file:
-                file.writelines([content] if isinstance(content, (bytes, bytearray, memoryview)) else content)
-                file.flush()
-                os.fsync(file.fileno())
+            parts = [bytes(content)] if isinstance(content, (bytes, bytearray, memoryview)) else content
+            _write_synced(beside, parts, mode)
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
         sync_folder(path.parent)
+
+
+def write_many(files: Iterable[tuple[Path, Iterable[bytes]]]) -> None:
+    """Write files as `write_atomic` does, some at once, as a disk syncs many in the time of one.
+
+    They get their names in the order given. Parts are read in other threads, of some files at once.
+
+    Raises:
+        StorageFull: There is no room; the files are there up to some one.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    given = iter(files)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        while some := [*islice(given, _IN_TURN)]:
+            _write_some(pool, some)
+
+
+def _write_some(pool: ThreadPoolExecutor, files: Sequence[tuple[Path, Iterable[bytes]]]) -> None:
+    from concurrent.futures import FIRST_EXCEPTION, wait
+
+    folders = dict.fromkeys(path.parent for path, _ in files)
+    made = dict.fromkeys(above for each in folders for above in [each, *each.parents] if not above.exists())
+    beside = [_beside(path) for path, _ in files]
+    with disk_errors(files[0][0].parent):
+        for each in sorted(made):  # the outermost first
+            each.mkdir(mode=0o700, exist_ok=True)
+    try:
+        running = [pool.submit(_write_beside, path, to, parts) for to, (path, parts) in zip(beside, files, strict=True)]
+        _, left = wait(running, return_when=FIRST_EXCEPTION)
+        wait([each for each in left if not each.cancel()])
+        for future in running:
+            if not future.cancelled():
+                future.result()
+        for to, (path, _) in zip(beside, files, strict=True):
+            to.replace(path)
+    finally:
+        for to in beside:
+            to.unlink(missing_ok=True)
+    for _ in pool.map(sync_folder, dict.fromkeys([*folders, *(each.parent for each in made)])):
+        pass
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.urandom(6).hex()}.partial")
+
+
+def _write_beside(path: Path, beside: Path, parts: Iterable[bytes]) -> None:
+    with disk_errors(path):
+        _write_synced(beside, parts, 0o600)
+
+
+def _write_synced(path: Path, parts: Iterable[bytes], mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.writelines(parts)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def sweep(path: Path) -> None:

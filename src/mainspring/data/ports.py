@@ -247,8 +247,8 @@ class TableFiles(Protocol):
         """Return the names of files outside of the log, also of a table that has no log yet."""
         ...
 
-    def in_order(self, names: Iterable[str]) -> tuple[list[str], list[str]]:
-        """Return the files outside of the log, to be written first, and those of the log in the order of writing."""
+    def is_log(self, name: str) -> bool:
+        """Return whether a file is of the log, which is written after the others, sorted by name."""
         ...
 
     def parts(self, table: str, name: str) -> Iterator[bytes]:
@@ -259,12 +259,19 @@ class TableFiles(Protocol):
         """
         ...
 
-    def write(self, table: str, name: str, parts: Iterable[bytes]) -> None:
-        """Write a file, whole or not at all.
+    def write(self, table: str, files: Sequence[tuple[str, Iterable[bytes]]]) -> None:
+        """Write files, each whole or not at all. Those of the log get their names in the order given.
+
+        Args:
+            files: Names, and contents in parts, which are read in other threads.
 
         Raises:
-            Invalid: It would lie outside of the table.
+            Invalid: One would lie outside of the table; none was written.
         """
+        ...
+
+    def remove(self, table: str, names: Iterable[str]) -> None:
+        """Remove files outside of the log; a missing one is no error."""
         ...
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from mainspring.core.errors import MainspringError, NotFound
+from mainspring.core.errors import MainspringError, NotFound, Unavailable
 from mainspring.delivery.routing import version_of
 from mainspring.features import definitions
 from mainspring.features.layout import slot
@@ -47,6 +47,29 @@ def check_endpoints(project: Project) -> Iterator[Finding]:
         yield well(_CHECK, f"serving a version whose features are materialised: {count}")
 
 
+def waiting_for_features(project: Project) -> Iterator[Finding]:
+    """Yield the endpoints that are served at once without features: a view that their model is declared with was never
+    materialised, as after an upgrade that stores its states in another form. The worker computes them.
+    """
+    if project.settings.online.scheme == "memory":  # each process has its own
+        return
+    try:
+        routes = project.routes.current()
+        for endpoint in [each for each in project.definitions.endpoints.values() if each.name in routes]:
+            model = project.definitions.models.get(endpoint.model_name)
+            views = [] if model is None else views_of(model.features)
+            if missing := sorted(view.name for view in views if _never_materialised(project, view)):
+                names = ", ".join(missing)
+                detail = f"endpoint {endpoint.name} answers without {names} until the worker has computed their values"
+                yield Finding(check=_CHECK, ok=False, detail=detail, fix=_materialise(missing))
+    except Unavailable:  # such as a locked catalog: what runs waits for it
+        return
+
+
+def _materialise(views: Collection[str]) -> str:
+    return f"run `mainspring materialize {' '.join(views)}`"
+
+
 def _of_endpoint(project: Project, endpoint: Endpoint, served: str | None) -> Iterator[Finding]:
     problem = problem_of(project, endpoint)
     if problem:
@@ -70,7 +93,7 @@ def _of_endpoint(project: Project, endpoint: Endpoint, served: str | None) -> It
             continue
     if missing:
         unknown = sorted(set(missing) - project.definitions.views.keys())
-        fix = f"run `mainspring materialize {' '.join(sorted(set(missing)))}`"
+        fix = _materialise(sorted(set(missing)))
         if unknown:
             fix = (
                 f"declare {', '.join(unknown)} and the source in the project, ingest, and run `mainspring materialize`"

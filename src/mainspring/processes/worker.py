@@ -104,6 +104,7 @@ def duties(project: Project) -> list[Duty]:
             for warning in report.warnings:
                 log.warning("%s", warning)
             if report.view in new and report.entities:
+                log.info("computed %s for the first time: %d entities", report.view, report.entities)
                 audit(project, ACTION, f"view/{report.view}", f"for the first time: {report.entities} entities")
 
     def put_away() -> None:

@@ -3,12 +3,14 @@ import resource
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from kit.full_disk import room
 from mainspring.core.errors import StorageFull
-from mainspring.core.files import disk_errors, sync_folder, write_atomic, write_once
+from mainspring.core.files import disk_errors, sync_folder, write_atomic, write_many, write_once
 
 
 def names(folder: Path) -> set[str]:
@@ -94,6 +96,53 @@ files.write_atomic(Path({str(path)!r}), b"new")
     assert path.read_bytes() == b"old"
     write_atomic(path, b"newer")
     assert path.read_bytes() == b"newer"
+
+
+def test_many_files_are_there_as_they_were_given_and_private(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    old = tmp_path / "0" / "0"
+    old.write_bytes(b"old")
+    paths = [tmp_path / str(each % 3) / "in" / str(each) if each else old for each in range(600)]
+    write_many((path, [path.name.encode(), b"!" * int(path.name)]) for path in paths)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == {
+        path: path.name.encode() + b"!" * int(path.name) for path in paths
+    }
+    assert {path.stat().st_mode & 0o777 for path in paths} == {0o600}
+    write_many([])
+
+
+def test_of_many_files_none_is_there_after_one_that_cannot_be_written(tmp_path: Path) -> None:
+    def parts(number: int) -> Iterator[bytes]:
+        yield b"x" * 100
+        if number == 300:
+            raise ValueError("damaged")
+
+    with pytest.raises(ValueError, match="damaged"):
+        write_many((tmp_path / str(number), parts(number)) for number in range(900))
+    assert {int(each) for each in names(tmp_path)} == {*range(256)}, "those that were synced together before it"
+    with room(50), pytest.raises(StorageFull, match="full"):
+        write_many([(tmp_path / "full" / "one", [b"x" * 100])])
+    assert names(tmp_path / "full") == set()
+
+
+def test_of_many_files_a_killed_writer_leaves_the_first(tmp_path: Path) -> None:
+    program = f"""
+import os, signal
+from pathlib import Path
+from mainspring.core import files
+renamed = []
+replace = Path.replace
+def counted(path, to):
+    renamed.append(to)
+    if len(renamed) == 300:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(path, to)
+Path.replace = counted
+files.write_many((Path({str(tmp_path)!r}) / str(number), [b"whole"] * 9) for number in range(900))
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
+    there = {path.name: path.read_bytes() for path in tmp_path.iterdir() if not path.name.startswith(".")}
+    assert there == {str(number): b"whole" * 9 for number in range(299)}
 
 
 def test_a_folder_can_be_made_durable(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from mainspring.cli.call import command as make
 
 if TYPE_CHECKING:
     from mainspring.core.settings import Settings
+    from mainspring.project import Project
 
 PARTS = ("gateway", "grpc", "control", "worker", "log")
 
@@ -39,12 +40,10 @@ def command(
     from mainspring.core.errors import Unavailable
     from mainspring.operations.auditing import audit
     from mainspring.operations.keys import console_link, first_key
-    from mainspring.operations.upstream_checks import unreadable
     from mainspring.processes.contained import START_S, models_memory, refuse_hosted
     from mainspring.processes.given_keys import take_keys
     from mainspring.processes.kinds import MODULES
     from mainspring.processes.supervisor import Supervisor
-    from mainspring.project.ledger_folder import stranded
 
     refuse_hosted()
     addresses = {"gateway": gateway, "control": control, "grpc": grpc}
@@ -53,11 +52,8 @@ def command(
     settings = project.settings
     if contained:
         take_keys(settings)
-    for left in stranded(settings):
-        call.say(f"Warning: {left.what}.\n  Fix: {left.fix}", markup=False)
-    for found in unreadable(project):
-        call.say(f"Warning: {found.detail} The gateway serves without it.\n  Fix: {found.fix}", markup=False)
     _ = project.definitions  # report their errors here, not in a child's log
+    _warn(call, project)
     parts = only or tuple(MODULES)
     lets_in = "control" in parts and not contained  # many can read a container's output
     supervisor = Supervisor(
@@ -99,6 +95,20 @@ def command(
             supervisor.collect_orphans()  # as the first process of the container
         supervisor.wait()
         call.say("Stopping.")
+
+
+def _warn(call: Call, project: Project) -> None:
+    """Tell what keeps no part from running, and is not as it should be."""
+    from mainspring.operations.endpoint_checks import waiting_for_features
+    from mainspring.operations.upstream_checks import unreadable
+    from mainspring.project.ledger_folder import stranded
+
+    for left in stranded(project.settings):
+        call.say(f"Warning: {left.what}.\n  Fix: {left.fix}", markup=False)
+    for found in unreadable(project):
+        call.say(f"Warning: {found.detail} The gateway serves without it.\n  Fix: {found.fix}", markup=False)
+    for found in waiting_for_features(project):
+        call.say(f"Warning: {found.detail}.\n  Fix: {found.fix}", markup=False)
 
 
 def _tell(call: Call, settings: Settings, parts: Sequence[str], *, contained: bool) -> None:

@@ -6,8 +6,7 @@ table as it was at some version. So its versions, the keys of its writes, and wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 
 from mainspring.core.errors import Conflict, Invalid
 from mainspring.core.ids import check_id
@@ -17,7 +16,6 @@ from mainspring.data.adapters.deltaplaces import Place, is_log
 from mainspring.data.model import TableListing
 from mainspring.data.ports import LakeTables
 
-_AT_ONCE = 8  # files
 POINTER = f"{LOG}/_last_checkpoint"  # the only file that changes
 
 
@@ -47,15 +45,9 @@ def _copy(source: Place, target: Place, table: str) -> None:
                 fix="name an empty folder for `lake` in that profile.",
             )
 
-    def copy(name: str) -> None:
-        target.write(table, name, source.read(table, name))
-
     data = sorted(set(source.lying(table)) - set(target.lying(table)))
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(copy, data))
-    for name in log:
-        if name not in there or name == POINTER:
-            copy(name)
+    for names in (data, [each for each in log if each not in there or each == POINTER]):
+        target.write_all(table, [(each, source.parts(table, each)) for each in names])
 
 
 class DeltaFiles:
@@ -91,14 +83,22 @@ class DeltaFiles:
     def parts(self, table: str, name: str) -> Iterator[bytes]:
         return self._place.parts(table, name)
 
-    def in_order(self, names: Iterable[str]) -> tuple[list[str], list[str]]:
-        ordered = sorted(names)  # among those of the log the pointer's is the last
-        data = [name for name in ordered if not name.startswith(f"{LOG}/")]
-        return data, [name for name in ordered if name.startswith(f"{LOG}/")]
+    def is_log(self, name: str) -> bool:
+        return name.startswith(f"{LOG}/")
 
-    def write(self, table: str, name: str, parts: Iterable[bytes]) -> None:
-        if name.startswith("/") or "\\" in name or ".." in name.split("/") or (LOG in name and not is_log(name)):
-            raise Invalid(f"{name[:200]!r} is not a file of a table.", fix="name another backup.")
+    def write(self, table: str, files: Sequence[tuple[str, Iterable[bytes]]]) -> None:
         check_id(table, "table")
+        for name, _ in files:
+            if "\0" in name or "\\" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
+                raise _foreign(name)
+            if LOG in name and not is_log(name):
+                raise _foreign(name)
         with self._place.errors(table):
-            self._place.write_parts(table, name, parts)
+            self._place.write_all(table, files)
+
+    def remove(self, table: str, names: Iterable[str]) -> None:
+        self._place.remove(table, names)
+
+
+def _foreign(name: str) -> Invalid:
+    return Invalid(f"{name[:200]!r} is not a file of a table.", fix="name another backup.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -135,7 +135,16 @@ class ObjectsPlace:
             for each in obstore.get(self._store, f"{table}/{name}").stream(_PART_BYTES):
                 yield bytes(each)
 
-    def write_parts(self, table: str, name: str, parts: Iterable[bytes]) -> None:
+    def write_all(self, table: str, files: Sequence[tuple[str, Iterable[bytes]]]) -> None:
+        data = [each for each in files if not is_log(each[0])]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for _ in pool.map(lambda each: self._write_parts(table, *each), data):
+                pass
+        for name, parts in files:
+            if is_log(name):
+                self._write_parts(table, name, parts)
+
+    def _write_parts(self, table: str, name: str, parts: Iterable[bytes]) -> None:
         beside = self._folder / f".{os.urandom(6).hex()}.partial"  # obstore takes no parts that are read through it
         with self.errors(table):
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
 
 from mainspring.core.errors import Invalid, StorageFull
-from mainspring.core.files import disk_errors, write_atomic
+from mainspring.core.files import disk_errors, write_atomic, write_many
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.data.adapters.deltadisk import LOG, check_log, recover_log, sync_log
 
@@ -109,8 +109,11 @@ class Place(Protocol):
         """
         ...
 
-    def write_parts(self, table: str, name: str, parts: Iterable[bytes]) -> None:
-        """Write a file atomically, replacing one of the same name, in the memory of a part."""
+    def write_all(self, table: str, files: Sequence[tuple[str, Iterable[bytes]]]) -> None:
+        """Write files atomically, replacing those of the same names, in the memory of some parts.
+
+        Those of the log get their names in the order given.
+        """
         ...
 
     def remove(self, table: str, names: Iterable[str]) -> None:
@@ -208,11 +211,9 @@ class FolderPlace:
         with (self._path(table) / name).open("rb") as file:
             yield from iter(lambda: file.read(_PART_BYTES), b"")
 
-    def write_parts(self, table: str, name: str, parts: Iterable[bytes]) -> None:
-        path = self._path(table) / name
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_atomic(path, parts)
+    def write_all(self, table: str, files: Sequence[tuple[str, Iterable[bytes]]]) -> None:
+        folder = self._path(table)
+        write_many((folder / name, parts) for name, parts in files)
 
     def remove(self, table: str, names: Iterable[str]) -> None:
         for name in names:

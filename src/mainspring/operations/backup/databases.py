@@ -17,6 +17,7 @@ from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.core.sqlite_file import SqliteFile
 from mainspring.operations.auditing import audit
+from mainspring.operations.migrate.content import Content
 from mainspring.operations.migrate.sql import equal_rows, move_tables, opened, others
 from mainspring.project import Project
 from mainspring.project.backends.registry import make_tracking_tables
@@ -120,9 +121,9 @@ def fill_tracking(project: Project, stored: Path) -> tuple[int, int]:
     at = project.settings.tracking
     make_tracking_tables(at)
     with opened(sqlite(stored)) as source, opened(at) as target:
-        if not _has_all_runs(source, target):
-            move_tables(source, target, "the runs and versions", decisive=_DECISIVE, step=_quiet)
-        return equal_rows(source, target)
+        if _has_all_runs(source, target):
+            return equal_rows(source, target)
+        return _all_equal(move_tables(source, target, "the runs and versions", decisive=_DECISIVE, step=_quiet))
 
 
 def fill_catalog(project: Project, folder: Path, lake: str) -> tuple[int, int]:
@@ -139,9 +140,17 @@ def fill_catalog(project: Project, folder: Path, lake: str) -> tuple[int, int]:
     with closing(catalog_in(folder, project)) as stored:
         tree, copied = stored.audit.tree(), project.audit.tree()
         _forget(stored)
-        if tree is None or copied is None or tree.origin != copied.origin:  # else it was killed after this
+        if tree is not None and copied is not None and tree.origin == copied.origin:  # it was killed after this
+            return equal_rows(stored.engine, project.engine, as_here)
+        return _all_equal(
             move_tables(stored.engine, project.engine, "the catalog", decisive=(), step=_quiet, as_there=as_here)
-        return equal_rows(stored.engine, project.engine, as_here)
+        )
+
+
+def _all_equal(read_again: Sequence[Content]) -> tuple[int, int]:
+    """Return the numbers of rows of tables that were moved, which raises unless all are equal."""
+    rows = sum(each.rows for each in read_again)
+    return rows, rows
 
 
 def _forget(stored: Project) -> None:

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import hmac
 import re
+import threading
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -35,12 +36,12 @@ HEAD, _KEYS, _POINTS, _PIECES = "repository.json", "keys/", "points/", "pieces/"
 _POINT = re.compile(rf"{_POINTS}([01]\d{{17}})-([0-9a-z]{{26}})")
 _PIECE = re.compile(rf"{_PIECES}([0-9a-f]{{2}})/(\1[0-9a-f]{{62}})")
 _KEY = re.compile(rf"{_KEYS}([0-9a-f]{{32}})\.json")
-_AT_ONCE = 4  # pieces that are read
+_AT_ONCE = 4  # pieces, or files, that are read
 _IN_TURN = 1_000
 _NAMING = b"mainspring names of pieces\0"
 PIECE_BYTES = 4 << 20
 RAW, DEFLATED = b"\0", b"\1"
-_LONGEST = 4 * PIECE_BYTES
+LONGEST = 4 * PIECE_BYTES  # of a piece that is compressed
 _Kind = TypeVar("_Kind")
 
 
@@ -69,11 +70,11 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     """
 
     name: str
-    size: int
+    size: Annotated[int, msgspec.Meta(ge=0)]
     pieces: list[str]
-    start: int | None = None
+    start: Annotated[int, msgspec.Meta(ge=0)] | None = None
     mark: str = ""
-    piece_bytes: int = PIECE_BYTES
+    piece_bytes: Annotated[int, msgspec.Meta(gt=0)] = PIECE_BYTES
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +122,8 @@ class Repository:
         self._project = project
         self._secrets: dict[str, bytes] = {}
         self._naming = hmac.digest(self._secret(head.key), _NAMING + head.id.encode(), "sha256")
-        self._piece = lru_cache(maxsize=4)(self._read)  # small files lie in turn in a piece
+        self._shared = lru_cache(maxsize=4)(self.piece)  # small files lie in turn in a piece
+        self._sharing = threading.Lock()
 
     @property
     def shown(self) -> str:
@@ -149,7 +151,13 @@ class Repository:
         Raises:
             Corrupt: It is missing, or was changed, cut or moved.
         """
-        return self._piece(name)
+        sealed = self._open(piece_path(name))
+        content = sealed[1:]
+        if sealed[:1] == DEFLATED:
+            content = zlib.decompressobj().decompress(content, LONGEST)
+        if self.name(content) != name:
+            raise Corrupt(f"{piece_path(name)} of {self.shown} has another content than its name says.", fix=_OTHER)
+        return content
 
     def sizes(self, pieces: Iterable[str]) -> Iterator[tuple[str, int | Corrupt]]:
         """Read pieces, some at once, and yield the size of each, or what is wrong with it."""
@@ -160,9 +168,20 @@ class Repository:
 
     def _size(self, piece: str) -> int | Corrupt:
         try:
-            return len(self._read(piece))
+            return len(self.piece(piece))
         except Corrupt as error:
             return error
+
+    def equal(self, entries: Iterable[Entry], parts: Callable[[Entry], Iterable[bytes]]) -> Iterator[bool]:
+        """Read files as they are there, some at once, and yield whether each has the content that it has here.
+
+        Args:
+            parts: Returns the content of a file.
+        """
+        waiting = iter(entries)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            while some := [*islice(waiting, _IN_TURN)]:
+                yield from pool.map(lambda entry: self.is_file(entry, parts(entry)), some)
 
     def points(self) -> list[str]:
         """Return the names of the points, oldest first."""
@@ -206,12 +225,16 @@ class Repository:
         """
         size = 0
         for name in entry.pieces:
-            part = self.piece(name)
-            part = part if entry.start is None else part[entry.start : entry.start + entry.size]
+            part = self.piece(name) if entry.start is None else self._part(name, entry.start, entry.size)
             size += len(part)
             yield part
         if size != entry.size:
             raise Corrupt(f"{entry.name} has {size} of its {entry.size} bytes in {self.shown}.", fix=_OTHER)
+
+    def _part(self, piece: str, start: int, size: int) -> bytes:
+        with self._sharing:  # threads that write files of one piece read it once
+            content = self._shared(piece)
+        return content[start : start + size]
 
     def is_file(self, entry: Entry, parts: Iterable[bytes]) -> bool:
         """Return whether a content is that of a file."""
@@ -226,16 +249,6 @@ class Repository:
     def seal(self, key: DataKey, name: str, content: bytes) -> None:
         """Write an object."""
         self.store.put(name, envelopes.seal(key, PURPOSE, f"{self.head.id}/{name}", content))
-
-    def _read(self, name: str) -> bytes:
-        sealed = self._open(piece_path(name))
-        content = sealed[1:]
-        if sealed[:1] == DEFLATED:
-            inflating = zlib.decompressobj()
-            content = inflating.decompress(content, _LONGEST)
-        if self.name(content) != name:
-            raise Corrupt(f"{piece_path(name)} of {self.shown} has another content than its name says.", fix=_OTHER)
-        return content
 
     def _open(self, name: str) -> bytes:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path, PurePosixPath
@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 import msgspec
 import sqlalchemy as sa
 
-from mainspring.core.errors import Conflict, Corrupt, NotFound
-from mainspring.core.files import disk_errors, write_atomic
+from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
+from mainspring.core.files import disk_errors, write_many
+from mainspring.core.ids import check_id
 from mainspring.core.time import format_instant
-from mainspring.data import duck
 from mainspring.operations.auditing import audit
 from mainspring.operations.backup.databases import (
     CATALOG,
@@ -30,6 +30,7 @@ from mainspring.operations.backup.databases import (
 from mainspring.operations.backup.making import (
     BUNDLES,
     FILES,
+    FOLDERS,
     LAKE,
     LEDGER,
     STATES,
@@ -41,10 +42,10 @@ from mainspring.operations.backup.making import (
     stored_blobs,
 )
 from mainspring.operations.backup.repository import Entry, Point, Repository, Section, made_at, open_repository
+from mainspring.operations.backup.tables import Counts, TableCopies
 from mainspring.operations.findings import Finding
 from mainspring.operations.subjects.erasing import erase_again
 from mainspring.project import Project
-from mainspring.project.backends.data import table_files
 from mainspring.project.restoring import (
     SCRATCH,
     SCRATCH_LOCK,
@@ -55,9 +56,9 @@ from mainspring.project.restoring import (
 )
 from mainspring.project.running import UP_LOCK
 
-_AT_ONCE = 4  # files of a table
+_AT_ONCE = 4  # bundles
+_BUNDLES_BYTES = 64 << 20  # of bundles that are written at once, unless one is larger
 Files = dict[str, bytes]  # of a bundle, by name
-Counts = dict[str, tuple[int, int]]  # what was compared -> how many are equal, of how many
 
 
 class Equality(msgspec.Struct, frozen=True):
@@ -74,7 +75,7 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         made_at: UTC epoch microseconds, of the backup.
         equality: Comparison, before erasures were repeated.
-        kept: Tables and files that were there with another content, and were left as they are.
+        kept: Tables and files that are there with another content, and are left as they are.
         missing: Versions of tables that the lake does not have, as `TABLE VERSION`.
         erased: Erasures that were repeated, because the backup is from before them.
         held: Subjects whose erasure was not repeated, because the backup holds them.
@@ -92,7 +93,10 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def restore(project: Project, address: str, *, at: int | None = None, told: Told = lambda _: None) -> Restored:
-    """Restore a backup into a project whose catalog is empty, after reading all of it. Nothing is replaced.
+    """Restore a backup into a project whose catalog is empty. Nothing is replaced.
+
+    All of it is read before anything is in its place. Data files of the lake's tables are written as they are read,
+    which makes no table: its log comes later, and if one is damaged, they are removed again.
 
     Who was erased since is erased again, by the state folder's `keys/erased`. Killed, it is finished by a repetition.
 
@@ -118,8 +122,16 @@ def restore(project: Project, address: str, *, at: int | None = None, told: Told
         if mark is None:
             copying.expect_room()
         if mark is None or not mark.copied:
+            found = mark
             mark = Restoring(_lasting(address), point.id, project.settings.profile, copied=False)
             write_restoring(state, mark)
+            try:
+                copying.tables.write_data()
+            except (Corrupt, Invalid):
+                if found is None:
+                    copying.tables.remove_data()
+                    end_restoring(state)
+                raise
             counts = copying.copy()
             told("keys")
             project.data_keys.readopt()
@@ -187,23 +199,33 @@ class _Copying:
         self._folder = folder
         self._told = told
         self._differing: list[str] = []  # digests of bundles
-        self.kept: list[str] = []
+        self._kept: list[str] = []
+        self.tables = TableCopies(project, repository, point.within(LAKE), told)
+
+    @property
+    def kept(self) -> list[str]:
+        return [*self.tables.kept, *self._kept]
 
     def read(self) -> None:
-        """Read all of the backup, and copy its databases into the folder, migrated to this version.
+        """Read the backup but data files of tables, and copy its databases into the folder, migrated to this version.
 
         Raises:
             Corrupt: It is damaged.
             Conflict: A newer version made it.
         """
+        in_memory = self._project.settings.lake.scheme == "memory"  # then nothing is restored, and it is told
         for section in self._point.sections:
             entries = self._repository.entries(section)
+            for entry in entries:
+                _inside(entry.name)
             if section.name in COPIES:
                 for entry in entries:
                     to = self._folder / section.name
                     with disk_errors(to), to.open("wb") as file:
                         file.writelines(self._repository.parts(entry))
             else:
+                if section.name.startswith(LAKE) and not in_memory:
+                    entries = self.tables.logs(entries)
                 needed = {piece: None for entry in entries for piece in entry.pieces}
                 for _, found in self._repository.sizes(needed):
                     if isinstance(found, Corrupt):
@@ -213,6 +235,8 @@ class _Copying:
         if not (self._folder / CATALOG).exists():
             raise Corrupt(f"The backup {self._point.id} has no catalog.", fix="name another backup with `--at`.")
         migrate(self._project, self._folder)
+        for section in self._point.sections:  # a newer version has other sections, and was refused
+            _expect_known(section.name)
 
     def _compare_bundles(self, section: Section) -> None:
         blobs = stored_blobs(self._project)
@@ -252,8 +276,8 @@ class _Copying:
     def copy(self) -> Counts:
         """Restore all, and return the comparison of what is there then with the backup. The catalog is the last."""
         counts: Counts = {}
-        if tables := self._point.within(LAKE):
-            counts |= self._lake(tables)
+        if self._point.within(LAKE):
+            counts |= self.tables.finish()
         for section in self._point.sections:
             if section.name in (LEDGER, STATES, STREAMS) or section.name.startswith(FILES):
                 self._told(section.name)
@@ -283,82 +307,67 @@ class _Copying:
     def _put_bundles(self, section: Section) -> tuple[int, int]:
         blobs, equal, total = stored_blobs(self._project), 0, 0
         there = {*blobs.all()}
-        for digest, files in self._bundles(section):
-            self._told(f"bundle {digest[:12]}")
+
+        def put(bundle: tuple[str, Files]) -> bool:
+            digest, files = bundle
             if digest not in there:
                 blobs.put(digest, files)
-            equal, total = equal + (dict(blobs.get(digest)) == files), total + 1
-        return equal, total
+            return dict(blobs.get(digest)) == files
 
-    def _lake(self, tables: dict[str, Section]) -> Counts:
-        equal = rows = equal_rows = 0
-        for table, section in tables.items():
-            self._told(f"{LAKE}{table}")
-            found = self._table(table, section)
-            rows += section.rows or 0
-            if found is None:
-                self.kept.append(f"{LAKE}{table}")
-            elif found >= 0 and section.rows in (found, None):
-                equal, equal_rows = equal + 1, equal_rows + (section.rows or 0)
-        return {"tables": (equal, len(tables)), "rows of tables": (equal_rows, rows)}
-
-    def _table(self, table: str, section: Section) -> int | None:
-        """Restore a table, and return the number of rows of its version, read again, or -1 if a file differs; `None` if
-        there is a table that is not a part of the backup's.
-        """
-        files = table_files(self._project.stored_lake)
-        entries = {each.name: each for each in self._repository.entries(section)}
-        if not self._is_part(table, entries):
-            return None
-        there = {*files.lying(table)}
-
-        def write(name: str) -> None:
-            if name not in there:
-                files.write(table, name, self._repository.parts(entries[name]))
-
-        def equals(name: str) -> bool:
-            return self._repository.is_file(entries[name], files.parts(table, name))
-
-        data, log = files.in_order(entries)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for _ in pool.map(write, data):
-                pass
-            for name in log:
-                write(name)
-            if not all(pool.map(equals, entries)):
-                return -1
-        scan = self._project.stored_lake.scan(table, section.version)
-        with duck.session(threads=2) as con, duck.duck_errors(table, scan):
-            duck.register(con, "restored", scan)
-            return int(duck.one_row(con, "SELECT count(*) FROM restored")[0])
-
-    def _is_part(self, table: str, entries: dict[str, Entry]) -> bool:
-        """Return whether a table is missing, or was copied in part by a restore that was killed."""
-        files = table_files(self._project.stored_lake)
-        listed = files.listed(table)
-        for name in () if listed is None else listed.log:
-            if name not in entries or not self._repository.is_file(entries[name], files.parts(table, name)):
-                return False
-        return True
+            for some in _together(self._bundles(section)):
+                self._told(f"bundle {some[0][0][:12]}")
+                equal, total = equal + sum(pool.map(put, some)), total + len(some)
+        return equal, total
 
     def _files_of(self, section: Section) -> int:
         """Restore the files that are missing, and return how many are equal, read again."""
-        folder, equal = place_of(self._project, section.name), 0
-        for entry in self._repository.entries(section):
-            path = None if folder is None else folder / _inside(entry.name)
-            if section.name == STREAMS and path is not None:
-                path = self._project.settings.streams.path
-                _make_room(path)
-            if path is None:
-                self.kept.append(f"{section.name}: this profile has no place for it")
-                continue
-            if not path.exists():
-                write_atomic(path, self._repository.parts(entry))
-            if self._repository.is_file(entry, parts_of(path)):
-                equal += 1
-            else:
-                self.kept.append(f"{section.name}/{entry.name}" if entry.name != section.name else entry.name)
-        return equal
+        folder = place_of(self._project, section.name)
+        if folder is None:
+            self._kept.append(f"{section.name}: this profile has no place for it")
+            return 0
+        log = self._project.settings.streams.path if section.name == STREAMS else None
+        if log is not None:
+            _make_room(log)
+
+        def path(entry: Entry) -> Path:
+            return log or folder / _inside(entry.name)
+
+        entries = self._repository.entries(section)
+        write_many((path(each), self._repository.parts(each)) for each in entries if not path(each).exists())
+        total = 0
+        for entry, equal in zip(
+            entries, self._repository.equal(entries, lambda each: parts_of(path(each))), strict=True
+        ):
+            total += equal
+            if not equal:
+                self._kept.append(section.name if entry.name == section.name else f"{section.name}/{entry.name}")
+        return total
+
+
+def _together(bundles: Iterable[tuple[str, Files]]) -> Iterator[list[tuple[str, Files]]]:
+    """Yield some small bundles at a time, or a large one."""
+    held, size = list[tuple[str, Files]](), 0
+    for digest, files in bundles:
+        held.append((digest, files))
+        size += sum(map(len, files.values()))
+        if size > _BUNDLES_BYTES:
+            yield held
+            held, size = [], 0
+    if held:
+        yield held
+
+
+def _expect_known(section: str) -> None:
+    """Raise if a section would be restored to a place that no backup has.
+
+    Raises:
+        Corrupt: It would.
+    """
+    if section.startswith(LAKE):
+        check_id(section.removeprefix(LAKE), "table")
+    elif section.startswith(FILES) and section.removeprefix(FILES) not in FOLDERS:
+        raise Corrupt(f"{section[:200]!r} is not a part of a backup.", fix="name another backup with `--at`.")
 
 
 def _inside(name: str) -> PurePosixPath:
@@ -368,7 +377,7 @@ def _inside(name: str) -> PurePosixPath:
         Corrupt: It lies outside.
     """
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
         raise Corrupt(f"{name[:200]!r} is not a file of a backup.", fix="name another backup with `--at`.")
     return path
 

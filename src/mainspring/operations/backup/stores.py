@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mainspring.core.errors import Conflict, Invalid, MissingExtra
+from mainspring.core.errors import Conflict, Corrupt, Invalid, MissingExtra
 from mainspring.core.files import disk_errors, make_folder, write_atomic
 from mainspring.core.locks import FileLocks
 from mainspring.core.object_store_url import OPTIONS, open_store, store_errors
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _LOCKS = ".locks"
+_NO_FILE = (errno.ENOTDIR, errno.ENXIO, errno.ELOOP)
+_LARGEST = 1 << 30  # bytes of an object, which is read whole
 
 
 class ObjectStored(Protocol):
@@ -42,6 +46,7 @@ class ObjectStored(Protocol):
 
         Raises:
             FileNotFoundError: There is none.
+            Corrupt: It is far too large.
         """
         ...
 
@@ -78,11 +83,21 @@ class FolderObjects:
         write_atomic(path, content)
 
     def get(self, name: str) -> bytes:
+        try:  # a pipe would block
+            descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                raise FileNotFoundError(name) from error
+            raise
         try:
-            with disk_errors(self._folder / name):
-                return (self._folder / name).read_bytes()
-        except (IsADirectoryError, NotADirectoryError) as error:
-            raise FileNotFoundError(name) from error
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise FileNotFoundError(name)
+            _expect_size(f"{name} of {self.shown}", found.st_size)
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read()
+        finally:
+            os.close(descriptor)
 
     def names(self, prefix: str) -> Iterator[str]:
         for folder, _, files in os.walk(self._folder / prefix):
@@ -116,7 +131,9 @@ class BucketObjects:
 
     def get(self, name: str) -> bytes:
         with self._errors():
-            return bytes(self._api.get(self._store, name).bytes())
+            found = self._api.get(self._store, name)
+            _expect_size(f"{name} of {self.shown}", found.meta["size"])
+            return bytes(found.bytes())
 
     def names(self, prefix: str) -> Iterator[str]:
         with self._errors():
@@ -132,6 +149,11 @@ class BucketObjects:
 
     def _errors(self) -> AbstractContextManager[None]:
         return store_errors(self.shown, "the repository of backups")
+
+
+def _expect_size(what: str, size: int) -> None:
+    if size > _LARGEST:
+        raise Corrupt(f"{what} has {size} bytes, which no object of a backup has.", fix="delete it.")
 
 
 def open_objects(address: str, of: str = "A repository of backups") -> ObjectStored:

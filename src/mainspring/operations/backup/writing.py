@@ -18,6 +18,7 @@ from mainspring.operations.backup.repository import (
     DEFLATED,
     FORMAT,
     HEAD,
+    LONGEST,
     PIECE_BYTES,
     PURPOSE,
     RAW,
@@ -39,6 +40,7 @@ from mainspring.security.model import DataKey, StoredKey
 _SMALL_BYTES = 256 << 10  # a smaller file shares its piece with others
 _FILES_A_PIECE, _ENTRIES_A_PIECE = 64, 1024  # on average: names decide, so one file more moves no other
 _AT_ONCE = 4  # pieces that are written
+_NAME_BYTES, _ENTRY_BYTES = 66, 32  # of a piece's name in a list of files, and of the rest of an entry
 _SAMPLE = 64 << 10
 _WORTH = 0.8  # share of a sample that is left, below which a piece is compressed
 
@@ -93,7 +95,7 @@ class Writing:
 
     def _write(self, name: str, content: bytes) -> int:
         sample = content[:_SAMPLE]
-        if len(zlib.compress(sample, 1)) < _WORTH * len(sample):
+        if len(content) <= LONGEST and len(zlib.compress(sample, 1)) < _WORTH * len(sample):
             stored = DEFLATED + zlib.compress(content, 1)
         else:
             stored = RAW + content
@@ -167,12 +169,13 @@ class SectionWriter:
         """Write the list of files, and return the section."""
         self.cut()
         self._entries.sort(key=lambda each: each.name)
-        listing, held = list[str](), list[Entry]()
+        listing, held, size = list[str](), list[Entry](), 0
         for each in self._entries:
             held.append(each)
-            if zlib.crc32(each.name.encode()) % _ENTRIES_A_PIECE == 0 or len(held) == 8 * _ENTRIES_A_PIECE:
+            size += len(each.name) + len(each.mark) + _NAME_BYTES * len(each.pieces) + _ENTRY_BYTES
+            if zlib.crc32(each.name.encode()) % _ENTRIES_A_PIECE == 0 or size > PIECE_BYTES:
                 listing.append(self._writing.put(msgspec.msgpack.encode(held)))
-                held = []
+                held, size = [], 0
         if held:
             listing.append(self._writing.put(msgspec.msgpack.encode(held)))
         return Section(

@@ -168,9 +168,13 @@ class ExportFolder:
         self.content(path, about, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
 
     def copy(self, path: str, about: str, source: Path) -> None:
-        """Copy a file, unless it is there."""
+        """Copy a file, unless it is there.
+
+        Raises:
+            FileNotFoundError: There is no such file; nothing is written.
+        """
         if not self.has(path):
-            with self._writing(path) as file, source.open("rb") as read:
+            with source.open("rb") as read, self._writing(path) as file:
                 while piece := read.read(_AT_ONCE):
                     file.write(piece)
             self._note(path, about)
@@ -205,8 +209,8 @@ class ExportFolder:
         sums = [(each.sha256, each.path) for each in self.files] + [(hashlib.sha256(content).hexdigest(), MANIFEST)]
         write_atomic(self.path / SUMS, "".join(f"{digest}  {path}\n" for digest, path in sums).encode())
         write_atomic(self.path / MANIFEST, content)
-        for each in self.path.rglob(".*"):  # what killed writers left
-            if each != self._record and each.is_file():
+        for each in self.path.rglob(".*.partial*"):  # what killed writers left
+            if each.is_file():
                 each.unlink()
         self._record.unlink()
         sync_folder(self.path)

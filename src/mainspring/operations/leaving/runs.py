@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from mainspring.core.settings import Url
@@ -15,7 +15,7 @@ from mainspring.project.backends.registry import make_tracking_tables
 
 FOLDER, STORE, ARTEFACTS = "mlflow", "mlflow/mlflow.db", "artifacts"
 _PAGES = 1_000  # of a database, copied at once
-# Column with the place of files -> its table. Places are absolute in the project, and relative in the export.
+# Table -> its column with the place of files. Places are absolute in the project, and relative in the export.
 _PLACES = {"runs": "artifact_uri", "experiments": "artifact_location", "logged_models": "artifact_location"}
 _DECISIVE = ("runs", "registered_models", "metrics")
 
@@ -41,7 +41,8 @@ def write_runs(project: Project, folder: ExportFolder, told: Callable[[float, fl
     for path in _files(artefacts):
         name = path.relative_to(artefacts).as_posix()
         told(0, None, name)
-        folder.copy(f"{FOLDER}/{ARTEFACTS}/{name}", f"File of run {_run_of(name)}", path)
+        with suppress(FileNotFoundError):  # it was removed meanwhile
+            folder.copy(f"{FOLDER}/{ARTEFACTS}/{name}", f"File of run {_run_of(name)}", path)
 
 
 def _copy(at: Url, to: Path, told: Callable[[float, float | None, str], None]) -> None:

@@ -53,27 +53,31 @@ def move_tables(
     """
     with catalog_errors(str(source.url.database)), source.connect() as reading:
         tables = _tables(target, source)
-        expected, actual = _compared(reading, target, tables, as_there)
-        if expected == actual:
-            return actual
+        actual = _contents(target, tables)
         if taken := _taken(actual, decisive):
+            if actual == [_content(reading, table, as_there) for table in tables]:
+                return actual
             raise Conflict(
                 f"{name[0].upper()}{name[1:]} of the target profile already has different rows, in {taken}.",
                 fix="name an empty database in that profile, or empty this one.",
             )
-        total = sum(content.rows for content in expected)
+        expected = list[Content]()
+        total = sum(reading.scalar(sa.select(sa.func.count()).select_from(table)) or 0 for table in tables)
         with target.begin() as connection, _refusals(name):
             written = 0
             for table in reversed(tables):
                 connection.execute(table.delete())
             for table in tables:
+                summed = _Sum(table)
                 for rows in _pieces(reading, table, as_there):
                     connection.execute(table.insert(), rows)
+                    summed.add(rows)
                     written += len(rows)
                     step(written, total, table.name)
                 _count_on(connection, table)
-    with catalog_errors(str(target.url.database)), target.connect() as connection:
-        actual = [_content(connection, table) for table in tables]
+                expected.append(summed.content())
+    with catalog_errors(str(target.url.database)):
+        actual = _contents(target, tables)
     for left, right in zip(expected, actual, strict=True):
         if left != right:
             raise Corrupt(f"In {name}, the table {left.name} was written as {left} but is read as {right}.")
@@ -100,11 +104,12 @@ def equal_rows(
 def _compared(
     reading: sa.Connection, target: sa.Engine, tables: Sequence[sa.Table], as_there: Callable[[Row], Row]
 ) -> tuple[list[Content], list[Content]]:
-    expected = [_content(reading, table, as_there) for table in tables]
-    with target.connect() as connection:
-        actual = [_content(connection, table) for table in tables]
-        connection.rollback()
-    return expected, actual
+    return [_content(reading, table, as_there) for table in tables], _contents(target, tables)
+
+
+def _contents(database: sa.Engine, tables: Sequence[sa.Table]) -> list[Content]:
+    with database.connect() as connection:
+        return [_content(connection, table) for table in tables]
 
 
 def _taken(actual: Sequence[Content], decisive: Sequence[str]) -> list[str]:
@@ -149,18 +154,35 @@ def _pieces(
 
 
 def _content(connection: sa.Connection, table: sa.Table, changed: Callable[[Row], Row] = lambda row: row) -> Content:
-    rows, digest = 0, 0
-    names = sorted(column.name for column in table.columns)
-    for part in _pieces(connection, table, changed):
-        rows += len(part)
-        for row in part:
-            text = "\x1f".join(_canonical(row[name]) for name in names)
-            digest += int.from_bytes(sha256(text.encode("utf-8", "surrogatepass")).digest()[: _DIGEST_BITS // 8], "big")
-    return Content(table.name, rows, f"{digest % 2**_DIGEST_BITS:032x}")
+    summed = _Sum(table)
+    for rows in _pieces(connection, table, changed):
+        summed.add(rows)
+    return summed.content()
+
+
+class _Sum:
+    """Content of a table, as its rows are read or written."""
+
+    def __init__(self, table: sa.Table) -> None:
+        self._table = table.name
+        self._names = sorted(column.name for column in table.columns)
+        self._rows = self._digest = 0
+
+    def add(self, rows: Sequence[Row]) -> None:
+        self._rows += len(rows)
+        for row in rows:
+            text = "\x1f".join([_canonical(row[name]) for name in self._names])
+            digest = sha256(text.encode("utf-8", "surrogatepass")).digest()
+            self._digest += int.from_bytes(digest[: _DIGEST_BITS // 8], "big")
+
+    def content(self) -> Content:
+        return Content(self._table, self._rows, f"{self._digest % 2**_DIGEST_BITS:032x}")
 
 
 def _canonical(value: Any) -> str:
     """Return a value as text that is equal for both databases."""
+    if isinstance(value, str):
+        return value
     if value is None:
         return "\x1e"
     if isinstance(value, bool):

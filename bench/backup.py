@@ -1,8 +1,8 @@
 """How fast is a project backed up and restored? Beside a copy that is synced and hashed, and beside borg and restic.
 
-Two projects: a lake of large files, and many small files: tables of many versions, files of runs, bundles. All read
-from memory what was just written, encrypt, and sync. The floor is `cp`, `sync` and `sha256sum`. Ours restores tables
-and databases that are compared, read again; the peers restore the same tree of files, and compare nothing.
+Two projects: a lake of large files, and many small files: tables of many versions, files of runs, bundles. Files are in
+memory, as they were just written; every side ends with a sync. The floor is `cp`, `sync` and `sha256sum`. Ours and
+restic's compare what they restored, read again; borg's does not. Ours migrates and fills a catalog too.
 
 borg and restic are Debian's packages `borgbackup` and `restic`; `tests/servers.sh --bench` installs them.
 """
@@ -111,7 +111,7 @@ class Sides:
 
         def copied(source: Path, to: Path) -> None:
             self._run("cp", "-a", str(source), str(to))
-            self._run("sync", "-f", str(to))
+            self._run("sync")
             self._run("sh", "-c", f"find {to} -type f -print0 | xargs -0 sha256sum")
 
         return lambda: copied(self._project / STATE, first), lambda: copied(first / STATE, second)
@@ -129,7 +129,7 @@ class Sides:
         self._run(RESTIC, "init", "--repo", repository)
         return (
             lambda: self._run(RESTIC, "backup", "--repo", repository, STATE, at=self._project),
-            lambda: self._run(RESTIC, "restore", "latest", "--repo", repository, "--target", there),
+            lambda: self._run(RESTIC, "restore", "latest", "--verify", "--repo", repository, "--target", there),
         )
 
     def _run(self, *command: str, at: Path | None = None) -> None:
@@ -146,6 +146,7 @@ def timed(step: Step) -> float:
     subprocess.run(["sync"], check=True)  # of what the turn before wrote
     began = time.perf_counter()
     step()
+    subprocess.run(["sync"], check=True)
     return time.perf_counter() - began
 
 

@@ -18,7 +18,7 @@ from mainspring.core.ids import new_id
 from mainspring.core.nearest import meant
 from mainspring.core.settings import Url
 from mainspring.data import duck
-from mainspring.data.warehouse.ports import Estimate, UnloadedFile
+from mainspring.data.warehouse.ports import Estimate, Ran, UnloadedFile
 from mainspring.data.warehouse.types import read_as, reader, schema_read
 
 _TABLES = """SELECT table_schema, table_name FROM information_schema.tables
@@ -115,6 +115,9 @@ class DuckdbWarehouse:
         if not any(each.rows for each in files):
             shutil.rmtree(folder)
         return [each for each in files if each.rows]
+
+    def last(self) -> Ran | None:
+        return None
 
     def close(self) -> None:
         if "_con" in vars(self):

@@ -28,7 +28,7 @@ from mainspring.core.settings import Url, WarehouseSetting
 from mainspring.data.arrow import INSTANT
 from mainspring.data.warehouse.addresses import Place
 from mainspring.data.warehouse.parquet import write_rows
-from mainspring.data.warehouse.ports import Estimate, UnloadedFile
+from mainspring.data.warehouse.ports import Estimate, Ran, UnloadedFile
 from mainspring.data.warehouse.types import WALL_CLOCK, reader, schema_read
 from mainspring.security.secrets import read_private
 
@@ -63,6 +63,7 @@ class SnowflakeWarehouse:
 
     def __init__(self, setting: WarehouseSetting) -> None:
         self._setting, self._shown = setting, setting.url.shown
+        self._last: Ran | None = None
         self._place = Place.parse(setting.url, 2, _OPTIONS, _FORM)
         if not self._place.user:
             raise Invalid(f"{self._shown} names no user.", fix=f"write {_FORM}.")
@@ -87,6 +88,7 @@ class SnowflakeWarehouse:
     @contextmanager
     def read(self, statement: str) -> Iterator[pa.RecordBatchReader]:
         with self._run(statement) as cursor:
+            self._last = Ran(cursor.sfqid)
             schema = self._schema(cursor.description)
             yield reader(self._batches(cursor), schema)
 
@@ -135,6 +137,7 @@ class SnowflakeWarehouse:
             f"FILE_FORMAT = (TYPE = PARQUET) HEADER = TRUE DETAILED_OUTPUT = TRUE MAX_FILE_SIZE = {_FILE_BYTES}"
         )
         with self._run(text + with_rights) as cursor:
+            self._last = Ran(cursor.sfqid)
             names = [each.name.upper() for each in cursor.description]
             written = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         folder = f"{to.text.partition('?')[0].rstrip('/')}/{below}"
@@ -143,6 +146,9 @@ class SnowflakeWarehouse:
             for each in written
             if each["ROW_COUNT"]
         ]
+
+    def last(self) -> Ran | None:
+        return self._last
 
     def close(self) -> None:
         if "_connection" in vars(self):

@@ -183,6 +183,17 @@ class WarehouseConformance:
         assert warehouse.ping()
 
     many: str  # a statement with a million rows of one column
+    has_ids = True  # whether the warehouse gives statements ids
+
+    def test_a_statement_that_ran_has_an_id_of_its_own(self, warehouse: Warehouse, shop: Shop) -> None:
+        ran = []
+        for _ in range(2):
+            with warehouse.read(_selected(dialect(warehouse.dialect), ["id"], shop.table)) as found:
+                found.read_all()
+            ran.append(warehouse.last())
+        ids = [each.id for each in ran if each is not None]
+        assert len(ids) == len({*ids}) == (2 if self.has_ids else 0)
+        assert all(each is None or each.scanned_bytes is None or each.scanned_bytes >= 0 for each in ran)
 
     def test_an_estimate_runs_nothing(self, warehouse: Warehouse, shop: Shop) -> None:
         estimate = warehouse.estimate(_selected(dialect(warehouse.dialect), ["id", "km"], shop.table))

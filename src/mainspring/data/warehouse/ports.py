@@ -25,6 +25,14 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class Ran:
+    """A statement that ran: the warehouse's own id of it, and the bytes that it read; `None` where it does not tell."""
+
+    id: str
+    scanned_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class UnloadedFile:
     """A Parquet file that a warehouse wrote; `at` is its whole address."""
 
@@ -91,6 +99,10 @@ class Warehouse(Protocol):
         Raises:
             Invalid: It does not write to such an address.
         """
+        ...
+
+    def last(self) -> Ran | None:
+        """Return the statement that `read` or `unload` ran last; `None` where statements have no ids, or none ran."""
         ...
 
     def close(self) -> None:

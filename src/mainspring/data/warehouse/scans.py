@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mainspring.core.errors import Invalid
 from mainspring.core.settings import Url
-from mainspring.data.warehouse.ports import Estimate, UnloadedFile, Warehouse
+from mainspring.data.warehouse.ports import Estimate, Ran, UnloadedFile, Warehouse
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,6 +54,9 @@ class BoundedWarehouse:
     def unload(self, statement: str, to: Url) -> list[UnloadedFile]:
         self._check(statement)
         return self._warehouse.unload(statement, to)
+
+    def last(self) -> Ran | None:
+        return self._warehouse.last()
 
     def close(self) -> None:
         self._warehouse.close()

@@ -133,7 +133,8 @@ class WarehouseRead:
             self._told(job)
             with self._warehouse.read(statement) as found:
                 kept = _kept(con, found, views, columns, keep, count)
-        self.jobs.append(job)
+            ran = self._warehouse.last()
+        self.jobs.append(job if ran is None else replace(job, id=ran.id, scanned_bytes=ran.scanned_bytes))
         yield kept
 
     def _statement(self, views: Sequence[FeatureView], tables: Tables) -> tuple[str, dict[str, str]]:

@@ -63,7 +63,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         features: Their columns in the files, in order.
         rows: Of all files.
         statement: The statement that made them, and its SHA-256.
-        estimated_bytes: What it was to read; `None` where the warehouse makes no estimate.
+        job: The warehouse's own id of it; empty where it gives none.
+        scanned_bytes: What it read, or was to read by an estimate; `None` where the warehouse does not tell.
         as_of: Instant of the versions of the sources' tables, ISO 8601; `None` if they were read as they were.
         made_at: ISO 8601.
     """
@@ -77,7 +78,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     warehouse: str
     statement: str
     statement_sha256: str
-    estimated_bytes: int | None
+    job: str
+    scanned_bytes: int | None
     as_of: str | None
     made_at: str
 
@@ -134,6 +136,7 @@ def unload(
             parts = _by_warehouse(warehouse, text, to)
         else:
             parts = _through_here(warehouse, text, objects, lambda rows: tell("unload", rows, count))
+        ran = warehouse.last()
     rows = sum(each.rows for each in parts)
     if count is not None and rows != count:
         raise Corrupt(
@@ -144,7 +147,8 @@ def unload(
     made = Manifest(
         to=objects.shown, of=choice.title, rows=rows, files=parts, warehouse=setting.url.shown, statement=text,
         features=[name if named.dotted else name.replace(".", "__") for name in choice.columns],
-        statement_sha256=hashlib.sha256(text.encode()).hexdigest(), estimated_bytes=scanned,
+        statement_sha256=hashlib.sha256(text.encode()).hexdigest(), job="" if ran is None else ran.id,
+        scanned_bytes=scanned if ran is None or ran.scanned_bytes is None else ran.scanned_bytes,
         as_of=None if tables.as_of is None else format_instant(tables.as_of),
         made_at=format_instant(project.wall.now()),
     )  # fmt: skip

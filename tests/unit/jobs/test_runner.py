@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kit.waiting import wait_until
 from mainspring.core.errors import Invalid, Unavailable
 from mainspring.core.time import HOUR, SECOND, ManualClock, SystemClock
 from mainspring.jobs.adapters.catalog import CatalogJobs
@@ -212,16 +213,26 @@ def test_who_lost_the_lease_stops_and_spoils_nothing() -> None:
 
 
 def test_a_lease_is_kept_while_a_long_step_runs() -> None:
-    store, clock = CatalogJobs(memory_catalog()), SystemClock()
+    store, clock, lease_us = CatalogJobs(memory_catalog()), ManualClock(NOW), SECOND // 4
     others: list[Any] = []
-    handlers = {"long": lambda run: run.step("sleep", lambda: threading.Event().wait(0.8))}
+    until: list[int] = []
+    renew = store.renew
+
+    def renewed(*given: Any) -> Any:
+        found = renew(*given)
+        until.append(clock.now() + lease_us)
+        return found
+
+    store.renew = renewed  # type: ignore[method-assign]
+
+    def step() -> None:
+        for _ in range(4):
+            wait_until(lambda: until and until[-1] == clock.now() + lease_us, "a renewal")
+            clock.advance(lease_us // 2)
+            others.extend(store.claim("bob", ["long"], clock.now(), SECOND))
+
     [job] = store.enqueue([NewJob("long")], clock.now())
-    runner = Runner(store, handlers, clock, holder="ana", lease_us=SECOND // 4)
-    thread = threading.Thread(target=runner.run_one)
-    thread.start()
-    while thread.is_alive():
-        others += store.claim("bob", ["long"], clock.now(), SECOND)
-        thread.join(0.02)
+    Runner(store, {"long": lambda run: run.step("sleep", step)}, clock, holder="ana", lease_us=lease_us).run_one()
     assert others == []
     assert store.find()[0].status is Status.DONE
     assert store.find()[0].id == job.id

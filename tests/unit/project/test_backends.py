@@ -45,7 +45,7 @@ def test_an_encoders_service_is_waited_for_as_long_as_its_use_allows(tmp_path: P
     for _ in range(3):
         with pytest.raises(EncoderAway, match="does not answer"):
             asked.encode(["x"])
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 15
     assert project.encoder(declared, for_queries=True) is asked  # which knows that the service was away
     assert project.encoder(declared) is not asked
     assert project.encoder(declared).digest == asked.digest

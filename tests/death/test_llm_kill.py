@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -17,6 +16,7 @@ from kit.language_process import PROJECT, QUOTA, LanguageProcess, started
 from kit.later import later
 from kit.scripted_upstream import Script, scripted
 from kit.servers import RedisServer
+from kit.waiting import wait_until
 
 openai = later("openai")
 
@@ -40,28 +40,42 @@ def left(gateway: LanguageProcess) -> int:
     return int(found[1])
 
 
+class Place(NamedTuple):
+    """Where the budgets are.
+
+    Attributes:
+        dead: Lets the time pass after which a silent process is dead there.
+        charged: Whether it has every charge: no call has anything reserved.
+    """
+
+    budgets: Path | str
+    dead: Callable[[], None] = lambda: None
+    charged: Callable[[], bool] = lambda: True
+
+
 @pytest.fixture(params=["folder", "redis"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path | str, Callable[[], None]]:
-    """Where the budgets are, and a call that lets the time pass after which a silent process is dead there."""
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "folder":
-        return tmp_path, lambda: None
+        return Place(tmp_path)
     server: RedisServer = request.getfixturevalue("redis_server")
-    url = server.url.text.rpartition("/")[0] + "/7"
+    url, root = server.url.text.rpartition("/")[0] + "/7", f"mainspring:{{{PROJECT}}}:1:budgets"
 
     def dead() -> None:
         with redis.Redis.from_url(url) as client:
-            client.delete(*client.scan_iter(f"mainspring:{{{PROJECT}}}:1:budgets:at:*"))
+            client.delete(*client.scan_iter(f"{root}:at:*"))
 
-    return url, dead
+    def charged() -> bool:
+        with redis.Redis.from_url(url) as client:
+            counts = [client.hkeys(each) for each in client.scan_iter(f"{root}:of:*")]
+        return bool(counts) and not any(field.startswith(b"r:") for fields in counts for field in fields)
+
+    return Place(url, dead, charged)
 
 
-def test_callers_hear_of_it_and_each_stream_is_charged_once_by_what_it_had_reserved(
-    place: tuple[Path | str, Callable[[], None]],
-) -> None:
-    budgets, dead = place
+def test_callers_hear_of_it_and_each_stream_is_charged_once_by_what_it_had_reserved(place: Place) -> None:
     after = list[int]()
     with scripted() as upstream:
-        with started(upstream.url, budgets) as gateway:
+        with started(upstream.url, place.budgets) as gateway:
             before = left(gateway)
             http = openai.DefaultHttpxClient(trust_env=False)
             with openai.OpenAI(api_key=gateway.key, base_url=gateway.url, max_retries=0, http_client=http) as client:
@@ -79,11 +93,11 @@ def test_callers_hear_of_it_and_each_stream_is_charged_once_by_what_it_had_reser
                             pass
             assert all(heard.left.wait(20) for heard in upstream.heard[1:])
         for _ in range(2):
-            dead()
-            with started(upstream.url, budgets) as gateway:
+            place.dead()
+            with started(upstream.url, place.budgets) as gateway:
                 after.append(left(gateway))
                 after.append(left(gateway))
-                time.sleep(0.2)  # until a server has the last charge
+                wait_until(place.charged, "the last charge")
                 gateway.process.kill()
     assert QUOTA.tokens is not None
     assert before <= QUOTA.tokens

@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kit.large_pages import in_large_pages
-from kit.prefork_client import COUNT, TORCH, address_of, exactly, number, umask
+from kit.prefork_client import COUNT, TORCH, WORKER, address_of, exactly, number, umask
 from mainspring.core.locks import FileLocks
 
 _HEAVY = (
@@ -110,6 +110,11 @@ def suits(environment: Mapping[str, str]) -> bool:
 def programs() -> Path:
     """Return the folder of `mainspring` and `python`, which goes first in a PATH: they fork where that is the same."""
     return Path(sys.executable).parent if _real() else _server().programs
+
+
+def worker() -> Path:
+    """Return the Python in which pytest-xdist starts its workers: forked where PyTorch is imported already."""
+    return _server().worker
 
 
 def program(module: types.ModuleType, *arguments: object) -> list[str]:
@@ -228,6 +233,7 @@ class _Server:
         run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or f"alone-{os.getpid()}"
         folder = Path(tempfile.gettempdir()) / f"prefork-{run}"
         self.address, self.programs = str(folder / "socket"), folder / "bin"
+        self.worker = folder / "worker"
         environment, users = folder / "environment", folder / "users"
         with FileLocks(folder).hold("start", wait_s=380):
             if not environment.exists():
@@ -243,10 +249,9 @@ class _Server:
     def _start(self, until: int) -> dict[str, str]:
         """Start it, to run until this input ends; return its environment."""
         self.programs.mkdir()
-        for name in ("mainspring", "python"):
-            text = _PROGRAM.format(python=sys.executable, tests=_TESTS, address=self.address)
-            (self.programs / name).write_text(text)
-            (self.programs / name).chmod(0o700)
+        for program in (self.programs / "mainspring", self.programs / "python", self.worker):
+            program.write_text(_PROGRAM.format(python=sys.executable, tests=_TESTS, address=self.address))
+            program.chmod(0o700)
         environment = _bound(BEGUN_WITH or os.environ) | {"OMP_NUM_THREADS": "1"}
         ready, told = os.pipe()
         program = f"import sys; sys.path[0] = {_TESTS!r}; from kit import prefork; prefork.serve()"
@@ -399,7 +404,8 @@ class _Attendant:
                 for each in (*self._open, *self._lines.values(), line):
                     each.close()
                 _place(files, places)
-                sys.executable = self._python
+                if arguments[0] != WORKER:
+                    sys.executable = self._python
                 os.umask(mask)
                 os._exit(_command(arguments, cwd, environment))
         finally:
@@ -444,13 +450,13 @@ def _command(arguments: list[str], cwd: str, environment: dict[str, str]) -> int
     os.environ.update(environment)
     how, what, *others = arguments
     sys.path[1:1] = [each for each in environment.get("PYTHONPATH", "").split(os.pathsep) if each not in sys.path]
-    if environment.get("PYTHONUNBUFFERED"):
+    if environment.get("PYTHONUNBUFFERED") or how == WORKER:
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(write_through=True)  # type: ignore[union-attr]
     main = sys.modules["mainspring.cli.main"]
     code: Any = 0
     try:
-        if how == "-c":
+        if how in {"-c", WORKER}:
             sys.argv, sys.path[0] = ["-c", *others], ""
             space = sys.modules["__main__"] = types.ModuleType("__main__")
             exec(what, vars(space))

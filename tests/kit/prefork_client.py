@@ -17,6 +17,7 @@ from collections.abc import Iterator
 PROBE = "mainspring.operations.models.probing"  # confines itself and starts others, which a forked one cannot
 COUNT = struct.Struct("!i")
 TORCH = "-torch"  # at the end of the address where commands are forked from a process that has imported PyTorch
+WORKER = "worker"  # of pytest-xdist: a program whose interpreter is the real one
 _NAMES = (b"torch", b"mainspring.training.distributed")
 
 
@@ -25,6 +26,8 @@ def main(address: str) -> None:
     arguments = sys.argv[1:]
     if sys.argv[0].rpartition("/")[2] == "mainspring":
         arguments = ["-m", "mainspring", *arguments]
+    elif sys.argv[0].rpartition("/")[2] == WORKER:
+        arguments = [WORKER, *arguments[arguments.index("-c") + 1 :]]
     elif arguments[:1] != ["-c"] and not _is_forked(arguments):
         _become(arguments)
     files = _open()
@@ -53,8 +56,8 @@ def _is_forked(arguments: list[str]) -> bool:
 def address_of(address: str, arguments: list[str], folder: str | os.PathLike[str]) -> str:
     """Return where to ask for a command: arguments, or modules of the project in its folder, can name PyTorch."""
     words = " ".join(arguments).encode()
-    named = any(each in words for each in _NAMES) or any(_NAMES[0] in text for text in _modules(folder))
-    return address + TORCH if named else address
+    named = arguments[0] == WORKER or any(each in words for each in _NAMES)
+    return address + TORCH if named or any(_NAMES[0] in text for text in _modules(folder)) else address
 
 
 def _modules(folder: str | os.PathLike[str]) -> Iterator[bytes]:
@@ -86,6 +89,8 @@ def _open() -> list[int]:
 
 
 def _become(arguments: list[str]) -> None:
+    if arguments[0] == WORKER:
+        arguments = ["-u", "-c", *arguments[1:]]
     os.execv(sys.executable, [sys.executable, *arguments])
 
 

@@ -57,7 +57,8 @@ def test_the_worker_runs_a_pipeline_and_jobs_in_processes_of_their_own(depot: De
         assert {step["name"]: step["status"] for step in run["steps"]} == {
             "train": "done", "judge": "done", "release": "waiting", "monitor": "waiting",
         }  # fmt: skip
-        assert depot.json("pipelines", "logs", run["id"], "judge") == {"judge": "version 1\n"}
+        told = wait_until(lambda: depot.json("pipelines", "logs", run["id"], "judge"), "the log of the step")
+        assert told == {"judge": "version 1\n"}
         assert depot.json("pipelines", "approve", run["id"], "release", "--note", "fine")["approved_by"]
         wait_until(lambda: depot.json("pipelines", "status", run["id"])["status"] == "done", "the run's end")
     [found] = depot.json("pipelines", "list")

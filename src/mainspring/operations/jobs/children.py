@@ -178,6 +178,7 @@ class Children:
     def _returned(self, child: _Child, kept: bool) -> None:
         if not kept:
             child.close()
+            child.log.to(None)  # with the last that it wrote, before its job is ended
             return
         child.log.to(None)
         child.idle_since = time.monotonic()

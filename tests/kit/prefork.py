@@ -299,7 +299,11 @@ def serve() -> None:
     mainspring = importlib.import_module("mainspring")
     for each in pkgutil.walk_packages(mainspring.__path__, "mainspring."):
         if not each.ispkg and not _NOT_IMPORTED.search(each.name):
-            importlib.import_module(each.name)
+            try:
+                importlib.import_module(each.name)
+            except ModuleNotFoundError as missing:  # an adapter of an extra that is not installed
+                if (missing.name or "").startswith("mainspring"):
+                    raise
     for name in _HEAVY:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as folder:  # a child that makes a store of runs has its bytes

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,8 @@ def read_by_sdk(kind: str, *folders: Path, program: str = "") -> subprocess.Comp
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", ["vertex", "azureml"])
 def test_the_sdk_takes_every_file_and_no_misspelt_one(kind: str, tmp_path: Path) -> None:
-    found = documents(kind, tmp_path / "whole")
+    slow = replace(SERVICE, endpoint="slow", deadline_ms=90_000.0)
+    found = documents(kind, tmp_path / "whole", services=(SERVICE, slow))
     if kind == "azureml":
         found["pipeline-nightly.yml"] = json.loads(export(two_steps(), "azureml", Place(image=IMAGE)))
         (target(kind, tmp_path / "whole").path / "pipeline-nightly.yml").write_text(

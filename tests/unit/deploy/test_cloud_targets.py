@@ -41,8 +41,8 @@ def rendered(kind: str, options: dict[str, Any] | None = None, **changes: Any) -
     return {each.name: json.loads(each.content) for each in pieces if each.name != "apply.py"}
 
 
-def service(name: str, version: str = "late:3") -> Service:
-    return Service(endpoint=name, model="late", version=version, bundle="ab" * 32)
+def service(name: str, version: str = "late:3", **changes: Any) -> Service:
+    return Service(endpoint=name, model="late", version=version, bundle="ab" * 32, **changes)
 
 
 def test_an_endpoint_is_private_and_encrypted_unless_told() -> None:
@@ -90,6 +90,15 @@ def test_the_same_version_has_the_same_name_and_another_one_a_new_one(kind: str)
         service("late", "late:4"), service("price")))}) == 4  # fmt: skip
 
 
+def test_a_service_waits_as_long_as_the_endpoint_may_take() -> None:
+    slow = (service("late", deadline_ms=174_500.0),)
+    azure = rendered("azureml", services=slow)["shop-late/deployment.yml"]
+    assert azure["request_settings"]["request_timeout_ms"] == 179_500
+    vertex = rendered("vertex", services=slow)["shop-late/endpoint.json"]
+    assert vertex["clientConnectionConfig"] == {"inferenceTimeout": "175s"}
+    assert "clientConnectionConfig" not in rendered("vertex")["shop-late/endpoint.json"]
+
+
 def test_a_machine_is_the_cheapest_that_is_large_enough() -> None:
     def machine(**changes: Any) -> dict[str, Any]:
         found = rendered("vertex", **changes)["shop-late/deploy.json"]["deployedModel"]["dedicatedResources"]
@@ -127,6 +136,8 @@ def test_a_machine_is_the_cheapest_that_is_large_enough() -> None:
         *((kind, {}, {"services": (service("x" * 60),)}, "65 characters") for kind in KINDS),
         *((kind, {"training_image": "shop:1"}, {}, "The training_image is 'shop:1'") for kind in KINDS),
         ("azureml", {}, {"services": (service("x" * 30),)}, "35 characters"),
+        ("azureml", {}, {"services": (service("late", deadline_ms=176_000.0),)}, "176 s, and Azure ML waits 175 s"),
+        ("vertex", {}, {"services": (service("late", deadline_ms=3_601_000.0),)}, "3601 s, and Vertex AI waits 3600 s"),
         ("azureml", {}, {"env": {"A": "${{secrets.x}}"}}, "an expression to Azure ML"),
         ("azureml", {"training_command": []}, {}, "in a shell of the image"),
         ("azureml", {}, {"port": 9000}, "does not tell a container its port"),

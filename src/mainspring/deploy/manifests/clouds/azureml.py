@@ -37,6 +37,7 @@ _IDENTITY = re.compile(
     re.IGNORECASE,
 )
 _DRAIN_S = 5  # of a request beyond the endpoint's deadline
+_LONGEST_S = 180  # of a request: https://learn.microsoft.com/azure/machine-learning/how-to-manage-quotas
 
 
 class AzureOptions(CloudOptions, frozen=True, kw_only=True):
@@ -77,7 +78,7 @@ def specifications(deployment: Deployment, options: AzureOptions) -> dict[str, B
     Raises:
         Invalid: A name, a size or a setting is not to be had on Azure Machine Learning.
     """
-    check_hosted(deployment, _PLACE)
+    check_hosted(deployment, _PLACE, _LONGEST_S - _DRAIN_S)
     if deployment.port != _PORT:
         raise Invalid(f"Azure ML does not tell a container its port, which is {_PORT}.", fix="leave out `port`.")
     for name, value in deployment.env.items():

@@ -11,12 +11,22 @@ from mainspring.core.errors import Invalid
 from mainspring.deploy.targets.model import Deployment, Service
 
 
-def check_hosted(deployment: Deployment, place: str) -> None:
+def check_hosted(deployment: Deployment, place: str, longest_s: int) -> None:
     """Raise if a service could not run the deployment's image as it is.
 
+    Args:
+        longest_s: Time that the service waits for an answer at most.
+
     Raises:
-        Invalid: It needs secrets, no replica, or an endpoint that has no version yet.
+        Invalid: It needs secrets, no replica, an endpoint that has no version yet, or a longer answer.
     """
+    for each in deployment.services:
+        if each.deadline_ms > 1000 * longest_s:
+            raise Invalid(
+                f"The endpoint {each.endpoint!r} has a deadline of {each.deadline_ms / 1000:g} s, and {place} waits "
+                f"{longest_s} s for an answer.",
+                fix="give it a shorter deadline, or score such rows in batches (docs/howto/batch.md).",
+            )
     if deployment.secrets:
         raise Invalid(
             f"{place} gives a container no secrets, and target {deployment.target!r} names {deployment.secrets[0]}.",

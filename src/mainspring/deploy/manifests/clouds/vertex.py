@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from math import ceil
 from typing import Any, Literal
 
 from mainspring.core.environment import VERTEX
@@ -30,6 +31,9 @@ _LONGEST = 48  # characters of a name; those of models are longer by a digest, a
 _PROJECT = re.compile(r"[a-z][-a-z0-9]{4,28}[a-z0-9]")
 _ACCOUNT = re.compile(r"[a-z][-a-z0-9]{4,28}[a-z0-9]@[a-z][-a-z0-9]{4,28}[a-z0-9]\.iam\.gserviceaccount\.com")
 _START_S = 30 * 60
+# Of an answer of an endpoint of its own, private or public; with more than the least one says so:
+# https://cloud.google.com/vertex-ai/docs/predictions/choose-endpoint-type
+_LEAST_S, _LONGEST_S = 60, 3600
 _GPUS = {  # by the beginning of a machine's name: https://cloud.google.com/compute/docs/gpus
     "g2-": "NVIDIA_L4",
     "a2-highgpu-": "NVIDIA_TESLA_A100",
@@ -90,7 +94,7 @@ def specifications(deployment: Deployment, options: VertexOptions) -> dict[str, 
     Raises:
         Invalid: A name, a size or a setting is not to be had on Vertex AI.
     """
-    check_hosted(deployment, _PLACE)
+    check_hosted(deployment, _PLACE, _LONGEST_S)
     image = image_by_digest(deployment.image, "image")
     names = cloud_names(deployment.project, [each.endpoint for each in deployment.services], _LONGEST, _PLACE)
     machine = machine_for("google", deployment, options.machine, FAMILIES)
@@ -100,7 +104,7 @@ def specifications(deployment: Deployment, options: VertexOptions) -> dict[str, 
         labels = _labels(deployment, service)
         model = _model(deployment, service, options, name, image, labels)
         found[f"{name}/model.json"] = model
-        found[f"{name}/endpoint.json"] = _endpoint(options, name, labels)
+        found[f"{name}/endpoint.json"] = _endpoint(service, options, name, labels)
         found[f"{name}/deploy.json"] = _deploy(deployment, options, model["modelId"], name, machine)
     found |= {f"train-{name}.json": body for name, body in _trainings(deployment, options)}
     found |= {f"pipeline-{name}.json": body for name, body in _pipelines(deployment, options)}
@@ -161,7 +165,7 @@ def _variables(env: Mapping[str, str]) -> list[Body]:
     return [{"name": name, "value": value.replace("$(", "$$(")} for name, value in env.items()]
 
 
-def _endpoint(options: VertexOptions, name: str, labels: Mapping[str, str]) -> Body:
+def _endpoint(service: Service, options: VertexOptions, name: str, labels: Mapping[str, str]) -> Body:
     found: Body = {
         "displayName": name,
         "labels": {each: labels[each] for each in ("managed-by", "project", "target", "endpoint")},
@@ -172,6 +176,8 @@ def _endpoint(options: VertexOptions, name: str, labels: Mapping[str, str]) -> B
         found["privateServiceConnectConfig"] = {"enablePrivateServiceConnect": True, "projectAllowlist": allowed}
     else:
         found["dedicatedEndpointEnabled"] = True
+    if service.deadline_ms > 1000 * _LEAST_S:
+        found["clientConnectionConfig"] = {"inferenceTimeout": f"{ceil(service.deadline_ms / 1000)}s"}
     return found
 
 

@@ -13,17 +13,20 @@ from typing import Any
 import boto3
 import pytest
 
+import mainspring as ms
 from kit.depot import Depot
 from kit.depth import deep
 from kit.sagemaker_server import ACCOUNT, IMAGE, REGION, ROLE, SagemakerServer
 from mainspring.core.errors import Conflict, Invalid
 from mainspring.deploy.adapters.targets.memory import MemoryRecords
 from mainspring.deploy.adapters.targets.sagemaker import SagemakerTarget
+from mainspring.deploy.alarms import BurnAlarm
 from mainspring.deploy.sagemaker.options import SagemakerOptions
 from mainspring.deploy.sagemaker.requests import name_of
 from mainspring.deploy.targets import deploying
 from mainspring.deploy.targets.conformance import deployment
 from mainspring.deploy.targets.model import Piece, Service
+from mainspring.project.objective_alarms import objective_alarms
 
 SERVICE = Service(
     endpoint="late", model="late", version="late:3", bundle="ab" * 32, metrics={"auc": 0.7563, "log loss": 0.1},
@@ -89,7 +92,8 @@ def test_what_it_cannot_have_is_refused(options: Any, changes: Any, told: str) -
     [{"role": "admin"}, {"instance": "m5.large"}, {"startup_s": 5}, {"subnets": ["subnet-1"]},
      {"tags": {"mainspring-digest": "x"}}, {"tags": {"AWS:x": "x"}}, {"tags": {"cost": "a;b"}},
      {"tags": {str(each): "" for each in range(49)}}, {"requests_per_minute": float("nan")},
-     {"kms": "alias/models", "instance": "ml.g5.xlarge"}, {"kms": "alias/models", "instance": "ml.m6gd.large"}],
+     {"notify": "ops"}, {"kms": "alias/models", "instance": "ml.g5.xlarge"},
+     {"kms": "alias/models", "instance": "ml.m6gd.large"}],
 )  # fmt: skip
 def test_options_are_checked(options: Any) -> None:
     with pytest.raises(ValueError, match=next(iter(options)).partition("_")[0]):
@@ -223,6 +227,52 @@ def test_a_scaled_endpoint_moves_to_other_instances_and_stays_scaled(sagemaker: 
         list(deploying.apply(moved, planned, pieces, records, lambda: 7))
     [scaled] = [each.id for each in pieces if each.kind == "Scaling"]
     assert moved.look([scaled])[0].state == "ready", "what serves on is scaled on"
+
+
+def alarms() -> list[BurnAlarm]:
+    monitor = ms.Monitor(
+        "late", objectives=[ms.objectives.availability(0.999), ms.objectives.latency(0.99, within="250ms")]
+    )
+    return objective_alarms([monitor, ms.Monitor("other", objectives=[ms.objectives.availability(0.9)])])
+
+
+def test_objectives_are_alarms_of_each_variant_that_follow_them_and_go_with_them(sagemaker: SagemakerServer) -> None:
+    topic = f"arn:aws:sns:{REGION}:{ACCOUNT}:ops"
+    records, target = MemoryRecords(), replace(target_at(notify=topic), alarms=alarms)
+    rollout = (replace(SERVICE, arms=(("3", 0.75), ("4", 0.25))),)
+    deploy(target, records, services=rollout, replicas=(1, 1))
+    watch = client("cloudwatch")
+    windows = {each["AlarmName"]: each for each in watch.describe_alarms(AlarmTypes=["MetricAlarm"])["MetricAlarms"]}
+    burns = {
+        each["AlarmName"]: each for each in watch.describe_alarms(AlarmTypes=["CompositeAlarm"])["CompositeAlarms"]
+    }
+    assert len(windows) == 2 * len(burns) == 2 * 2 * 2 * 2  # windows, rules, objectives, variants
+    for name, burn in burns.items():
+        parts = re.findall(r'ALARM\("([^"]+)"\)', burn["AlarmRule"])
+        assert len(parts) == 2
+        assert all(each in windows and each.startswith(name) for each in parts)
+        assert burn["AlarmActions"] == burn["OKActions"] == [topic]
+    slow = windows[f"{AT}-champion-slow-250ms-3600s-page-over-300s"]
+    assert (slow["MetricName"], slow["ExtendedStatistic"], slow["Threshold"], slow["Period"]) == (
+        "ModelLatency", "p85.6", 250_000.0, 300,
+    )  # fmt: skip
+    failing = windows[f"{AT}-candidate-1-failing-3600s-page-over-3600s"]
+    assert failing["Threshold"] == pytest.approx(0.0144)
+    share, *sums = failing["Metrics"]
+    assert share["Expression"] == "IF(bad >= 5, bad / total, 0)"
+    assert {each["MetricStat"]["Metric"]["MetricName"] for each in sums} == {"Invocation5XXErrors", "Invocations"}
+    pieces = deploy(target, records, replicas=(1, 1))
+    left = watch.describe_alarms(AlarmTypes=["MetricAlarm"])["MetricAlarms"]
+    assert {each["AlarmName"] for each in left} == {name for name in windows if "champion" in name}
+    other = replace(target_at(notify=f"{topic}-2"), alarms=alarms)
+    deploy(other, records, replicas=(1, 1))
+    assert deploying.plan(target, "east", pieces, records).changes[-1].action == "change", "of the topic"
+    watch.put_metric_alarm(AlarmName="theirs", Namespace="a", MetricName="b", ComparisonOperator="GreaterThanThreshold",
+                           EvaluationPeriods=1, Period=60, Statistic="Sum", Threshold=1.0)  # fmt: skip
+    with pytest.raises(Conflict, match="no deployment made it"):
+        target.make(Piece(id="WindowAlarm/theirs", content=b"{}"))
+    list(deploying.destroy(target, "east", records, lambda: 7))
+    assert [each["AlarmName"] for each in watch.describe_alarms()["MetricAlarms"]] == ["theirs"]
 
 
 def test_a_quota_that_no_account_has_of_its_own_is_the_usual_one(sagemaker: SagemakerServer) -> None:

@@ -2,13 +2,14 @@
 
 Moto makes what is there already once more, has endpoints that are in service at once and are gone at once, cannot
 update them, removes what is in use, keeps two tags of one name, and knows neither deletions of model packages nor
-quotas of SageMaker. Whether an image exists is Moto's ECR's to say.
+quotas of SageMaker nor alarms of alarms. Whether an image exists is Moto's ECR's to say.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
@@ -62,8 +63,10 @@ class SagemakerServer:
     _courses: dict[str, _Course] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        from moto.cloudwatch.responses import CloudWatchResponse
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
+        setattr(CloudWatchResponse, "put_composite_alarm", _put_composite_alarm)  # noqa: B010  (it has none)
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._lock = threading.RLock()
 
@@ -214,6 +217,25 @@ class SagemakerServer:
         fresh = SagemakerServer()
         for name in ("looks", "fails", "quotas", "usual", "denied", "calls", "sent", "done", "_courses"):
             setattr(self, name, getattr(fresh, name))
+
+
+def _put_composite_alarm(response: Any) -> Any:
+    """Make an alarm of other alarms, which Moto describes and does not make."""
+    from moto.cloudwatch.exceptions import ValidationError
+    from moto.core.responses import EmptyResult
+
+    told, backend = response._get_param, response.cloudwatch_backend
+    rule = told("AlarmRule")
+    if missing := [each for each in re.findall(r'ALARM\("([^"]+)"\)', rule) if each not in backend.alarms]:
+        raise ValidationError(f"Could not save the composite alarm as alarms {missing} do not exist.")
+    unused = dict.fromkeys(("namespace", "metric_name", "comparison_operator", "evaluation_periods", "period",
+                            "threshold", "statistic"))  # fmt: skip
+    made = backend.put_metric_alarm(
+        name=told("AlarmName"), description=told("AlarmDescription"), alarm_actions=told("AlarmActions", []),
+        ok_actions=told("OKActions", []), dimensions=[], rule=rule, tags=told("Tags", []), **unused,
+    )  # fmt: skip
+    made.alarm_rule = rule
+    return EmptyResult()
 
 
 def _page(quotas: dict[str, float], asked: Any) -> Any:

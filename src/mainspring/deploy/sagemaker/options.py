@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 _ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+", re.ASCII)
+_TOPIC = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}", re.ASCII)
 _INSTANCE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9-]+", re.ASCII)
 _TAG = re.compile(r"[\w .:/=+@-]{1,128}")
 _TAG_VALUE = re.compile(r"[\w .:/=+@-]{0,256}")
@@ -31,6 +32,7 @@ class SagemakerOptions(msgspec.Struct, frozen=True, kw_only=True):
         isolated: Whether containers can reach no network.
         kms: Key by which the volumes of instances are encrypted: its ARN, id or alias.
         registry: Whether versions are in SageMaker's model registry, too.
+        notify: ARN of a topic of SNS that is told of alarms of the endpoints' objectives; without one there are none.
         tags: Further tags of all that is made.
     """
 
@@ -43,11 +45,13 @@ class SagemakerOptions(msgspec.Struct, frozen=True, kw_only=True):
     isolated: bool = True
     kms: str = ""
     registry: bool = True
+    notify: str = ""
     tags: Mapping[str, str] = {}
 
     def __post_init__(self) -> None:
         check_role(self.role)
         check_instance(self.instance)
+        check_topic(self.notify)
         if not 0 <= self.requests_per_minute < float("inf"):
             raise ValueError(f"requests_per_minute is {self.requests_per_minute}: write a positive number")
         if not _STARTUP_S[0] <= self.startup_s <= _STARTUP_S[1]:
@@ -75,6 +79,16 @@ def check_role(role: str) -> None:
     """
     if not _ROLE.fullmatch(role):
         raise ValueError(f"role is {role!r}: write the ARN of a role, arn:aws:iam::ACCOUNT:role/NAME")
+
+
+def check_topic(topic: str) -> None:
+    """Raise if a text is neither empty nor the ARN of a topic.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if topic and not _TOPIC.fullmatch(topic):
+        raise ValueError(f"notify is {topic!r}: write the ARN of a topic of SNS")
 
 
 def check_instance(instance: str) -> None:

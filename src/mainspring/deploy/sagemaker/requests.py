@@ -11,12 +11,14 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mainspring.core.environment import SAGEMAKER
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
+from mainspring.deploy.alarms import BurnAlarm
+from mainspring.deploy.sagemaker.alarms import WINDOW, alarm_requests
 from mainspring.deploy.sagemaker.options import SagemakerOptions
 from mainspring.deploy.targets.model import Deployment, Needs, Piece, Service
 
@@ -36,11 +38,21 @@ _SCALE_IN_S, _SCALE_OUT_S = 300, 60
 Request = dict[str, Any]
 
 
-def pieces(deployment: Deployment, options: SagemakerOptions, region: str, *, follows: bool) -> list[Piece]:
-    """Return the pieces of a deployment: for each endpoint its models, their configuration, the endpoint, its scaling.
+def pieces(
+    deployment: Deployment,
+    options: SagemakerOptions,
+    region: str,
+    *,
+    follows: bool,
+    alarms: Callable[[], Sequence[BurnAlarm]] = tuple,
+) -> list[Piece]:
+    """Return the pieces of a deployment.
+
+    For each endpoint its models, their configuration, the endpoint, its scaling, and its alarms.
 
     Args:
         follows: Whether the image follows a catalog on a server, instead of a sealed one.
+        alarms: Returns those of the project's objectives.
 
     Raises:
         Invalid: SageMaker cannot have it.
@@ -51,7 +63,22 @@ def pieces(deployment: Deployment, options: SagemakerOptions, region: str, *, fo
         for service in deployment.services
         for piece in _service(deployment, service, options, region, follows=follows)
     ]
-    return sorted(made, key=lambda each: each.kind == SCALING)  # last: it waits for its endpoint
+    made.sort(key=lambda each: each.kind == SCALING)  # last: it waits for its endpoint
+    return [*made, *(_alarms(deployment, made, alarms(), options.notify, follows=follows) if options.notify else ())]
+
+
+def _alarms(
+    deployment: Deployment, made: Sequence[Piece], alarms: Sequence[BurnAlarm], notify: str, *, follows: bool
+) -> Iterator[Piece]:
+    for service in deployment.services:
+        endpoint = _endpoint_name(deployment, service)
+        own = [each for each in alarms if each.endpoint == service.endpoint]
+        before = [each for each in made if each.id == f"{ENDPOINT}/{endpoint}"]
+        variants = [variant for variant, _, _ in _arms(service, follows=follows)]
+        for kind, name, request in alarm_requests(endpoint, variants, own, notify):
+            piece = _piece(kind, name, request, before)
+            before = [*before, piece] if kind == WINDOW else before
+            yield piece
 
 
 def _check(deployment: Deployment, options: SagemakerOptions, region: str, *, follows: bool) -> None:
@@ -108,6 +135,10 @@ def name_of(*parts: str, longest: int = _LONGEST) -> str:
     return f"{name[: longest - _SUFFIX - 1].rstrip('-')}-{digest}"
 
 
+def _endpoint_name(deployment: Deployment, service: Service) -> str:
+    return name_of(deployment.project, deployment.target, check_id(service.endpoint, "endpoint"))
+
+
 def registry_of(image: str) -> tuple[str, str, str] | None:
     """Return account, repository, and tag or digest (`sha256:...`) of an image in ECR; `None` for another one."""
     found = _ECR.fullmatch(image)
@@ -131,7 +162,7 @@ def _digested(base: str, request: Mapping[str, Any]) -> str:
 def _service(
     deployment: Deployment, service: Service, options: SagemakerOptions, region: str, *, follows: bool
 ) -> Iterator[Piece]:
-    endpoint = name_of(deployment.project, deployment.target, check_id(service.endpoint, "endpoint"))
+    endpoint = _endpoint_name(deployment, service)
     before: list[Piece] = []
     if options.registry and service.version:
         before = [_piece(GROUP, endpoint, {"ModelPackageGroupName": endpoint}, [])]

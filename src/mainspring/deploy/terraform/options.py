@@ -8,9 +8,10 @@ from typing import Literal
 
 import msgspec
 
+from mainspring.deploy.sagemaker.options import check_topic
+
 _CLASS = re.compile(r"db\.[a-z0-9-]+\.[a-z0-9]+")
 _CERTIFICATE = re.compile(r"arn:aws(-us-gov)?:acm:[a-z0-9-]+:\d{12}:certificate/[0-9a-f-]+")
-_TOPIC = re.compile(r"arn:aws(-us-gov)?:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}")
 _HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
 _TABLE = re.compile(r"[A-Za-z0-9_]+")
 _PRIVATE = [IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")]
@@ -84,8 +85,7 @@ class TerraformOptions(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value and not re.fullmatch(r"/[A-Za-z0-9._/-]+", value):
                 raise ValueError(f"{name} is {value!r}: write an absolute path of letters, digits and ._-")
-        if self.notify and not _TOPIC.fullmatch(self.notify):
-            raise ValueError(f"notify is {self.notify!r}: write the ARN of a topic of SNS")
+        check_topic(self.notify)
         if not _CLASS.fullmatch(self.database):
             raise ValueError(f"database is {self.database!r}: write a class of instances, such as db.t4g.small")
         self._check_kept()

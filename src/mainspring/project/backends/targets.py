@@ -119,10 +119,16 @@ def _sagemaker(project: Project, setting: TargetSetting) -> Any:
     from mainspring.deploy.adapters.targets.options import read_options
     from mainspring.deploy.sagemaker.options import SagemakerOptions
     from mainspring.project.image_content import is_sealed
+    from mainspring.project.objective_alarms import objective_alarms
 
     options = read_options(SagemakerOptions, setting.options, setting.name)
     target = lazily("deploy.adapters.targets.sagemaker", "SagemakerTarget", extra="sagemaker")
-    return target(options, setting.region, follows=not is_sealed(_settings(project, setting)))
+    return target(
+        options,
+        setting.region,
+        follows=not is_sealed(_settings(project, setting)),
+        alarms=lambda: objective_alarms(project.definitions.monitors.values()),
+    )
 
 
 def _around_pods(project: Project, setting: TargetSetting) -> Any:

@@ -132,6 +132,8 @@ def test_callers_must_show_a_certificate_where_an_authority_is_set(tmp_path: Pat
         fleet.context = authority.trusting(clients.issue("caller"))
         assert fleet.ask("POST", INFER, BODY).status == 200
         assert answers(fleet.project.settings.gateway, "/v2/health/live")  # it is there; more needs a certificate
+        command = [sys.executable, "-I", "-c", probe(fleet.port)[-1]]
+        assert subprocess.run(command, env={}, check=False).returncode == 0, "likewise"
         for stranger in (None, authority.issue("stranger"), clients.issue("late", begins=-2 * DAY, ends=-DAY)):
             fleet.context = authority.trusting(stranger)
             with pytest.raises((ssl.SSLError, ConnectionError)):

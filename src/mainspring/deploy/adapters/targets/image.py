@@ -35,7 +35,14 @@ try:
     well = ask(h.HTTPConnection('127.0.0.1', int(port), timeout=2))
 except (OSError, h.HTTPException):  # it may speak TLS
     context = ssl._create_unverified_context()
-    well = ask(h.HTTPSConnection('127.0.0.1', int(port), timeout=2, context=context))
+    secure = h.HTTPSConnection('127.0.0.1', int(port), timeout=2, context=context)
+    secure.connect()
+    try:
+        well = ask(secure)
+    except TimeoutError:
+        well = False
+    except (OSError, h.HTTPException):  # it is there, and wants to see a certificate
+        well = True
 raise SystemExit(not well)
 """
 _SECOND = 1_000_000_000  # nanoseconds

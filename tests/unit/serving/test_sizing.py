@@ -21,7 +21,7 @@ from mainspring.serving.sizing.capacity import Capacities, highest, slowed
 from mainspring.serving.sizing.choosing import MOST, Kind, choose
 from mainspring.serving.sizing.cores import Scaling, fitted, multiple
 from mainspring.serving.sizing.kernels import product, small_product
-from mainspring.serving.sizing.layers import Layers, measured
+from mainspring.serving.sizing.layers import Layers, least_us, measured
 from mainspring.serving.sizing.probing import probe
 from mainspring.serving.sizing.roofline import Interval, expected_us, faster
 from mainspring.serving.sizing.speed import Rate, Speed
@@ -140,6 +140,20 @@ def test_layers_of_a_network_are_measured() -> None:
     for each in found.values():
         assert each.within >= each.alone > 0
         assert each.small > 0
+
+
+def test_the_fastest_call_of_a_profile_that_was_cut_off() -> None:
+    def node(at: int, took: int, operator: str = "MatMul") -> dict[str, object]:
+        return {"cat": "Node", "name": "m_kernel_time", "ts": at, "dur": took, "args": {"op_name": operator}}
+
+    calls = [{"cat": "Session", "name": "model_run", "ts": at, "dur": 90, "args": {}} for at in (0, 100, 200, 300)]
+    events = [
+        node(10, 9), node(20, 9), node(30, 90, "Relu"), calls[0],
+        node(110, 5), node(120, 6), node(130, 1, "Relu"), calls[1],
+        node(210, 7), node(220, 7), calls[2], node(310, 1), calls[3],
+    ]  # fmt: skip
+    assert least_us(events, ("MatMul",)) == 11
+    assert least_us(events, ("Gemm",)) == least_us([], ("MatMul",)) == 0
 
 
 def test_no_layers_are_measured_of_texts_and_none_of_double_numbers_is_known() -> None:

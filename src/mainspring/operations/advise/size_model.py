@@ -46,7 +46,7 @@ class SizeReport(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         demand: Requests a second; `of` says from where.
         capacity: Highest load in the load test here, of one process on one core.
-        simulated: The same by simulation: what the prediction of other machines rests on.
+        simulated: The same by simulation: predictions rest on the middle of both.
         int8: Requests a second of that process with products of 8 bits, predicted; null where that is unknown, and
             `not_int8` says why.
         assumed: What was not measured, in words.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,7 @@ def measured(
     call_us = fastest([(opened(chain(1)), one)])[0] * 1e6
     with _profiled(chain(_CHAIN)) as nothing:
         fastest([(nothing.session, one)])
-    beside_us = nothing.least_us(("Neg", "Relu")) / _CHAIN
+    beside_us = least_us(nothing.events, ("Neg", "Relu")) / _CHAIN
     counts = Counter(work.products)
     both = {
         (each.operator, each.inner, each.outer): [
@@ -99,7 +99,7 @@ def measured(
             _, *took = (max(seconds * 1e6 - call_us, _LEAST_US) for seconds in fastest(calls))
         alone = sum(count * us for count, us in zip(counts.values(), took[::2], strict=True))
         small = sum(count * us for count, us in zip(counts.values(), took[1::2], strict=True))
-        within = whole.least_us(_PRODUCTS) - (beside_us + _BLURRED_US) * len(work.products)
+        within = least_us(whole.events, _PRODUCTS) - (beside_us + _BLURRED_US) * len(work.products)
         found[size] = Layers(max(within, alone), alone, small)
     return found
 
@@ -110,16 +110,6 @@ class _Profiled:
     def __init__(self, session: Any) -> None:
         self.session, self.events = session, list[Any]()
 
-    def least_us(self, operators: Collection[str]) -> float:
-        """Return the time of all nodes of some operators in the fastest call."""
-        calls = sum(each["name"] == "model_run" for each in self.events)
-        took = [
-            each["dur"] for each in self.events
-            if each["cat"] == "Node" and each["args"].get("op_name") in operators
-            and each["name"].endswith("_kernel_time")
-        ]  # fmt: skip
-        return float(np.array(took).reshape(calls, -1).sum(axis=1).min())
-
 
 @contextmanager
 def _profiled(content: bytes) -> Iterator[_Profiled]:
@@ -127,6 +117,25 @@ def _profiled(content: bytes) -> Iterator[_Profiled]:
         found = _Profiled(opened(content, f"{folder}/profile"))
         yield found
         found.events = json.loads(Path(found.session.end_profiling()).read_bytes())
+
+
+def least_us(events: Sequence[Mapping[str, Any]], operators: Collection[str]) -> float:
+    """Return the time of all nodes of some operators in the fastest call of a profile.
+
+    The runtime records a million events at most: the calls after that, and the one that was cut off, do not count.
+    """
+    calls = sorted(each["ts"] for each in events if each["name"] == "model_run")
+    nodes = [
+        (each["ts"], each["dur"]) for each in events
+        if each["cat"] == "Node" and each["args"].get("op_name") in operators and each["name"].endswith("_kernel_time")
+    ]  # fmt: skip
+    if not calls or not nodes:
+        return 0.0
+    at, took = np.array(nodes, float).T
+    of = np.searchsorted(calls, at, side="right")  # 0: before the first call
+    counts, sums = np.bincount(of, minlength=len(calls) + 1), np.bincount(of, took, minlength=len(calls) + 1)
+    whole = counts == np.median(counts[1:])
+    return float(sums[whole].min()) if whole.any() else 0.0
 
 
 def _feeds(session: Any, rows: int, shapes: Mapping[str, tuple[int, ...]]) -> Feeds:

@@ -294,7 +294,7 @@ def int8_rate(alone: Capacities, layers: Mapping[int, Layers]) -> Interval:
         return Capacities(moved(alone.endpoint, model), alone.factor).at(1.0)
 
     low, value, high = rate("low"), rate("value"), rate("high")
-    return Interval(low, value, high)
+    return Interval(min(low, value), value, max(high, value))  # each is searched, to a few per cent
 
 
 def _memory(project: Project, bundle: Bundle) -> int:

@@ -93,6 +93,12 @@ def test_snowflakes_connector_on_a_server_of_its_protocol() -> None:
     in_environment("snowflake-client", "kit/snowflake_warehouse.py", FAKESNOW_PYTHON=str(python_of("snowflake")))
 
 
+@deep
+@pytest.mark.timeout(1200)
+def test_bigquerys_client_on_a_server_of_its_protocol() -> None:
+    in_environment("bigquery", "kit/bigquery_warehouse.py")
+
+
 def in_environment(engine: str, tests: str, **variables: str) -> None:
     """Run tests in the environment of an engine, which sees this one's packages, too."""
     ran = subprocess.run(

@@ -11,8 +11,8 @@ from docs.test_threat_model import is_run
 from kit.adapter_tables import TABLES
 
 ROOT = Path(__file__).parents[2]
-LIBRARIES = ("apache_beam", "boto3", "confluent_kafka", "grpc", "http.client", "httpx", "nats", "obstore",
-             "opentelemetry.exporter",
+LIBRARIES = ("apache_beam", "boto3", "confluent_kafka", "google.cloud", "grpc", "http.client", "httpx", "nats",
+             "obstore",             "opentelemetry.exporter",
              "paho", "psycopg", "pymilvus", "pyspark", "ray", "redis", "requests", "smtplib", "socket",
              "snowflake.connector", "tuf.ngclient",
              "urllib.request", "mainspring.core.http_exchange", "mainspring.core.listening",
@@ -88,7 +88,7 @@ ROWS: dict[str, tuple[str, str]] = {
         "vectors.adapters.service_calls",
         f"{MUTUAL}an_upstream_of_language_models",
     ),
-    "Snowflake, BigQuery": ("data.adapters.warehouse_snowflake", ""),
+    "Snowflake, BigQuery": ("data.adapters.warehouse_bigquery data.adapters.warehouse_snowflake", ""),
     "a mirror of Debian": ("deploy.images.store", ""),
     "Kubernetes": ("deploy.engines.kubernetes_api", f"{MUTUAL}kubernetes"),
     "Ray, Spark, Beam": (
@@ -112,6 +112,7 @@ SCHEMES = {
     **dict.fromkeys(("mqtt", "mqtts"), "MQTT"),
     **dict.fromkeys(("http", "https"), "another installation's console"),
     "kafka": "Kafka",
+    "bigquery": "Snowflake, BigQuery",
     "snowflake": "Snowflake, BigQuery",
     "vault": "Vault",
 }

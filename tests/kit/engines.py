@@ -27,6 +27,7 @@ VERSIONS = {
     "azureml": "azure-ai-ml==1.35.2 azure-mgmt-monitor==7.0.0",
     "cleanlab": "cleanlab==2.9.0",
     "snowflake": "fakesnow==0.12.1 snowflake-connector-python==3.18.1",  # with which fakesnow was made
+    "bigquery": "google-cloud-bigquery==3.47.0 google-cloud-bigquery-storage==2.43.0",
     "snowflake-client": "snowflake-connector-python==5.2.0",
 }
 BESIDE = (

@@ -151,6 +151,8 @@ def test_rights_and_databases_that_are_not_there(opened: SnowflakeWarehouse, ser
 def test_a_server_that_is_away_and_a_key_that_is_none(keys: Path, tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="There is no key"):
         SnowflakeWarehouse(setting("http://127.0.0.1:9", password=""))
+    with pytest.raises(Unavailable, match=r"cannot be reached.*correct the account"):
+        SnowflakeWarehouse(setting("http://127.0.0.1:9")).ping()
     with pytest.raises(Invalid, match="without encryption"):
         SnowflakeWarehouse(setting("http://10.0.0.1:80"))
     encrypted = setting("http://127.0.0.1:9", key_file=keys / "key.p8", key_password="other")

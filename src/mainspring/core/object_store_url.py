@@ -7,7 +7,7 @@ Credentials are not part of it: they come from the environment variables of the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -25,7 +25,7 @@ IN_CLEAR = "in_clear"  # option of every address: the network is trusted
 # Scheme -> option of the address -> its name in the store's configuration.
 OPTIONS: Mapping[str, Mapping[str, str]] = MappingProxyType({
     "s3": {"endpoint": "endpoint", "region": "region"},
-    "gs": {},
+    "gs": {"endpoint": "base_url"},
     "az": {"endpoint": "endpoint", "account": "account_name"},
 })  # fmt: skip
 _LONGEST = 300  # maximum characters of a store's message
@@ -85,11 +85,13 @@ def check_encrypted(shown: str, endpoint: str, *, in_clear: bool) -> None:
         )
 
 
-def open_store(url: Url, below: str = "") -> ObjectStore:
+def open_store(url: Url, below: str = "", credentials: Callable[[], Any] | None = None) -> ObjectStore:
     """Return obstore's store of a prefix; makes no request.
 
     Args:
         below: Part of names after the prefix.
+        credentials: Returns those of the provider, as obstore's `credential_provider`; by default they come from the
+            environment.
 
     Raises:
         As of `Bucket.parse`.
@@ -107,6 +109,7 @@ def open_store(url: Url, below: str = "") -> ObjectStore:
             "timeout": timedelta(seconds=60),
         },
         retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=15)},
+        credential_provider=credentials,
     )
 
 

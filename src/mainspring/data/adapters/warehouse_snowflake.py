@@ -253,12 +253,12 @@ class SnowflakeWarehouse:
     def _connecting(self) -> Iterator[None]:
         try:
             yield
-        except OperationalError as error:
-            raise Unavailable(
-                f"{self._shown} cannot be reached: {_said(error)}",
-                fix="correct the account, as ORGANISATION-ACCOUNT, or check the network.",
-            ) from error
         except Error as error:
+            if isinstance(error, OperationalError) or "HTTP request failed" in _said(error):
+                raise Unavailable(
+                    f"{self._shown} cannot be reached: {_said(error)}",
+                    fix="correct the account, as ORGANISATION-ACCOUNT, or check the network.",
+                ) from error
             raise Denied(
                 f"{self._shown} refuses: {_said(error)}",
                 fix="correct the user, the role, the key or the password of the warehouse.",

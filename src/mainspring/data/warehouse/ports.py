@@ -79,7 +79,7 @@ class Warehouse(Protocol):
         ...
 
     def loaded(self, rows: Iterable[pa.RecordBatch], schema: pa.Schema) -> AbstractContextManager[str]:
-        """Context with a table of these rows that only this project reads, and with its name. It is dropped at the end.
+        """Context with a new table of these rows, and its name, which nobody else is told. It is dropped at the end.
 
         Where the process is killed, the warehouse drops it: at the end of the session, or within a day.
 

@@ -80,5 +80,5 @@ def _column(column: pa.Array[Any], field: pa.Field[Any]) -> pa.Array[Any]:
 
 
 def reader(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatchReader:
-    """Return a reader of converted batches."""
-    return pa.RecordBatchReader.from_batches(schema, (converted(batch, schema) for batch in batches))
+    """Return a reader of converted batches, without empty ones."""
+    return pa.RecordBatchReader.from_batches(schema, (converted(each, schema) for each in batches if each.num_rows))

@@ -121,7 +121,12 @@ def _snowflake(at: Context) -> Any:
     return warehouse(at.project.settings.warehouse)
 
 
-WAREHOUSES: Mapping[str, Build] = {"duckdb": _duckdb_file, "snowflake": _snowflake}
+def _bigquery(at: Context) -> Any:
+    warehouse = lazily("data.adapters.warehouse_bigquery", "BigqueryWarehouse", extra="bigquery")
+    return warehouse(at.project.settings.warehouse, at.project.wall)
+
+
+WAREHOUSES: Mapping[str, Build] = {"bigquery": _bigquery, "duckdb": _duckdb_file, "snowflake": _snowflake}
 
 
 def bounded(warehouse: Warehouse, most: int) -> Warehouse:

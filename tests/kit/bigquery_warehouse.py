@@ -1,0 +1,149 @@
+"""Tests for the environment of BigQuery's client: the adapter against a server of its protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from kit.bigquery_server import DATASET, PROJECT, Bigquery, serving
+from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound, Unavailable
+from mainspring.core.settings import Url, WarehouseSetting
+from mainspring.core.time import SystemClock
+from mainspring.data.adapters.warehouse_bigquery import BigqueryWarehouse
+from mainspring.data.warehouse.conformance import DELIVERIES, Shop, WarehouseConformance
+from mainspring.data.warehouse.ports import UnloadedFile
+from mainspring.data.warehouse.scans import BoundedWarehouse, TooMuchToRead
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Bigquery]:
+    with serving() as found:
+        found.con.register("_deliveries", DELIVERIES)
+        found.con.execute(f"CREATE TABLE {DATASET}.deliveries AS FROM _deliveries")
+        found.con.execute(f"CREATE TABLE {DATASET}.odd AS SELECT 1 AS n, [1] AS list, TIME '10:00' AS hour")
+        yield found
+
+
+@pytest.fixture(scope="module")
+def key(server: Bigquery, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return server.key_file(tmp_path_factory.mktemp("key") / "key.json")
+
+
+def setting(server: Bigquery, key: Path | None, place: str = f"{PROJECT}/{DATASET}") -> WarehouseSetting:
+    return WarehouseSetting(Url(f"bigquery://{place}?location=EU&endpoint={server.url}"), key_file=key)
+
+
+def made(known: WarehouseSetting) -> BigqueryWarehouse:
+    return BigqueryWarehouse(known, SystemClock())
+
+
+@pytest.fixture(scope="module")
+def opened(server: Bigquery, key: Path) -> Iterator[BigqueryWarehouse]:
+    with closing(made(setting(server, key))) as warehouse:
+        yield warehouse
+
+
+class TestBigqueryWarehouse(WarehouseConformance):
+    many = "SELECT n FROM UNNEST(GENERATE_ARRAY(1, 1000000)) AS n"
+
+    @pytest.fixture
+    def warehouse(self, opened: BigqueryWarehouse) -> BigqueryWarehouse:
+        return opened
+
+    @pytest.fixture
+    def shop(self, server: Bigquery) -> Shop:
+        def content(file: UnloadedFile) -> bytes:
+            return server.objects[file.at.removeprefix("gs://")]
+
+        return Shop("deliveries", Url(f"gs://lake/out?endpoint={server.url}"), content)
+
+    def test_a_number_of_more_than_64_bits_is_refused(self, warehouse: BigqueryWarehouse) -> None:
+        """There is none: they are decimals with a fraction, which are read."""
+        with warehouse.read(f"SELECT {self.wide} AS wide") as found:
+            assert found.schema.field("wide").type == pa.decimal128(38, 9)
+            assert found.read_all().to_pylist() == [{"wide": 2**63}]
+
+    def test_columns_of_other_types_are_left_out_and_refused(self, warehouse: BigqueryWarehouse) -> None:
+        assert list(warehouse.columns(f"{DATASET}.odd")) == ["n"]
+        with pytest.raises(Invalid, match="Column 'list'"), warehouse.read("SELECT n, list FROM odd"):
+            pass
+
+
+def test_a_loaded_table_expires_within_a_day(opened: BigqueryWarehouse, server: Bigquery) -> None:
+    rows = pa.table({"View.n": [1]})
+    with opened.loaded(rows.to_batches(), rows.schema) as name:
+        expires = datetime.fromtimestamp(int(server.expires[name]) / 1000, UTC)
+        assert timedelta(hours=20) < expires - datetime.now(UTC) <= timedelta(days=1)
+        assert list(opened.columns(name)) == ["View__n"]  # as the dialect names it
+    with pytest.raises(NotFound):
+        opened.columns(name)
+
+
+def test_an_empty_file_is_removed(opened: BigqueryWarehouse, server: Bigquery) -> None:
+    assert opened.unload("SELECT 1 AS n WHERE FALSE", Url(f"gs://lake/empty?endpoint={server.url}")) == []
+    assert not [name for name in server.objects if "empty" in name]
+
+
+@pytest.mark.parametrize(
+    ("statement", "kind", "problem"),
+    [
+        ("SELECT * FROM secrets", Denied, "grant the account"),
+        ("SELECT * FROM spent", Unavailable, "has spent a quota"),
+        ("SELECT * FROM other.deliveries", NotFound, "correct `tables`"),
+    ],
+)
+def test_what_is_refused_is_told(
+    opened: BigqueryWarehouse, statement: str, kind: type[MainspringError], problem: str
+) -> None:
+    with pytest.raises(kind, match=problem), opened.read(statement):
+        pass
+
+
+def test_credentials_that_are_wrong_or_missing(
+    server: Bigquery, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving() as other:
+        stranger = other.key_file(tmp_path / "stranger.json")
+        stranger.write_text(stranger.read_text().replace(other.url, server.url))
+        with pytest.raises(Denied, match=r"are refused: .*Invalid JWT"):
+            made(setting(server, stranger)).ping()
+    (tmp_path / "text.json").touch(mode=0o600)
+    with pytest.raises(Invalid, match=r"text\.json is not the key of a service account"):
+        made(setting(server, tmp_path / "text.json")).ping()
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "nowhere.json"))
+    with pytest.raises(Denied, match="There are no credentials"):
+        made(setting(server, None)).ping()
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
+    with closing(made(setting(server, None))) as warehouse:
+        assert warehouse.ping() == "BigQuery"
+
+
+def test_places_that_are_wrong(server: Bigquery, key: Path) -> None:
+    elsewhere = made(setting(server, key, f"elsewhere/{DATASET}"))
+    with closing(elsewhere), pytest.raises(NotFound, match="Project elsewhere"):
+        elsewhere.ping()
+    for place in ("project", "project/", "a/b/c"):
+        with pytest.raises(Invalid, match="bigquery://PROJECT/DATASET"):
+            made(setting(server, key, place))
+    with pytest.raises(Invalid, match="did you mean 'location'"):
+        made(WarehouseSetting(Url("bigquery://a/b?locaton=EU")))
+
+
+def test_a_statement_that_would_read_too_much_does_not_run(opened: BigqueryWarehouse) -> None:
+    text, read = "SELECT id, km FROM deliveries", 3 * 2 * 8
+    with pytest.raises(TooMuchToRead, match=f"would read {read} bytes"), BoundedWarehouse(opened, read - 1).read(text):
+        pass
+    with BoundedWarehouse(opened, read).read(text) as rows:
+        assert rows.read_all().num_rows == 3
+
+
+def test_a_statement_has_a_time_limit_and_labels(opened: BigqueryWarehouse, server: Bigquery) -> None:
+    opened.ping()
+    *_, job = server.jobs.values()
+    assert int(job["configuration"]["jobTimeoutMs"]) == 3_600_000
+    assert job["configuration"]["labels"] == {"application": "mainspring"}

@@ -456,6 +456,7 @@ def test_sigterm_answers_what_is_in_flight_and_ends_streams(tmp_path: Path) -> N
         client.start_stream(told)
         client.inner.async_stream_infer("slow", [x(*range(10))], request_id="1")
         client.async_infer("slow", [x(*range(20))], answered)
+        inferences(client, "slow")  # over the same connection: it has heard what was sent before
         time.sleep(0.3)
         server.process.send_signal(signal.SIGTERM)
         result, error = answered.next()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import wraps
@@ -251,14 +250,16 @@ def test_errors_of_an_upstream_are_those_of_the_client(
 @on_a_loop
 async def test_a_stream_that_breaks_ends_with_an_error(upstream: Upstream, script: Script, names: str) -> None:
     upstream.then(script)
-    quick = language_model(between_events="300ms", first_event="300ms", deadline="600ms")
+    limits = dict.fromkeys(("between_events", "first_event", "deadline"), "1500ms" if script.endless else "20s")
+    if script.between_s and not script.endless:
+        limits["between_events"] = "300ms"
     heard = []
 
     async def read() -> None:
         async for chunk in await client.chat.completions.create(model="assistant", messages=ASKED, stream=True):
             heard.append(chunk)
 
-    async with asking(upstream, models=(quick,)) as (client, _):
+    async with asking(upstream, models=(language_model(**limits),)) as (client, _):
         with pytest.raises(openai.APIError, match=names):
             await read()
         assert heard
@@ -275,14 +276,12 @@ async def test_a_first_token_that_is_late_is_an_error_and_the_upstream_is_left(
     upstream.then(Script(before_s=5.0) if not stream else script)
     models = (language_model(between_events="300ms", first_event="300ms", deadline="600ms"),)
     async with asking(upstream, models=models) as (client, _):
-        begun = time.monotonic()
         with pytest.raises(openai.APIError) as caught:
             await _read(client.chat.completions.create(model="assistant", messages=ASKED, stream=stream))
         if script.before_s or not stream:  # else the head of the stream, which is an event, was there in time
             assert isinstance(caught.value, openai.APIStatusError)
             assert (caught.value.status_code, caught.value.code) == (504, "upstream_timeout")
         assert "did not go on" in caught.value.message
-        assert time.monotonic() - begun < 3
         await wait_until_async(upstream.heard[0].left.is_set, "the upstream to be left")
 
 

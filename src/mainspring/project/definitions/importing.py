@@ -74,7 +74,8 @@ def importing(
 def _forget_others(root: Path, tops: Collection[str]) -> None:
     """Unload modules with these names, or in these packages, that are not the project's."""
     foreign = {top for top in tops if not _inside(_home(sys.modules.get(top)), root)}
-    _forget(name for name in sys.modules if name.partition(".")[0] in foreign)
+    if foreign:
+        _forget(name for name in sys.modules if name.partition(".")[0] in foreign)
     _forget(name for name, (path, _) in _files.items() if name.partition(".")[0] in tops and not _inside(path, root))
 
 

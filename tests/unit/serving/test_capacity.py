@@ -87,6 +87,12 @@ def test_a_queue_below_its_limit_does_not_grow(share: float, seed: int) -> None:
     assert not point(served(1000 * share, 3.0, takes=0.001, seed=seed), deadline_us=50_000).grew
 
 
+def test_a_pause_in_a_short_load_is_no_queue_that_grows() -> None:
+    latencies = np.array([1_000.0] * 100 + [60_000.0] * 100)
+    assert not point(Load(0.2, 1000.0, 200, latencies_us=latencies), deadline_us=100_000).grew
+    assert point(Load(3.0, 67.0, 200, latencies_us=2 * latencies), deadline_us=500_000).grew
+
+
 def test_a_load_without_answers_did_not_grow() -> None:
     assert not point(Load(1.0, 10.0, 10, unasked=10), deadline_us=1000).grew
 

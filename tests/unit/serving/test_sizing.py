@@ -166,6 +166,13 @@ def test_no_layers_are_measured_of_texts_and_none_of_double_numbers_is_known() -
     found = work_of(helper.make_model(graph, opset_imports=ids, ir_version=9).SerializeToString())
     assert (found.known, found.other) == (False, {"MatMul": 1})
     assert "no products" in found.not_in_int8
+    places = numpy_helper.from_array(np.array([0, 3], np.int64), "places")
+    node = helper.make_node("Reshape", ["x", "places"], ["y"])
+    graph = helper.make_graph(
+        [node], "net", [ends[0]], [helper.make_tensor_value_info("y", TensorProto.DOUBLE, None)], [places]
+    )
+    with pytest.raises(Invalid, match="by chance"):
+        measured(helper.make_model(graph, opset_imports=ids, ir_version=9).SerializeToString(), found, (1,))
     text = [helper.make_tensor_value_info(name, TensorProto.STRING, ["rows", 1]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "net", text[:1], text[1:])
     with pytest.raises(Invalid, match="string"):

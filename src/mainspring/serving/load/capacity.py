@@ -14,6 +14,7 @@ from mainspring.serving.load.generator import Load
 from mainspring.serving.model import Point
 
 _CLOSE = 1.1
+_SHORT_S = 3.0
 _TOO_MUCH = 0.05  # of the work that comes, at which a queue counts as growing
 
 
@@ -38,7 +39,8 @@ def grew(latencies_us: npt.NDArray[np.float64], seconds: float) -> bool:
 
     A deadline that is longer than the load would hide it. Latencies grow by a second for each second of work that is
     too much: by how much is told by the medians of the first third and of the last, which are two thirds of the load
-    apart. Two requests more or less in the queue are chance.
+    apart. Two requests more or less in the queue are chance, and so is a pause of the machine in a load of less than
+    three seconds.
 
     Args:
         latencies_us: In the order of the answers.
@@ -47,7 +49,7 @@ def grew(latencies_us: npt.NDArray[np.float64], seconds: float) -> bool:
     if not third:
         return False
     more_us = float(np.median(latencies_us[-third:]) - np.median(latencies_us[:third]))
-    return more_us > _TOO_MUCH * seconds * SECOND * 2 / 3 + 2 * float(latencies_us.min())
+    return more_us > _TOO_MUCH * max(seconds, _SHORT_S) * SECOND * 2 / 3 + 2 * float(latencies_us.min())
 
 
 def search(

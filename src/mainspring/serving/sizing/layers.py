@@ -42,7 +42,7 @@ class Layers:
     """Time of a network's products for a batch, µs.
 
     Attributes:
-        within: All of them in the network, activations that the runtime fuses into them included.
+        within: All of them in the network, activations that the runtime fuses into them included: not less than alone.
         alone: The sum of each alone.
         small: The sum of each alone in 8 bits.
     """
@@ -57,7 +57,7 @@ class Layers:
         Products in the network take longer than alone, for their inputs come from others: in 8 bits by as large a
         share. The other bound is that they take as many µs longer.
         """
-        within = max(min(self.within, took_us), min(self.alone, took_us))
+        within = min(self.within, took_us)
         value = took_us - within + within * self.small / self.alone
         other = max(took_us - self.alone + self.small, value / 2)
         return Interval(
@@ -75,7 +75,7 @@ def measured(
         shapes: Of inputs of one row, as of `work_of`.
 
     Raises:
-        Invalid: The model has inputs that are not numbers.
+        Invalid: The model has inputs that are not numbers, or refuses those of chance.
     """
     one = {"x": np.ones((1, 1), np.float32)}
     call_us = fastest([(opened(chain(1)), one)])[0] * 1e6
@@ -92,7 +92,12 @@ def measured(
     found = {}
     for size in sorted(sizes):
         with _profiled(content) as whole:
-            calls = [(whole.session, _feeds(whole.session, size, shapes or {}))]
+            feeds = _feeds(whole.session, size, shapes or {})
+            try:
+                whole.session.run(None, feeds)
+            except Exception as error:  # the runtime's own errors share no other base
+                raise Invalid(f"The model does not run with numbers by chance: {str(error).splitlines()[0]}") from error
+            calls = [(whole.session, feeds)]
             for each in counts:
                 feeds = {"x": np.random.default_rng(1).normal(size=(each.rows * size, each.inner)).astype(np.float32)}
                 calls += [(session, feeds) for session in both[each.operator, each.inner, each.outer]]

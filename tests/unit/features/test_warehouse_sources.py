@@ -44,6 +44,20 @@ class Doubling(DuckdbWarehouse):
             yield rows
 
 
+class Ending(DuckdbWarehouse):
+    """One that fails after some rows."""
+
+    @contextmanager
+    def read(self, statement: str) -> Iterator[pa.RecordBatchReader]:
+        with super().read(statement) as rows:
+
+            def some() -> Iterator[pa.RecordBatch]:
+                yield rows.read_next_batch().slice(0, 1)
+                raise InvalidData("the second row is broken")
+
+            yield pa.RecordBatchReader.from_batches(rows.schema, some())
+
+
 def read(path: Path, columns: str, tables: Tables, view: FeatureView = VIEW, kind: Any = DuckdbWarehouse) -> pa.Table:
     with duckdb.connect(str(path / "w.duckdb")) as con:
         con.execute("SET timezone = 'UTC'")
@@ -90,6 +104,11 @@ def test_a_sketch_is_refused_and_others_of_its_view_are_not(tmp_path: Path) -> N
     with pytest.raises(Invalid, match=r"no exact equal of 'Rides\.kinds, a distinct'") as refused:
         read(tmp_path, WANTED, ARRIVALS, view)
     assert "--engine lake" in (refused.value.fix or "")
+
+
+def test_an_error_amid_the_rows_is_the_warehouses_own(tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match="the second row"):
+        read(tmp_path, WANTED, ARRIVALS, kind=Ending)
 
 
 def test_rows_that_come_twice_are_no_result(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ class WarehouseRead:
             return
         general, _ = self._statement(views, self._tables)
         check_tables(self._warehouse, views, self._tables)
-        (count,) = duck.one_row(con, "SELECT count(*) FROM observed")
+        count, oldest, newest = duck.one_row(con, "SELECT count(*), min(_t), max(_t) FROM observed")
         keys = {name: ARROW_TYPES[dtype] for view in views for name, dtype in view.entity.keys.items()}
         schema = pa.schema([(NUMBER, pa.int64()), (INSTANT, pa.int64()), *keys.items()])
         asked = con.sql(f"SELECT {', '.join(map(quote_name, schema.names))} FROM observed")
@@ -124,7 +124,8 @@ class WarehouseRead:
             as_of = self._tables.as_of
             if as_of is None and self._versioned:
                 as_of = version_now(self._warehouse)
-            tables = replace(self._tables, observations=table, as_of=as_of)
+            observed = None if oldest is None else (oldest, newest)
+            tables = replace(self._tables, observations=table, as_of=as_of, observed=observed)
             statement, columns = self._statement(views, tables)
             estimate = self._warehouse.estimate(statement)
             digest = hashlib.sha256(general.encode()).hexdigest()
@@ -170,7 +171,12 @@ def _kept(
     seen = _Seen()
     con.register("found", pa.RecordBatchReader.from_batches(found.schema, seen.counted(found)))
     values = "".join(f", {quote_name(columns[name])} AS {quote_name(name)}" for name in kinds)
-    kept = keep(f"SELECT {quote_name(NUMBER)}{values} FROM found", kinds, "")
+    try:
+        kept = keep(f"SELECT {quote_name(NUMBER)}{values} FROM found", kinds, "")
+    except Exception:
+        if seen.failed is not None:  # DuckDB has made a text of it
+            raise seen.failed from None
+        raise
     con.unregister("found")
     if (seen.rows, seen.numbers) != (count, count * (count - 1) // 2):
         raise Corrupt(
@@ -181,13 +187,18 @@ def _kept(
 
 
 class _Seen:
-    """Number of the rows that went by, and the sum of their observations' numbers."""
+    """Number of the rows that went by, the sum of their observations' numbers, and the error that ended them."""
 
     def __init__(self) -> None:
         self.rows = self.numbers = 0
+        self.failed: Exception | None = None
 
     def counted(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            self.rows += batch.num_rows
-            self.numbers += int(batch.column(NUMBER).to_numpy().sum())
-            yield batch
+        try:
+            for batch in batches:
+                self.rows += batch.num_rows
+                self.numbers += int(batch.column(NUMBER).to_numpy().sum())
+                yield batch
+        except Exception as error:
+            self.failed = error
+            raise

@@ -73,11 +73,12 @@ def asks_sql(keys: Keys, observations: str, now: str) -> str:
     )
 
 
-def rows_sql(layout: Layout, keys: Keys, dialect: Dialect, origin: str, arrival: str | None) -> str:
+def rows_sql(layout: Layout, keys: Keys, dialect: Dialect, origin: str, arrival: str | None, within: str) -> str:
     """SELECT the rows that can count, from a table of the lake, or from a table as the source brings it.
 
     Args:
         origin: The table, as `s`.
+        within: Conditions of its rows, each after AND.
         arrival: Of a table as the source brings it: the column that orders its rows by arrival, distinct for each row.
     """
     source = layout.view.source
@@ -92,7 +93,7 @@ def rows_sql(layout: Layout, keys: Keys, dialect: Dialect, origin: str, arrival:
         visible = (
             f"CASE WHEN {event} >= {recorded} + {source.lag_us} THEN {event} ELSE {recorded} + {source.lag_us} END"
         )
-        where = f"FROM {origin} WHERE {event} IS NOT NULL AND {recorded} IS NOT NULL"
+        where = f"FROM {origin} WHERE {event} IS NOT NULL AND {recorded} IS NOT NULL{within}"
         columns = f"SELECT {columns}, {seq} AS _seq, {visible} AS _seen"
         if source.id:
             columns += _versions_sql(source, dialect, f"{recorded} DESC, {seq} DESC", visible)
@@ -102,9 +103,9 @@ def rows_sql(layout: Layout, keys: Keys, dialect: Dialect, origin: str, arrival:
     visible, over = _micros(dialect, VISIBLE_AT), _micros(dialect, SUPERSEDED_AT)
     columns = f"SELECT {columns}, s.{dialect.column(SEQUENCE)} AS _seq, {visible} + 1 AS _v"
     if not source.id:
-        return f"{columns} FROM {origin} WHERE {keys.there('s')}"
+        return f"{columns} FROM {origin} WHERE {keys.there('s')}{within}"
     alive = f"({over} IS NULL OR {over} > {visible})"
-    return f"{columns}, {over} + 1 AS _g FROM {origin} WHERE {keys.there('s')} AND {alive}"
+    return f"{columns}, {over} + 1 AS _g FROM {origin} WHERE {keys.there('s')}{within} AND {alive}"
 
 
 _UNTIL = ", f._over + 1 AS _g"

@@ -14,9 +14,10 @@ from mainspring.core.expr.dialects import Dialect, no_equal
 from mainspring.core.expr.tree import Node
 from mainspring.core.expr.warehouse_sql import to_warehouse_sql
 from mainspring.core.schema import DType, Schema
+from mainspring.core.time import FIRST_INSTANT
 from mainspring.features.functions.model import RequestFunction
-from mainspring.features.layout import feature_dtype, layout_of, request_schema
-from mainspring.features.model import FeatureGroup, FeatureView, RequestFeatures, views_of
+from mainspring.features.layout import Layout, feature_dtype, layout_of, request_schema
+from mainspring.features.model import FeatureGroup, FeatureView, RequestFeatures, hop, views_of
 from mainspring.features.needed import needed_for, stored_part
 from mainspring.features.offline.stored import Together, by_source
 from mainspring.features.warehouse.lasts import lasts_sql
@@ -36,6 +37,8 @@ class Tables:
             by arrival, distinct for each row.
         arrivals: Source -> that column of its table, if it has another.
         as_of: Instant of the tables' versions to read, UTC epoch microseconds; by default as they are.
+        observed: First and last instant of the observations, microseconds: rows that matter to none are not read, which
+            spares partitions of a table that is partitioned by time.
     """
 
     observations: str = "observations"
@@ -45,6 +48,7 @@ class Tables:
     counted: bool = False
     arrivals: Mapping[str, str] = field(default_factory=dict)
     as_of: int | None = None
+    observed: tuple[int, int] | None = None
 
     def instant(self, dialect: Dialect) -> str:
         """Return an observation's instant, in microseconds, of the observations `o`."""
@@ -126,7 +130,8 @@ def _portion(script: Script, read: Together, tables: Tables, values: dict[str, s
     source = read.view.source.name
     asks = script.table("asks", asks_sql(keys, dialect.table(tables.observations), now))
     arrival = tables.arrivals.get(source, tables.arrival)
-    rows = script.table("rows", rows_sql(layout, keys, dialect, tables.rows(source, dialect), arrival))
+    origin, within = tables.rows(source, dialect), _within(layout, dialect, tables.observed, arrival)
+    rows = script.table("rows", rows_sql(layout, keys, dialect, origin, arrival, within))
     made = {}
     if layout.lasts:
         made[lasts_sql(script, layout, keys, asks, rows)] = [last.name for last in layout.lasts]
@@ -141,6 +146,23 @@ def _portion(script: Script, read: Together, tables: Tables, values: dict[str, s
             if default is not None:
                 value = f"COALESCE({value}, {dialect.literal(default, layout.dtype(feature))})"
             values[f"{read.prefix}{feature}"] = value
+
+
+def _within(layout: Layout, dialect: Dialect, observed: tuple[int, int] | None, arrival: str | None) -> str:
+    """Return the conditions that a row matters to any of the observed instants, each after AND.
+
+    A row is never known before it happens. An older row is out of every window, unless it is a version that ends
+    another one's, or a last value that never expires.
+    """
+    if observed is None:
+        return ""
+    event, (oldest, newest) = f"s.{dialect.column(layout.view.source.event_time)}", observed
+    found = f" AND {event} <= {dialect.write('instant', str(newest))}"
+    ages = [last.ttl for last in layout.lasts] + [each.window + hop(each.window) for each in layout.windows]
+    if None in ages or (layout.view.source.id and arrival is not None):
+        return found
+    low = oldest - max(age for age in ages if age is not None)
+    return found + (f" AND {event} >= {dialect.write('instant', str(low))}" if low > FIRST_INSTANT else "")
 
 
 class _Computed:

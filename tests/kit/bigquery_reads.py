@@ -6,11 +6,11 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from mainspring.data.adapters.warehouse_bigquery import BigqueryWarehouse
 
 from kit.bigquery_warehouse import key, opened, server
 from kit.histories import History, histories
 from kit.warehouse_reads import check_loaded
+from mainspring.data.adapters.warehouse_bigquery import BigqueryWarehouse
 
 __all__ = ["key", "opened", "server"]
 

@@ -14,7 +14,7 @@ from kit.expressions import SCHEMA, expressions, rows
 from kit.warehouse_engines import session
 from mainspring.core.errors import Invalid
 from mainspring.core.expr import Node
-from mainspring.core.expr.dialects import SPARK
+from mainspring.core.expr.dialects import SPARK, Dialect
 from mainspring.core.expr.evaluate import evaluate, vector
 from mainspring.core.expr.render import render
 from mainspring.core.expr.types import columns_of, dtype_of
@@ -26,17 +26,17 @@ TOGETHER = 10  # expressions of one statement
 LONGEST = 15_000  # characters of one
 
 
-def column(name: str, dtype: DType) -> str:
-    raw = f"h.{SPARK.column(name)}"
-    return SPARK.write("micros", raw) if dtype is DType.Timestamp else raw
+def text_of(node: Node, dialect: Dialect = SPARK) -> str | None:
+    """An expression's SQL over the columns of `h`; `None` if it is so long that Spark takes minutes to read it."""
 
+    def column(name: str, dtype: DType) -> str:
+        raw = f"h.{dialect.column(name)}"
+        return dialect.write("micros", raw) if dtype is DType.Timestamp else raw
 
-def text_of(node: Node) -> str | None:
-    """An expression's SQL; `None` if it is so long that Spark takes minutes to read it."""
     try:
-        text = to_warehouse_sql(node, SCHEMA, SPARK, column)
+        text = to_warehouse_sql(node, SCHEMA, dialect, column)
     except Invalid as refused:
-        if "characters in spark" not in str(refused):
+        if "characters in" not in str(refused):
             raise
         return None
     return text if len(text) < LONGEST else None

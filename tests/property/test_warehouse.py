@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from typing import Any
 
+import pyarrow as pa
 import pytest
 import sqlglot
 from hypothesis import HealthCheck, given, settings
@@ -14,15 +16,20 @@ from hypothesis import strategies as st
 from kit.depth import deep, examples
 from kit.engines import ROOT, python_of
 from kit.expressions import SCHEMA as EXPRESSION_SCHEMA
-from kit.expressions import expressions
+from kit.expressions import expressions, rows
 from kit.histories import FIELDS, History, histories
+from kit.spark_expressions import agree, text_of
 from kit.warehouse import by_duckdb, check, instants_of
 from mainspring.core.errors import Invalid
 from mainspring.core.expr import Node, col
-from mainspring.core.expr.dialects import DIALECTS, Dialect
+from mainspring.core.expr.dialects import DIALECTS, DUCKDB, Dialect
 from mainspring.core.expr.dialects import dialect as dialect_named
+from mainspring.core.expr.evaluate import evaluate, vector
+from mainspring.core.expr.types import columns_of
 from mainspring.core.expr.warehouse_sql import to_warehouse_sql
 from mainspring.core.schema import DType
+from mainspring.data import duck
+from mainspring.data.arrow import ARROW_TYPES
 from mainspring.features.layout import SKETCHES, layout_of
 from mainspring.features.warehouse import Tables, statement
 
@@ -102,6 +109,22 @@ def test_an_expression_is_read_by_a_parser_or_refused(dialect: Dialect, expressi
     if len(text) < 5_000:
         (tree,) = sqlglot.parse(f"SELECT {text} AS v", dialect=dialect.name)
         assert tree is not None
+
+
+@settings(COMMON, max_examples=examples(gate=15, deep=1000))
+@given(columns=rows(), expression=expressions(3))
+def test_an_expression_in_duckdbs_dialect_is_as_it_is_online(columns: dict[str, list[Any]], expression: Node) -> None:
+    text, types = text_of(expression, DUCKDB), ARROW_TYPES
+    if text is None:
+        return
+    table = pa.table({name: pa.array(columns[name], types[dtype]) for name, dtype in EXPRESSION_SCHEMA.items()})
+    vectors = {name: vector(columns[name], EXPRESSION_SCHEMA[name]) for name in columns_of(expression)}
+    wanted = evaluate(expression, vectors, EXPRESSION_SCHEMA, len(table)).to_list()
+    with duck.session() as con:
+        con.register("hostile", table)
+        found = [value for (value,) in con.sql(f"SELECT {text} FROM hostile AS h").fetchall()]
+    for row, (theirs, ours) in enumerate(zip(found, wanted, strict=True)):
+        assert agree(theirs, ours), (text, {name: columns[name][row] for name in vectors}, theirs, ours)
 
 
 def test_what_has_no_equal_is_refused_by_name() -> None:

@@ -1,4 +1,5 @@
-"""A server that speaks the part of BigQuery's REST interface that its client for Python uses, and of Cloud Storage's.
+"""A server that speaks the part of BigQuery's interfaces that its client for Python uses, REST and gRPC, and of Cloud
+Storage's.
 
 Statements run in DuckDB, as sqlglot translates them. Callers need a token, which the key of one service account gets.
 Tables `secrets` and `spent` are refused, for want of rights and of quota. Objects lie in memory.
@@ -13,6 +14,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,11 +23,13 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import duckdb
+import grpc
 import pyarrow as pa
 import pyarrow.parquet as pq
 import sqlglot
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from google.cloud.bigquery_storage import types
 
 PROJECT, DATASET, EMAIL = "acme-shop", "raw", "reader@acme-shop.iam.example.org"
 BYTES_A_VALUE = 8  # that a statement reads
@@ -52,7 +56,7 @@ class Bigquery:
     """The data set of one project, and the jobs on it."""
 
     def __init__(self) -> None:
-        self.url = ""
+        self.url = self.storage_url = ""
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self.tokens: set[str] = set()
         self.jobs: dict[str, dict[str, Any]] = {}
@@ -60,6 +64,7 @@ class Bigquery:
         self.uploads: dict[str, dict[str, Any]] = {}
         self.objects: dict[str, bytes] = {}  # BUCKET/NAME -> content
         self.expires: dict[str, str] = {}  # table -> milliseconds since 1970, as text
+        self.sessions = 0  # in which results were read over gRPC
         self.lock = threading.Lock()
         self.con = duckdb.connect()
         self.con.execute(f"SET timezone = 'UTC'; ATTACH ':memory:' AS \"{PROJECT}\"")
@@ -110,6 +115,8 @@ class Bigquery:
                 raise
             made["status"]["errorResult"] = {"reason": refused.reason, "message": refused.message}
         if not dry:
+            into = {"projectId": PROJECT, "datasetId": "_results", "tableId": reference["jobId"]}
+            made["configuration"]["query"]["destinationTable"] = into
             self.jobs[reference["jobId"]] = made
         return made
 
@@ -191,6 +198,42 @@ class Bigquery:
         }  # fmt: skip
         self.jobs[made["jobReference"]["jobId"]] = made
         return made
+
+
+class _Storage:
+    """The service of BigQuery's storage interface: a result in two streams."""
+
+    def __init__(self, served: Bigquery) -> None:
+        self._served = served
+
+    def session(self, asked: Any, _: grpc.ServicerContext) -> Any:
+        table = asked.read_session.table
+        rows = self._served.results[table.rpartition("/")[2]]
+        self._served.sessions += 1
+        halves = [types.ReadStream(name=f"{table}/{half}") for half in (0, 1)[: asked.max_stream_count or 2]]
+        schema = types.ArrowSchema(serialized_schema=rows.schema.serialize().to_pybytes())
+        return types.ReadSession(name=table, table=table, arrow_schema=schema, streams=halves)
+
+    def rows(self, asked: Any, _: grpc.ServicerContext) -> Iterator[Any]:
+        _, name, half = asked.read_stream.rsplit("/", 2)
+        rows, middle = self._served.results[name], -(-self._served.results[name].num_rows // 2)
+        schema = types.ArrowSchema(serialized_schema=rows.schema.serialize().to_pybytes())
+        for batch in (rows.slice(middle) if half == "1" else rows.slice(0, middle)).to_batches(PAGE):
+            content = types.ArrowRecordBatch(serialized_record_batch=batch.serialize().to_pybytes())
+            yield types.ReadRowsResponse(arrow_schema=schema, arrow_record_batch=content, row_count=batch.num_rows)
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        return grpc.method_handlers_generic_handler(
+            "google.cloud.bigquery.storage.v1.BigQueryRead",
+            {
+                "CreateReadSession": grpc.unary_unary_rpc_method_handler(
+                    self.session, types.CreateReadSessionRequest.deserialize, types.ReadSession.serialize
+                ),
+                "ReadRows": grpc.unary_stream_rpc_method_handler(
+                    self.rows, types.ReadRowsRequest.deserialize, types.ReadRowsResponse.serialize
+                ),
+            },
+        )
 
 
 def _decoded(text: str) -> bytes:
@@ -334,6 +377,10 @@ def serving() -> Iterator[Bigquery]:
     handler = type("Handler", (_Handler,), {"bigquery": served})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         served.url = f"http://127.0.0.1:{server.server_port}"
+        storage = grpc.server(ThreadPoolExecutor(8))
+        storage.add_generic_rpc_handlers([_Storage(served).handlers()])
+        served.storage_url = f"http://127.0.0.1:{storage.add_insecure_port('127.0.0.1:0')}"
+        storage.start()
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
@@ -341,3 +388,4 @@ def serving() -> Iterator[Bigquery]:
         finally:
             server.shutdown()
             thread.join()
+            storage.stop(None).wait()

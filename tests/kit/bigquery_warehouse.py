@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -72,6 +73,25 @@ class TestBigqueryWarehouse(WarehouseConformance):
         assert list(warehouse.columns(f"{DATASET}.odd")) == ["n"]
         with pytest.raises(Invalid, match="Column 'list'"), warehouse.read("SELECT n, list FROM odd"):
             pass
+
+
+@pytest.mark.filterwarnings("ignore:Retrieving Arrow:PendingDeprecationWarning")  # one package of Google's to another
+def test_a_large_result_comes_in_streams_of_arrow(server: Bigquery, key: Path) -> None:
+    known = setting(server, key)
+    known = replace(known, url=Url(f"{known.url.text}&storage={server.storage_url}"))
+    numbers = "SELECT n, TIMESTAMP_MICROS(n) AS at, n / 2 AS half FROM UNNEST(GENERATE_ARRAY(1, 100000)) AS n"
+    with closing(made(known)) as warehouse:
+        with warehouse.read(numbers) as found:
+            rows = found.read_all().sort_by("n")
+        assert server.sessions == 1
+        assert rows["n"].to_pylist() == list(range(1, 100_001))
+        assert rows["at"].cast(pa.int64()).equals(rows["n"])
+        assert rows["half"][0].as_py() == 0.5
+        with warehouse.read(numbers) as found:  # and ends early
+            assert found.read_next_batch().num_rows > 0
+        assert server.sessions == 2
+        with pytest.raises(Invalid, match="without encryption"):
+            made(replace(known, url=Url(f"bigquery://{PROJECT}/{DATASET}?storage=http://10.0.0.1:80")))
 
 
 def test_a_loaded_table_expires_within_a_day(opened: BigqueryWarehouse, server: Bigquery) -> None:

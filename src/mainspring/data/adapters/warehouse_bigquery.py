@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FuturesTimeout
 from contextlib import contextmanager, suppress
 from datetime import UTC
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import google.auth
+import grpc
 import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,6 +47,7 @@ _FORM = "bigquery://PROJECT/DATASET?location=EU"
 _SCOPES = ("https://www.googleapis.com/auth/bigquery", "https://www.googleapis.com/auth/devstorage.read_write")
 _LABELS = {"application": "mainspring"}
 _KEPT_US = DAY  # a table whose process was killed
+_STREAMS = 4  # of one result that are read at once
 _ASKED_S = 20.0  # one request, with its repetitions
 _LONGEST = 500  # characters of a message
 _SPENT = ("quotaExceeded", "rateLimitExceeded", "billingNotEnabled", "bytesBilledLimitExceeded", "responseTooLarge")
@@ -76,7 +79,7 @@ class BigqueryWarehouse:
     def __init__(self, setting: WarehouseSetting, clock: Clock) -> None:
         self._setting, self._shown, self._clock = setting, setting.url.shown, clock
         self._last: Ran | None = None
-        self._place = Place.parse(setting.url, 1, ("location",), _FORM)
+        self._place = Place.parse(setting.url, 1, ("location", "storage"), _FORM)
         self._dataset = bigquery.DatasetReference(self._place.server, self._place.names[0])
 
     def ping(self) -> str:
@@ -100,12 +103,15 @@ class BigqueryWarehouse:
     def read(self, statement: str) -> Iterator[pa.RecordBatchReader]:
         with self._ran(statement) as (job, rows):
             self._last = Ran(job.job_id, job.total_bytes_processed)
-            schema = _schema(rows.schema)
-            yield reader(self._batches(rows), schema)
+            schema, batches = _schema(rows.schema), self._batches(rows)
+            try:
+                yield reader(batches, schema)
+            finally:
+                batches.close()  # with the streams that it reads
 
-    def _batches(self, rows: Any) -> Iterator[pa.RecordBatch]:
+    def _batches(self, rows: Any) -> Generator[pa.RecordBatch]:
         with self._errors():
-            yield from rows.to_arrow_iterable(bqstorage_client=self._storage)
+            yield from rows.to_arrow_iterable(bqstorage_client=self._storage, max_stream_count=_STREAMS)
 
     @contextmanager
     def loaded(self, rows: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[str]:
@@ -169,7 +175,8 @@ class BigqueryWarehouse:
         if "_client" in vars(self):
             self._client.close()
             del self._client
-        vars(self).pop("_storage", None)
+        if (storage := vars(self).pop("_storage", None)) is not None:
+            storage.transport.close()
 
     @property
     def _timeout_s(self) -> float:
@@ -216,12 +223,17 @@ class BigqueryWarehouse:
 
     @cached_property
     def _storage(self) -> Any:
-        """The client by which results come as Arrow; `None` at another address, which is that of REST alone."""
-        if "endpoint" in self._place.options:
+        """The client by which large results come as Arrow; `None` where only REST has another address."""
+        options, at = self._place.options, urlsplit(self._place.options.get("storage", ""))
+        if "endpoint" in options and not at.netloc:
             return None
         from google.cloud.bigquery_storage import BigQueryReadClient
+        from google.cloud.bigquery_storage_v1.services.big_query_read.transports import BigQueryReadGrpcTransport
 
-        return BigQueryReadClient(credentials=self._credentials)
+        if at.scheme == "http":
+            return BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=grpc.insecure_channel(at.netloc)))
+        place = {"api_endpoint": at.netloc} if at.netloc else None
+        return BigQueryReadClient(credentials=self._credentials, client_options=place)
 
     @contextmanager
     def _ran(self, statement: str) -> Iterator[tuple[Any, Any]]:
@@ -301,7 +313,7 @@ _TOLD: Mapping[type[Exception], Callable[[str, str], MainspringError]] = {
     api.Forbidden: lambda shown, said: Denied(
         f"{shown} refuses: {said}",
         authenticated=True,
-        fix="grant the account roles/bigquery.jobUser and dataViewer; dataEditor where tables are loaded.",
+        fix="grant roles/bigquery.jobUser, readSessionUser and dataViewer, and dataEditor where tables are loaded.",
     ),
     api.Unauthorized: lambda shown, said: Denied(
         f"{shown} does not know the credentials: {said}", fix="name another key_file, or log in again."

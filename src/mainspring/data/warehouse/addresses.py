@@ -12,6 +12,7 @@ from mainspring.core.object_store_url import check_encrypted
 from mainspring.core.settings import Url
 
 IN_CLEAR = "in_clear"  # option of every address: the network is trusted
+_SERVERS = ("endpoint", "storage")  # options that are addresses themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,12 @@ class Place:
         """Parse an address with so many names.
 
         Args:
-            options: Names of options, beside `endpoint`: another address of the server, as `https://host:port`.
+            options: Names of options, beside `endpoint`: another address of the server, as `https://host:port`. One
+                named `storage` is such an address, too.
             form: A valid address, for messages.
 
         Raises:
-            Invalid: A part is missing, an option is unknown, or `endpoint` would send data in clear to another machine.
+            Invalid: A part is missing, an option is unknown, or data would go in clear to another machine.
         """
         parts = urlsplit(url.text)
         user, _, server = parts.netloc.rpartition("@")
@@ -45,5 +47,6 @@ class Place:
         for unknown in sorted(given.keys() - known):
             near = guess(unknown, known)
             raise Invalid(f"{url.shown} has the unknown option {unknown!r}.", fix=f"{near}{fix}")
-        check_encrypted(url.shown, given.get("endpoint", ""), in_clear=in_clear)
+        for name in _SERVERS:
+            check_encrypted(url.shown, given.get(name, ""), in_clear=in_clear)
         return cls(unquote(server), unquote(user), found, given)

@@ -17,12 +17,14 @@ from alembic.migration import MigrationContext
 import mainspring
 from kit import catalog_writers, prefork
 from kit.auditing import audit_log
+from kit.pulls import check_pull_store
 from kit.servers import PASSWORD, QUOTED, PostgresServer, running
 from mainspring.core.catalog import metadata
 from mainspring.core.errors import Conflict, Denied, Unavailable
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.data.adapters.catalog import CatalogSnapshots
+from mainspring.data.adapters.pulls_catalog import CatalogPulls
 from mainspring.data.adapters.streams_catalog import CatalogStreams
 from mainspring.data.streams.store import Batch
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
@@ -138,6 +140,12 @@ def test_a_partition_of_a_stream_is_leased_by_one_at_a_time(url: Url) -> None:
     assert not streams.holds("orders", "late", held, now + 10)
     streams.report("orders", "late", b"{}")
     assert [(each.owner, each.document) for each in streams.members("orders")] == [("late", b"{}")]
+    engine.dispose()
+
+
+def test_batches_of_pulls_are_stored(url: Url) -> None:
+    engine = opened(url)
+    check_pull_store(CatalogPulls(engine, "lake"), CatalogPulls(engine, "other"))
     engine.dispose()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from kit.engines import ROOT
+from kit.pulls import Row, check_pulls
 from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound, Unavailable
 from mainspring.core.settings import Url, WarehouseSetting
 from mainspring.data.adapters.warehouse_snowflake import SnowflakeWarehouse
@@ -51,6 +52,13 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("bucket")
 
 
+def connected(server: str) -> snowflake.connector.SnowflakeConnection:
+    return snowflake.connector.connect(
+        account="acme", user=USER, password=PASSWORD, host="127.0.0.1", port=int(server.rpartition(":")[2]),
+        protocol="http", warehouse="W", enable_server_session_keep_alive_auto_detection=False,
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def server(bucket: Path, keys: Path) -> Iterator[str]:
     """The address of a server that has the table `deliveries`."""
@@ -63,13 +71,7 @@ def server(bucket: Path, keys: Path) -> Iterator[str]:
         try:
             assert process.stdout is not None
             port = int(process.stdout.readline())
-            with (
-                snowflake.connector.connect(
-                    account="acme", user=USER, password=PASSWORD, host="127.0.0.1", port=port, protocol="http",
-                    warehouse="W", enable_server_session_keep_alive_auto_detection=False,
-                ) as connection,
-                connection.cursor() as cursor,
-            ):  # fmt: skip
+            with connected(f"http://127.0.0.1:{port}") as connection, connection.cursor() as cursor:
                 for text in ("CREATE DATABASE SHOP", "CREATE SCHEMA SHOP.RAW", "USE SCHEMA SHOP.RAW", TABLE, ROWS):
                     cursor.execute(text)
             yield f"http://127.0.0.1:{port}"
@@ -177,3 +179,31 @@ def test_each_store_is_named_as_snowflake_does(opened: SnowflakeWarehouse, bucke
         (file,) = opened.unload('SELECT 1 AS "n"', Url(to))
         folder = to.partition("?")[0]
         assert (bucket / place / file.at.removeprefix(f"{folder}/")).exists()
+
+
+class Parcels:
+    """A table of parcels there."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._run("""CREATE TABLE "parcels" ("parcel" NUMBER(38, 0), "place" VARCHAR, "kg" FLOAT,
+            "packed_at" TIMESTAMP_TZ, "loaded" TIMESTAMP_LTZ)""")
+
+    def add(self, rows: Iterable[Row]) -> None:
+        for parcel, arrival in rows:
+            place = "NULL" if parcel % 5 == 0 else f"'p{parcel % 3}'"
+            loaded = "NULL" if arrival is None else f"TO_TIMESTAMP_LTZ({arrival}, 6)"
+            values = f"{parcel}, {place}, {parcel / 7}, TO_TIMESTAMP_TZ({parcel * 1000}, 6), {loaded}"
+            self._run(f'INSERT INTO "parcels" SELECT {values}')
+
+    def open(self) -> SnowflakeWarehouse:
+        return SnowflakeWarehouse(setting(self._server))
+
+    def _run(self, text: str) -> None:
+        with connected(self._server) as connection, connection.cursor() as cursor:
+            cursor.execute("USE SCHEMA SHOP.RAW")
+            cursor.execute(text)
+
+
+def test_rows_are_pulled_once(server: str) -> None:
+    check_pulls(Parcels(server))

@@ -53,11 +53,17 @@ def read_warehouse(root: Path, given: Any, environment: Mapping[str, str]) -> Wa
     password, password_file = text(values, where, "password"), path(root, values, where, "password_file")
     if password and password_file is not None:
         raise Invalid("The warehouse has two passwords.", fix="keep password_file, or the variable, not both.")
+    arrivals, lateness = _names(values, "arrivals", "loaded_at"), _names(values, "lateness", "10m")
+    if alone := sorted(lateness.keys() - arrivals.keys()):
+        raise Invalid(
+            f"The warehouse has a lateness of {alone[0]!r}, which has no arrivals.",
+            fix=f'{guess(alone[0], arrivals)}name its column too: arrivals = {{ {alone[0]} = "loaded_at" }}.',
+        )
     return WarehouseSetting(
         url=_address(root, text(values, where, "url")),
         tables=_names(values, "tables", "raw.deliveries"),
-        arrivals=_names(values, "arrivals", "loaded_at"),
-        lateness=_names(values, "lateness", "10m"),
+        arrivals=arrivals,
+        lateness=lateness,
         max_scan=nbytes(values, "max_scan"),
         timeout_us=duration(values, "timeout"),
         read_features=flag(values, "read_features"),

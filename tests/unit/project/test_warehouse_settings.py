@@ -42,7 +42,8 @@ def test_settings_are_read_from_the_file_and_the_environment(tmp_path: Path) -> 
     assert read(tmp_path, "", {"MAINSPRING_WAREHOUSE_PASSWORD": "hidden"}) is None
     text = (
         'warehouse = { url = "snowflake://me@ac-count/db/raw?warehouse=w&role=r", max_scan = "1TB", timeout = "5m", '
-        'key_file = "keys/rsa.p8", tables = { deliveries = "raw.rides" }, arrivals = { deliveries = "loaded_at" } }'
+        'key_file = "keys/rsa.p8", tables = { deliveries = "raw.rides" }, arrivals = { deliveries = "loaded_at" }, '
+        'lateness = { deliveries = "1h" } }'
     )
     found = read(
         tmp_path, text, {"MAINSPRING_WAREHOUSE_KEY_PASSWORD": "hidden", "MAINSPRING_WAREHOUSE_MAX_SCAN": "2MB"}
@@ -55,6 +56,7 @@ def test_settings_are_read_from_the_file_and_the_environment(tmp_path: Path) -> 
     assert "hidden" not in repr(found)
     assert (found.table("deliveries"), found.table("orders")) == ("raw.rides", "orders")
     assert found.arrivals == {"deliveries": "loaded_at"}
+    assert found.lateness == {"deliveries": "1h"}
     at = read(tmp_path, "", {"MAINSPRING_WAREHOUSE_URL": "duckdb:///data/w.duckdb"})
     assert at is not None
     assert at.url.path == tmp_path / "data" / "w.duckdb"
@@ -71,6 +73,11 @@ def test_settings_are_read_from_the_file_and_the_environment(tmp_path: Path) -> 
         ('warehouse = { url = "duckdb:///w", max_scan = 5 }', 'max_scan = "2GB"'),
         ('warehouse = { url = "duckdb:///w", timeout = "soon" }', "timeout is 'soon'"),
         ('warehouse = { url = "duckdb:///w", password = "hidden" }', "MAINSPRING_WAREHOUSE_PASSWORD"),
+        ('warehouse = { url = "duckdb:///w", lateness = { a = 5 } }', 'lateness = \\{ deliveries = "10m"'),
+        (
+            'warehouse = { url = "duckdb:///w", arrivals = { ab = "x" }, lateness = { a = "1h" } }',
+            "mean 'ab'.*arrivals",
+        ),
         ('warehouse = { url = "snowflake://me:hidden@a/db/s" }', "has a password: snowflake://me:"),
     ],
 )

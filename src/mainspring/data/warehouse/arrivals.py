@@ -13,7 +13,7 @@ import pyarrow as pa
 from mainspring.core.errors import Invalid, InvalidData
 from mainspring.core.expr.dialects import Dialect
 from mainspring.core.nearest import guess
-from mainspring.core.time import MINUTE, format_instant, parse_duration, parse_instant
+from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT, MINUTE, format_instant, parse_duration, parse_instant
 from mainspring.data.arrow_coercion import fits
 from mainspring.data.model import Source
 from mainspring.data.refusals import naive
@@ -68,7 +68,7 @@ class Arrivals:
         """Return a position as text; the start of the table for None."""
         if position is None:
             return "the start"
-        return format_instant(position) if self.instants else str(position)
+        return format_instant(max(FIRST_INSTANT, min(position, LAST_INSTANT))) if self.instants else str(position)
 
     def parsed(self, text: str) -> int:
         """Return the position that a text names.

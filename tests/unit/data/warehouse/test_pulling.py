@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlglot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.depth import examples
-from kit.pulls import INSTANTS, NOW, NUMBERS, PARCELS, Depot, House
+from kit.pulls import INSTANTS, NOW, NUMBERS, PARCELS, Depot, House, check_pull_store, check_pulls
 from mainspring.core.errors import Conflict, Invalid, InvalidData
 from mainspring.core.schema import Int64, String
+from mainspring.data.adapters.pulls_catalog import CatalogPulls
+from mainspring.data.adapters.warehouse_duckdb import DuckdbWarehouse
 from mainspring.data.model import Source
 from mainspring.data.warehouse.pulled import as_mark, as_position
+from mainspring.project.catalog import memory_catalog
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +84,21 @@ def test_rows_come_once_in_their_order(tmp_path: Path, kind: str) -> None:
     later = house.pull()
     assert (later.rows, later.batches) == (2, 1)  # parcel 3 arrived before the lateness
     assert house.parcels() == Counter([*range(30), 2_000, 2_001, 31, 31])
+
+
+def test_the_statements_of_bigquery_mean_the_same(tmp_path: Path) -> None:
+    class Translated(DuckdbWarehouse):
+        dialect = "bigquery"
+
+        def read(self, statement: str) -> Any:
+            (translated,) = sqlglot.transpile(statement, read="bigquery", write="duckdb")
+            return super().read(translated.replace("TIMESTAMP_MICROS", "MAKE_TIMESTAMPTZ"))
+
+    class BigQuery(Depot):
+        def open(self) -> DuckdbWarehouse:
+            return Translated(self.path)
+
+    check_pulls(BigQuery(tmp_path / "depot.db"))
 
 
 def test_of_one_arrival_each_row_comes_once_whenever_it_is_committed(depot: Depot) -> None:
@@ -322,6 +341,11 @@ def test_a_plan_says_what_a_pull_would_read_and_changes_nothing(depot: Depot) ->
     assert puller.plan(since=2).rows == 1
     assert house.lake.tables() == []
     assert house.store.last("parcels") is None
+
+
+def test_batches_are_stored() -> None:
+    engine = memory_catalog()
+    check_pull_store(CatalogPulls(engine, "lake"), CatalogPulls(engine, "other"))
 
 
 @pytest.mark.parametrize("position", [0, 1, -1, 2**63 - 1, -(2**63)])

@@ -26,10 +26,10 @@ _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Result of a look at a table, before its rows are read.
+    """Result of a look at a table, or at the rows of it that a pull may read.
 
     Attributes:
-        rows: All rows of the table.
+        rows: All rows.
         unordered: Those whose arrival is null, which are never read.
         newest: The largest arrival; None if there is none.
         wanted: Rows that are to be read.
@@ -86,8 +86,12 @@ class Arrivals:
             raise Invalid(f"{text!r} is no arrival.", fix=f"{self.column} of {self.table} has whole numbers: give one.")
         return found
 
-    def look(self, low: int | None, high: int | None) -> str:
-        """Return the statement of a `Look`: all of its columns, in order."""
+    def look(self, low: int | None, high: int | None, *, whole: bool) -> str:
+        """Return the statement of a `Look`: all of its columns, in order.
+
+        Args:
+            whole: Look at rows that arrived before `low`, too: a partitioned table is then read as a whole.
+        """
         at = self._at
         wanted = self._between(low, high) or f"{at} IS NOT NULL"
         ahead = "1 = 0" if high is None else f"{at} > {self._literal(high)}"
@@ -99,7 +103,8 @@ class Arrivals:
             "ahead": f"COUNT(CASE WHEN {ahead} THEN 1 END)",
         }
         listed = ", ".join(f"{count} AS {self.dialect.column(name)}" for name, count in counts.items())
-        return f"SELECT {listed} FROM {self.dialect.table(self.table)}"
+        where = "" if whole or low is None else f" WHERE {self._between(low, None)} OR {at} IS NULL"
+        return f"SELECT {listed} FROM {self.dialect.table(self.table)}{where}"
 
     def read(self, columns: Iterable[str], low: int | None, high: int | None) -> str:
         """Return the statement of the rows that arrived from `low` to `high`, in order, with column `ARRIVAL`."""

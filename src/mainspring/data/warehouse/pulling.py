@@ -164,10 +164,13 @@ class Puller:
         """Return the largest arrival that may be read: a row of the future would put the position there."""
         return self.wall.now() if self.arrivals.instants else None
 
-    def _look(self, start: Start, high: int | None) -> Look:
-        with self.warehouse.read(self.arrivals.look(start.low, high)) as rows:
+    def _look(self, start: Start, high: int | None, *, whole: bool = False) -> Look:
+        with self.warehouse.read(self.arrivals.look(start.low, high, whole=whole)) as rows:
             (found,) = rows.read_all().cast(_LOOK).to_pylist()
-        return Look(**found)
+        look = Look(**found)
+        if look.newest is None and not whole:  # no row as new as those that were read: what else is there
+            return self._look(start, high, whole=True)
+        return look
 
     def _warnings(self, look: Look, start: Start) -> Iterator[str]:
         """Yield warnings about a table.
@@ -256,9 +259,6 @@ class _Pull:
             least.append(self._start.floor)
         if pending or (least and max(least) != self._position):
             self._ingest(pending, max(least), more=False)
-        if self._position is not None:
-            before = self._position - self._of.arrivals.lateness
-            self._of.store.shed(self._of.source.name, before, _KEPT)
 
     def _ingest(self, pending: list[pa.Table], reached: int, *, more: bool) -> None:
         """Ingest rows as the next batch, after which the position is `reached`, unless it is further already."""
@@ -291,6 +291,7 @@ class _Pull:
             again = max(until - of.arrivals.lateness, ALL)
             kept = found[found["arrival"] >= again]
             of.store.keep(source.name, self._number, kept.tobytes(), max(again, self._start.floor))
+            of.store.shed(source.name, again, _KEPT)
         self._count(rows=done.rows, quarantined=done.quarantined, batches=1)
         for reason, count in done.reasons.items():
             self._report.reasons[reason] = self._report.reasons.get(reason, 0) + count
@@ -309,10 +310,17 @@ class _Pull:
 
 
 def _pieces(reader: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """Yield the rows in pieces that are not larger than a batch."""
+    """Yield the rows in pieces of the size of a batch."""
+    group, count, size = list[pa.RecordBatch](), 0, 0
     for batch in reader:
         for first in range(0, batch.num_rows, rows):
-            yield pa.Table.from_batches([batch.slice(first, rows)])
+            part = batch.slice(first, rows)
+            if group and (count + part.num_rows > rows or size + part.nbytes > _BATCH_BYTES):
+                yield pa.Table.from_batches(group)
+                group, count, size = [], 0, 0
+            group, count, size = [*group, part], count + part.num_rows, size + part.nbytes
+    if group:
+        yield pa.Table.from_batches(group)
 
 
 def _full(pending: list[pa.Table], rows: int) -> bool:

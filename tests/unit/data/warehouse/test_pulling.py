@@ -1,5 +1,8 @@
 """Each row of a warehouse's table is in the source's table once, however it was committed and wherever a pull dies."""
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +13,7 @@ import sqlglot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit.depth import examples
+from kit.depth import deep, examples
 from kit.pulls import INSTANTS, NOW, NUMBERS, PARCELS, Depot, House, check_pull_store, check_pulls
 from mainspring.core.errors import Conflict, Invalid, InvalidData
 from mainspring.core.schema import Int64, String
@@ -21,6 +24,9 @@ from mainspring.data.warehouse.pulled import as_mark, as_position
 from mainspring.project.catalog import memory_catalog
 
 pytestmark = pytest.mark.slow
+
+
+TESTS = Path(__file__).resolve().parents[3]
 
 
 class Dead(Exception): ...
@@ -341,6 +347,34 @@ def test_a_plan_says_what_a_pull_would_read_and_changes_nothing(depot: Depot) ->
     assert puller.plan(since=2).rows == 1
     assert house.lake.tables() == []
     assert house.store.last("parcels") is None
+
+
+_MANY = """
+import resource, sys
+from pathlib import Path
+from kit.pulls import Depot, House
+
+depot = Depot(Path(sys.argv[1]))
+depot.run('''INSERT INTO parcels SELECT n % 1000, 'p' || n % 3, n / 7, make_timestamptz(n * 10),
+    make_timestamptz(n // 200 * 100), 'x' FROM range(10_000_000) t(n)''')
+house = House(depot, lateness="1ms")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+report = house.pull(batch_rows=1 << 18)
+lake = sum(each.nbytes for each in [house.lake.scan("parcels").rows])
+print(report.rows, report.batches, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before * 1024 - lake)
+"""
+
+
+@deep
+def test_ten_million_rows_are_pulled_in_bounded_memory(tmp_path: Path) -> None:
+    """Beside what DuckDB needs to sort them, at most 2 GB, and the lake, which is in memory here."""
+    command = [sys.executable, "-c", _MANY, str(tmp_path / "depot.db")]
+    paths = f"{TESTS.parent / 'src'}:{TESTS}"
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": paths})
+    assert done.returncode == 0, done.stderr
+    rows, batches, grown = map(int, done.stdout.splitlines()[-1].split())
+    assert (rows, batches) == (10_000_000, 39)
+    assert grown < 3_000_000_000
 
 
 def test_batches_are_stored() -> None:

@@ -75,6 +75,16 @@ class Place(Protocol):
     def open(self) -> Warehouse: ...
 
 
+class Through:
+    """Passes calls on to a lake, or to what has been put before it."""
+
+    def __init__(self, of: Any) -> None:
+        self.of = of
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.of, name)
+
+
 class House:
     """A lake and a catalog that pull from a depot, or another place."""
 
@@ -84,6 +94,8 @@ class House:
         self.store = CatalogPulls(memory_catalog(), "lake")
         self.clock = ManualClock(NOW)
         self.table, self.arrival = "parcels", "loaded"
+        self._through = Through(self.lake)
+        self._ingestor = Ingestor(self._through, self.locks, self.clock)  # it keeps a database, which is slow to open
 
     def puller(
         self, batch_rows: int = 100, wrap: Callable[[Any], Any] = lambda each: each, lateness: str | None = None
@@ -94,7 +106,7 @@ class House:
             wrap: Returns what the lake and the store are called through.
         """
         warehouse = self.depot.open()
-        lake = wrap(self.lake)
+        self._through.of = wrap(self.lake)
         columns = warehouse.columns(self.table)
         check_table(self.table, columns, self.source)
         order = arrivals(dialect(warehouse.dialect), self.table, self.arrival, lateness or self.lateness, columns)
@@ -102,8 +114,8 @@ class House:
             self.source,
             order,
             warehouse,
-            lake,
-            Ingestor(lake, self.locks, self.clock),
+            self._through,
+            self._ingestor,
             wrap(self.store),
             self.locks,
             self.clock,

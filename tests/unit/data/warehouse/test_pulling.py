@@ -1,5 +1,6 @@
 """Each row of a warehouse's table is in the source's table once, however it was committed and wherever a pull dies."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -118,7 +119,7 @@ def test_of_one_arrival_each_row_comes_once_whenever_it_is_committed(depot: Depo
     assert house.pull().rows == 0
 
 
-@settings(max_examples=examples(gate=6, deep=200), deadline=None)
+@settings(max_examples=examples(gate=4, deep=200), deadline=None)
 @given(data=st.data())
 def test_a_pull_that_dies_at_any_write_is_followed_by_one_that_completes_it(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
@@ -150,9 +151,7 @@ def test_a_pull_that_dies_at_any_write_is_followed_by_one_that_completes_it(
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_pull_dies_before_and_after_each_of_its_writes(depot: Depot, after: bool) -> None:
     depot.add(FEW)
-    write = 0
-    while True:
-        write += 1
+    for write in itertools.count(1 + after, examples(gate=2, deep=1)):
         house = House(depot, lateness="10us")
         counter, wrap = dying_at(write, after=after)
         try:

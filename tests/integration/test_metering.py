@@ -27,7 +27,7 @@ _STRANGER = "import os, time\nif os.fork(): os._exit(0)\nos.setsid()\nwhile time
 
 
 def test_a_machine_is_divided_among_endpoints_platform_others_and_idle(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path, workers=2)
+    fleet = Fleet(tmp_path, workers=2, settings={"team": "platform"})
     fleet.publish("1")
     project = fleet.project
     with fleet.up():
@@ -51,6 +51,7 @@ def test_a_machine_is_divided_among_endpoints_platform_others_and_idle(tmp_path:
         assert (endpoint["in"], endpoint["out"]) == (sent * len(BODY), replied)
         subject = found[ENDPOINT, "late-arrival", "requests"].subject
         assert (subject.version, subject.key, subject.inside) == ("1", fleet.key.split("_")[1], True)
+        assert {each.subject.teams for each in found.values() if each.subject.kind == ENDPOINT} == {("platform",)}
         # The gateways worked for the requests, but for probes and their log.
         assert 0.5 * used * 1e6 <= endpoint["cpu"] <= most * 1e6 + 0.04e6
 

@@ -7,10 +7,10 @@ import msgspec
 from mainspring.core.definition_registry import declare, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
-from mainspring.cost.usage import BATCH, JOB, PIPELINE, RUN, VIEW
+from mainspring.cost.usage import BATCH, ENDPOINT, JOB, PIPELINE, RUN, VIEW
 
 MODELS, PIPELINES, VIEWS, JOBS = KINDS = ("models", "pipelines", "views", "jobs")
-_FIELD = {RUN: MODELS, BATCH: MODELS, PIPELINE: PIPELINES, VIEW: VIEWS, JOB: JOBS}
+_FIELD = {RUN: MODELS, BATCH: MODELS, ENDPOINT: MODELS, PIPELINE: PIPELINES, VIEW: VIEWS, JOB: JOBS}
 
 
 class Team(msgspec.Struct, frozen=True):
@@ -18,7 +18,8 @@ class Team(msgspec.Struct, frozen=True):
 
     Args:
         name: An id. What callers of the group of this name use costs the team too.
-        models: Names of models: their trainings, searches, optimisations and batches.
+        models: Names of models: their trainings, searches, optimisations and batches, the memory and devices of their
+            endpoints, and requests of callers without a group.
         pipelines: Names of pipelines: their steps, but for what is done for a model or a view of another team.
         views: Names of feature views: their materialisation.
         jobs: Names of the project's own jobs.

@@ -62,8 +62,18 @@ def test_use_is_charged_to_those_who_paid_when_the_work_was_opened() -> None:
 
 def test_a_team_pays_for_what_it_declares() -> None:
     team = ms.Team("risk", models=["late"], pipelines=["nightly"], views=["Traffic"], jobs=["rates"])
-    paid = {(RUN, "late"), (BATCH, "late"), (PIPELINE, "nightly"), (VIEW, "Traffic"), (JOB, "rates")}
-    kinds, names = (RUN, BATCH, PIPELINE, VIEW, JOB, "endpoint"), ("late", "nightly", "Traffic", "rates", "train")
+    paid = {
+        (RUN, "late"),
+        (BATCH, "late"),
+        ("endpoint", "late"),
+        (PIPELINE, "nightly"),
+        (VIEW, "Traffic"),
+        (JOB, "rates"),
+    }
+    kinds, names = (
+        (RUN, BATCH, PIPELINE, VIEW, JOB, "endpoint", "table"),
+        ("late", "nightly", "Traffic", "rates", "train"),
+    )
     assert {each for each in product(kinds, names) if team.pays_for(*each)} == paid
 
 

@@ -245,7 +245,8 @@ def _follow(call: Call, job: Job, *, wait: bool, here: bool) -> int:
             def told(found: RunState) -> None:
                 busy = [step.name for step in found.steps if step.status == "running"]
                 note = ", ".join(busy[:3]) + (f" and {len(busy) - 3} more" if len(busy) > 3 else "")
-                progress.update(found.graph.name, found.done, len(found.graph.nodes), note)
+                held = next((step.note for step in found.steps if step.note and step.status == "queued"), "")
+                progress.update(found.graph.name, found.done, len(found.graph.nodes), note or held)
 
             control.run_here(call.project, job.id, told) if here else control.wait(call.project, job.id, told)
     found = control.state(call.project, job.id)

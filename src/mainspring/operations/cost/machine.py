@@ -19,6 +19,7 @@ from mainspring.core.process_usage import gpus, main_thread_s, of_tree, open_gpu
 from mainspring.core.time import MINUTE
 from mainspring.cost.usage import CAPACITY, IDLE, MACHINE, OWN, Subject, Usage
 from mainspring.operations.cost.gateways import Amounts, by_gpu, divided, grown, subject_of
+from mainspring.operations.cost.teams import payers_of_requests
 from mainspring.operations.service.sampling import place
 from mainspring.project import Project
 from mainspring.project.running import machine_name, read_running
@@ -183,11 +184,17 @@ class MachineMeter:
 
     def _usages(self, now: int, amounts: Amounts) -> list[Usage]:
         return [
-            Usage(machine=self._machine, start=now, subject=subject, measure=measure, amount=amount)
+            Usage(machine=self._machine, start=now, subject=self._paid(subject), measure=measure, amount=amount)
             for subject, of in amounts.items()
             for measure, amount in of.items()
             if amount
         ]
+
+    def _paid(self, subject: Subject) -> Subject:
+        """Return a subject with who pays for it, where its caller has no group."""
+        if subject.kind == MACHINE or subject.teams:
+            return subject
+        return msgspec.structs.replace(subject, teams=payers_of_requests(self._project, subject.model))
 
     def _read(self, sequence: int) -> _Seen | None:
         try:

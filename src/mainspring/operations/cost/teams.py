@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mainspring.core.errors import Invalid
 from mainspring.core.nearest import meant
-from mainspring.cost.paying import NAMED, Payers, paid_by, payers, settled
-from mainspring.cost.teams import Team
+from mainspring.cost.paying import NAMED, NOBODY, Payers, paid_by, payers, settled
+from mainspring.cost.usage import ENDPOINT
 from mainspring.project import Project
 from mainspring.project.running import belongs_to_up
 from mainspring.registry.processes import current_starter
@@ -73,7 +73,7 @@ def charging(project: Project, kind: str, name: str, *, by: str | None = None, t
         team: That was named when it was queued; whether that was permitted was checked then.
     """
     around = Payers((team,), NAMED) if team else payers()
-    declared = tuple(sorted(each.name for each in _declared(project) if each.pays_for(kind, name)))
+    declared = _declared(project, kind, name)
     starter: tuple[str, ...] = ()
     if not (around.teams or declared):
         starter = groups_of(project, _starter(project) if by is None else by)
@@ -97,9 +97,14 @@ def groups_of(project: Project, who: str) -> tuple[str, ...]:
     return tuple(sorted({group for each in holders if each is not None for group in each.groups}))
 
 
-def _declared(project: Project) -> Collection[Team]:
+def payers_of_requests(project: Project, model: str) -> tuple[str, ...]:
+    """Return who pays for what an endpoint's requests used, and its model kept, where no caller has a group."""
+    return settled(NOBODY, declared=_declared(project, ENDPOINT, model), profile=project.settings.team).teams
+
+
+def _declared(project: Project, kind: str, name: str) -> tuple[str, ...]:
     try:
-        return project.definitions.teams.values()
+        return tuple(sorted(each.name for each in project.definitions.teams.values() if each.pays_for(kind, name)))
     except Invalid:  # errors in the definitions do not stop built-in jobs
         return ()
 

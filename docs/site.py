@@ -54,6 +54,7 @@ SECTIONS = {
     "Endpoints": "mainspring.serving",
     "Quotas": "mainspring.security.quota",
     "Budgets": "mainspring.cost.budgets.declaring",
+    "Teams": "mainspring.cost.teams",
     "Language models": "mainspring.llm",
     "Circuit breakers": "mainspring.core.circuit_breaker",
     "Logs of predictions": "mainspring.ledger",

@@ -27,9 +27,12 @@ class Reports:
 
 def test_a_view_that_fails_in_an_unforeseen_way_does_not_keep_the_others_waiting() -> None:
     reports = Reports()
-    metering = SimpleNamespace(of=lambda _: nullcontext())
-    project = SimpleNamespace(settings=SimpleNamespace(materialise_every_us=1), materialiser=reports, metering=metering)
     views = [view(n=ms.count(window="1h")), view(m=ms.count(window="2h"))]
+    paying = ms.Team("hubs", views=[each.name for each in views[:1]])
+    project = SimpleNamespace(
+        settings=SimpleNamespace(materialise_every_us=1, team=""), materialiser=reports,
+        metering=SimpleNamespace(of=lambda _: nullcontext()), definitions=SimpleNamespace(teams={"hubs": paying}),
+    )  # fmt: skip
     with pytest.raises(OverflowError):
         materialise_views(cast(Project, project), views)
     assert reports.asked == views

@@ -33,6 +33,7 @@ STAGE = {"region": "", "endPoint": None, "path": "", "storageAccount": None, "is
 UNLOAD = re.compile(r"COPY INTO '(?P<to>[^']+)' FROM \((?P<of>.*)\) FILE_FORMAT = \(TYPE = PARQUET\)", re.DOTALL)
 EXPLAIN = re.compile(r"EXPLAIN USING JSON (?P<of>.*)", re.DOTALL)
 warehouses: dict[str, str] = {}  # token -> warehouse of its session
+ended: dict[str, Any] = {}  # sessions, by token
 said: list[dict[str, Any]] = []  # of each log-in
 
 _stage_info = fakesnow.gcs_stage_info
@@ -113,7 +114,13 @@ async def login(request: Request) -> Response:
     return JSONResponse(answer)
 
 
+async def renewed(_: Request) -> Response:
+    return refused("390114", "Authentication token has expired.  The user must authenticate again.", "08001")
+
+
 async def query(request: Request) -> Response:
+    if fakesnow.to_token(request) in ended:
+        return refused("390112", "Your session has expired. Please login again.", "08001")
     body = await content(request)
     text, warehouse = body["sqlText"], warehouses.get(fakesnow.to_token(request), "")
     if warehouse == "SPENT":
@@ -155,6 +162,13 @@ async def told(_: Request) -> Response:
     return JSONResponse(said)
 
 
+async def expired(_: Request) -> Response:
+    """End all sessions, as Snowflake does after some hours."""
+    ended.update(fakesnow.sessions)
+    fakesnow.sessions.clear()
+    return JSONResponse({"success": True})
+
+
 async def ignored(_: Request) -> Response:
     return JSONResponse({"success": True})
 
@@ -164,6 +178,8 @@ OWN = [
     Route("/queries/v1/query-request", query, methods=["POST"]),
     Route("/telemetry/send", ignored, methods=["POST"]),
     Route("/said", told),
+    Route("/expired", expired, methods=["POST"]),
+    Route("/session/token-request", renewed, methods=["POST"]),
 ]
 
 

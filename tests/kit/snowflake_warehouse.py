@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 import snowflake.connector
@@ -21,7 +21,7 @@ from kit.pulls import Row, check_pulls
 from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound, Unavailable
 from mainspring.core.settings import Url, WarehouseSetting
 from mainspring.data.adapters.warehouse_snowflake import SnowflakeWarehouse
-from mainspring.data.warehouse.conformance import DELIVERIES, Shop, WarehouseConformance
+from mainspring.data.warehouse.conformance import DELIVERIES, Shop, WarehouseConformance, rows_of
 from mainspring.data.warehouse.ports import UnloadedFile
 from mainspring.data.warehouse.scans import BoundedWarehouse, TooMuchToRead
 
@@ -139,6 +139,17 @@ def test_what_is_wrong_is_told(
     with pytest.raises(kind, match=problem) as raised:
         read()
     assert "hidden" not in str(raised.value)
+
+
+def test_a_session_that_ended_is_opened_anew(server: str) -> None:
+    with closing(SnowflakeWarehouse(setting(server))) as warehouse:
+        assert warehouse.columns("deliveries")
+        with urlopen(Request(f"{server}/expired", method="POST")):
+            pass
+        assert len(rows_of(warehouse, 'SELECT * FROM "deliveries"')) == 3
+        with urlopen(Request(f"{server}/expired", method="POST")):
+            pass
+        assert warehouse.columns("deliveries")
 
 
 def test_rights_and_databases_that_are_not_there(opened: SnowflakeWarehouse, server: str) -> None:

@@ -23,7 +23,9 @@ _PORTS: Mapping[str, int] = {
     "http": 80,
     "https": 443,
 }
-_BUCKETS = ("s3", "gs", "az", "kinesis", "awskms", "dynamodb", "bigtable")  # whose host is a name of theirs
+_BUCKETS = (
+    "s3", "gs", "az", "kinesis", "awskms", "dynamodb", "bigtable", "snowflake", "bigquery",
+)  # fmt: skip  # whose host is a name of theirs
 _ANYWHERE = "any"
 # Servers whose address only the place knows: the ports that these usually have.
 _USUAL: Mapping[str, tuple[int, ...]] = {
@@ -34,6 +36,7 @@ _USUAL: Mapping[str, tuple[int, ...]] = {
     "MAINSPRING_STREAMS": (4222, 9092),
     "MAINSPRING_LAKE": (443,),
     "MAINSPRING_BLOBS": (443,),
+    "MAINSPRING_WAREHOUSE_URL": (443,),
 }
 
 
@@ -56,6 +59,8 @@ def _urls(settings: Settings) -> Iterator[str]:
     yield from (each.text for each in settings.audit_anchors)
     yield from (each.url for each in settings.receivers.values())
     yield from (each.url for each in settings.upstreams.values())
+    if settings.warehouse is not None:
+        yield settings.warehouse.url.text
     if settings.sign_in is not None:
         yield settings.sign_in.issuer.url
     yield settings.metrics

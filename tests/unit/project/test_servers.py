@@ -49,6 +49,12 @@ def test_files_have_no_server_and_secrets_have_usual_ports(root: Path) -> None:
     assert servers(settings, ["MAINSPRING_CATALOG", "MAINSPRING_ONLINE", "OTHER"]) == ["any:5432", "any:6379"]
 
 
+def test_a_warehouse_has_hosts_of_its_own_and_a_file_none(root: Path) -> None:
+    for url, found in {"snowflake://me@acme/DB/S": ["any:443"], "duckdb:///w.db": []}.items():
+        outside = {"MAINSPRING_WAREHOUSE_URL": url}
+        assert servers(load_settings(root, "local", environment=outside)) == found
+
+
 def test_an_open_port_is_opened_to_all_and_a_known_host_to_itself(root: Path) -> None:
     rules = egress(servers(load_settings(root, "there", environment={})))
     assert rules[-1] == {"ports": [{"port": port, "protocol": "TCP"} for port in (443, 6379, 9092, 9093)]}

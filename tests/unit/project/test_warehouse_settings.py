@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Invalid, MissingExtra
 from mainspring.core.settings import WarehouseSetting
 from mainspring.operations.doctor import examine
 from mainspring.operations.profile import check_profile, list_profiles
@@ -132,6 +133,18 @@ def test_a_profile_without_a_warehouse_says_so(tmp_path: Path) -> None:
     assert examine(project, "warehouse") == []
     with pytest.raises(Invalid, match=r"Profile 'local' has no warehouse.*\[profiles\.local\.warehouse\]"):
         _ = project.warehouse
+
+
+@pytest.mark.parametrize(
+    ("url", "package", "extra"),
+    [("snowflake://me@a/b/c", "snowflake", "snowflake"), ("bigquery://a/b", "google.cloud", "bigquery")],
+)
+def test_a_missing_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, package: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtra, match=rf"mainspring\[{extra}\]"):
+        _ = opened(tmp_path, f'url = "{url}"').warehouse
 
 
 def test_a_scheme_that_is_not_known_is_named(tmp_path: Path) -> None:

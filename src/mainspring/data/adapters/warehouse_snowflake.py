@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -32,12 +32,14 @@ from mainspring.data.warehouse.ports import Estimate, Ran, UnloadedFile
 from mainspring.data.warehouse.types import WALL_CLOCK, reader, schema_read
 from mainspring.security.secrets import read_private
 
+T = TypeVar("T")
 _FORM = "snowflake://USER@ACCOUNT/DATABASE/SCHEMA?warehouse=W&role=R"
 _OPTIONS = ("warehouse", "role", "integration")
 _TAG = "mainspring"
 _LOGIN_S, _REQUEST_S = 30, 60
 _FILE_BYTES = 256_000_000  # of an unloaded file
 _LONGEST = 500  # characters of a message
+_GONE = (250001, 250002, 390111, 390112, 390114)  # of a session that ended: the statement has not run
 # Codes of types in a result's description.
 _FIXED, _TZ, _LTZ = 0, 7, 6
 _KINDS: Mapping[int, pa.DataType] = {
@@ -206,18 +208,28 @@ class SnowflakeWarehouse:
     @contextmanager
     def _run(self, statement: str) -> Iterator[Any]:
         """Context with a cursor that has run a statement; an interrupt ends the session, and so the statement."""
-        with self._errors():
-            cursor = self._connection.cursor()
         try:
-            with self._errors():
-                cursor.execute(statement)
-            yield cursor
+            cursor = self._asked(lambda made: made.execute(statement))
         except KeyboardInterrupt:
             self.close()
             raise
+        try:
+            yield cursor
         finally:
             with suppress(Error):
                 cursor.close()
+
+    def _asked(self, ask: Callable[[Any], T]) -> T:
+        """Return what a function makes of a cursor; a session that has ended since it was used is opened anew."""
+        with self._errors():
+            known = "_connection" in vars(self)
+            try:
+                return ask(self._connection.cursor())
+            except Error as error:
+                if not known or error.errno not in _GONE:
+                    raise
+            self.close()
+            return ask(self._connection.cursor())
 
     def _do(self, statement: str) -> None:
         with self._run(statement):
@@ -229,8 +241,8 @@ class SnowflakeWarehouse:
 
     def _described(self, statement: str) -> list[tuple[str, pa.DataType | None, int]]:
         """Return the columns of a statement that does not run: name, type, and code of the type."""
-        with self._errors(), self._connection.cursor() as cursor:
-            return [(each.name, _kind(each), each.type_code) for each in cursor.describe(statement) or ()]
+        found = self._asked(lambda cursor: cursor.describe(statement))
+        return [(each.name, _kind(each), each.type_code) for each in found or ()]
 
     def _schema(self, description: Sequence[Any]) -> pa.Schema:
         kinds = [(str(each.name), _kind(each)) for each in description]

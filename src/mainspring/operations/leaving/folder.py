@@ -10,13 +10,14 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
 from mainspring.core.errors import Conflict, Corrupt, Invalid
-from mainspring.core.files import disk_errors, make_folder, sweep, sync_folder, write_atomic
+from mainspring.core.files import disk_errors, make_folder, sweep, sync_folder, write_atomic, write_many
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 MANIFEST, SUMS, README = "manifest.json", "SHA256SUMS", "README.md"
 FORMAT = 1
 _UNFINISHED = ".unfinished.jsonl"
-_AT_ONCE = 1 << 20
+_AT_ONCE = 1 << 20  # bytes
+_COPIED = 256  # files
 Written = Callable[[int], None]  # called with the number of rows so far
 
 
@@ -167,17 +169,24 @@ class ExportFolder:
         """Write a JSON document, unless it is there."""
         self.content(path, about, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
 
-    def copy(self, path: str, about: str, source: Path) -> None:
-        """Copy a file, unless it is there.
+    def copy(self, files: Iterable[tuple[str, str, Path]]) -> None:
+        """Copy files, unless they are there, some at once. One that is removed meanwhile is left away.
 
-        Raises:
-            FileNotFoundError: There is no such file; nothing is written.
+        Args:
+            files: Paths in the export, contents in a sentence, and files.
         """
-        if not self.has(path):
-            with source.open("rb") as read, self._writing(path) as file:
-                while piece := read.read(_AT_ONCE):
-                    file.write(piece)
-            self._note(path, about)
+        lacking = (each for each in files if not self.has(each[0]))
+        while some := [*islice(lacking, _COPIED)]:
+            while some:
+                try:
+                    write_many((self.path / path, _parts(source)) for path, _, source in some)
+                    break
+                except FileNotFoundError:
+                    there = [each for each in some if each[2].exists()]
+                    if len(there) == len(some):
+                        raise
+                    some = there
+            self._note_all((path, about, None, ()) for path, about, _ in some)
 
     def made(self, path: str, about: str, make: Callable[[Path], None]) -> None:
         """Let `make` write a file at a path beside it, unless the file is there."""
@@ -235,13 +244,24 @@ class ExportFolder:
             sync_folder(target.parent)
 
     def _note(self, path: str, about: str, *, rows: int | None = None, masked: Iterable[str] = ()) -> None:
-        target = self.path / path
-        with disk_errors(target), target.open("rb") as read:
-            digest = hashlib.file_digest(read, "sha256").hexdigest()
-        size = target.stat().st_size
-        file = File(path=path, about=about, bytes=size, sha256=digest, rows=rows, masked=sorted(masked))
+        self._note_all([(path, about, rows, masked)])
+
+    def _note_all(self, files: Iterable[tuple[str, str, int | None, Iterable[str]]]) -> None:
+        noted = []
+        for path, about, rows, masked in files:
+            target = self.path / path
+            with disk_errors(target), target.open("rb") as read:
+                digest = hashlib.file_digest(read, "sha256").hexdigest()
+            size = target.stat().st_size
+            noted.append(File(path=path, about=about, bytes=size, sha256=digest, rows=rows, masked=sorted(masked)))
         with disk_errors(self._record), self._record.open("ab") as record:
-            record.write(msgspec.json.encode(file) + b"\n")
+            record.writelines(msgspec.json.encode(each) + b"\n" for each in noted)
             record.flush()
             os.fsync(record.fileno())
-        self._files[path] = file
+        self._files.update((each.path, each) for each in noted)
+
+
+def _parts(source: Path) -> Iterator[bytes]:
+    with source.open("rb") as read:
+        while piece := read.read(_AT_ONCE):
+            yield piece

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 from mainspring.core.settings import Url
@@ -38,11 +38,14 @@ def write_runs(project: Project, folder: ExportFolder, told: Callable[[float, fl
 
     told(0, None, STORE)
     folder.made(STORE, "Runs, metrics, parameters, tags, versions and aliases: MLflow's tables in SQLite", make)
-    for path in _files(artefacts):
-        name = path.relative_to(artefacts).as_posix()
-        told(0, None, name)
-        with suppress(FileNotFoundError):  # it was removed meanwhile
-            folder.copy(f"{FOLDER}/{ARTEFACTS}/{name}", f"File of run {_run_of(name)}", path)
+
+    def files() -> Iterator[tuple[str, str, Path]]:
+        for path in _files(artefacts):
+            name = path.relative_to(artefacts).as_posix()
+            told(0, None, name)
+            yield f"{FOLDER}/{ARTEFACTS}/{name}", f"File of run {_run_of(name)}", path
+
+    folder.copy(files())
 
 
 def _copy(at: Url, to: Path, told: Callable[[float, float | None, str], None]) -> None:

@@ -18,7 +18,7 @@ import pytest
 from kit.depth import examples
 from kit.erased_shop import ANA, BEN, ingest, log, opened, rows, write
 from kit.object_store import new_bucket
-from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
+from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound, StorageFull
 from mainspring.core.settings import Url
 from mainspring.data.streams.model import NewMessage
 from mainspring.operations import encryption
@@ -258,6 +258,16 @@ def test_a_damaged_data_file_leaves_nothing_of_its_table(project: Project, tmp_p
     assert tree(there) == tree(project)
 
 
+def test_a_restore_that_cannot_fit_changes_nothing(project: Project, tmp_path: Path) -> None:
+    at = tmp_path / "backups"
+    made(project, at)
+    forged(project, at, "lake/large", "part-0.parquet", size=1 << 60)
+    there = lost(project, tmp_path / "there")
+    with pytest.raises(StorageFull, match=r"large: 1099511627776 MiB are needed, \d+ MiB are free"):
+        restore(there, str(at))
+    assert (tree(there), there.audit.read(), read_restoring(there.settings.state)) == ({}, [], None)
+
+
 def test_lists_of_files_are_of_any_size(project: Project, tmp_path: Path) -> None:
     repository, key = make_repository(project, open_objects(str(tmp_path / "backups")))
     with Writing(repository, key) as writing:
@@ -316,7 +326,7 @@ def test_no_file_of_a_backup_leaves_its_folder(project: Project, tmp_path: Path)
     assert not Path("/evil").exists()
 
 
-def forged(project: Project, at: Path, section: str, name: str) -> None:
+def forged(project: Project, at: Path, section: str, name: str, size: int | None = None) -> None:
     """Make a backup as somebody could who has the key."""
     repository, key = make_repository(project, open_objects(str(at)))
     point = repository.point(repository.points()[0])
@@ -324,6 +334,9 @@ def forged(project: Project, at: Path, section: str, name: str) -> None:
         writer = SectionWriter(writing, section)
         writer.add(name, [b"evil"])
         mine = writer.done(version=0, rows=0)
+        if size is not None:
+            listed = [Entry(name, size, [writing.put(b"evil")])]
+            mine = msgspec.structs.replace(mine, listing=[writing.put(msgspec.msgpack.encode(listed))])
     sections = [*(each for each in point.sections if each.name != section and each.name != mine.name), mine]
     again = Point(
         project=point.project, id=point.id, made_at=project.wall.now(), lake=point.lake, sections=sections, left=[]

@@ -259,6 +259,14 @@ class TableFiles(Protocol):
         """
         ...
 
+    def expect_room(self, table: str, size: int) -> None:
+        """Raise if so many bytes certainly do not fit.
+
+        Raises:
+            StorageFull: They do not.
+        """
+        ...
+
     def write(self, table: str, files: Sequence[tuple[str, Iterable[bytes]]]) -> None:
         """Write files, each whole or not at all. Those of the log get their names in the order given.
 

@@ -86,6 +86,9 @@ class DeltaFiles:
     def is_log(self, name: str) -> bool:
         return name.startswith(f"{LOG}/")
 
+    def expect_room(self, table: str, size: int) -> None:
+        self._place.ask_for_room(table, size)
+
     def write(self, table: str, files: Sequence[tuple[str, Iterable[bytes]]]) -> None:
         check_id(table, "table")
         for name, _ in files:

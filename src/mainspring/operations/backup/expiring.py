@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import msgspec
 
 from mainspring.operations.backup.repository import Repository, made_at
+
+_AT_ONCE = 8  # pieces that are removed
 
 
 class Removed(msgspec.Struct, frozen=True):
@@ -34,8 +38,9 @@ def expire(repository: Repository, before: int) -> Removed:
     for each in old:
         repository.remove(each)
     unused = [each for each in repository.pieces() if each not in used]
-    for each in unused:
-        repository.remove(each)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for _ in pool.map(repository.remove, unused):
+            pass
     return Removed(len(old), len(unused))
 
 

@@ -123,6 +123,7 @@ def restore(project: Project, address: str, *, at: int | None = None, told: Told
             copying.expect_room()
         if mark is None or not mark.copied:
             found = mark
+            copying.tables.expect_room()
             mark = Restoring(_lasting(address), point.id, project.settings.profile, copied=False)
             write_restoring(state, mark)
             try:

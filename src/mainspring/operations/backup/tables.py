@@ -33,7 +33,7 @@ class TableCopies:
         self._repository = repository
         self._tables = tables
         self._told = told
-        self._copied: dict[str, list[str]] = {}  # table -> data files that were written
+        self._copied: dict[str, list[str]] = {}  # table -> data files that lack
         self.kept: list[str] = []
 
     @cached_property
@@ -44,20 +44,32 @@ class TableCopies:
         """Return the files of a table's log, in the order of writing: the pointer is the last."""
         return sorted((each for each in entries if self._files.is_log(each.name)), key=lambda each: each.name)
 
-    def write_data(self) -> None:
-        """Write the data files that lack of the tables that are missing, or were copied in part.
+    def expect_room(self) -> None:
+        """Find the data files that lack of the tables that are missing, or were copied in part.
 
         Raises:
-            Corrupt: One is damaged.
+            StorageFull: They certainly do not fit.
         """
+        size = 0
         for table, section in self._tables.items():
-            self._told(f"{LAKE}{table}")
             entries = self._repository.entries(section)
             if self._is_part(table, {each.name: each for each in entries}):
                 there = {*self._files.lying(table)}
                 lacking = [each for each in entries if not self._files.is_log(each.name) and each.name not in there]
                 self._copied[table] = [each.name for each in lacking]
-                self._write(table, lacking)
+                size += sum(each.size for each in lacking)
+                self._files.expect_room(table, size)
+
+    def write_data(self) -> None:
+        """Write the data files that lack.
+
+        Raises:
+            Corrupt: One is damaged.
+        """
+        for table, names in self._copied.items():
+            self._told(f"{LAKE}{table}")
+            entries = {each.name: each for each in self._repository.entries(self._tables[table])}
+            self._write(table, [entries[each] for each in names])
 
     def remove_data(self) -> None:
         """Remove the data files that were written."""

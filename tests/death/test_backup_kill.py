@@ -123,6 +123,6 @@ def backup_again(project: Project, folder: Path, part: int) -> None:
     """Make it certain that a later backup is not taken to finish an earlier restore."""
     if part:
         for each in sorted((folder / "backups" / "points").iterdir()):
-            later = each.with_name(f"1{each.name[1:-1]}0")
+            later = each.with_name(f"1{each.name[1:-1]}{'1' if each.name.endswith('0') else '0'}")
             shutil.copy(each, later)  # a later point, which does not open
         assert project.settings.state.joinpath("restoring.json").exists()

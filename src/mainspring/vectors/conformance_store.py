@@ -66,7 +66,7 @@ def check_names(
         store.open("n")
 
 
-def await_that(holds: Callable[[], bool], wait_s: float = 5.0) -> None:
+def await_that(holds: Callable[[], bool], wait_s: float = 60.0) -> None:
     """Wait until a condition holds."""
     end = time.monotonic() + wait_s
     while not holds():

@@ -206,7 +206,7 @@ class EventLogConformance:
         first = starts(log, topic)
         begun = time.monotonic()
         assert log.read(topic, first, limit=5, wait_s=0.3) == []
-        assert 0.2 < time.monotonic() - begun < 5
+        assert 0.2 < time.monotonic() - begun < 15
 
         writer = threading.Timer(0.3, log.produce, (topic, messages(1, partition=1)))
         writer.start()
@@ -214,7 +214,7 @@ class EventLogConformance:
         found = log.read(topic, first, limit=5, wait_s=20)
         writer.join()
         assert [each.value for each in found] == [b"0"]
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 15
 
     def test_producers_at_once_lose_and_mix_up_nothing(self, log: EventLog, topic: str) -> None:
         log.create(topic, 2)

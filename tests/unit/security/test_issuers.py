@@ -186,7 +186,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 def test_an_endless_body_is_cut() -> None:
     with speaking(HEAD + b"\r\n", b"x" * 65536) as url:
-        reply = exchange("GET", url, within_s=5, most_bytes=100_000)
+        reply = exchange("GET", url, within_s=60, most_bytes=100_000)
     assert (len(reply.body), reply.whole) == (100_000, False)
 
 
@@ -195,4 +195,4 @@ def test_a_body_or_a_head_that_trickles_is_given_up(said) -> None:
     began = time.monotonic()
     with speaking(*said, pause_s=0.05) as url, pytest.raises(FAILURES):
         exchange("GET", url, within_s=0.3, most_bytes=100_000)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15

@@ -350,7 +350,7 @@ def test_a_crew_that_was_closed_drops_nobody(shop: Shop) -> None:
     model = of(shop.load(bundle))
     model._executor = crew
     crew.close()
-    shop.residency.resize(model, 1, "a test").result(timeout=5)
+    shop.residency.resize(model, 1, "a test").result(timeout=60)
     assert (crew.drop(), model.nbytes) == (False, model.each)
 
 
@@ -359,7 +359,7 @@ def test_a_model_that_was_closed_is_not_counted_again(shop: Shop) -> None:
     model = of(shop.load(heavy(0.0, 1)))
     model.close()
     with pytest.raises(Unavailable):
-        model.fetch().result(timeout=5)
+        model.fetch().result(timeout=60)
     assert (shop.residency.used, shop.residency._models, shop.made) == (0, {}, 1)
 
 

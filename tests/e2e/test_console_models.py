@@ -67,7 +67,7 @@ def test_a_person_goes_from_the_models_to_a_versions_run_and_card(visitor, addre
         page.wait("Page.loadEventFired")
     assert page.do("location.pathname") == f"/models/{MODEL}/versions/34"
     assert page.do("document.querySelector('h1').innerText").split("\n")[0].startswith(f"{MODEL} 34")
-    assert page.do("document.querySelectorAll('table.metrics .interval circle').length") == 5
+    page.until("document.querySelectorAll('table.metrics .interval circle').length === 5")
     page.do("document.querySelector('.chain a[href^=\"/runs/\"]').click()")
     page.wait("Page.loadEventFired")
     assert page.do("location.pathname") == f"/runs/{project.versions.get(MODEL, '34').run_id}"

@@ -48,7 +48,10 @@ def browser(profile: Path) -> Iterator["Browser"]:
             running.close()
         finally:
             process.terminate()
-            process.communicate(timeout=20)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def _address(process: subprocess.Popen[str]) -> str:

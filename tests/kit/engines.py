@@ -35,6 +35,7 @@ BESIDE = (
     "ray",
     "spark",
     "beam",
+    "bigquery",
     "snowflake",
     "snowflake-client",
 )  # environments that also see the packages of this one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -31,6 +32,18 @@ def without_sketches(view: FeatureView) -> FeatureView:
     sketches = {each.name for each in layout_of(view).windows if set(each.parts) & set(SKETCHES)}
     kept = {name: feature for name, feature in view.features.items() if name not in sketches}
     return FeatureView(view.name, view.entity, view.source, kept)
+
+
+def as_run_here(history: History, dialect: Dialect) -> History:
+    """The history without NaN for a dialect in which no number is above or below it: DuckDB, which runs its statements
+    here, has it above all.
+    """
+    if dialect.nan_is_largest:
+        return history
+    rows = [
+        replace(row, values={name: None if x != x else x for name, x in row.values.items()}) for row in history.rows
+    ]
+    return replace(history, rows=rows)
 
 
 def instants_of(history: History) -> st.SearchStrategy[list[int]]:

@@ -11,7 +11,8 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 from kit.histories import FIELDS, History, lake_table, landed
-from kit.warehouse import agrees, instants_of, observed
+from kit.warehouse import agrees, as_run_here, instants_of, observed
+from mainspring.core.expr.dialects import DIALECTS
 from mainspring.core.schema import DType
 from mainspring.data.warehouse.ports import Warehouse
 from mainspring.features.layout import SKETCHES, feature_dtype, layout_of
@@ -68,7 +69,7 @@ def check_read(
 
 def check_loaded(warehouse: Warehouse, history: History, data: st.DataObject, temp: Path) -> int:
     """Like `check_read`, with the history's rows in a table that is loaded."""
-    arrives = data.draw(st.booleans())
+    arrives, history = data.draw(st.booleans()), as_run_here(history, DIALECTS[warehouse.dialect])
     rows = rows_of(history, arrives=arrives)
     with warehouse.loaded(rows.to_batches(), rows.schema) as table:
         return check_read(warehouse, history, data, temp, arrives=arrives, table=table)

@@ -19,7 +19,7 @@ from kit.expressions import SCHEMA as EXPRESSION_SCHEMA
 from kit.expressions import expressions, rows
 from kit.histories import FIELDS, History, histories
 from kit.spark_expressions import agree, text_of
-from kit.warehouse import by_duckdb, check, instants_of
+from kit.warehouse import as_run_here, by_duckdb, check, instants_of
 from mainspring.core.errors import Invalid
 from mainspring.core.expr import Node, col
 from mainspring.core.expr.dialects import DIALECTS, DUCKDB, Dialect
@@ -44,7 +44,7 @@ COMMON = settings(
 @COMMON
 @given(history=histories(), data=st.data())
 def test_a_statement_is_the_oracle(dialect: Dialect, history: History, data: st.DataObject) -> None:
-    arrival = data.draw(st.sampled_from([None, "_seq"]))
+    arrival, history = data.draw(st.sampled_from([None, "_seq"])), as_run_here(history, dialect)
     check(history, data.draw(instants_of(history)), dialect, arrival, by_duckdb(dialect))
 
 

@@ -20,6 +20,8 @@ from kit.depth import deep
 from mainspring.core.errors import Denied, Invalid, MissingExtra
 from mainspring.core.settings import Engines
 from mainspring.core.time import MINUTE, SECOND, SystemClock
+from mainspring.cost.paying import DECLARED
+from mainspring.cost.usage import STEP
 from mainspring.deploy.adapters.kubernetes import KubernetesRunner
 from mainspring.deploy.engines.kubernetes_api import Api, from_config, in_cluster
 from mainspring.deploy.engines.manifest import manifest
@@ -69,7 +71,10 @@ def runner_of(project: Project, cluster: Cluster, token: str = TOKEN) -> Kuberne
 
 def test_a_step_is_one_job_that_is_deleted_with_its_pod(project: Project, cluster: Cluster) -> None:
     attempt = attempt_of(project, 90 * SECOND)
-    assert runner_of(project, cluster).run(call_of(project, value=[1]), attempt) == [1]
+    call = replace(call_of(project, value=[1]), teams=("risk",), teams_why=DECLARED)
+    assert runner_of(project, cluster).run(call, attempt) == [1]
+    subjects = {(each.subject.id, each.subject.teams) for each in project.usage.read(0, 10**18, kinds=[STEP])}
+    assert subjects == {("p/echo", ("risk",))}
     name, jobs = f"mainspring-{attempt.id}", "/apis/batch/v1/namespaces/ml/jobs"
     assert cluster.asked[:3] == [("GET", f"{jobs}/{name}"), ("DELETE", f"{jobs}/{name}"), ("POST", jobs)]
     assert cluster.asked[-1] == ("GET", f"{jobs}/{name}")

@@ -32,6 +32,7 @@ def asked(settings: Settings, call: StepCall, id: str, **more: Plain) -> str:
             "root": str(settings.root),
             "profile": settings.profile,
             "id": id,
+            "pipeline": call.pipeline,
             "step": call.step,
             "function": call.function,
             "inputs": dict(call.inputs),

@@ -18,6 +18,7 @@ from typing import Any
 
 from mainspring.core.errors import Invalid, MainspringError
 from mainspring.cost.paying import Payers, paid_by
+from mainspring.cost.usage import STEP, Subject
 from mainspring.jobs.logs import JobLog
 from mainspring.jobs.pipelines.graph import Node
 from mainspring.operations.pipelines.calling import LoneRun, call_step
@@ -40,7 +41,8 @@ def _called(asked: Mapping[str, Any]) -> str:
         with closing(open_project(load_settings(Path(asked["root"]), asked["profile"]))) as project:
             run = LoneRun(asked["inputs"], asked["id"])
             paying = Payers(tuple(asked.get("teams", ())), asked.get("teams_why", ""))
-            with started_by(asked["by"]), paid_by(paying):
+            step = Subject(STEP, f"{asked.get('pipeline', '')}/{asked['step'].partition('[')[0]}", key=asked["by"])
+            with started_by(asked["by"]), paid_by(paying), project.metering.of(step):
                 result = call_step(project, Node(asked["step"], function=asked["function"]), asked["inputs"], run)
             return json.dumps({"done": result})
     except MainspringError as error:

@@ -15,9 +15,12 @@ from kit import documents
 from mainspring.cli.main import cli
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.operations.data.batches import batches
+from mainspring.operations.ingest import landed
 from mainspring.operations.jobs.queue import begin, run_here
 from mainspring.operations.opened import OpenedProject
 from mainspring.operations.pulling import plan_pull, pull, pulled_sources
+from mainspring.operations.subjects import erasing
+from mainspring.operations.subjects.naming import find_subjects
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
 
@@ -155,3 +158,15 @@ def test_without_arrivals_the_job_says_what_to_write(root: Path) -> None:
     with pytest.raises(Invalid, match=r'arrivals = \{ SOURCE = "COLUMN" \}'):
         pulled_sources(other)
     other.close()
+
+
+def test_erased_rows_do_not_come_again_and_the_receipt_names_the_warehouse(project: Project) -> None:
+    pull(project, "rides")
+    ana = find_subjects(project, "courier", ["ana"])
+    outside = erasing.plan(project, ana).outside
+    assert outside[0] == "rows of raw.rides in the warehouse, from where rides was ingested"
+    erasing.erase(project, ana)
+    add(("dee", 1.0, 3))
+    again = pull(project, "rides")
+    assert (again.rows, again.known) == (1, 3)
+    assert {row["courier"] for row in landed(project, "rides", 10)} == {"cem", "dee"}

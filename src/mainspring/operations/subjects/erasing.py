@@ -129,7 +129,7 @@ def _planned(
         commits_of(project, {table for table, each in tables.items() if each}),
         models_of(project, touched),
         [*(f"parameters or tags of run {each}" for each in runs),
-         *_outside(project, subjects, {name: each.waiting for name, each in found.items()})],
+         *_outside(project, subjects, touched, {name: each.waiting for name, each in found.items()})],
         [each.path for each in files if each.quoted],
     )  # fmt: skip
 
@@ -378,14 +378,19 @@ def models_of(project: Project, sources: set[str]) -> list[str]:
     return found
 
 
-def _outside(project: Project, subjects: Sequence[Subject], waiting: Mapping[str, int]) -> list[str]:
+def _outside(
+    project: Project, subjects: Sequence[Subject], touched: Collection[str], waiting: Mapping[str, int]
+) -> list[str]:
     """Return what holds rows and is not reached from here.
 
     Args:
+        touched: Sources that have rows of the subjects.
         waiting: Stream -> number of the subjects' messages to be ingested; of streams whose log deletes messages.
     """
     found = messages.kept(project, waiting)
     found += [f"messages of stream {name} that are not ingested yet: {count}; erase again when they are"
               for name, count in waiting.items() if count]  # fmt: skip
     found += [f"states of stream endpoint {name} by other keys" for name in endpoints.of_others(project, subjects)]
+    pulled = [batch for name in sorted(touched) if (batch := project.pull_store.last(name)) is not None]
+    found += [f"rows of {each.table} in the warehouse, from where {each.source} was ingested" for each in pulled]
     return [*found, "copies of the files elsewhere, such as backups: see `mainspring erase --again`"]

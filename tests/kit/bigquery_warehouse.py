@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from kit.bigquery_server import DATASET, PROJECT, Bigquery, serving
+from kit.pulls import Row, check_pulls
 from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound, Unavailable
 from mainspring.core.settings import Url, WarehouseSetting
 from mainspring.core.time import SystemClock
@@ -167,3 +168,28 @@ def test_a_statement_has_a_time_limit_and_labels(opened: BigqueryWarehouse, serv
     *_, job = server.jobs.values()
     assert int(job["configuration"]["jobTimeoutMs"]) == 3_600_000
     assert job["configuration"]["labels"] == {"application": "mainspring"}
+
+
+class Parcels:
+    """A table of parcels there."""
+
+    def __init__(self, server: Bigquery, key: Path) -> None:
+        self._server, self._key = server, key
+        columns = "parcel BIGINT, place VARCHAR, kg DOUBLE, packed_at TIMESTAMPTZ, loaded TIMESTAMPTZ"
+        server.con.execute(f"CREATE TABLE {DATASET}.parcels ({columns})")
+
+    def add(self, rows: Iterable[Row]) -> None:
+        for parcel, arrival in rows:
+            place = None if parcel % 5 == 0 else f"p{parcel % 3}"
+            self._server.con.execute(
+                f"INSERT INTO {DATASET}.parcels SELECT $1, $2, $3, make_timestamptz($4::BIGINT), "
+                "make_timestamptz($5::BIGINT)",
+                [parcel, place, parcel / 7, parcel * 1000, arrival],
+            )
+
+    def open(self) -> BigqueryWarehouse:
+        return made(setting(self._server, self._key))
+
+
+def test_rows_are_pulled_once(server: Bigquery, key: Path) -> None:
+    check_pulls(Parcels(server, key))

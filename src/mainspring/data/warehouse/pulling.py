@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from mainspring.core.errors import Conflict, Invalid
+from mainspring.core.errors import Conflict, Corrupt, Invalid
 from mainspring.core.locks import Locks
 from mainspring.core.time import Clock
 from mainspring.data import duck
@@ -212,16 +212,17 @@ class _Pull:
         self._report = PullReport(puller.source.name, *puller.arrivals.order[:2], shown, "")
 
     def run(self, high: int | None, wanted: int, progress: Progress | None) -> PullReport:
-        of, pending, reached = self._of, list[pa.Table](), self._position
+        of, pending, reached, least = self._of, list[pa.Table](), self._position, ALL
         known = known_rows(self._con, of.source.name, of.store, self._start.low)
         with of.warehouse.read(of.arrivals.read(self._columns(known), self._start.low, high)) as reader:
             for rows in _pieces(reader, of.batch_rows):
-                new = known.new(rows)
+                _check_order(rows, least)
+                least, new = _last([rows]), known.new(rows)
                 if _full([*pending, new], of.batch_rows):
                     self._ingest(pending, _last(pending), more=True)
                     pending = []
                 pending += [new] if len(new) else []
-                reached = _last([rows])
+                reached = least
                 self._count(read=len(rows), known=len(rows) - len(new))
                 if progress is not None:
                     progress(self._report.read, max(wanted, self._report.read))
@@ -321,6 +322,20 @@ def _pieces(reader: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
             group, count, size = [*group, part], count + part.num_rows, size + part.nbytes
     if group:
         yield pa.Table.from_batches(group)
+
+
+def _check_order(rows: pa.Table, least: int) -> None:
+    """Raise if rows are not in the order of their arrival, or one arrived before `least`: a kill would lose some.
+
+    Raises:
+        Corrupt: Nothing of the rows is to be ingested.
+    """
+    found = numbers(rows[ARRIVAL])
+    if found[0] < least or (found[1:] < found[:-1]).any():
+        raise Corrupt(
+            "The warehouse's rows are not in the order of their arrival, in which they were asked for.",
+            fix="run it again, and report it: this is a defect.",
+        )
 
 
 def _full(pending: list[pa.Table], rows: int) -> bool:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from kit.depth import deep, examples
 from kit.pulls import INSTANTS, NOW, NUMBERS, PARCELS, Depot, House, check_pull_store, check_pulls
-from mainspring.core.errors import Conflict, Invalid, InvalidData
+from mainspring.core.errors import Conflict, Corrupt, Invalid, InvalidData
 from mainspring.core.schema import Int64, String
 from mainspring.data.adapters.pulls_catalog import CatalogPulls
 from mainspring.data.adapters.warehouse_duckdb import DuckdbWarehouse
@@ -106,6 +106,23 @@ def test_the_statements_of_bigquery_mean_the_same(tmp_path: Path) -> None:
             return Translated(self.path)
 
     check_pulls(BigQuery(tmp_path / "depot.db"))
+
+
+@pytest.mark.parametrize("batch_rows", [4, 100])
+def test_rows_that_come_out_of_order_are_refused(tmp_path: Path, batch_rows: int) -> None:
+    class Unordered(DuckdbWarehouse):
+        def read(self, statement: str) -> Any:
+            return super().read(statement.replace('ORDER BY "loaded"', 'ORDER BY "loaded" DESC'))
+
+    class Place(Depot):
+        def open(self) -> DuckdbWarehouse:
+            return Unordered(self.path)
+
+    house = House(Place(tmp_path / "depot.db"))
+    house.depot.add(ROWS)
+    with pytest.raises(Corrupt, match="not in the order of their arrival"):
+        house.pull(batch_rows=batch_rows)
+    assert not house.parcels()
 
 
 def test_of_one_arrival_each_row_comes_once_whenever_it_is_committed(depot: Depot) -> None:

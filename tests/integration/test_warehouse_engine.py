@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import signal
+import tempfile
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -20,12 +21,15 @@ from kit.depot import MODEL, TOML, Depot, lay_out
 from kit.depth import DEEP
 from kit.object_store import s3_server, s3_url
 from mainspring.core.errors import Conflict, Invalid, MainspringError
+from mainspring.core.ids import new_id
+from mainspring.core.settings import Url
 from mainspring.data import duck
 from mainspring.data.adapters.warehouse_duckdb import DuckdbWarehouse
+from mainspring.data.warehouse.ports import UnloadedFile
 from mainspring.operations.backup.stores import open_objects
 from mainspring.operations.features import unloading
 from mainspring.operations.features.choosing import choose
-from mainspring.operations.features.unloading import MANIFEST, UNFINISHED, Manifest, unload
+from mainspring.operations.features.unloading import MANIFEST, UNFINISHED, Manifest, by_warehouse, unload
 from mainspring.operations.opened import OpenedProject
 from mainspring.operations.train import train
 
@@ -182,6 +186,36 @@ def test_an_unload_has_the_rows_of_the_lake(project: OpenedProject, target: str)
     with pytest.raises(Conflict, match=r"another file, notes\.txt"):
         unload(project.services, choice, target, until=UNTIL)
     assert objects.get("notes.txt") == b"mine"
+
+
+class ToBucket(DuckdbWarehouse):
+    """One that writes to a bucket by itself, as servers do."""
+
+    def unload(self, statement: str, to: Url) -> list[UnloadedFile]:
+        objects, below = open_objects(to.text), new_id()
+        with tempfile.TemporaryDirectory() as folder:
+            written = super().unload(statement, Url(f"file://{folder}"))
+            for number, each in enumerate(written):
+                objects.put(f"{below}/{number}.parquet", Path(each.at).read_bytes())
+        base = to.text.partition("?")[0].rstrip("/")
+        return [
+            UnloadedFile(f"{base}/{below}/{n}.parquet", file.rows, file.size_bytes) for n, file in enumerate(written)
+        ]
+
+
+def test_files_that_the_warehouse_wrote_are_named_by_their_place(project: OpenedProject, s3_url: Url) -> None:
+    services = project.services
+    there = ToBucket(services.settings.root / "there.duckdb")
+    parts = by_warehouse(there, "SELECT * FROM raw.moments", s3_url.text)
+    there.close()
+    assert {each.name for each in parts} == {*open_objects(s3_url.text).names("")}
+    assert sum(each.rows for each in parts) == there_rows(services.settings.root)
+    assert all(each.sha256 is None and each.bytes > 100 for each in parts)
+
+
+def there_rows(root: Path) -> int:
+    with duckdb.connect(str(root / "there.duckdb"), read_only=True) as con:
+        return int(con.execute("SELECT count(*) FROM raw.moments").fetchall()[0][0])
 
 
 def test_observations_can_be_a_table_there(

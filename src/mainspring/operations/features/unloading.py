@@ -25,6 +25,7 @@ from mainspring.core.ids import new_id
 from mainspring.core.schema import DType
 from mainspring.core.settings import Url
 from mainspring.core.time import format_instant
+from mainspring.features.needed import needed_for, stored_part
 from mainspring.features.offline.observed import AT
 from mainspring.features.offline.pieces import workplace
 from mainspring.features.warehouse import Tables, statement, version_now
@@ -120,7 +121,7 @@ def unload(
     tables = Tables(sources=setting.tables, arrivals=setting.arrivals)
     check_sources(choice.views)
     _written(choice, warehouse, tables)  # refused before anything is loaded or written
-    check_tables(warehouse, choice.views, tables)
+    check_tables(warehouse, stored_part(choice.views, needed_for(choice.groups, choice.columns)), tables)
     objects = open_objects(to, "An unload")
     _clean(objects, None if "://" in to else Path(to))
     if setting.time_travel:
@@ -133,7 +134,7 @@ def unload(
         tell("unload" if scanned is None else f"unload, about {scanned:,} bytes to scan", 0, count)
         objects.put(UNFINISHED, msgspec.json.encode({"statement": text}))
         if direct:
-            parts = _by_warehouse(warehouse, text, to)
+            parts = by_warehouse(warehouse, text, to)
         else:
             parts = _through_here(warehouse, text, objects, lambda rows: tell("unload", rows, count))
         ran = warehouse.last()
@@ -143,15 +144,21 @@ def unload(
             f"The warehouse returned {rows:,} rows for {count:,} observations.",
             fix="check that the column of `arrivals` is distinct for each row of its table.",
         )
-    named = dialect(warehouse.dialect)
+    dotted = dialect(warehouse.dialect).dotted
     made = Manifest(
-        to=objects.shown, of=choice.title, rows=rows, files=parts, warehouse=setting.url.shown, statement=text,
-        features=[name if named.dotted else name.replace(".", "__") for name in choice.columns],
-        statement_sha256=hashlib.sha256(text.encode()).hexdigest(), job="" if ran is None else ran.id,
+        to=objects.shown,
+        of=choice.title,
+        features=[name if dotted else name.replace(".", "__") for name in choice.columns],
+        rows=rows,
+        files=parts,
+        warehouse=setting.url.shown,
+        statement=text,
+        statement_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        job="" if ran is None else ran.id,
         scanned_bytes=scanned if ran is None or ran.scanned_bytes is None else ran.scanned_bytes,
         as_of=None if tables.as_of is None else format_instant(tables.as_of),
         made_at=format_instant(project.wall.now()),
-    )  # fmt: skip
+    )
     objects.put(MANIFEST, msgspec.json.format(msgspec.json.encode(made), indent=1))
     objects.remove(UNFINISHED)
     return made
@@ -222,13 +229,11 @@ def _observations(
     if at is not None:
         raise Invalid("--at is a column of --observations.", fix="leave it out; the model's own observations have one.")
     tell("observations", 0, None)
-    with _labelled(project, choice.model, instant(since), instant(until)) as (batches, schema, count):
-        dotted = dialect(warehouse.dialect).dotted
-        names = [name if dotted else name.replace(".", "__") for name in schema.names]
-        plain = pa.schema([field.with_name(name) for field, name in zip(schema, names, strict=True)])
-        renamed = (pa.RecordBatch.from_arrays(batch.columns, schema=plain) for batch in batches)
-        with warehouse.loaded(renamed, plain) as loaded:
-            yield loaded, AT, count
+    with (
+        _labelled(project, choice.model, instant(since), instant(until)) as (batches, schema, count),
+        warehouse.loaded(batches, schema) as loaded,
+    ):
+        yield loaded, AT, count
 
 
 @contextmanager
@@ -265,7 +270,8 @@ def _flat(piece: pa.Table, model: Model) -> pa.Table:
     return flat
 
 
-def _by_warehouse(warehouse: Warehouse, text: str, to: str) -> list[UnloadedPart]:
+def by_warehouse(warehouse: Warehouse, text: str, to: str) -> list[UnloadedPart]:
+    """Let the warehouse write a statement's rows below an address; return the files by their names there."""
     base = to.partition("?")[0].rstrip("/") + "/"
     return [
         UnloadedPart(each.at.removeprefix(base), each.rows, each.size_bytes, None)

@@ -26,6 +26,14 @@ def _environment() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _well_behaved(kinesis_server: KinesisServer) -> Iterator[None]:
+    """Other tests of this process use the server, too."""
+    yield
+    for what, usual in (("refuse", []), ("busy", 0), ("linger", 0), ("pages", 10_000)):
+        kinesis_server.tell(what, usual)
+
+
 # A client takes half a second to make.
 @pytest.fixture(scope="module")
 def log(kinesis_server: KinesisServer) -> Iterator[KinesisLog]:

@@ -33,6 +33,7 @@ class Server:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # its thread must not go on with who has the number next
         self._listener.close()
 
     def _accept(self) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import tempfile
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -31,6 +32,7 @@ from mainspring.operations.features import unloading
 from mainspring.operations.features.choosing import choose
 from mainspring.operations.features.unloading import MANIFEST, UNFINISHED, Manifest, by_warehouse, unload
 from mainspring.operations.opened import OpenedProject
+from mainspring.operations.reproduce.child import stored_as_recorded
 from mainspring.operations.train import train
 
 __all__ = ["s3_server", "s3_url"]
@@ -251,6 +253,14 @@ def test_a_training_there_says_so(depot: Depot, project: OpenedProject) -> None:
     assert len(run.tags["warehouse_statement"]) == 64
     assert b"hub_scans" in project.services.tracking.artefact(run.id, "features.sql")
     assert any("Features were read in duckdb:" in note for note in report.notes)
+    elsewhere = replace(run, tags={**run.tags, "warehouse": "duckdb:///other.duckdb"})
+    with pytest.raises(Invalid, match=r"in duckdb:///other\.duckdb, and the profile's warehouse is"):
+        stored_as_recorded(project.services, elsewhere)
+    dated = stored_as_recorded(project.services, replace(run, tags={**run.tags, "warehouse_as_of": "1700"}))
+    assert dated is not None
+    view = project.services.definitions.views["HubLoad"]
+    with pytest.raises(Invalid, match="'as_of'"):  # so the version is asked for, which DuckDB has not
+        dated.check([view], view.columns)
     if DEEP:
         assert report.metrics == pytest.approx(train(project.services, MODEL, until=UNTIL).metrics)
         again = depot.json("reproduce", run.id)

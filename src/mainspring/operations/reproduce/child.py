@@ -63,7 +63,7 @@ def _train(project: Project, run: RunRecord, scratch: Scratch, tell: int) -> dic
     }
     processes = int(run.tags.get(PROCESSES, "1"))
     if processes == 1:
-        stored = _stored(project, run)
+        stored = stored_as_recorded(project, run)
         report = scratch_trainer(project, scratch.folder).train(model, stored=stored, **given)
     else:
         from mainspring.operations.distributed.launching import train_in_processes
@@ -74,7 +74,7 @@ def _train(project: Project, run: RunRecord, scratch: Scratch, tell: int) -> dic
     return {"run_id": report.run_id, "digest": report.digest}
 
 
-def _stored(project: Project, run: RunRecord) -> WarehouseRead | None:
+def stored_as_recorded(project: Project, run: RunRecord) -> WarehouseRead | None:
     """Return the read of the run's features where it read them: in the same warehouse, in the versions of then."""
     if run.tags.get(ENGINE) != WAREHOUSE:
         return stored_read(project, LAKE)

@@ -20,7 +20,7 @@ from kit.servers import PostgresServer
 from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound, StorageFull
 from mainspring.operations.auditing import audit, verify_audit
 from mainspring.operations.backup.making import backup, stored_blobs
-from mainspring.operations.backup.restoring import Restored, restore
+from mainspring.operations.backup.restoring import restore
 from mainspring.operations.subjects import holding
 from mainspring.operations.subjects.erasing import erase
 from mainspring.project import Project
@@ -36,11 +36,6 @@ def _lost(project: Project) -> None:
     state = project.settings.state
     for path in [each for each in state.iterdir() if each.name != "keys"]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _unequal(done: Restored) -> list[str]:
-    """Return what is not as in the backup."""
-    return [f"{each.what}: {each.equal} of {each.of}" for each in done.equality if each.equal != each.of] + done.kept
 
 
 def _backed_up(folder: Path, **settings: Any) -> tuple[Project, Path]:
@@ -79,7 +74,7 @@ def test_a_restored_backup_is_the_project_without_those_who_were_erased_since(tm
 
     project = opened(tmp_path)
     done = restore(project, str(path), at=before)
-    assert (_unequal(done), done.erased) == ([], 1)
+    assert (done.differences, done.erased) == ([], 1)
     assert [each.partition(" ")[0] for each in done.missing]  # the repeated erasure removes older versions
     assert found_in(tmp_path / ".mainspring") == []
     assert customers(project) == sorted({BEN, *HOSTILE})
@@ -205,7 +200,7 @@ def test_a_full_disk_leaves_neither_a_part_nor_a_database_in_clear(tmp_path: Pat
         shutil.rmtree(tmp_path / ".mainspring" / "bundles", ignore_errors=True)
         with room(limit), pytest.raises(StorageFull):
             restore(project, str(path))
-    assert _unequal(restore(project, str(path))) == []
+    assert restore(project, str(path)).differences == []
     assert stored_blobs(project).get(DIGEST) == files
 
 

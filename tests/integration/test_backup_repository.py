@@ -14,10 +14,13 @@ from typing import Any
 import msgspec
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 from kit.depth import examples
 from kit.erased_shop import ANA, BEN, ingest, log, opened, rows, write
 from kit.object_store import new_bucket
+from mainspring.cli import exits
+from mainspring.cli.main import cli
 from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound, StorageFull
 from mainspring.core.settings import Url
 from mainspring.data.streams.model import NewMessage
@@ -25,7 +28,7 @@ from mainspring.operations import encryption
 from mainspring.operations.auditing import audit
 from mainspring.operations.backup.making import STATES, Made, backup, stored_blobs
 from mainspring.operations.backup.repository import Entry, Point, Repository, Section, open_repository, point_name
-from mainspring.operations.backup.restoring import Restored, restore
+from mainspring.operations.backup.restoring import restore
 from mainspring.operations.backup.stores import FolderObjects, open_objects
 from mainspring.operations.backup.verifying import backups, verify
 from mainspring.operations.backup.writing import SectionWriter, Writing, make_repository
@@ -86,10 +89,6 @@ def lost(project: Project, folder: Path, **settings: Any) -> Project:
     return opened(folder, **settings)
 
 
-def unequal(done: Restored) -> list[str]:
-    return [f"{each.what}: {each.equal} of {each.of}" for each in done.equality if each.equal != each.of] + done.kept
-
-
 def made(project: Project, at: Path | str, **options: Any) -> Made:
     return backup(project, str(at), **options)
 
@@ -118,7 +117,7 @@ def test_each_backup_is_a_point_in_time_to_the_byte_and_writes_only_what_is_new(
         there.close()
         there = opened(tmp_path / name)
         done = restore(there, str(at), at=point.made_at)
-        assert (done.id, unequal(done), done.missing) == (point.id, [], [])
+        assert (done.id, done.differences, done.missing) == (point.id, [], [])
         assert {each.what: each.of for each in done.equality}["tables"] == len(project.lake.tables())
         assert tree(there) == expected
         for version in (1, 4):  # time travel inside
@@ -144,7 +143,7 @@ def test_a_backup_of_predictions_that_are_half_moved_moves_none_twice(project: P
     log(project, "next", [BEN], [])
     made(project, at)
     there = lost(project, tmp_path / "there")
-    assert unequal(restore(there, str(at))) == []
+    assert restore(there, str(at)).differences == []
     assert there.predictions.compact() == 1
     assert sorted(each.id for each in there.predictions.recent()) == ["late0", "late1", "next0"]
 
@@ -173,8 +172,22 @@ def test_old_backups_go_with_the_pieces_that_no_other_needs(project: Project, tm
     assert (found.backups, found.damage, found.unused, found.strangers) == (1, [], 0, [])
     assert sum(each.stat().st_size for each in at.rglob("*") if each.is_file()) < len(WEIGHTS) / 2
     there = lost(project, tmp_path / "there")
-    assert unequal(restore(there, str(at))) == []
+    assert restore(there, str(at)).differences == []
     assert tree(there) == tree(project)
+
+
+def test_what_was_there_is_left_and_a_restore_with_a_difference_is_no_success(project: Project, tmp_path: Path) -> None:
+    at = tmp_path / "backups"
+    made(project, at)
+    there = lost(project, tmp_path / "there")
+    mine = there.settings.state / "artefacts" / "1" / "plot.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    there.close()
+    done = CliRunner().invoke(cli, ["restore", str(at), "--project", str(tmp_path / "there")])
+    assert (done.exit_code, mine.read_bytes()) == (exits.GATE, b"mine"), done.output
+    assert "✗ 5 of 6 files" in done.output
+    assert "Left as it was: files/artefacts/1/plot.png." in done.output
 
 
 def pieces(at: Path) -> list[Path]:
@@ -254,7 +267,7 @@ def test_a_damaged_data_file_leaves_nothing_of_its_table(project: Project, tmp_p
         restore(there, str(at))
     assert (tree(there).items() >= lying.items(), read_restoring(there.settings.state)) == (True, mark)
     spoiled.write_bytes(content)
-    assert unequal(restore(there, str(at))) == []
+    assert restore(there, str(at)).differences == []
     assert tree(there) == tree(project)
 
 
@@ -368,7 +381,7 @@ def test_keys_are_rotated_and_another_key_opens_nothing(project: Project, tmp_pa
     for old in sorted((project.settings.state / "keys" / "master").iterdir())[:1]:
         old.unlink()  # keys of the repository were wrapped again
     there = lost(project, tmp_path / "there")
-    assert unequal(restore(there, str(at))) == []
+    assert restore(there, str(at)).differences == []
     (tmp_path / "stranger").mkdir()
     write(tmp_path / "stranger")
     stranger = opened(tmp_path / "stranger")
@@ -397,7 +410,7 @@ def test_a_bucket_takes_backups_and_gives_them_to_a_lake_in_another(
     lake, bundles = (new_bucket(s3_server).text for _ in range(2))
     there = lost(project, tmp_path / "there", lake=lake, blobs=bundles, catalog=f"sqlite:///{tmp_path}/other.db")
     done = restore(there, at)
-    assert (unequal(done), done.missing) == ([], [])
+    assert (done.differences, done.missing) == ([], [])
     assert content(there.stored_lake, "purchases") == content(project.stored_lake, "purchases")
     assert content_at(there, 3) == content_at(project, 3)
     repository: Repository = open_repository(project, at)
@@ -440,7 +453,7 @@ def test_a_backup_of_a_project_that_works_is_of_one_moment_for_each_store(
         working.join()
     for number, point in enumerate(points):
         there = lost(project, tmp_path / f"there{number}")
-        assert unequal(restore(there, str(at), at=point.made_at)) == []
+        assert restore(there, str(at), at=point.made_at).differences == []
         files = there.stored_lake.scan("purchases").files or ()
         amounts = sorted(row["amount"] for file in files for row in pq.read_table(file).to_pylist())
         came = [each for each in amounts if each >= 10]

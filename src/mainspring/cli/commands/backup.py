@@ -66,8 +66,9 @@ def verify(call: Call, *, repository: str) -> int:
 @make("restore", restores=True)
 @click.argument("repository", metavar="FROM")
 @click.option("--at", default="", metavar="TIME", help="Restore the newest backup that was made by then.")
-def restore(call: Call, *, repository: str, at: str) -> None:
-    """Restore the newest backup in the repository FROM into a project whose catalog is empty, after reading all of it.
+def restore(call: Call, *, repository: str, at: str) -> int:
+    """Restore the newest backup in the repository FROM into a project whose catalog is empty, and compare it with the
+    backup; exit with 3 if there is a difference.
 
     Restore the keys of the state folder first. Nothing that is there is replaced. Who was erased since the backup is
     erased again. Run an interrupted restore again to finish it.
@@ -78,6 +79,7 @@ def restore(call: Call, *, repository: str, at: str) -> None:
     with call.progress() as progress:
         done = run(call.project, repository, at=parse_end(at) if at else None, told=progress.say)
     call.result(_document(done), lambda console: _show(console, done))
+    return exits.GATE if done.differences else 0
 
 
 def _document(result: Made | KeptBackup | Restored) -> dict[str, Any]:
@@ -137,7 +139,8 @@ def _show(console: Console, done: Restored) -> None:
 
     console.print(f"Restored the backup of {format_instant(done.made_at)}. Equal to it, read again:", highlight=False)
     for same in done.equality:
-        console.print(f"  {same.equal:,} of {same.of:,} {same.what}", highlight=False)
+        mark = "  " if same.equal == same.of else "[red]✗[/] "
+        console.print(f"{mark}{same.equal:,} of {same.of:,} {same.what}", highlight=False)
     for each in done.kept:
         console.print(f"Left as it was: {each}.", markup=False, soft_wrap=True)
     for each in done.missing:

@@ -91,6 +91,13 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     held: int
     left: list[str]
 
+    @property
+    def differences(self) -> list[str]:
+        """What is not as in the backup. Repeated erasures leave no earlier versions of tables, which is none."""
+        unequal = [f"{each.of - each.equal:,} of {each.of:,} {each.what}" for each in self.equality
+                   if each.equal != each.of]  # fmt: skip
+        return [*unequal, *self.kept, *([] if self.erased else self.missing)]
+
 
 def restore(project: Project, address: str, *, at: int | None = None, told: Told = lambda _: None) -> Restored:
     """Restore a backup into a project whose catalog is empty. Nothing is replaced.

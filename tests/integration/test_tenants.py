@@ -72,6 +72,7 @@ OWN = {
     "ANCHORS",
     "BROKERS",
     "VECTOR_STORES",
+    "WAREHOUSES",
 }
 # Each kind of server, and the test here that crosses it with credentials; of the others the plan has a test.
 CROSSED = {
@@ -91,6 +92,7 @@ CROSSED = {
 FILES = {"file", "sqlite", "lmdb", "memory"}  # in the state folder: `test_a_tenant_s_files_are_in_its_state_folder`
 # No server of these has rights in tests; the plan has a test.
 PLANNED = {"gs", "az", "kafka", "kinesis", "awskms", "pkcs11", "keyring", "http", "https"}
+GIVEN = {"bigquery", "duckdb", "snowflake"}  # not of this installation: a tenant reads what its own credentials may
 NAMED = {"milvus", "milvuss"}  # apart by names of collections: `test_schemas_are_apart` of Milvus's suite
 
 
@@ -190,7 +192,7 @@ def test_every_port_is_tried() -> None:
     in_schemas = {name for name, table in tables.items() if table.keys() - {"sealed"} == DATABASE}
     assert tables.keys() - in_schemas == STATE | OWN
     schemes = {scheme for name in OWN for scheme in tables[name]} | {each for name in STATE for each in tables[name]}
-    assert schemes == CROSSED | FILES | PLANNED | NAMED
+    assert schemes == CROSSED | FILES | PLANNED | NAMED | GIVEN
 
 
 def test_names_in_stores_do_not_collide(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ def test_an_empty_file_is_removed(opened: BigqueryWarehouse, server: Bigquery) -
 @pytest.mark.parametrize(
     ("statement", "kind", "problem"),
     [
-        ("SELECT * FROM secrets", Denied, "grant the account"),
+        ("SELECT * FROM secrets", Denied, "grant roles"),
         ("SELECT * FROM spent", Unavailable, "has spent a quota"),
         ("SELECT * FROM other.deliveries", NotFound, "correct `tables`"),
     ],

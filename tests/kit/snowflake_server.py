@@ -13,8 +13,10 @@ import json
 import re
 import sys
 from pathlib import Path
+from string import Template
 from typing import Any
 
+import fakesnow.macros as macros
 import fakesnow.server as fakesnow
 import jwt
 import pyarrow as pa
@@ -36,6 +38,9 @@ warehouses: dict[str, str] = {}  # token -> warehouse of its session
 ended: dict[str, Any] = {}  # sessions, by token
 said: list[dict[str, Any]] = []  # of each log-in
 
+# Its function goes through a double, which has no microseconds at the end of our years.
+_seconds, _exact = "cast(to_timestamp(val::BIGINT / 1000000) as TIMESTAMP)", "make_timestamp(val::BIGINT)"
+macros.FS_TO_TIMESTAMP = Template(macros.FS_TO_TIMESTAMP.template.replace(_seconds, _exact))
 _stage_info = fakesnow.gcs_stage_info
 
 

@@ -50,7 +50,7 @@ _KEPT_US = DAY  # a table whose process was killed
 _STREAMS = 4  # of one result that are read at once
 _ASKED_S = 20.0  # one request, with its repetitions
 _LONGEST = 500  # characters of a message
-_SPENT = ("quotaExceeded", "rateLimitExceeded", "billingNotEnabled", "bytesBilledLimitExceeded", "responseTooLarge")
+_SPENT = ("quotaExceeded", "rateLimitExceeded", "bytesBilledLimitExceeded", "responseTooLarge")
 _KINDS: Mapping[str, pa.DataType] = {
     "STRING": pa.string(), "BOOLEAN": pa.bool_(), "BOOL": pa.bool_(), "INTEGER": pa.int64(), "INT64": pa.int64(),
     "FLOAT": pa.float64(), "FLOAT64": pa.float64(), "TIMESTAMP": INSTANT, "DATETIME": WALL_CLOCK, "DATE": pa.date32(),
@@ -120,8 +120,7 @@ class BigqueryWarehouse:
         with tempfile.TemporaryDirectory(prefix="mainspring-") as folder:
             file = Path(folder) / "rows.parquet"
             written = write_rows(rows, schema, file, names=names)
-            kinds = [_LOADED[field.type] for field in schema]
-            fields = [bigquery.SchemaField(each, kind) for each, kind in zip(names, kinds, strict=True)]
+            fields = [bigquery.SchemaField(each, _LOADED[of.type]) for each, of in zip(names, schema, strict=True)]
             table = bigquery.Table(self._dataset.table(name), fields)
             table.expires, table.labels = to_datetime(self._clock.now() + _KEPT_US), _LABELS
             with self._errors():
@@ -129,10 +128,17 @@ class BigqueryWarehouse:
             try:
                 if written:
                     self._load(file, table)
-                yield name
-            finally:
-                with suppress(MainspringError), self._errors():
-                    self._client.delete_table(table, not_found_ok=True, retry=self._retry)
+            except BaseException:
+                self._drop(table)
+                raise
+        try:
+            yield name
+        finally:
+            self._drop(table)
+
+    def _drop(self, table: Any) -> None:
+        with suppress(MainspringError), self._errors():  # else it expires
+            self._client.delete_table(table, not_found_ok=True, retry=self._retry)
 
     def _load(self, file: Path, table: Any) -> None:
         config = bigquery.LoadJobConfig(

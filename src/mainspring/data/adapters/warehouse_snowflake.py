@@ -138,7 +138,7 @@ class SnowflakeWarehouse:
             f"COPY INTO {SNOWFLAKE.text(f'{place}/{below}/rows')} FROM (SELECT {columns} FROM ({statement})) "
             f"FILE_FORMAT = (TYPE = PARQUET) HEADER = TRUE DETAILED_OUTPUT = TRUE MAX_FILE_SIZE = {_FILE_BYTES}"
         )
-        with self._run(text + with_rights) as cursor:
+        with self._run(text + with_rights) as cursor, self._errors():
             self._last = Ran(cursor.sfqid)
             names = [each.name.upper() for each in cursor.description]
             written = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -236,7 +236,7 @@ class SnowflakeWarehouse:
             pass
 
     def _one(self, statement: str) -> Any:
-        with self._run(statement) as cursor:
+        with self._run(statement) as cursor, self._errors():
             return cursor.fetchone()[0]
 
     def _described(self, statement: str) -> list[tuple[str, pa.DataType | None, int]]:
@@ -256,7 +256,7 @@ class SnowflakeWarehouse:
 
     def _tables(self) -> list[str]:
         text = "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_SCHEMA = CURRENT_SCHEMA() FROM INFORMATION_SCHEMA.TABLES"
-        with suppress(MainspringError), self._run(text) as cursor:
+        with suppress(MainspringError), self._run(text) as cursor, self._errors():
             found = cursor.fetchall()
             return [f"{schema}.{name}" for schema, name, _ in found] + [name for _, name, here in found if here]
         return []

@@ -30,7 +30,7 @@ _VALUES: dict[DType, st.SearchStrategy[Any]] = {
     DType.Int64: st.integers(-(2**63), 2**63 - 1),
     DType.Float32: st.floats(width=32),
     DType.Float64: st.floats(),
-    DType.Timestamp: st.integers(FIRST_INSTANT, LAST_INSTANT),
+    DType.Timestamp: st.integers(FIRST_INSTANT, LAST_INSTANT) | st.sampled_from([FIRST_INSTANT, LAST_INSTANT]),
 }
 _READ = {pa.int32(): pa.int64(), pa.float32(): pa.float64()}  # of the lake's types; the others are read as they are
 KINDS = [ARROW_TYPES[each] for each in _VALUES]

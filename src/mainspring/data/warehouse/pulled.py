@@ -122,7 +122,9 @@ def settle(con: duckdb.DuckDBPyConnection, source: str, lake: LakeTables, store:
         kept = np.frombuffer(store.digests_of(source, batch.number), ROW)
         left = kept[np.isin(kept["position"], np.append(there, aside))]
         whole = bool(np.isin(there, kept["position"]).all())
-        store.keep(source, batch.number, left.tobytes(), ALL if whole else batch.known_from)
+        known_from = ALL if whole else batch.known_from
+        if len(left) < len(kept) or known_from != batch.known_from:  # else it was settled before
+            store.keep(source, batch.number, left.tobytes(), known_from)
 
 
 def _places(con: duckdb.DuckDBPyConnection, lake: LakeTables, table: str, key: str) -> np.ndarray:

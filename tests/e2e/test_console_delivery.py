@@ -65,11 +65,11 @@ def test_the_curves_of_a_running_run_go_on_until_they_are_paused(visitor, addres
     project.tracking.log(run, metrics=steps[:5])
     page = visitor.page()
     page.go(f"{address}/runs/{run}")
-    newest = "document.querySelector('#lines-card tbody th').textContent"
-    assert page.do(newest) == "4"
+    newest = "document.querySelector('#lines-card tbody th')?.textContent"
+    page.until(f"{newest} === '4'")
     project.tracking.log(run, metrics=steps[5:7])
     page.until(f"{newest} === '6'")
-    assert page.do("document.querySelector('#lines-card .plot.drawn canvas') !== null")
+    page.until("document.querySelector('#lines-card .plot.drawn canvas') !== null")
     page.do("document.getElementById('pause').click()")
     assert page.do("document.getElementById('pause').getAttribute('aria-pressed')") == "true"
     project.tracking.log(run, metrics=steps[7:])

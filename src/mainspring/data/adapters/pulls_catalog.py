@@ -67,8 +67,9 @@ class CatalogPulls:
         with catalog_errors(self._name), self._engine.begin() as connection:
             connection.execute(_pulled.insert().values(row))
 
-    def keep(self, source: str, number: int, digests: bytes, known_from: int) -> None:
+    def keep(self, source: str, number: int, digests: bytes, known_from: int, rows: int | None = None) -> None:
         changed = {"digests": digests, "kept": len(digests) // ROW.itemsize, "known_from": known_from}
+        changed |= {} if rows is None else {"rows": rows}
         with catalog_errors(self._name), self._engine.begin() as connection:
             connection.execute(_pulled.update().where(*self._of(source), _pulled.c.number == number).values(changed))
 

@@ -13,7 +13,15 @@ import pyarrow as pa
 from mainspring.core.errors import Invalid, InvalidData
 from mainspring.core.expr.dialects import Dialect
 from mainspring.core.nearest import guess
-from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT, MINUTE, format_instant, parse_duration, parse_instant
+from mainspring.core.time import (
+    FIRST_INSTANT,
+    LAST_INSTANT,
+    MINUTE,
+    format_duration,
+    format_instant,
+    parse_duration,
+    parse_instant,
+)
 from mainspring.data.arrow_coercion import fits
 from mainspring.data.model import Source
 from mainspring.data.refusals import naive
@@ -70,6 +78,10 @@ class Arrivals:
             return "the start"
         return format_instant(max(FIRST_INSTANT, min(position, LAST_INSTANT))) if self.instants else str(position)
 
+    @property
+    def shown_lateness(self) -> str:
+        return format_duration(self.lateness) if self.instants else str(self.lateness)
+
     def parsed(self, text: str) -> int:
         """Return the position that a text names.
 
@@ -105,6 +117,11 @@ class Arrivals:
         listed = ", ".join(f"{count} AS {self.dialect.column(name)}" for name, count in counts.items())
         where = "" if whole or low is None else f" WHERE {self._between(low, None)} OR {at} IS NULL"
         return f"SELECT {listed} FROM {self.dialect.table(self.table)}{where}"
+
+    def count(self, before: int) -> str:
+        """Return the statement that counts the rows which arrived before a position."""
+        counted = f"SELECT COUNT(*) AS {self.dialect.column('rows')} FROM {self.dialect.table(self.table)}"
+        return f"{counted} WHERE {self._at} < {self._literal(before)}"
 
     def read(self, columns: Iterable[str], low: int | None, high: int | None) -> str:
         """Return the statement of the rows that arrived from `low` to `high`, in order, with column `ARRIVAL`."""

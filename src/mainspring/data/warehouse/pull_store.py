@@ -19,9 +19,9 @@ class PulledBatch:
         arrival: Column that orders its rows.
         instants: Whether arrivals are instants, UTC epoch microseconds; else they are whole numbers.
         columns: Columns of which the rows' digests are made, besides the arrival.
-        since: Position before the batch; None if there was none.
+        since: Position before the batch, or the arrival from which its pull was told to read; None without both.
         until: Position after it: the largest arrival that was read.
-        rows: Number of its rows.
+        rows: Number of its rows; of a batch that was ingested in part, those that were.
         at: Time of the pull, UTC epoch microseconds.
         known_from: Digests of rows that arrived earlier than this are no longer kept.
     """
@@ -57,8 +57,8 @@ class PullStore(Protocol):
         """Record the next batch."""
         ...
 
-    def keep(self, source: str, number: int, digests: bytes, known_from: int) -> None:
-        """Replace the digests of a batch by a part of them."""
+    def keep(self, source: str, number: int, digests: bytes, known_from: int, rows: int | None = None) -> None:
+        """Replace the digests of a batch by a part of them, and the number of its rows if one is given."""
         ...
 
     def digests(self, source: str, low: int) -> Iterator[tuple[PulledBatch, bytes]]:

@@ -123,8 +123,9 @@ def settle(con: duckdb.DuckDBPyConnection, source: str, lake: LakeTables, store:
         left = kept[np.isin(kept["position"], np.append(there, aside))]
         whole = bool(np.isin(there, kept["position"]).all())
         known_from = ALL if whole else batch.known_from
-        if len(left) < len(kept) or known_from != batch.known_from:  # else it was settled before
-            store.keep(source, batch.number, left.tobytes(), known_from)
+        rows = len(there) + len(aside)
+        if (len(left), known_from, rows) != (len(kept), batch.known_from, batch.rows):  # else it was settled before
+            store.keep(source, batch.number, left.tobytes(), known_from, rows)
 
 
 def _places(con: duckdb.DuckDBPyConnection, lake: LakeTables, table: str, key: str) -> np.ndarray:
@@ -137,6 +138,25 @@ def _places(con: duckdb.DuckDBPyConnection, lake: LakeTables, table: str, key: s
         duck.register(con, "pinned", scan)
         rows = con.sql(f"SELECT {SEQUENCE} FROM pinned WHERE {BATCH} = {quote_text(load)}").to_arrow_table()
     return numbers(rows[SEQUENCE]) % LOAD_ROWS
+
+
+def rows_before(source: str, store: PullStore, start: Start) -> int | None:
+    """Return how many rows that arrived before the next pull's least arrival were ingested; None if it is not known,
+    because a pull was told where to begin.
+    """
+    if start.mark is None or start.low is None:
+        return None
+    found, ends = 0, set[int | None]([None])
+    for batch in store.batches(source):
+        if batch.number <= start.mark:
+            if batch.since not in ends:
+                return None
+            ends.add(batch.until)
+            found += batch.rows
+    for batch, kept in store.digests(source, start.low):
+        if batch.number <= start.mark:
+            found -= int((np.frombuffer(kept, ROW)["arrival"] >= start.low).sum())
+    return found
 
 
 def known_rows(con: duckdb.DuckDBPyConnection, source: str, store: PullStore, low: int | None) -> Known:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from mainspring.core.errors import Conflict, Corrupt, Invalid
 from mainspring.core.locks import Locks
-from mainspring.core.time import Clock
+from mainspring.core.time import DAY, Clock
 from mainspring.data import duck
 from mainspring.data.flags import numbers
 from mainspring.data.ingest import Ingestor
@@ -24,8 +24,19 @@ from mainspring.data.ports import LakeTables
 from mainspring.data.warehouse.arrivals import Arrivals, Look
 from mainspring.data.warehouse.ports import Warehouse
 from mainspring.data.warehouse.pull_store import ALL, PulledBatch, PullStore
-from mainspring.data.warehouse.pulled import NUMBER, POSITION, Start, as_mark, batch_key, find_start, known_rows, settle
+from mainspring.data.warehouse.pulled import (
+    NUMBER,
+    POSITION,
+    Start,
+    as_mark,
+    batch_key,
+    find_start,
+    known_rows,
+    rows_before,
+    settle,
+)
 from mainspring.data.warehouse.row_digests import ARRIVAL, Known, digests
+from mainspring.data.warehouse.scans import TooMuchToRead
 
 if TYPE_CHECKING:
     import duckdb
@@ -133,7 +144,7 @@ class Puller:
             self.arrivals.shown(start.position if look.newest is None else min(newest)),
             look.wanted,
             None if estimate is None else estimate.scanned_bytes,
-            tuple(self._warnings(look, start)),
+            (*self._warnings(look, start), *self._late(start)),
         )
 
     def pull(self, since: int | None = None, progress: Progress | None = None) -> PullReport:
@@ -155,7 +166,12 @@ class Puller:
             if since is not None:
                 self.store.deem_known(self.source.name, since)
             settle(con, self.source.name, self.lake, self.store, start.mark)
-            return _Pull(self, con, start, warnings).run(high, look.wanted, progress)
+            last = self.store.last(self.source.name)
+            report = _Pull(self, con, start, warnings).run(high, look.wanted, progress)
+            days = [0 if last is None else last.at // DAY, self.wall.now() // DAY]
+            if report.batches and days[0] < days[1]:  # not each time: a column of the table is read
+                report = replace(report, warnings=(*report.warnings, *self._late(self._start(None))))
+            return report
 
     def _start(self, since: int | None) -> Start:
         return find_start(self.source.name, self.arrivals, self.lake, self.store, since)
@@ -197,6 +213,24 @@ class Puller:
             yield (
                 f"{look.ahead:,} rows of {table} have a {column} after now, and are read then: its clock is ahead of "
                 "this machine's, or the times are wrong."
+            )
+
+    def _late(self, start: Start) -> Iterator[str]:
+        """Yield a warning if rows came later than the lateness, so that no pull has read them."""
+        expected = rows_before(self.source.name, self.store, start)
+        if expected is None or start.low is None:
+            return
+        try:
+            with self.warehouse.read(self.arrivals.count(start.low)) as rows:
+                late = int(rows.read_all().column(0)[0].as_py()) - expected
+        except TooMuchToRead as error:
+            yield f"Rows that came later than the lateness are not counted: {error.what}"
+            return
+        if late > 0:
+            yield (
+                f"{late:,} rows of {self.arrivals.table} came later than the lateness of "
+                f"{self.arrivals.shown_lateness}, and were not read: raise it in the profile. --since reads them, and "
+                "once more those that are no longer known."
             )
 
 
@@ -273,7 +307,7 @@ class _Pull:
         self._number += 1
         of.store.record(
             PulledBatch(
-                source.name, self._number, *of.arrivals.order, tuple(sorted(source.columns)), self._position, until,
+                source.name, self._number, *of.arrivals.order, tuple(sorted(source.columns)), self._since, until,
                 0 if rows is None else len(rows), of.wall.now(), self._start.floor,
             ),
             made,
@@ -298,6 +332,12 @@ class _Pull:
             self._report.reasons[reason] = self._report.reasons.get(reason, 0) + count
         self._warnings |= dict.fromkeys(done.warnings)
         self._report = replace(self._report, changed=(*self._report.changed, *done.changed))
+
+    @property
+    def _since(self) -> int | None:
+        """The position, or where the pull was told to begin."""
+        told = None if self._start.floor == ALL else self._start.floor
+        return told if self._position is None else self._position
 
     def _count(self, **more: int) -> None:
         self._report = replace(self._report, **{name: getattr(self._report, name) + n for name, n in more.items()})

@@ -18,6 +18,7 @@ from kit.depth import deep, examples
 from kit.pulls import INSTANTS, NOW, NUMBERS, PARCELS, Depot, House, check_pull_store, check_pulls
 from mainspring.core.errors import Conflict, Corrupt, Invalid, InvalidData
 from mainspring.core.schema import Int64, String
+from mainspring.core.time import DAY
 from mainspring.data.adapters.pulls_catalog import CatalogPulls
 from mainspring.data.adapters.warehouse_duckdb import DuckdbWarehouse
 from mainspring.data.model import Source
@@ -163,6 +164,14 @@ def test_a_pull_that_dies_at_any_write_is_followed_by_one_that_completes_it(
     house.pull(batch_rows=5)
     assert house.parcels() == wanted
     assert house.pull().rows == 0
+    puller, warehouse = house.puller()
+    assert puller.plan().warnings == ()
+    warehouse.close()
+    late = data.draw(st.integers(0, 2))
+    house.depot.add([(parcel, newest - 40)] * late)
+    puller, warehouse = house.puller()
+    assert [each.partition(" ")[0] for each in puller.plan().warnings] == [str(late)] * (late > 0)
+    warehouse.close()
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -276,6 +285,37 @@ def test_rows_without_arrival_and_of_the_future_are_told_of(depot: Depot) -> Non
     )
     house.clock.advance(5)
     assert house.pull().rows == 1
+
+
+def test_rows_that_came_too_late_are_counted_once_a_day_and_by_a_plan(depot: Depot) -> None:
+    house = House(depot, lateness="10us")
+
+    def planned() -> tuple[str, ...]:
+        puller, warehouse = house.puller()
+        try:
+            return puller.plan().warnings
+        finally:
+            warehouse.close()
+
+    depot.add([(parcel, 10 * parcel) for parcel in range(10)])
+    with suppress(Dead):
+        house.pull(batch_rows=4, wrap=dying_at(4, after=True)[1])  # of a batch some rows are there
+    assert 0 < house.parcels().total() < 10
+    house.pull(batch_rows=4)
+    assert planned() == ()
+    depot.add([(20, 70), (21, 79), (22, 80), (23, None)])
+    late = "2 rows of parcels came later than the lateness of 10us, and were not read: raise it in the profile."
+    never = "1 rows of parcels are never read, because their loaded is null."
+    assert [each[: len(late)] for each in planned()] == [never, late]
+    assert house.pull().warnings == (never,)
+    house.clock.advance(DAY)
+    assert house.pull().warnings == (never,)  # it brought nothing, so nothing was counted
+    depot.add([(24, 95)])
+    assert [each[: len(late)] for each in house.pull().warnings] == [never, late]
+    depot.add([(25, 96)])
+    assert house.pull().warnings == (never,)
+    assert house.pull(since=70).rows == 3  # 20 and 21, and once more 7, which is no longer known
+    assert planned() == (never,)
 
 
 def test_a_table_that_was_replaced_or_cut_is_told_of(depot: Depot) -> None:

@@ -83,8 +83,11 @@ async def test_a_short_deadline_gets_503_and_the_retry_its_answer() -> None:
         (out,) = [
             int(name[1]) for name, value in (await numbers(each, "mainspring_model_in_memory")).items() if not value
         ]
-        refused = await ask(each, out, 503)
-        assert refused.headers["retry-after"] == "1"
+        while True:
+            refused = await ask(each, out, 503)
+            assert refused.headers["retry-after"] == "1"
+            if refused.json()["error"] != "The deadline has already passed.":  # as it has, before, on a busy machine
+                break
         assert "being loaded" in refused.json()["error"]
         await wait_until_async(lambda: is_in(each, out))
         change(each.kit, e0={"deadline_us": 10_000_000}, e1={"deadline_us": 10_000_000})

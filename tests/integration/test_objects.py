@@ -271,7 +271,8 @@ def test_a_store_that_is_full_says_so(refusing: ObjectBlobs) -> None:
         "s3:///prefix",
         "s3://bucket/x?endpoint=http://storage.example.org",
         "s3://bucket/x?secret=abc",
-        "gs://bucket/x?endpoint=https://x.example.org",
+        "gs://bucket/x?endpoint=http://x.example.org",
+        "gs://bucket/x?region=x",
     ],
 )
 def test_an_address_that_cannot_be_meant_is_refused(address: str) -> None:

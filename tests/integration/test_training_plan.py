@@ -96,7 +96,7 @@ def test_an_estimator_that_has_no_module_is_refused(trained: tuple[Path, dict[st
         (["late-parcel", "--gpus", "8xH100"], "--gpus goes with --plan"),
         (["late-parcel", "--model", "llama-2-7b"], "--model goes with --plan"),
         (["late-parcel", "--plan", "--precision", "amp"], "are measured"),
-        (["late-parcel", "--plan", "--processes", "2"], "--processes, --machines and --runner train"),
+        (["late-parcel", "--plan", "--processes", "2"], "--processes, --machines, --runner and --engine train"),
         (["late-parcel", "--processes", "auto", "--runner", "ray"], "plans for this machine"),
         (["late-parcel", "--processes", "auto"], "did not call fit_torch"),
         (["late-parcel", "--processes", "many"], "many"),

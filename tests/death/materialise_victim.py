@@ -35,11 +35,11 @@ from mainspring.features.layout import slot
 from mainspring.features.materialise import Materialiser
 from mainspring.features.tilelog.rows import tiles_table
 
-STEPS = ("append", "replace", "vacuum", "write", "advance", "swap", "clear")
-
 
 class Dying:
     """A lake or a store that kills its process before one of its changes, when told to."""
+
+    steps: tuple[str, ...] = ("append", "replace", "vacuum", "write", "advance", "swap", "clear")
 
     def __init__(self, inner: Any, step: Callable[[], None]) -> None:
         self._inner = inner
@@ -47,7 +47,7 @@ class Dying:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
-        if name not in STEPS:
+        if name not in self.steps:
             return found
 
         def stepped(*arguments: Any, **options: Any) -> Any:

@@ -14,7 +14,6 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
@@ -34,7 +33,6 @@ from mainspring.data.warehouse.arrivals import arrivals
 from mainspring.data.warehouse.pulling import Puller
 from mainspring.project.catalog import open_catalog
 
-STEPS = ("append", "rewrite", "record", "keep", "shed")
 LIVES = 200
 ROWS = 120
 
@@ -42,16 +40,7 @@ ROWS = 120
 class Dying(DyingStore):
     """A store that kills its process before one of its changes, when told to."""
 
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        if name not in STEPS:
-            return found
-
-        def stepped(*arguments: Any, **options: Any) -> Any:
-            self._step()
-            return found(*arguments, **options)
-
-        return stepped
+    steps = ("append", "rewrite", "record", "keep", "shed")
 
 
 def prepare(folder: Path) -> None:

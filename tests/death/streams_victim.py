@@ -37,23 +37,13 @@ from mainspring.features.materialise import Materialiser
 from mainspring.features.tilelog.rows import tiles_table
 from mainspring.project.catalog import open_catalog
 
-STEPS = ("append", "rewrite", "replace", "vacuum", "record", "write", "advance", "swap", "clear")
 LIVES = 200
 
 
 class Dying(DyingStore):
     """A store that kills its process before one of its changes, when told to."""
 
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        if name not in STEPS:
-            return found
-
-        def stepped(*arguments: Any, **options: Any) -> Any:
-            self._step()
-            return found(*arguments, **options)
-
-        return stepped
+    steps = ("append", "rewrite", "replace", "vacuum", "record", "write", "advance", "swap", "clear")
 
 
 def log() -> ListLog:

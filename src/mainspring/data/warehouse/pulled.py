@@ -1,4 +1,4 @@
-"""What a source's table has of a warehouse's table: up to which arrival, and which rows of those that are read again.
+"""Progress of a source's table in a warehouse's: up to which arrival, and which rows of those that are read again.
 
 The version of the source's table that has the last row of a batch has the position after it too, as a mark. So the
 table says where the next pull goes on, also after a kill or a restore.

@@ -93,7 +93,7 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def differences(self) -> list[str]:
-        """What is not as in the backup. Repeated erasures leave no earlier versions of tables, which is none."""
+        """Differences from the backup. That repeated erasures leave no earlier versions of tables is none."""
         unequal = [f"{each.of - each.equal:,} of {each.of:,} {each.what}" for each in self.equality
                    if each.equal != each.of]  # fmt: skip
         return [*unequal, *self.kept, *([] if self.erased else self.missing)]

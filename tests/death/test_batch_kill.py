@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +21,8 @@ EVERY = {kind: list(range(1, changes + 1)) for kind, changes in CHANGES.items()}
 def trials(steps: dict[str, list[float]]) -> dict[str, list[dict[str, Any]]]:
     """Return by kind what is there after an undisturbed run, then after a kill at each step."""
     words = [f"{kind}:{step:g}" for kind, numbers in steps.items() for step in (0, *numbers)]
-    command = prefork.script(Path(__file__).with_name("batch_victim.py"), *words)
-    ran = subprocess.run(command, text=True, capture_output=True, check=False)
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    lines = iter(ran.stdout.splitlines())
-    return {kind: [json.loads(next(lines)) for _ in (0, *numbers)] for kind, numbers in steps.items()}
+    found = iter(prefork.documents(Path(__file__).with_name("batch_victim.py"), *words))
+    return {kind: [next(found) for _ in (0, *numbers)] for kind, numbers in steps.items()}
 
 
 def test_killed_at_any_change_it_is_carried_on_to_the_same_end() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,7 @@ VICTIM = Path(__file__).parent / "derive_victim.py"
 
 
 def trials(folder: Path, moments: list[str]) -> list[dict[str, Any]]:
-    command = prefork.script(VICTIM, folder, *moments)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=550, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return prefork.documents(VICTIM, folder, *moments)
 
 
 def test_killed_at_any_moment_the_derived_table_is_that_of_an_undisturbed_run(tmp_path: Path) -> None:

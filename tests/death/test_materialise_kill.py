@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -61,10 +60,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def victim(*arguments: str) -> list[dict[str, Any]]:
-    command = prefork.script(VICTIM, *arguments)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return prefork.documents(VICTIM, *arguments)
 
 
 def same(trials: list[dict[str, Any]]) -> None:

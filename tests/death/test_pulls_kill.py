@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,7 @@ VICTIM = Path(__file__).parent / "pulls_victim.py"
 
 
 def victim(*arguments: str) -> dict[str, Any]:
-    command = prefork.script(VICTIM, *arguments)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return prefork.documents(VICTIM, *arguments)[-1]
 
 
 @pytest.fixture(scope="module")

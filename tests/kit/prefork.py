@@ -141,6 +141,14 @@ def script(path: Path, *arguments: object, imports: str = "sys") -> list[str]:
     return [str(programs() / "python"), "-c", code, *map(str, arguments)]
 
 
+def documents(path: Path, *arguments: object) -> list[dict[str, Any]]:
+    """Run a file as a program, which has to succeed; return the JSON documents among the lines that it printed."""
+    command = script(path, *arguments)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
 def run(
     arguments: Sequence[str], *, cwd: Path, environment: Mapping[str, str], timeout_s: float
 ) -> tuple[int, str, str]:

@@ -84,10 +84,7 @@ def _land(call: Call, source: str, data: str, batch_id: str | None, nulls: Seque
 
     def show(console: Console) -> None:
         console.print(f"[bold]{report.source}[/] version {report.version}: {report.rows:,} rows ingested.")
-        if report.changed:
-            console.print(
-                f"First the table was changed to match the source's declaration: {', '.join(report.changed)}."
-            )
+        _show_changed(console, report.changed)
         if report.already:
             console.print(f"{report.already:,} rows had been ingested before and changed nothing.")
         _show_rest(console, source, report.quarantined, report.reasons, report.warnings)
@@ -110,10 +107,7 @@ def _pull(call: Call, source: str, since: str | None) -> None:
     def show(console: Console) -> None:
         console.print(f"[bold]{report.source}[/] version {report.version}: {report.rows:,} rows ingested.")
         console.print(_range(report), markup=False)
-        if report.changed:
-            console.print(
-                f"First the table was changed to match the source's declaration: {', '.join(report.changed)}."
-            )
+        _show_changed(console, report.changed)
         if report.known:
             console.print(f"{report.known:,} of the {report.read:,} rows read had been ingested before.")
         _show_rest(console, source, report.quarantined, report.reasons, report.warnings)
@@ -137,6 +131,11 @@ def _plan(call: Call, source: str, since: str | None) -> None:
 
 def _range(found: PullReport | PullPlan) -> str:
     return f"From {found.table}, by {found.arrival}: {found.since} to {found.until}."
+
+
+def _show_changed(console: Console, changed: Sequence[str]) -> None:
+    if changed:
+        console.print(f"First the table was changed to match the source's declaration: {', '.join(changed)}.")
 
 
 def _show_rest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from mainspring.core.errors import Conflict, Invalid, MainspringError, NotFound
@@ -589,6 +590,74 @@ class OrderConformance:
             [lease] = leases
             ran.append(store.end(lease, _DONE, 3 * _H).id)
         assert ran == [first.id, high.id, normal.id, low.id, late.id]
+
+    def test_a_job_that_is_put_off_gives_its_place_to_those_that_wait(self, store: JobStore) -> None:
+        told: dict[str, Any] = {"group": "gpu", "group_limit": 1}
+        [put_off] = store.enqueue([NewJob("count", priority=9, **told)], 0)
+        [lease] = _claim(store, 0)
+        alone = store.end(lease, Outcome(Status.QUEUED, again_at=5, counts=False, gives_way=True), 1)
+        assert (alone.status, alone.admitted, alone.attempts, alone.due_at) == (Status.QUEUED, True, 0, 5)
+        first, second = store.enqueue([NewJob("count", **told), NewJob("count", **told)], 2)
+        [lease] = _claim(store, 5)
+        found = store.end(lease, Outcome(Status.QUEUED, again_at=9 * _H, gives_way=True), 6)
+        assert (found.id, found.status, found.admitted) == (put_off.id, Status.WAITING, False)
+        assert found == _now(store, lease)
+        ran = []
+        while leases := _claim(store, 9 * _H, limit=9):
+            [lease] = leases
+            ran.append(store.end(lease, _DONE, 9 * _H).id)
+        # Once one has had the place, the next is found by priority again.
+        assert ran == [first.id, put_off.id, second.id]
+
+    def test_a_job_whose_part_is_put_off_waits_with_all_its_parts_behind_others(self, store: JobStore) -> None:
+        runs: dict[str, Any] = {"group": "runs", "group_limit": 1}
+        gpu: dict[str, Any] = {"group": "gpu", "group_limit": 1}
+        later = Outcome(Status.QUEUED, again_at=_H, counts=False, gives_way=True)
+        first, second = store.enqueue([NewJob("dance", priority=9, **runs), NewJob("dance", **runs)], 0)
+        ids = sorted(new_id() for _ in range(4))
+        train, beside, asked, last = store.enqueue(
+            [
+                NewJob("count", id=ids[0], parent=first.id, **gpu),
+                NewJob("count", id=ids[1], parent=first.id),
+                NewJob("sing", id=ids[2], parent=first.id),
+                NewJob("count", id=ids[3], parent=first.id, needs=(ids[0], ids[2])),
+            ],
+            0,
+        )
+        [run] = store.claim("ana", {"dance"}, 0, _LEASE)
+        store.end(run, Outcome(Status.WAITING, after=tuple(ids)), 1)
+        held, other, approval = _claim(store, 1, limit=9)
+        store.end(approval, Outcome(Status.WAITING), 1)
+        assert store.end(held, later, 2).status is Status.QUEUED  # its neighbour works: the place is needed
+        store.end(other, _DONE, 3)
+        [held] = _claim(store, _H)
+        found = store.end(held, replace(later, again_at=2 * _H), _H)
+        assert (found.status, found.admitted, found.waiting) == (Status.WAITING, False, 1)
+        assert found == _now(store, held)
+        assert [each.waiting for each in _all_of(store, asked, last)] == [2, 3]
+        assert _all_of(store, beside)[0].status is Status.DONE
+
+        [run] = store.claim("ana", {"dance"}, _H, _LEASE)
+        assert run.job.id == second.id
+        [step] = store.enqueue([NewJob("count", parent=second.id, **gpu)], _H)
+        store.signal(asked.id, Step("by ana", None, _H))  # an answer is taken meanwhile, and lets nothing go
+        [approval] = store.claim("ana", {"sing"}, _H, _LEASE)
+        store.end(approval, _DONE, _H)
+        [lease] = _claim(store, 3 * _H, limit=9)
+        assert lease.job.id == step.id, "the place of the part that waits is free too"
+        store.end(lease, _DONE, 3 * _H)
+        assert _claim(store, 3 * _H, limit=9) == []
+        store.end(run, _DONE, 3 * _H)
+        [again] = _claim(store, 3 * _H, limit=9)
+        assert again.job.id == train.id
+        [run] = store.claim("ana", {"dance"}, 3 * _H, _LEASE)
+        assert run.job.id == first.id
+        store.end(run, Outcome(Status.WAITING, after=tuple(ids)), 3 * _H)
+        store.end(again, _DONE, 3 * _H)
+        [lease] = _claim(store, 3 * _H)
+        assert lease.job.id == last.id
+        store.end(lease, _DONE, 3 * _H)
+        assert _all_of(store, first)[0].status is Status.QUEUED
 
     def test_a_retried_job_keeps_its_priority_and_the_place_that_this_gives(self, store: JobStore) -> None:
         lease = _begun(store, priority=3)

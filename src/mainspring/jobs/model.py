@@ -167,6 +167,8 @@ class Outcome:
             continues when there are more.
         cache: Key under which a result that is done is remembered.
         log: The end of what the attempts wrote, for machines that do not have the log; it replaces an earlier one.
+        gives_way: With the status `QUEUED`, whether jobs that wait for its place in its group, or for that of the job
+            that it is a part of, come first.
     """
 
     status: Status
@@ -178,6 +180,7 @@ class Outcome:
     signals: int = 0
     cache: str | None = None
     log: str | None = None
+    gives_way: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +257,18 @@ class JobStopped(MainspringError):
         super().__init__(f"The job {job} {told.get(why, 'is stopped')}.")
         self.why = why
         self.again_after_us = again_after_us
+
+
+class JobHeld(JobStopped):
+    """An attempt that is put off: the job waits in the queue, behind others of its group, and its progress says why.
+
+    Args:
+        note: One sentence.
+    """
+
+    def __init__(self, job: str, note: str, *, again_after_us: int) -> None:
+        super().__init__(job, None, again_after_us=again_after_us)
+        self.note = note
 
 
 class StepFailed(MainspringError):

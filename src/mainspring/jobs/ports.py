@@ -130,6 +130,8 @@ class JobStore(Protocol):
 
         A job with the outcome `QUEUED` or `WAITING` that was asked to stop meanwhile is cancelled. In the same
         transaction jobs that waited for this one are queued or skipped, and the next of its group gets its place.
+        With `Outcome.gives_way` the next gets it although the job has not ended; the job waits for a place again. So
+        does, once no other part of it runs or is due, the job that it is a part of, and all its parts wait for that.
 
         Raises:
             Invalid: JSON cannot represent the result.

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NoReturn, TypeVar, cast
 
@@ -16,6 +17,7 @@ from mainspring.jobs.model import (
     Claim,
     Ended,
     Job,
+    JobHeld,
     JobSkipped,
     JobStopped,
     JobWaits,
@@ -318,6 +320,11 @@ class Runner:
             return Outcome(Status.WAITING, after=waits.after, signals=waits.signals)
         except JobSkipped as skipped:
             return Outcome(Status.SKIPPED, error=skipped.what)
+        except JobHeld as held:
+            with suppress(LeaseLost):  # the end of the attempt says so
+                run.progress(0, note=held.note)
+            again_at = self._clock.now() + held.again_after_us
+            return replace(_INTERRUPTED, error=lease.job.error, again_at=again_at, gives_way=True)
         except JobStopped as stopped:
             if stopped.why is Renewal.CANCELLING:
                 return Outcome(Status.CANCELLED)

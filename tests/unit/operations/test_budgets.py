@@ -205,6 +205,43 @@ def test_a_raised_budget_a_removed_one_and_a_person_end_what_holds() -> None:
         assert not budget_incidents(project)
 
 
+def test_an_action_follows_what_the_budget_asks_for_and_what_is_spent() -> None:
+    """A raised budget that is spent as well holds again; one that asks for less holds less."""
+
+    def declare(month: str, act: list[str], share: float = 0.1) -> None:
+        budget = ms.Budget("whole", project=True, month=month, act=act, share=share)
+        project.definitions.budgets["whole"] = budget  # type: ignore[index]
+        passed(project)
+
+    def holds() -> list[tuple[str, float]]:
+        [incident] = budget_incidents(project)
+        return [(each.action, each.share) for each in incident.actions if each.holds(project.wall.now())]
+
+    project = project_with(ms.Budget("whole", project=True, month="10 EUR", act=["queue"]))
+    passed(project)
+    declare("39 EUR", ["queue"])
+    assert holds() == []
+    check_hold(project, QUEUE, "The work")
+    declare("38 EUR", ["queue"])
+    with pytest.raises(BudgetExceeded, match=r"38.00 EUR of 38.00 EUR"):
+        check_hold(project, QUEUE, "The work")
+    declare("38 EUR", ["shed"], share=0.3)
+    check_hold(project, QUEUE, "The work")
+    assert holds() == [(f"shed {ENDPOINT}", 0.3)]
+    declare("38 EUR", ["shed"], share=0.2)
+    assert holds() == [(f"shed {ENDPOINT}", 0.2)]
+    shed = project.routes.current()[ENDPOINT].shed
+    assert shed is not None
+    assert shed.share == 0.2
+    [incident] = budget_incidents(project)
+    end_shed(project, incident.id, by="local:ana")
+    declare("38 EUR", ["shed", "queue"], share=0.4)
+    assert holds() == [("queue work for the project", 0.0)], "a person ended the shed for this month"
+    ends = [each.event.detail for each in project.audit.search(AuditFilter(action="budget.end"), limit=50)]
+    assert len(ends) == 3
+    assert len([each for each in ends if "does not ask for it any more" in each]) == 2
+
+
 def test_while_an_incident_is_silenced_nothing_is_begun() -> None:
     project = project_with(ms.Budget("whole", project=True, month="36 EUR", act=["queue"], warn=0.5))
     budget = project.definitions.budgets["whole"]

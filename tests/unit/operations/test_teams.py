@@ -10,11 +10,13 @@ import pytest
 
 import mainspring as ms
 from mainspring.core.errors import Denied, Invalid, InvalidDefinition
-from mainspring.core.time import HOUR
+from mainspring.core.time import HOUR, MINUTE
 from mainspring.cost.budgets.declaring import QUEUE, STOP_SEARCHES
 from mainspring.cost.paying import DECLARED, NAMED, PROFILE, STARTER, Payers, paid_by
 from mainspring.cost.usage import RUN, STEP, VIEW, Subject, Usage
-from mainspring.jobs.model import NewJob, Status
+from mainspring.deploy.engines.asking import asked, value
+from mainspring.jobs.model import JobHeld, NewJob, Status
+from mainspring.jobs.pipelines.ports import StepCall
 from mainspring.jobs.runner import Runner
 from mainspring.monitoring.incidents.model import DONE, Cause, Incident, Taken
 from mainspring.monitoring.signals import BUDGET
@@ -27,7 +29,7 @@ from mainspring.operations.incidents import end_shed
 from mainspring.operations.jobs.children import Children
 from mainspring.operations.jobs.handlers import handlers
 from mainspring.operations.jobs.queue import begin, run_here
-from mainspring.operations.pipelines import control
+from mainspring.operations.pipelines import control, elsewhere
 from mainspring.operations.promote import publish_routes
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
@@ -67,7 +69,7 @@ def train(project):
     return "trained"
 
 
-@ms.pipeline(limit=2)
+@ms.pipeline()
 def retraining():
     return train()
 
@@ -151,7 +153,7 @@ def test_the_steps_of_a_run_are_paid_as_the_run_was_when_it_began(project: Proje
 
 @pytest.mark.slow
 def test_a_step_in_which_a_budget_refuses_waits_and_says_why(project: Project) -> None:
-    """Its run is the held team's; the same of another team goes on meanwhile."""
+    """Its run, of the held team, gives its place to the same of another team. A step elsewhere is put off as well."""
     now = project.wall.now()
     cause = Cause(kind=BUDGET, name="of-risk", key="budget of-risk")
     taken = Taken(
@@ -174,6 +176,11 @@ def test_a_step_in_which_a_budget_refuses_waits_and_says_why(project: Project) -
     assert (step.status, step.attempts) == (Status.QUEUED, 0)
     assert "The training of late is held back until" in step.note
     assert "6 EUR of 5 EUR are spent" in step.note
+
+    call = StepCall("retraining", held, "train", "team_work:train", {}, Path("log"), {}, "user:ben", ("risk",), STARTER)
+    with pytest.raises(JobHeld) as put_off:
+        value(elsewhere.answer(asked(project.settings, call, "job")), "job")
+    assert (put_off.value.note, put_off.value.again_after_us) == (step.note, 5 * MINUTE)
 
 
 def test_a_user_of_this_machine_pays_and_names_as_the_account_that_it_is(project: Project) -> None:

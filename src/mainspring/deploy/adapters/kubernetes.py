@@ -57,7 +57,7 @@ class KubernetesRunner:
         if (uid := self._left(name, job, watch)) is not None:
             _, answer = self._follow(name, uid, mark, call, watch)
             if answer is not None:
-                return value(answer)
+                return value(answer, attempt.id)
         self._delete(name)
         reply = self._api.ask("POST", self._jobs, job)
         if reply.status != 201:
@@ -65,7 +65,7 @@ class KubernetesRunner:
         ended, answer = self._follow(name, reply.json()["metadata"]["uid"], mark, call, watch)
         if answer is None:
             raise StepFailed(f"Its Kubernetes Job {name} {ended}.", fix=f"read {call.log}.")
-        return value(answer)
+        return value(answer, attempt.id)
 
     def _left(self, name: str, job: dict[str, Any], watch: Watch) -> str | None:
         """Return the uid of a Job that a dead runner left, if it runs the same request, or did; else `None`."""

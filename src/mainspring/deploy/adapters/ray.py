@@ -52,7 +52,7 @@ class RayRunner:
             _end(reference)
             raise
         try:
-            return value(ray.get(reference))
+            return value(ray.get(reference), attempt.id)
         except ray.exceptions.RayError as error:
             told = str(error).strip().splitlines()
             raise StepFailed(

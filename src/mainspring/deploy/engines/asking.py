@@ -1,6 +1,7 @@
 """A step that another process is asked to call, and its answer: both are JSON.
 
-The answer is `{"done": RESULT}`, or `{"failed": TEXT, "final": whether another attempt would fail as well}`.
+The answer is `{"done": RESULT}`, or `{"failed": TEXT, "final": whether another attempt would fail as well}`, or
+`{"held": WHY, "again_after_us": TIME}` if another attempt may begin later.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from mainspring.core.errors import Invalid
 from mainspring.core.settings import Settings
 from mainspring.core.time import format_duration
-from mainspring.jobs.model import JobStopped, Renewal, StepFailed
+from mainspring.jobs.model import JobHeld, JobStopped, Renewal, StepFailed
 from mainspring.jobs.pipelines.ports import StepCall
 from mainspring.jobs.plain import Plain
 from mainspring.jobs.runner import JobRun
@@ -44,16 +45,19 @@ def asked(settings: Settings, call: StepCall, id: str, **more: Plain) -> str:
     )
 
 
-def value(answer: str) -> Plain:
-    """Return the step's result.
+def value(answer: str, job: str) -> Plain:
+    """Return the result of a job's step.
 
     Raises:
+        JobHeld: The step is put off.
         Invalid: The step refused its inputs.
         StepFailed: It failed otherwise.
     """
     found: dict[str, Any] = json.loads(answer)
     if "done" in found:
         return found["done"]
+    if "held" in found:
+        raise JobHeld(job, found["held"], again_after_us=found["again_after_us"])
     raise (Invalid if found["final"] else StepFailed)(found["failed"])
 
 

@@ -234,6 +234,8 @@ class CatalogJobs:
             connection.execute(upsert(self._engine, job_logs, ["job"], ["log"]), {"job": job.id, "log": packed})
         if job.status in ENDED and (job.parent is not None or job.group is not None):
             order.settle(connection, [(before, job)], now)
+        if job.status is Status.QUEUED and of.outcome.gives_way:
+            job = order.give_way(connection, job, now)
         return job
 
     def signal(self, job: str, step: Step) -> Job:

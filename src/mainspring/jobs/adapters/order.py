@@ -181,16 +181,68 @@ def admit(connection: sa.Connection, groups: Iterable[str]) -> None:
         group = min(rest)
         rest.remove(group)
         taken = _admitted(connection, group)
-        ready = sa.select(*STATE).where(
-            jobs.c.group == group, jobs.c.status == Status.WAITING.value, jobs.c.waiting == 0, ~jobs.c.admitted
-        )
-        while found := connection.execute(ready.order_by(jobs.c.rank, jobs.c.id).limit(1)).mappings().first():
+        first = _waiting_in(group).order_by(jobs.c.rank, jobs.c.id).limit(1)
+        while found := connection.execute(first).mappings().first():
             job = state_of(dict(found))
             if taken >= (job.group_limit or 1):
                 break
             keep_state(connection, replace(job, status=Status.QUEUED, admitted=True))
             rest |= _let_go(connection, job.id)
             taken += 1
+
+
+def give_way(connection: sa.Connection, job: Job, now: int) -> Job:
+    """Return a queued job that is put off as it is stored: behind those that wait for its place or its parent's."""
+    if job.admitted and job.group is not None:
+        _put_behind(connection, job)
+    if job.parent is not None:
+        _put_off(connection, job.parent, job, now)
+    [stored] = _states(connection, jobs.c.id == job.id)
+    return replace(job, status=stored.status, waiting=stored.waiting, admitted=stored.admitted)
+
+
+def _put_off(connection: sa.Connection, id: str, part: Job, now: int) -> None:
+    """Let a job that waits for its parts give its place away, and all its parts wait until it has one again.
+
+    Nothing changes if nobody wants the place, or while another part works: the part that is put off looks again.
+    """
+    [parent] = _states(connection, jobs.c.id == id)
+    if parent.status is not Status.WAITING or not parent.admitted or parent.group is None:
+        return
+    if connection.execute(_waiting_in(parent.group).limit(1)).first() is None:
+        return
+    parts = _states(connection, jobs.c.parent == id, jobs.c.status.in_(_UNDER_WAY))
+    if any(each.id != part.id and _works(each, now) for each in parts):
+        return
+    for each in parts:
+        keep_state(connection, replace(each, status=Status.WAITING, waiting=each.waiting + 1, admitted=False))
+    _put_behind(connection, replace(parent, due_at=part.due_at))
+    admit(connection, {each.group for each in parts if each.group is not None})
+
+
+def _works(part: Job, now: int) -> bool:
+    return part.status is Status.RUNNING or (part.status is Status.QUEUED and part.due_at <= now)
+
+
+def _put_behind(connection: sa.Connection, job: Job) -> None:
+    """Give the place of a job to the next of its group; it has one again if there is none."""
+    waiting = replace(job, status=Status.WAITING, waiting=0, admitted=False)
+    keep_state(connection, replace(waiting, waiting=1))  # until the next has the place, whatever their priorities
+    admit(connection, {str(job.group)})
+    keep_state(connection, waiting)
+    admit(connection, {str(job.group)})
+
+
+def _states(connection: sa.Connection, *which: sa.ColumnElement[bool]) -> list[Job]:
+    """Return jobs without what is large, by id, locked."""
+    query = sa.select(*STATE).where(*which).order_by(jobs.c.id).with_for_update()
+    return [state_of(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def _waiting_in(group: str) -> sa.Select[Any]:
+    return sa.select(*STATE).where(
+        jobs.c.group == group, jobs.c.status == Status.WAITING.value, jobs.c.waiting == 0, ~jobs.c.admitted
+    )
 
 
 def _let_go(connection: sa.Connection, parent: str) -> set[str]:

@@ -51,6 +51,7 @@ class StepRunner(Protocol):
         Raises:
             Invalid: The step refuses its inputs: another attempt would as well.
             MainspringError: The attempt failed; there may be another.
+            JobHeld: The step is put off; the attempt does not count.
             JobStopped: The step was told to stop, and has ended.
         """
         ...

@@ -7,7 +7,7 @@ ended it (`mainspring incidents end-shed`) or the budget is no longer exceeded.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -88,23 +88,17 @@ def model_of(project: Project, target: str) -> str:
 
 
 def _begin(project: Project, incident: Incident, budget: Budget, standing: Standing) -> list[Taken]:
+    """Note what an exceeded budget asks for and is not on yet, unless a person ended it; end what it asks no more."""
     now = project.wall.now()
-    known = {(each.action, each.until) for each in incident.actions}
+    asked = dict(_titles(project, budget))
+    over = [each for each in incident.actions if each.holds(now) and asked.get(each.action) != each.share]
+    known = {each.action for each in incident.actions if each.until == standing.end and each not in over}
     made = [
         Taken(action=title, at=now, state=DONE, detail=standing.why, share=share, until=standing.end)
-        for title, share in _titles(project, budget)
-        if (title, standing.end) not in known
+        for title, share in asked.items()
+        if title not in known
     ]
-    if not made:
-        return []
-    changed = msgspec.structs.replace(incident, actions=(*incident.actions, *made))
-    try:
-        with project.audit.together():
-            project.incidents.save([changed])
-            for each in made:
-                detail = f"{each.action} until {format_instant(each.until)}: {each.detail}"
-                audit(project, "budget.action", f"incident/{incident.id}", detail, who=WORKER)
-    except Conflict:  # another worker was faster, or a person changed it: the next pass looks again
+    if not _noted(project, incident, made, over, "does not ask for it any more"):
         return []
     for each in made:
         _log.warning("budget %s: %s: %s", budget.name, each.action, each.detail)
@@ -113,22 +107,34 @@ def _begin(project: Project, incident: Incident, budget: Budget, standing: Stand
 
 def _end(project: Project, incident: Incident, why: str) -> None:
     now = project.wall.now()
-    holding = [each for each in incident.actions if each.holds(now)]
-    if not holding:
-        return
-    actions = tuple(
-        msgspec.structs.replace(each, ended_at=now, detail=f"{each.detail} Ended: the budget {why}.")
-        if each in holding
+    _noted(project, incident, [], [each for each in incident.actions if each.holds(now)], why)
+
+
+def _noted(project: Project, incident: Incident, made: Sequence[Taken], over: Sequence[Taken], why: str) -> bool:
+    """Return whether actions that begin and end were noted; not if there are none, or another process was faster.
+
+    The next pass looks again. An action that ends here is over before the month is, so that it can begin again.
+    """
+    now = project.wall.now()
+    if not made and not over:
+        return False
+    kept = [
+        msgspec.structs.replace(each, until=now, detail=f"{each.detail} Ended: the budget {why}.")
+        if each in over
         else each
         for each in incident.actions
-    )
+    ]
     try:
         with project.audit.together():
-            project.incidents.save([msgspec.structs.replace(incident, actions=actions)])
-            for each in holding:
+            project.incidents.save([msgspec.structs.replace(incident, actions=(*kept, *made))])
+            for each in over:
                 audit(project, "budget.end", f"incident/{incident.id}", f"{each.action}: the budget {why}", who=WORKER)
+            for each in made:
+                detail = f"{each.action} until {format_instant(each.until)}: {each.detail}"
+                audit(project, "budget.action", f"incident/{incident.id}", detail, who=WORKER)
     except Conflict:
-        return
+        return False
+    return True
 
 
 def _titles(project: Project, budget: Budget) -> list[tuple[str, float]]:

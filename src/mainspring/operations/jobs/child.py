@@ -21,9 +21,10 @@ from typing import IO, Any, TypeVar, cast
 from mainspring.core.errors import Invalid, MainspringError
 from mainspring.cost.paying import Payers, paid_by
 from mainspring.cost.usage import STEP, Subject
-from mainspring.jobs.model import JobStopped, Renewal
+from mainspring.jobs.model import JobHeld, JobStopped, Renewal
 from mainspring.jobs.pipelines.graph import Node
 from mainspring.jobs.plain import Plain, decoded, encoded
+from mainspring.operations.jobs.handlers import handler, put_off
 from mainspring.operations.pipelines.calling import call_step
 from mainspring.project import Project, open_project
 from mainspring.project.settings import child_arguments, load_settings
@@ -112,13 +113,13 @@ def run_job(project: Project, line: Line, asked: Mapping[str, Any]) -> None:
             node = Node(asked["step"], function=asked["function"], engine=asked["engine"])
             subject = Subject(STEP, f"{asked['pipeline']}/{asked['step'].partition('[')[0]}", key=asked["by"])
             payers = Payers(tuple(asked["teams"]), asked["teams_why"])
-            with started_by(asked["by"]), paid_by(payers), project.metering.of(subject):
-                result = _called(project, node, asked["argument"], run)
+            with started_by(asked["by"]), paid_by(payers), project.metering.of(subject), put_off(run.id):
+                result = call_step(project, node, asked["argument"], run)
         else:
-            from mainspring.operations.jobs.handlers import handler
-
             result = handler(project, asked["handler"])(run)  # type: ignore[arg-type]
         end = {"done": json.loads(encoded(result, f"The result of {asked['name']}"))}
+    except JobHeld as held:
+        end = {"held": held.note, "again_after_us": held.again_after_us}
     except JobStopped as stopped:
         end = {"stopped": True, "again_after_us": stopped.again_after_us}
     except MainspringError as error:
@@ -131,17 +132,6 @@ def run_job(project: Project, line: Line, asked: Mapping[str, Any]) -> None:
         with suppress(OSError, ValueError):  # the job closed it
             stream.flush()
     line.tell(**end)
-
-
-def _called(project: Project, node: Node, argument: Mapping[str, Plain], run: ChildRun) -> Plain:
-    from mainspring.operations.budgets.acting import BudgetExceeded
-
-    try:
-        return call_step(project, node, argument, run)
-    except BudgetExceeded as held:  # a training or a batch within the step
-        from mainspring.operations.jobs.handlers import waiting
-
-        raise waiting(held, run) from held
 
 
 def main() -> int:

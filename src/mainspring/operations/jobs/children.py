@@ -24,7 +24,7 @@ from mainspring.core.errors import Invalid, MainspringError
 from mainspring.core.settings import Settings
 from mainspring.core.time import format_duration
 from mainspring.jobs.logs import JobLog
-from mainspring.jobs.model import JobStopped, Renewal, StepFailed
+from mainspring.jobs.model import JobHeld, JobStopped, Renewal, StepFailed
 from mainspring.jobs.plain import Plain
 from mainspring.jobs.runner import JobRun
 
@@ -163,6 +163,8 @@ class Children:
             if "failed" in message:
                 kind = Invalid if message["final"] else StepFailed
                 raise _Answered(kind(message["failed"]))
+            if "held" in message:
+                raise _Answered(JobHeld(run.id, message["held"], again_after_us=message["again_after_us"]))
             if "stopped" in message:
                 raise _Answered(JobStopped(run.id, run.asked(), again_after_us=message["again_after_us"]))
             child.say(**_answer(run, message))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.time import MINUTE, parse_duration, parse_instant
 from mainspring.cost.usage import BATCH, JOB, RUN, Subject
-from mainspring.jobs.model import JobStopped, Status
+from mainspring.jobs.model import JobHeld, JobStopped, Status
 from mainspring.jobs.pipelines.graph import APPROVAL, STEP
 from mainspring.jobs.plain import Plain
 from mainspring.jobs.runner import JobRun
@@ -26,12 +26,11 @@ from mainspring.registry.processes import started_by
 if TYPE_CHECKING:
     from mainspring.features.model import FeatureView
     from mainspring.jobs.runner import Handler
-    from mainspring.operations.jobs.child import ChildRun
     from mainspring.operations.jobs.children import Children
     from mainspring.project import Project
 
 _TAKEN_BACK = MINUTE  # until a machine that was preempted is gone, so that another one goes on
-HELD_FOR = 5 * MINUTE  # until a job that a budget holds is looked at again
+_HELD_FOR = 5 * MINUTE  # until a job that a budget holds is looked at again
 _HELD = {"batch": "queue", "train": "queue", "search": "stop-searches"}
 _log = logging.getLogger(__name__)
 RAN = "jobs.end"  # the action of the event of a job of the project's own
@@ -124,11 +123,18 @@ class _Handlers(Mapping[str, "Handler"]):
             return Definitions({}, {}, {}, {}, (), {}, {}, {})
 
 
-def waiting(held: BudgetExceeded, run: JobRun | ChildRun) -> JobStopped:
-    """Return the end of an attempt that a budget holds back: the job waits in the queue, and its progress says why."""
-    run.progress(0, note=held.what)
-    _log.warning("job %s: %s", run.id, held)
-    return JobStopped(run.id, None, again_after_us=HELD_FOR)
+@contextmanager
+def put_off(job: str) -> Iterator[None]:
+    """Context of an attempt at a job: while a budget holds back work within it, the job waits in the queue.
+
+    Raises:
+        JobHeld: A budget does.
+    """
+    try:
+        yield
+    except BudgetExceeded as held:
+        _log.warning("job %s: %s", job, held)
+        raise JobHeld(job, held.what, again_after_us=_HELD_FOR) from held
 
 
 def _run(project: Project, name: str, run: JobRun) -> Plain:
@@ -142,21 +148,17 @@ def _run(project: Project, name: str, run: JobRun) -> Plain:
 
 @contextmanager
 def _charged(project: Project, name: str, run: JobRun) -> Iterator[None]:
-    """Context of a job with its payers, those of a model if it is for one. While a budget holds it, or work within it,
-    it waits."""
+    """Context of a job with its payers, those of a model if it is for one. A budget may put it off, see `put_off`."""
     given = options(name, run.argument) if name in WORK else {}
     kind, of = JOB, name
     if "model" in given:
         kind, of = RUN, str(given["model"])
     elif name == "batch":
         kind, of = BATCH, model_of(project, str(given["endpoint"]))
-    with charging(project, kind, of, by=run.started_by, team=run.team):
-        try:
-            if name in _HELD:
-                check_hold(project, _HELD[name], f"The job {run.id} ({name})", of)
-            yield
-        except BudgetExceeded as held:
-            raise waiting(held, run) from held
+    with charging(project, kind, of, by=run.started_by, team=run.team), put_off(run.id):
+        if name in _HELD:
+            check_hold(project, _HELD[name], f"The job {run.id} ({name})", of)
+        yield
 
 
 def _run_own(project: Project, name: str, do: Callable[[Any, Any], Any], run: JobRun) -> Plain:

@@ -20,7 +20,9 @@ from mainspring.core.errors import Invalid, MainspringError
 from mainspring.cost.paying import Payers, paid_by
 from mainspring.cost.usage import STEP, Subject
 from mainspring.jobs.logs import JobLog
+from mainspring.jobs.model import JobHeld
 from mainspring.jobs.pipelines.graph import Node
+from mainspring.operations.jobs.handlers import put_off
 from mainspring.operations.pipelines.calling import LoneRun, call_step
 from mainspring.project import open_project
 from mainspring.project.settings import load_settings
@@ -42,9 +44,11 @@ def _called(asked: Mapping[str, Any]) -> str:
             run = LoneRun(asked["inputs"], asked["id"])
             paying = Payers(tuple(asked.get("teams", ())), asked.get("teams_why", ""))
             step = Subject(STEP, f"{asked.get('pipeline', '')}/{asked['step'].partition('[')[0]}", key=asked["by"])
-            with started_by(asked["by"]), paid_by(paying), project.metering.of(step):
+            with started_by(asked["by"]), paid_by(paying), project.metering.of(step), put_off(run.id):
                 result = call_step(project, Node(asked["step"], function=asked["function"]), asked["inputs"], run)
             return json.dumps({"done": result})
+    except JobHeld as held:
+        return json.dumps({"held": held.note, "again_after_us": held.again_after_us})
     except MainspringError as error:
         sys.stderr.write(f"{error}\n")
         return json.dumps({"failed": str(error), "final": isinstance(error, Invalid)})

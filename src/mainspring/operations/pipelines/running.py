@@ -27,6 +27,7 @@ from mainspring.jobs.runner import JobRun
 from mainspring.operations.auditing import audited
 from mainspring.operations.cost.teams import charging
 from mainspring.operations.jobs.children import Children, keep_log
+from mainspring.operations.jobs.handlers import put_off
 from mainspring.operations.pipelines.cache import cache_key
 from mainspring.operations.pipelines.calling import call_step
 from mainspring.operations.pipelines.names import (
@@ -140,7 +141,7 @@ class LocalRunner:
     def run(self, call: StepCall, attempt: JobRun) -> Plain:
         if self._children is None:
             node = Node(call.step, function=call.function, engine=self._engine)
-            with started_by(call.by), paid_by(Payers(call.teams, call.teams_why)):
+            with started_by(call.by), paid_by(Payers(call.teams, call.teams_why)), put_off(attempt.id):
                 return call_step(self._project, node, call.inputs)
         named = {
             "name": f"step {call.step}",

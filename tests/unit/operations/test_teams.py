@@ -126,6 +126,11 @@ def test_a_job_is_paid_by_its_name_its_definition_its_starter_or_the_profile(pro
     assert control.find_run(project, str(run)).team == "risk", "a name counts for all that the work begins"
     events = project.audit.search(AuditFilter(action="pipelines.run"), limit=50)
     assert f"{run}, charged to risk" in [each.event.detail for each in events]
+    one, again = (control.start(project, "nightly", key="k", team=team) for team in ("risk", "web"))
+    assert (again.id, again.team) == (one.id, "risk")
+    told = [each.event.detail for each in project.audit.search(AuditFilter(action="pipelines.run"), limit=50)]
+    assert [each for each in told if each.startswith(one.id)] == [f"{one.id}, charged to risk"]
+    control.cancel(project, one.id)
     used = {(each.subject.id, each.subject.teams) for each in project.usage.read(0, 10**18, kinds=["job"])}
     assert used == {
         ("rates", ("data",)), ("rates", ("web",)), ("other", ("risk", "web")), ("other", ("rest",)),

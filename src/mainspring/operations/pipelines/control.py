@@ -7,10 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mainspring.core.errors import Conflict, Invalid, MainspringError, NotFound
+from mainspring.core.ids import new_id
 from mainspring.core.nearest import meant
 from mainspring.cost.paying import NOBODY, named_here, paid_by
 from mainspring.delivery.approving import check_apart
@@ -94,7 +95,7 @@ def start(
     by: str | None = None,
     team: str | None = None,
 ) -> Job:
-    """Queue a run of a pipeline as it is declared now, and return its job.
+    """Queue a run of a pipeline as it is declared now, or return the existing one with its key.
 
     Args:
         parameters: Values that replace defaults.
@@ -121,9 +122,11 @@ def start(
         argument["team"] = team
     encoded(argument, f"The parameters and the graph of {name}")
     with project.audit.together():
-        [made] = project.jobs.enqueue([of_run(graph, argument, key, priority)], project.wall.now())
-        told = f"{made.id}, charged to {team}" if team else made.id
-        audit(project, "pipelines.run", f"pipeline/{name}", told, who=by)
+        wanted = replace(of_run(graph, argument, key, priority), id=new_id())
+        [made] = project.jobs.enqueue([wanted], project.wall.now())
+        if made.id == wanted.id:
+            told = f"{made.id}, charged to {team}" if team else made.id
+            audit(project, "pipelines.run", f"pipeline/{name}", told, who=by)
     return made
 
 
@@ -261,7 +264,6 @@ def _under_way(found: RunState) -> bool:
 
 def run_here(project: Project, run: str, told: Callable[[RunState], None] = lambda _: None) -> Job:
     """Run in this process, with child processes for steps, what is due, until a run has ended or asks for approval."""
-    from mainspring.core.ids import new_id
     from mainspring.operations.jobs.children import Children
     from mainspring.operations.jobs.handlers import handlers
 

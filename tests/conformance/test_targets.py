@@ -11,7 +11,7 @@ from typing import ClassVar
 import boto3
 import pytest
 
-from kit.cloud_targets import AZURE, VERTEX
+from kit.cloud_targets import AZURE, SIGN, VERTEX
 from kit.cluster import TOKEN, Cluster
 from kit.cluster_objects import APPLY, usual
 from kit.sagemaker_server import IMAGE, REGION, ROLE, SagemakerServer
@@ -149,7 +149,7 @@ class TestVertex(InFiles):
 
     @pytest.fixture
     def target(self, tmp_path: Path) -> CloudTarget:
-        return vertex_target(read_options(VertexOptions, VERTEX, "east"), tmp_path)
+        return vertex_target(read_options(VertexOptions, VERTEX, "east"), tmp_path, SIGN)
 
 
 class TestAzure(InFiles):

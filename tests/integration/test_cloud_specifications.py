@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from kit.cloud_targets import AZURE, IMAGE, VERTEX
+from kit.cloud_targets import AZURE, IMAGE, SIGN, VERTEX
 from kit.depth import deep
 from kit.engines import ROOT, python_of
 from kit.fleet import BODY, Fleet, answer_of
@@ -45,7 +45,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
 
 def target(kind: str, root: Path) -> CloudTarget:
     if kind == "vertex":
-        return vertex_target(read_options(VertexOptions, VERTEX, "east"), root)
+        return vertex_target(read_options(VertexOptions, VERTEX, "east"), root, SIGN)
     return azure_target(read_options(AzureOptions, AZURE, "east"), root)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from mainspring.security.signing import SigningKey
+
+SIGN = SigningKey(b"k" * 32).sign
 IMAGE = "europe-west4-docker.pkg.dev/shop-prod/models/shop@sha256:" + "0f" * 32
 TRAINING = {
     "trainings": ["late"],

@@ -1,7 +1,7 @@
 """A module of Terraform as a parser reads it, and the checks that it has to pass. Each returns what is wrong.
 
-`terraform_aws.json` has the arguments and attributes of the types that the module uses, as version 6.25.0 of the
-provider declares them: extracted from the bindings of CDK for Terraform (MPL 2.0).
+`terraform_CLOUD.json` has the arguments and attributes of the types that a module uses, as the provider of the version
+that it names declares them: extracted from the bindings of CDK for Terraform (MPL 2.0).
 """
 
 from __future__ import annotations
@@ -137,8 +137,9 @@ def _code(text: str) -> Iterator[str]:
 
 
 def _schema() -> Mapping[str, Any]:
-    found: Mapping[str, Any] = json.loads((_HERE / "terraform_aws.json").read_text())
-    return found
+    return {
+        name: each for path in _HERE.glob("terraform_*.json") for name, each in json.loads(path.read_text()).items()
+    }
 
 
 SCHEMA = _schema()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kit.cloud_targets import AZURE, IMAGE, VERTEX
+from kit.cloud_targets import AZURE, IMAGE, SIGN, VERTEX
 from mainspring.core.errors import Invalid
 from mainspring.deploy.adapters.targets.clouds import CloudTarget, azure_target, vertex_target
 from mainspring.deploy.adapters.targets.options import read_options
@@ -26,7 +26,7 @@ REGIONS = {"vertex": "europe-west4", "azureml": "westeurope"}
 def target(kind: str, **changes: Any) -> CloudTarget:
     given = {each: value for each, value in {**_options(kind), **changes}.items() if value is not None}
     if kind == "vertex":
-        return vertex_target(read_options(VertexOptions, given, "east"), Path("nowhere"))
+        return vertex_target(read_options(VertexOptions, given, "east"), Path("nowhere"), SIGN)
     return azure_target(read_options(AzureOptions, given, "east"), Path("nowhere"))
 
 

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from kit import terraform as kit
 from kit.terraform import Module
 from mainspring.core.errors import Corrupt, Invalid
-from mainspring.deploy.adapters.targets.terraform import IAM, PAGE, VALUES, TerraformTarget
+from mainspring.deploy.adapters.targets.terraform import TerraformTarget
 from mainspring.deploy.alarms import BurnAlarm
 from mainspring.deploy.targets.conformance import deployment
 from mainspring.deploy.targets.model import Service
 from mainspring.deploy.terraform.aws import fargate_size
+from mainspring.deploy.terraform.module import IAM, PAGE, VALUES
 from mainspring.deploy.terraform.options import TerraformOptions
 from mainspring.deploy.terraform.page import HOLDERS
 from mainspring.deploy.terraform.statements import policies, read, statements

@@ -8,13 +8,13 @@ from typing import Literal
 
 import msgspec
 
+from mainspring.deploy.networks import is_private_network
 from mainspring.deploy.sagemaker.options import check_topic
 
 _CLASS = re.compile(r"db\.[a-z0-9-]+\.[a-z0-9]+")
 _CERTIFICATE = re.compile(r"arn:aws(-us-gov)?:acm:[a-z0-9-]+:\d{12}:certificate/[0-9a-f-]+")
 _HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
 _TABLE = re.compile(r"[A-Za-z0-9_]+")
-_PRIVATE = [IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")]
 # Days that CloudWatch can keep logs for, up to two years.
 _LOG_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731)
 
@@ -75,7 +75,7 @@ class TerraformOptions(msgspec.Struct, frozen=True, kw_only=True):
         if len(set(self.zones)) != 2 or not all(re.fullmatch("[a-f]", each) for each in self.zones):
             raise ValueError(f'zones is {list(self.zones)}: write two letters of zones, such as ["a", "b"]')
         for each in (self.network, *self.clients, *self.scrapers):
-            if not _private(each):
+            if not is_private_network(each):
                 raise ValueError(f'{each!r} is no private network: write such as "10.64.0.0/20"')
         if not 16 <= IPv4Network(self.network).prefixlen <= 22:
             raise ValueError(f"network is {self.network!r}: write one of 16 to 22 bits")
@@ -102,11 +102,3 @@ class TerraformOptions(msgspec.Struct, frozen=True, kw_only=True):
             )
         if not 1 <= self.keep_backups <= 35:
             raise ValueError(f"keep_backups is {self.keep_backups}: write a number of days from 1 to 35")
-
-
-def _private(text: str) -> bool:
-    try:
-        network = IPv4Network(text)
-    except ValueError:
-        return False
-    return any(network.subnet_of(each) for each in _PRIVATE)

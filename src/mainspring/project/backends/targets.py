@@ -103,8 +103,15 @@ def _vertex(project: Project, setting: TargetSetting) -> Any:
     from mainspring.deploy.adapters.targets.clouds import vertex_target
     from mainspring.deploy.adapters.targets.options import read_options
     from mainspring.deploy.manifests.clouds.vertex import VertexOptions
+    from mainspring.project.image_content import ProjectParts
+    from mainspring.project.objective_alarms import objective_alarms
 
-    return vertex_target(read_options(VertexOptions, setting.options, setting.name), project.settings.root)
+    return vertex_target(
+        read_options(VertexOptions, setting.options, setting.name),
+        project.settings.root,
+        ProjectParts(project, setting.profile).sign,
+        lambda: objective_alarms(project.definitions.monitors.values()),
+    )
 
 
 def _azureml(project: Project, setting: TargetSetting) -> Any:

@@ -7,6 +7,8 @@ import re
 import msgspec
 
 _PLAIN = re.compile(r"[A-Za-z0-9@:._/+-]*")
+_ADDRESS = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+_OF_MODULE = ("deployers", "callers", "notify")
 
 
 class CloudOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +25,12 @@ class CloudOptions(msgspec.Struct, frozen=True, kw_only=True):
         project_folder: Folder of the project in that image.
         training_hours: After which a job is ended.
         spot: Whether they run on spare machines, which may be taken back: a training goes on from its checkpoint.
+        terraform: Whether there is a module of Terraform with what surrounds the endpoints: identities and their
+            rights, the network, alarms.
+        deployers: Who may apply the files: gets the rights for it.
+        callers: Who may call the endpoints.
+        notify: Address of e-mail, or name of the cloud's own channel, that is told of alarms; without one there are
+            none.
     """
 
     machine: str = ""
@@ -35,6 +43,10 @@ class CloudOptions(msgspec.Struct, frozen=True, kw_only=True):
     project_folder: str = "/project"
     training_hours: int = 24
     spot: bool = False
+    terraform: bool = False
+    deployers: list[str] = []
+    callers: list[str] = []
+    notify: str = ""
 
     def __post_init__(self) -> None:
         if not 10 <= self.cpu_target <= 95:
@@ -49,6 +61,13 @@ class CloudOptions(msgspec.Struct, frozen=True, kw_only=True):
             check_plain(name, getattr(self, name))
         if self.trainings and not (self.training_image and self.training_machine):
             raise ValueError("trainings need training_image and training_machine")
+        if not self.terraform and (given := next((each for each in _OF_MODULE if getattr(self, each)), "")):
+            raise ValueError(f"{given} is of the module of Terraform: write terraform = true")
+
+    @property
+    def notify_address(self) -> str:
+        """The address of e-mail in `notify`; empty if it names a channel."""
+        return self.notify if _ADDRESS.fullmatch(self.notify) else ""
 
 
 def check_plain(name: str, value: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Network
 from math import ceil
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ from mainspring.deploy.manifests.clouds.hosting import check_hosted, hosted_vari
 from mainspring.deploy.manifests.clouds.machines import Machine, machine_for
 from mainspring.deploy.manifests.clouds.names import cloud_names, image_by_digest
 from mainspring.deploy.manifests.clouds.options import CloudOptions, check_plain
+from mainspring.deploy.manifests.kinds import object_name
+from mainspring.deploy.networks import is_private_network
 from mainspring.deploy.targets.model import Deployment, Service
 from mainspring.serving.http.hosted import INVOCATIONS, PING
 
@@ -30,6 +33,8 @@ _PLACE = "Vertex AI"
 _LONGEST = 48  # characters of a name; those of models are longer by a digest, and 63 are taken
 _PROJECT = re.compile(r"[a-z][-a-z0-9]{4,28}[a-z0-9]")
 _ACCOUNT = re.compile(r"[a-z][-a-z0-9]{4,28}[a-z0-9]@[a-z][-a-z0-9]{4,28}[a-z0-9]\.iam\.gserviceaccount\.com")
+_MEMBER = re.compile(r"(user|group|serviceAccount):[A-Za-z0-9._+-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+_CHANNEL = re.compile(r"projects/[a-z][-a-z0-9]{4,28}[a-z0-9]/notificationChannels/\d+")
 _START_S = 30 * 60
 # Of an answer of an endpoint of its own, private or public; with more than the least one says so:
 # https://cloud.google.com/vertex-ai/docs/predictions/choose-endpoint-type
@@ -59,6 +64,7 @@ class VertexOptions(CloudOptions, frozen=True, kw_only=True):
         network: Network of the jobs of training, `projects/NUMBER/global/networks/NAME`.
         bucket: `gs://` folder for what jobs write.
         pipelines: Compiled pipelines by name: addresses of templates in Artifact Registry.
+        subnet: Of the module of Terraform: addresses of the network that it makes for callers of private endpoints.
     """
 
     folder: str = "deploy/vertex"
@@ -70,6 +76,7 @@ class VertexOptions(CloudOptions, frozen=True, kw_only=True):
     network: str = ""
     bucket: str = ""
     pipelines: dict[str, str] = {}
+    subnet: str = "10.65.0.0/24"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,6 +93,15 @@ class VertexOptions(CloudOptions, frozen=True, kw_only=True):
             check_plain(f"the pipeline {name}", template)
             if not template.startswith("https://"):
                 raise ValueError(f"the pipeline {name} is at {template!r}: write https://REGION-kfp.pkg.dev/...")
+        for member in (*self.deployers, *self.callers):
+            if not _MEMBER.fullmatch(member):
+                raise ValueError(f"{member!r} is nobody: write user:, group: or serviceAccount: and an address")
+        if self.notify and not (self.notify_address or _CHANNEL.fullmatch(self.notify)):
+            raise ValueError(
+                f"notify is {self.notify!r}: write an address, or projects/PROJECT/notificationChannels/ID"
+            )
+        if not is_private_network(self.subnet) or not 16 <= IPv4Network(self.subnet).prefixlen <= 29:
+            raise ValueError(f"subnet is {self.subnet!r}: write a private network of 16 to 29 bits")
 
 
 def specifications(deployment: Deployment, options: VertexOptions) -> dict[str, Body]:
@@ -96,7 +112,7 @@ def specifications(deployment: Deployment, options: VertexOptions) -> dict[str, 
     """
     check_hosted(deployment, _PLACE, _LONGEST_S)
     image = image_by_digest(deployment.image, "image")
-    names = cloud_names(deployment.project, [each.endpoint for each in deployment.services], _LONGEST, _PLACE)
+    names = endpoint_names(deployment)
     machine = machine_for("google", deployment, options.machine, FAMILIES)
     found = dict[str, Body]()
     for service in deployment.services:
@@ -104,11 +120,16 @@ def specifications(deployment: Deployment, options: VertexOptions) -> dict[str, 
         labels = _labels(deployment, service)
         model = _model(deployment, service, options, name, image, labels)
         found[f"{name}/model.json"] = model
-        found[f"{name}/endpoint.json"] = _endpoint(service, options, name, labels)
+        found[f"{name}/endpoint.json"] = _endpoint(deployment, service, options, name, labels)
         found[f"{name}/deploy.json"] = _deploy(deployment, options, model["modelId"], name, machine)
     found |= {f"train-{name}.json": body for name, body in _trainings(deployment, options)}
     found |= {f"pipeline-{name}.json": body for name, body in _pipelines(deployment, options)}
     return found
+
+
+def endpoint_names(deployment: Deployment) -> Mapping[str, str]:
+    """Return the name of each endpoint there, which is its id, too."""
+    return cloud_names(deployment.project, [each.endpoint for each in deployment.services], _LONGEST, _PLACE)
 
 
 def _labels(deployment: Deployment, service: Service) -> Mapping[str, str]:
@@ -120,10 +141,11 @@ def _labels(deployment: Deployment, service: Service) -> Mapping[str, str]:
         "version": service.version.rpartition(":")[2],
         "bundle": service.bundle,
     }
-    return {name: _label(value) for name, value in given.items()}
+    return {name: label(value) for name, value in given.items()}
 
 
-def _label(value: str) -> str:
+def label(value: str) -> str:
+    """Return a text as a label of Google may be."""
     return re.sub("[^a-z0-9_-]", "-", value.lower())[:63]
 
 
@@ -165,20 +187,38 @@ def _variables(env: Mapping[str, str]) -> list[Body]:
     return [{"name": name, "value": value.replace("$(", "$$(")} for name, value in env.items()]
 
 
-def _endpoint(service: Service, options: VertexOptions, name: str, labels: Mapping[str, str]) -> Body:
+def network_of(deployment: Deployment, options: VertexOptions) -> str:
+    """Return the network that the module of Terraform makes for callers of private endpoints."""
+    return f"projects/{options.project}/global/networks/{object_name(deployment.project, deployment.target)}"
+
+
+def _endpoint(
+    deployment: Deployment, service: Service, options: VertexOptions, name: str, labels: Mapping[str, str]
+) -> Body:
     found: Body = {
         "displayName": name,
         "labels": {each: labels[each] for each in ("managed-by", "project", "target", "endpoint")},
         **_encryption(options),
     }
     if options.access == "private":
-        allowed = options.clients or [options.project]
-        found["privateServiceConnectConfig"] = {"enablePrivateServiceConnect": True, "projectAllowlist": allowed}
+        found["privateServiceConnectConfig"] = _connections(deployment, options)
     else:
         found["dedicatedEndpointEnabled"] = True
     if service.deadline_ms > 1000 * _LEAST_S:
         found["clientConnectionConfig"] = {"inferenceTimeout": f"{ceil(service.deadline_ms / 1000)}s"}
     return found
+
+
+def _connections(deployment: Deployment, options: VertexOptions) -> Body:
+    """Return who may connect to a private endpoint; with a network of its own, Vertex AI gives it an address there."""
+    allowed = options.clients or [options.project]
+    if not options.terraform:
+        return {"enablePrivateServiceConnect": True, "projectAllowlist": allowed}
+    return {
+        "enablePrivateServiceConnect": True,
+        "projectAllowlist": list(dict.fromkeys([*allowed, options.project])),
+        "pscAutomationConfigs": [{"projectId": options.project, "network": network_of(deployment, options)}],
+    }
 
 
 def _deploy(deployment: Deployment, options: VertexOptions, model: str, name: str, machine: Machine) -> Body:
@@ -242,7 +282,7 @@ def _trainings(deployment: Deployment, options: VertexOptions) -> Iterator[tuple
             name,
             {
                 "displayName": f"{name}-training",
-                "labels": {"managed-by": "mainspring", "target": _label(deployment.target)},
+                "labels": {"managed-by": "mainspring", "target": label(deployment.target)},
                 "jobSpec": {
                     "workerPoolSpecs": [pool],
                     "serviceAccount": options.service_account,
@@ -266,7 +306,7 @@ def _pipelines(deployment: Deployment, options: VertexOptions) -> Iterator[tuple
             name,
             {
                 "displayName": name,
-                "labels": {"managed-by": "mainspring", "target": _label(deployment.target)},
+                "labels": {"managed-by": "mainspring", "target": label(deployment.target)},
                 "templateUri": options.pipelines[pipeline],
                 "runtimeConfig": {
                     "gcsOutputDirectory": f"{options.bucket.rstrip('/')}/{name}",

@@ -59,12 +59,31 @@ def test_waits_of_constant_services_are_half_of_that() -> None:
     assert found.latencies_us.mean() == pytest.approx(MEAN_US * (1 + 0.8 / (2 * 0.2)), rel=0.08)
 
 
-def test_the_loop_of_a_process_is_a_queue_too() -> None:
+@given(
+    st.lists(st.integers(0, 1_500), min_size=1, max_size=60), st.integers(1, 300), st.integers(0, 900),
+    st.integers(1, 200),
+)  # fmt: skip
+def test_a_loop_reads_what_has_come_and_then_computes(
+    gaps: list[int], read_us: int, batch_us: int, row_us: int
+) -> None:
+    arrivals = np.cumsum(gaps)
+    endpoint = one_by_one(
+        Times.exactly(batch_us, row_us), overhead_us=float(read_us), max_batch_rows=64, inline=True
+    )  # fmt: skip
+    expected, free = list[int](), 0
+    while len(expected) < len(arrivals):
+        begins = max(arrivals[len(expected)], free)
+        come = arrivals[len(expected) : max(len(expected) + 1, np.searchsorted(arrivals, begins))]
+        free = begins + len(come) * read_us + batch_us + row_us * len(come)
+        expected += (free - come).tolist()
+    assert simulate(endpoint, arrivals, Fixed(1)).latencies_us.tolist() == expected
+
+
+def test_two_loops_have_shorter_queues() -> None:
     endpoint = one_by_one(Times({1: [1.0]}), overhead_us=1_000.0)
-    found = simulate(endpoint, described("800/s for 60s", 5), Fixed(1))
-    assert found.latencies_us.mean() == pytest.approx(1_000 * (1 + 0.8 / (2 * 0.2)), rel=0.1)
-    two = simulate(endpoint, described("800/s for 60s", 5), Fixed(2))
-    assert two.latencies_us.mean() < 0.6 * found.latencies_us.mean()
+    one, two = (simulate(endpoint, described("800/s for 60s", 5), Fixed(count)) for count in (1, 2))
+    assert one.latencies_us.mean() > 1_000 * (1 + 0.8 / (2 * 0.2))  # if each were answered as soon as it is read
+    assert two.latencies_us.mean() < 0.6 * one.latencies_us.mean()
 
 
 def test_a_batch_answers_what_waits_together() -> None:

@@ -19,6 +19,7 @@ from mainspring.project import Project
 from mainspring.project.executors import executors
 from mainspring.serving.load.generator import Load
 from mainspring.serving.model import Route
+from mainspring.serving.plane.course import INLINE_US
 from mainspring.serving.simulation.arrivals import Instants
 from mainspring.serving.simulation.measuring import measure
 from mainspring.serving.simulation.model import Endpoint
@@ -31,6 +32,7 @@ _SHARE = 0.5  # of what one executor can do: a probe leaves the process idle bet
 _PROBES = 3
 _CROWD = 32  # connections that keep the process at work, as far as their requests meet the deadline
 _LEAST_US = 1.0
+_MOST_ROWS = 64
 _FEW, _LONGEST_S = 5, 10.0  # a probe of a slow model takes longer, to have so many requests
 Told = Callable[[str], None]
 
@@ -63,6 +65,7 @@ class Measured:
         """Return an endpoint of the simulation.
 
         Args:
+            cores: Of the gateway's process. With several, a slow model leaves the loop to others, in a thread.
             speed: Work of a core, as a multiple of one here.
         """
         return Endpoint(
@@ -79,7 +82,7 @@ class Measured:
             cores=cores,
             model_share=self.model_share,
             idle_share=self.idle_share / speed,
-            inline=self.inline and executors == (1, 1),
+            inline=self.inline and executors == (1, 1) and (cores <= 1 or self.times.mean(1) <= INLINE_US),
             max_queue_rows=self.route.max_queue_rows,
         )
 
@@ -135,7 +138,7 @@ def measured(
             load_s, inline = time.perf_counter() - begun, executor.inline
             load_processor_s = processor_s(os.getpid())[1] - before
             times, share = measure(
-                executor, bundle, most_rows=64, seconds=seconds / 4, spent_s=lambda: processor_s(os.getpid())[1]
+                executor, bundle, most_rows=_MOST_ROWS, seconds=seconds / 4, spent_s=lambda: processor_s(os.getpid())[1]
             )
         finally:
             executor.close()
@@ -151,10 +154,11 @@ def measured(
         request_us, batch_us, busy_share = probe.busy(alone)
     apart_us = max(0.0, float(np.median(alone.latencies_us)) - request_us - batch_us - times.draw(1, 0.5))
     beside_us = request_us + batch_us + apart_us
+    another_us = request_us + max(0.0, times.mean(_MOST_ROWS) - times.mean(1)) / (_MOST_ROWS - 1)
     woken = [Woken(*after_idle(alone.due_us, alone.latencies_us), 0.0, alone.asked)]
     woken += [
         Woken(
-            *after_idle(load.due_us, load.latencies_us),
+            *after_idle(load.due_us, load.latencies_us, another_us),
             each_us - request_us - batch_us,
             load.asked,
             during_work(load.due_us, load.latencies_us),

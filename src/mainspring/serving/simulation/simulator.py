@@ -1,7 +1,8 @@
 """The simulation: events of requests, batches, executors and replicas, in virtual time.
 
-Each replica is a gateway process: one loop that handles requests one after the other, the batcher, executors and the
-policy of the gateway itself. A replica gets each request by turns, as a balancer of connections gives them.
+Each replica is a gateway process: one loop, the batcher, executors and the policy of the gateway itself. In a turn the
+loop reads all requests that have come, one after the other, then batches begin; a model that runs on the loop holds up
+the next turn. A replica gets each request by turns, as a balancer of connections gives them.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class _Replica:
     luck: float | None = None  # of the request that woke it
     wake: int = -1
     held: dict[int, int] = field(default_factory=dict)  # requests that are here: number -> arrival
+    unread: list[int] = field(default_factory=list)  # those that its loop reads in its next turn
+    unread_us: float = 0.0
 
 
 def simulate(
@@ -287,7 +290,6 @@ class _Simulation:
         self._turn = (self._turn + 1) % len(ready)
         replica = ready[self._turn]
         free = replica.loop_free
-        begins = arrived if arrived > free else free
         takes = processor = self._endpoint.overhead_us
         if self._waking is not None and free <= arrived and not replica.held:
             chance = replica.luck = self._chance()
@@ -298,14 +300,34 @@ class _Simulation:
             takes += self._waking.draw_busy(self._chance())
         self._processor_us += processor
         replica.held[number] = arrived
-        at = replica.loop_free = begins + int(takes)
-        if at == arrived:
-            self._offer(replica, number, arrived)
-        else:
-            self._at(at, lambda: self._offer(replica, number, arrived))
+        replica.unread.append(number)
+        replica.unread_us += takes
+        if len(replica.unread) == 1:
+            self._when_free(replica, self._read)
 
-    def _offer(self, replica: _Replica, number: int, arrived: int) -> None:
-        if number not in replica.held:
+    def _when_free(self, replica: _Replica, act: Callable[[_Replica], None]) -> None:
+        """Let a replica's loop do something once it has done what it is at."""
+        if replica.loop_free <= self._now:
+            act(replica)
+        else:
+            self._at(replica.loop_free, lambda: self._when_free(replica, act))
+
+    def _read(self, replica: _Replica) -> None:
+        numbers, replica.unread = replica.unread, []
+        replica.loop_free = self._now + int(replica.unread_us)
+        replica.unread_us = 0.0
+
+        def offer(replica: _Replica) -> None:
+            for number in numbers:
+                self._offer(replica, number)
+            if replica.running < replica.size:
+                self._begin(replica)
+
+        self._when_free(replica, offer)
+
+    def _offer(self, replica: _Replica, number: int) -> None:
+        arrived = replica.held.get(number)
+        if arrived is None:
             return  # its machine was lost
         endpoint, batcher = self._endpoint, replica.batcher
         replica.asked += 1
@@ -318,9 +340,6 @@ class _Simulation:
             batcher.offer(Job(number, endpoint.rows, deadline, 0))
         except MainspringError:
             self._refuse(replica, number)
-            return
-        if replica.running < replica.size:
-            self._begin(replica)
 
     def _refuse(self, replica: _Replica, number: int) -> None:
         if replica.held.pop(number, None) is not None:
@@ -333,7 +352,7 @@ class _Simulation:
             if until > self._now:
                 if replica.wake != until:
                     replica.wake = until
-                    self._at(until, lambda: self._begin(replica))
+                    self._at(until, lambda: self._when_free(replica, self._begin))
                 return
             batch = replica.batcher.take()
             for job in batch.late:

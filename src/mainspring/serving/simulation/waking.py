@@ -22,19 +22,24 @@ _LEAST = 30  # requests of a class of idle times
 _EDGES = np.sqrt(10.0) ** np.arange(4, 15)  # µs: 100 µs to 3 s, two a decade
 
 
-def after_idle(due_us: npt.ArrayLike, latencies_us: npt.ArrayLike) -> tuple[_Floats, _Floats]:
+def after_idle(due_us: npt.ArrayLike, latencies_us: npt.ArrayLike, each_us: float = 0.0) -> tuple[_Floats, _Floats]:
     """Return the requests that came while no other was there: how long none had been, and their latencies, µs.
 
     Args:
         due_us: When each request came.
+        each_us: Time of one more request that is answered together with another. Of a latency the time of those is left
+            out that came until its request was answered, and were answered with it: they wait for their own sake.
     """
     due, latencies = np.asarray(due_us, float), np.asarray(latencies_us, float)
     order = np.argsort(due, kind="stable")
     due, latencies = due[order], latencies[order]
     free = np.maximum.accumulate(due + latencies)
     gaps = due[1:] - free[:-1]
-    alone = gaps >= 0
-    return gaps[alone], latencies[1:][alone]
+    alone = np.flatnonzero(gaps >= 0)
+    came = np.searchsorted(due, (due + latencies)[1:][alone])
+    apart = np.flatnonzero(np.append(np.diff(due + latencies) >= each_us / 2, True))  # from the one before
+    together = np.minimum(came, apart[np.searchsorted(apart, alone + 1)] + 1) - alone - 2
+    return gaps[alone], latencies[1:][alone] - each_us * np.maximum(together, 0)
 
 
 def during_work(due_us: npt.ArrayLike, latencies_us: npt.ArrayLike) -> _Floats:

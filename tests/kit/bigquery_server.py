@@ -2,7 +2,8 @@
 Storage's.
 
 Statements run in DuckDB, as sqlglot translates them. Callers need a token, which the key of one service account gets.
-Tables `secrets` and `spent` are refused, for want of rights and of quota. Objects lie in memory.
+Tables `secrets`, `spent` and `busy` are refused, for want of rights and of quota, and `slow` takes too long. Objects are
+in memory. A statement runs beside the request that begins it: first it is answered as running.
 """
 
 from __future__ import annotations
@@ -36,6 +37,20 @@ BYTES_A_VALUE = 8  # that a statement reads
 PAGE = 1000  # rows of an answer
 _EXPORT = re.compile(r"EXPORT DATA OPTIONS \(uri = '(?P<uri>[^']+)', .*?\) AS (?P<of>.*)", re.DOTALL)
 _DUCK = {"STRING": "VARCHAR", "BOOLEAN": "BOOLEAN", "INTEGER": "BIGINT", "FLOAT": "DOUBLE", "TIMESTAMP": "TIMESTAMPTZ"}
+_REFUSED = {  # table -> reason and message
+    "secrets": (
+        "accessDenied",
+        "Access Denied: Table acme-shop:raw.secrets: User does not have permission to query it.",
+    ),
+    "spent": ("quotaExceeded", "Quota exceeded: Your project exceeded quota for free query bytes scanned."),
+    "busy": ("rateLimitExceeded", "Exceeded rate limits: too many concurrent queries for this project_and_region."),
+    "slow": ("stopped", "Job execution was cancelled: Job timed out after 3600s"),
+}
+_BEFORE = ("quotaExceeded", "rateLimitExceeded")  # a job is not begun
+_CODES = {
+    "accessDenied": 403, "quotaExceeded": 403, "rateLimitExceeded": 403, "stopped": 499, "notFound": 404,
+    "invalidQuery": 400,
+}  # fmt: skip
 _MACRO = "CREATE MACRO timestamp_micros(us) AS make_timestamptz(us)"
 
 
@@ -48,6 +63,8 @@ class Refused(Exception):
 
     @property
     def content(self) -> dict[str, Any]:
+        if self.reason == "invalid_grant":  # of OAuth
+            return {"error": self.reason, "error_description": self.message}
         each = {"reason": self.reason, "message": self.message, "domain": "global"}
         return {"error": {"code": self.code, "message": self.message, "errors": [each]}}
 
@@ -60,6 +77,7 @@ class Bigquery:
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self.tokens: set[str] = set()
         self.jobs: dict[str, dict[str, Any]] = {}
+        self.unseen: set[str] = set()  # jobs whose end nobody has seen
         self.results: dict[str, pa.Table] = {}
         self.uploads: dict[str, dict[str, Any]] = {}
         self.objects: dict[str, bytes] = {}  # BUCKET/NAME -> content
@@ -91,15 +109,15 @@ class Bigquery:
                 _decoded(signature), f"{head}.{claims}".encode(), padding.PKCS1v15(), hashes.SHA256()
             )
         except Exception:
-            raise Refused(401, "invalid_grant", "Invalid JWT Signature.") from None
+            raise Refused(400, "invalid_grant", "Invalid JWT Signature.") from None
         if json.loads(_decoded(claims))["iss"] != EMAIL:
-            raise Refused(401, "invalid_grant", "account not found")
+            raise Refused(400, "invalid_grant", "Invalid grant: account not found")
         token = secrets.token_urlsafe()
         self.tokens.add(token)
         return {"access_token": token, "expires_in": 3600, "token_type": "Bearer"}
 
     def insert(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Run a job at once; one that fails is answered as a job, unless it is a dry run."""
+        """Run a job; one that fails is answered as a job, unless it is a dry run or there is no quota for it."""
         found, dry = job["configuration"], job["configuration"].get("dryRun", False)
         reference = {"projectId": PROJECT, "jobId": job["jobReference"]["jobId"], "location": "EU"}
         made: dict[str, Any] = {
@@ -111,21 +129,28 @@ class Bigquery:
             made["statistics"] |= {"totalBytesProcessed": str(read)}
             made["statistics"]["query"] = {"totalBytesProcessed": str(read), "statementType": "SELECT"}
         except Refused as refused:
-            if dry or refused.code == 403:
+            if dry or refused.reason in _BEFORE:
                 raise
             made["status"]["errorResult"] = {"reason": refused.reason, "message": refused.message}
         if not dry:
             into = {"projectId": PROJECT, "datasetId": "_results", "tableId": reference["jobId"]}
             made["configuration"]["query"]["destinationTable"] = into
             self.jobs[reference["jobId"]] = made
-        return made
+            self.unseen.add(reference["jobId"])
+        return self.job(reference["jobId"]) if not dry else made
+
+    def job(self, name: str) -> dict[str, Any]:
+        """Return a job: running until its rows were asked for."""
+        if name not in self.unseen:
+            return self.jobs[name]
+        return {**self.jobs[name], "status": {"state": "RUNNING"}, "statistics": {"creationTime": "0"}}
 
     def _query(self, job: str, text: str, dry: bool) -> int:
         export = _EXPORT.match(text)
         of = export["of"] if export else text
-        for name, reason in (("secrets", "accessDenied"), ("spent", "quotaExceeded")):
+        for name, (reason, said) in _REFUSED.items():
             if re.search(rf"\b{name}\b", of):
-                raise Refused(403, reason, f"Access Denied or quota exceeded: {name}")
+                raise Refused(_CODES[reason], reason, said)
         rows = self._rows(of if not dry else f"SELECT * FROM ({of}) LIMIT 0")
         scanned = rows if not dry else self._rows(of)
         if not dry and export:
@@ -149,9 +174,9 @@ class Bigquery:
 
     def page(self, job: str, asked: Mapping[str, list[str]]) -> dict[str, Any]:
         """Return a page of a job's rows."""
+        self.unseen.discard(job)
         if error := self.jobs[job]["status"].get("errorResult"):
-            code = {"notFound": 404, "invalidQuery": 400}[error["reason"]]
-            raise Refused(code, error["reason"], error["message"])
+            raise Refused(_CODES[error["reason"]], error["reason"], error["message"])
         rows, first = self.results[job], int(asked.get("pageToken", ["0"])[0])
         most = min(int(asked.get("maxResults", [str(PAGE)])[0]), PAGE)
         page = rows.slice(first, most)
@@ -160,8 +185,9 @@ class Bigquery:
             "kind": "bigquery#getQueryResultsResponse", "jobReference": self.jobs[job]["jobReference"],
             "jobComplete": True, "totalRows": str(rows.num_rows), "schema": {"fields": list(map(_field, rows.schema))},
             "totalBytesProcessed": "0", "cacheHit": False,
-            "rows": [{"f": [{"v": value} for value in row]} for row in zip(*columns, strict=True)],
         }  # fmt: skip
+        if most:
+            found["rows"] = [{"f": [{"v": value} for value in row]} for row in zip(*columns, strict=True)]
         if first + most < rows.num_rows:
             found["pageToken"] = str(first + most)
         return found
@@ -313,7 +339,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "POST", ["jobs"]:
                 return _json(served.insert(json.loads(body)))
             case "GET", ["jobs", job]:
-                return _json(served.jobs[job])
+                return _json(served.job(job))
             case "POST", ["jobs", job, "cancel"]:
                 return _json({"job": served.jobs[job]})
             case "GET", ["queries", job]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -115,6 +116,7 @@ def test_an_empty_file_is_removed(opened: BigqueryWarehouse, server: Bigquery) -
     [
         ("SELECT * FROM secrets", Denied, "grant roles"),
         ("SELECT * FROM spent", Unavailable, "has spent a quota"),
+        ("SELECT * FROM slow", Unavailable, "raise `timeout`"),
         ("SELECT * FROM other.deliveries", NotFound, "correct `tables`"),
     ],
 )
@@ -123,6 +125,28 @@ def test_what_is_refused_is_told(
 ) -> None:
     with pytest.raises(kind, match=problem), opened.read(statement):
         pass
+
+
+def test_who_does_not_answer_is_told_soon(server: Bigquery, key: Path, tmp_path: Path) -> None:
+    """Who refuses connections, who takes none, and who asks to wait; also where tokens are asked for."""
+    with socket.socket() as deaf, ExitStack() as waiting:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(3):
+            other = waiting.enter_context(socket.socket())
+            other.setblocking(False)
+            with suppress(BlockingIOError):
+                other.connect(deaf.getsockname())
+        for at in ("http://127.0.0.1:9", f"http://127.0.0.1:{deaf.getsockname()[1]}"):
+            known = replace(setting(server, key), connect_timeout_us=200_000)
+            away = replace(known, url=Url(f"bigquery://{PROJECT}/{DATASET}?endpoint={at}"))
+            (tmp_path / "key.json").touch(mode=0o600)
+            (tmp_path / "key.json").write_text(key.read_text().replace(f"{server.url}/token", f"{at}/token"))
+            for each in (away, replace(known, key_file=tmp_path / "key.json")):
+                with closing(made(each)) as warehouse, pytest.raises(Unavailable, match="check the network"):
+                    warehouse.ping()
+        with closing(made(known)) as warehouse, pytest.raises(Unavailable, match=r"has spent a quota: .*rate limits"):
+            warehouse.estimate("SELECT * FROM busy")
 
 
 def test_credentials_that_are_wrong_or_missing(

@@ -258,6 +258,7 @@ class WarehouseSetting:
     lateness: Mapping[str, str] = field(default_factory=dict)  # source -> how much earlier rows are read again
     max_scan: int | None = None  # bytes that one statement may read; `None`: any number
     timeout_us: int = 3_600_000_000  # of one statement
+    connect_timeout_us: int = 10_000_000  # until a server counts as unreachable
     read_features: bool = False  # whether offline reads and trainings read features there unless told otherwise
     time_travel: bool = True  # whether they read the tables as of an instant, where the dialect can
     key_file: Path | None = None  # private key of Snowflake, or a file of Google's with credentials

@@ -18,7 +18,7 @@ from mainspring.project.sign_in import path, text
 
 _PREFIX = "MAINSPRING_WAREHOUSE_"
 _SECRETS = ("password", "key_password")
-_TEXTS = ("url", "max_scan", "timeout", "key_file", "password_file")
+_TEXTS = ("url", "max_scan", "timeout", "connect_timeout", "key_file", "password_file")
 _FLAGS = {"read_features": False, "time_travel": True}
 _TABLES = ("tables", "arrivals", "lateness")
 _KNOWN = (*_TEXTS, *_FLAGS, *_TABLES)
@@ -46,7 +46,7 @@ def read_warehouse(root: Path, given: Any, environment: Mapping[str, str]) -> Wa
         raise Invalid(f"warehouse has the unknown settings {unknown}.", fix=f"{near}known: {sorted(_KNOWN)}.")
     outside = {each: environment.get(f"{_PREFIX}{each.upper()}", "") for each in (*_TEXTS, *_FLAGS, *_SECRETS)}
     set_outside = {name: each for name, each in outside.items() if each}
-    values = {"max_scan": "", "timeout": "1h", **_FLAGS, **given, **set_outside}
+    values = {"max_scan": "", "timeout": "1h", "connect_timeout": "10s", **_FLAGS, **given, **set_outside}
     if not given and "url" not in values:
         return None
     where = "The warehouse"
@@ -66,6 +66,7 @@ def read_warehouse(root: Path, given: Any, environment: Mapping[str, str]) -> Wa
         lateness=lateness,
         max_scan=nbytes(values, "max_scan"),
         timeout_us=duration(values, "timeout"),
+        connect_timeout_us=duration(values, "connect_timeout"),
         read_features=flag(values, "read_features"),
         time_travel=flag(values, "time_travel"),
         key_file=path(root, values, where, "key_file"),

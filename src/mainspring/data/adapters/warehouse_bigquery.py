@@ -24,10 +24,11 @@ import pyarrow.parquet as pq
 import requests
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
-from google.auth.transport.requests import Request
+from google.auth.transport.requests import AuthorizedSession, Request
 from google.cloud import bigquery
 from google.cloud.bigquery.retry import DEFAULT_RETRY
 from google.oauth2 import service_account
+from requests.adapters import HTTPAdapter
 
 from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound, Unavailable
 from mainspring.core.expr.dialects import BIGQUERY
@@ -48,7 +49,7 @@ _SCOPES = ("https://www.googleapis.com/auth/bigquery", "https://www.googleapis.c
 _LABELS = {"application": "mainspring"}
 _KEPT_US = DAY  # a table whose process was killed
 _STREAMS = 4  # of one result that are read at once
-_ASKED_S = 20.0  # one request, with its repetitions
+_ASKED_S = 20.0  # one request, with its repetitions, of a service that answered before
 _LONGEST = 500  # characters of a message
 _SPENT = ("quotaExceeded", "rateLimitExceeded", "bytesBilledLimitExceeded", "responseTooLarge")
 _KINDS: Mapping[str, pa.DataType] = {
@@ -81,6 +82,7 @@ class BigqueryWarehouse:
         self._last: Ran | None = None
         self._place = Place.parse(setting.url, 1, ("location", "storage"), _FORM)
         self._dataset = bigquery.DatasetReference(self._place.server, self._place.names[0])
+        self._transport = _Transport(setting.connect_timeout_us / 1_000_000)
 
     def ping(self) -> str:
         with self._ran("SELECT 1 AS n"):
@@ -190,7 +192,7 @@ class BigqueryWarehouse:
 
     @property
     def _retry(self) -> Any:
-        return DEFAULT_RETRY.with_timeout(_ASKED_S)
+        return DEFAULT_RETRY.with_timeout(_ASKED_S if self._transport.answered else self._transport.connect_s)
 
     @cached_property
     def _credentials(self) -> Any:
@@ -207,19 +209,24 @@ class BigqueryWarehouse:
                 fix="write the JSON that Google gave; for other credentials set GOOGLE_APPLICATION_CREDENTIALS.",
             ) from None
 
+    def _asking_tokens(self) -> Any:
+        return Request(_mounted(requests.Session(), _Transport(self._transport.connect_s)))
+
     def _token(self) -> Mapping[str, Any]:
         """Return a token for the bucket, with which it is given the rights of the warehouse's credentials."""
         found = self._credentials
         with self._errors():
-            found.refresh(Request())
+            found.refresh(self._asking_tokens())
         return {"token": found.token, "expires_at": found.expiry.replace(tzinfo=UTC)}
 
     @cached_property
     def _client(self) -> Any:
         endpoint = self._place.options.get("endpoint")
+        connection = AuthorizedSession(self._credentials, auth_request=self._asking_tokens())
         return bigquery.Client(
             project=self._place.server,
             credentials=self._credentials,
+            _http=_mounted(connection, self._transport),
             location=self._place.options.get("location"),
             client_options={"api_endpoint": endpoint} if endpoint else None,
             default_query_job_config=bigquery.QueryJobConfig(
@@ -278,6 +285,27 @@ class BigqueryWarehouse:
             raise _translated(error, self._shown) from error
 
 
+class _Transport(HTTPAdapter):
+    """Connections over HTTP that are made within a time (s), or not at all. `answered`: whether there was an answer."""
+
+    def __init__(self, connect_s: float) -> None:
+        super().__init__()
+        self.connect_s = connect_s
+        self.answered = False
+
+    def send(self, request: Any, *given: Any, timeout: Any = None, **more: Any) -> Any:
+        read_s = timeout[1] if isinstance(timeout, tuple) else timeout
+        found = super().send(request, *given, timeout=(self.connect_s, read_s), **more)
+        self.answered = True
+        return found
+
+
+def _mounted(session: requests.Session, transport: _Transport) -> requests.Session:
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, transport)
+    return session
+
+
 def _rows_of(store: Any, name: str, size: int) -> int:
     """Return the rows of a Parquet file, as its footer has them."""
     length = int.from_bytes(bytes(obstore.get_range(store, name, start=size - 8, length=4)), "little")
@@ -301,10 +329,14 @@ def _schema(fields: Sequence[Any]) -> pa.Schema:
 
 
 def _translated(error: Exception, shown: str) -> MainspringError:
+    if isinstance(error, api.RetryError) and isinstance(error.cause, Exception):
+        return _translated(error.cause, shown)
     said = " ".join(str(error).split())[:_LONGEST]
     reasons = [each.get("reason") for each in getattr(error, "errors", ())]
     if any(each in _SPENT for each in reasons):
         return Unavailable(f"{shown} has spent a quota: {said}", fix="wait, or raise it in the project's quotas.")
+    if "stopped" in reasons:
+        return _TOLD[FuturesTimeout](shown, said)
     for kind, told in _TOLD.items():
         if isinstance(error, kind):
             return told(shown, said)

@@ -36,7 +36,7 @@ T = TypeVar("T")
 _FORM = "snowflake://USER@ACCOUNT/DATABASE/SCHEMA?warehouse=W&role=R"
 _OPTIONS = ("warehouse", "role", "integration")
 _TAG = "mainspring"
-_LOGIN_S, _REQUEST_S = 30, 60
+_REQUEST_S = 60
 _FILE_BYTES = 256_000_000  # of an unloaded file
 _LONGEST = 500  # characters of a message
 _GONE = (250001, 250002, 390111, 390112, 390114)  # of a session that ended: the statement has not run
@@ -171,7 +171,7 @@ class SnowflakeWarehouse:
         with self._connecting():
             return snowflake.connector.connect(
                 **given,
-                login_timeout=_LOGIN_S,
+                login_timeout=max(1, setting.connect_timeout_us // 1_000_000),
                 request_timeout=_REQUEST_S,
                 platform_detection_timeout_seconds=0,  # asks no metadata service where it runs
                 arrow_number_to_decimal=True,

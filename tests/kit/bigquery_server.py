@@ -2,8 +2,8 @@
 Storage's.
 
 Statements run in DuckDB, as sqlglot translates them. Callers need a token, which the key of one service account gets.
-Tables `secrets`, `spent` and `busy` are refused, for want of rights and of quota, and `slow` takes too long. Objects are
-in memory. A statement runs beside the request that begins it: first it is answered as running.
+Tables `secrets`, `spent` and `busy` are refused, for want of rights and of quota, and `slow` takes too long. Statements
+run beside the request that begins them: first they are answered as running. Objects lie in memory.
 """
 
 from __future__ import annotations

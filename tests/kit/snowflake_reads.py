@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.histories import History, histories
 from kit.snowflake_warehouse import bucket, keys, opened, server
-from kit.warehouse_reads import check_loaded
+from kit.warehouse_reads import FEW, check_loaded
 from mainspring.data.adapters.warehouse_snowflake import SnowflakeWarehouse
 
 __all__ = ["bucket", "keys", "opened", "server"]
 
 
-@settings(
-    deadline=None, max_examples=25, database=None, derandomize=True, phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)  # fmt: skip
+@FEW
 @given(history=histories(), data=st.data())
 def test_a_read_there_is_the_local_read(
     opened: SnowflakeWarehouse, tmp_path: Path, history: History, data: st.DataObject

@@ -32,6 +32,7 @@ FOLDER, USER, PASSWORD, PUBLIC_KEY = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 BYTES_A_ROW = 1000  # that an explained statement reads
 MASTER = {"masterToken": "master", "validityInSeconds": 3600, "masterValidityInSeconds": 14400, "sessionId": 1}
 STAGE = {"region": "", "endPoint": None, "path": "", "storageAccount": None, "isClientSideEncrypted": False}
+ZONES = "TIMESTAMP_TZ and LTZ types are not supported for unloading to Parquet."
 UNLOAD = re.compile(r"COPY INTO '(?P<to>[^']+)' FROM \((?P<of>.*)\) FILE_FORMAT = \(TYPE = PARQUET\)", re.DOTALL)
 EXPLAIN = re.compile(r"EXPLAIN USING JSON (?P<of>.*)", re.DOTALL)
 warehouses: dict[str, str] = {}  # token -> warehouse of its session
@@ -130,7 +131,7 @@ async def query(request: Request) -> Response:
     text, warehouse = body["sqlText"], warehouses.get(fakesnow.to_token(request), "")
     if warehouse == "SPENT":
         message = "Warehouse 'SPENT' cannot be resumed because resource monitor 'MONTH' has exceeded its quota."
-        return refused("090073", message, "57014")
+        return refused("090073", message, "22000")
     if not warehouse and text.startswith("SELECT *"):
         return refused("000606", "No active warehouse selected in the current session.", "57P03")
     if "secrets" in text:
@@ -138,7 +139,10 @@ async def query(request: Request) -> Response:
     if text.startswith("DROP STAGE"):  # fakesnow has no such statement
         body["sqlText"] = "SELECT 'dropped' AS \"status\""
     elif found := UNLOAD.match(text):
-        body["sqlText"] = unloaded(request, found["to"], found["of"])
+        rows = rows_of(request, found["of"])
+        if any(pa.types.is_timestamp(each.type) and each.type.tz for each in rows.schema):
+            return refused("100183", f"Error encountered when unloading to PARQUET: {ZONES}", "22000")
+        body["sqlText"] = unloaded(rows, found["to"])
     elif found := EXPLAIN.match(text):
         described = await fakesnow.query_request(changed(request, {**body, "sqlText": found["of"]}))
         answer = json.loads(described.body)
@@ -149,11 +153,14 @@ async def query(request: Request) -> Response:
     return await fakesnow.query_request(changed(request, body))
 
 
-def unloaded(request: Request, to: str, of: str) -> str:
-    """Write the rows of a statement to a file, and return a statement with its name, size and number of rows."""
+def rows_of(request: Request, statement: str) -> pa.Table:
     cursor = fakesnow.to_conn(fakesnow.to_token(request)).cursor()
-    cursor.execute(of)
-    rows = cursor._arrow_table
+    cursor.execute(statement)
+    return cursor._arrow_table
+
+
+def unloaded(rows: pa.Table, to: str) -> str:
+    """Write rows to a file, and return a statement with its name, size and number of rows."""
     names = 'AS "FILE_NAME", {} AS "FILE_SIZE", {} AS "ROW_COUNT"'
     if not rows.num_rows:
         return f"SELECT 'none' {names.format(0, 0)} WHERE 1 = 0"

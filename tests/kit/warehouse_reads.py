@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from kit.histories import FIELDS, History, lake_table, landed
@@ -22,6 +23,10 @@ from mainspring.features.offline import point_in_time_pieces
 from mainspring.features.warehouse import Tables, WarehouseRead
 
 SCHEMA: Mapping[str, DType] = {"k": DType.String, "n": DType.Int64, **FIELDS}
+FEW = settings(  # of histories that a server reads
+    deadline=None, max_examples=25, database=None, derandomize=True, phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
 TABLE = "raw facts"  # of a history's rows, unless they are loaded
 
 

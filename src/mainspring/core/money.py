@@ -10,6 +10,7 @@ import msgspec
 from mainspring.core.errors import Invalid
 
 NANOS = 1_000_000_000  # of a unit of the currency
+MONTH_HOURS = 730  # a twelfth of the 8,760 of a year, as providers count
 _MOST = 10**12  # units
 # ISO 4217, list one, of 2024, without funds, metals and test codes.
 _CODES = """

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import NamedTuple
 
-from mainspring.core.money import NANOS
+from mainspring.core.money import MONTH_HOURS, NANOS
 from mainspring.core.time import HOUR, SECOND
 from mainspring.cost.rates import Rates
 from mainspring.cost.splitting import shares
@@ -29,7 +29,6 @@ from mainspring.cost.usage import CAPACITY, IDLE, MACHINE, OWN, Subject, Usage
 PLATFORM, OTHER = "platform", "other processes"
 OF_MACHINES = ("cpu", "memory", "gpu")
 _GIB = 1 << 30
-_MONTH_HOURS = 730  # of a year's 8,760, as providers count
 _CHARGED_NANOS = 1_000  # of a millionth
 
 
@@ -105,7 +104,7 @@ def _unit_price(measure: str, rates: Rates | None) -> Decimal | Callable[[Subjec
 
 def _storage_price(rates: Rates, kind: str) -> Decimal | None:
     price = rates.storage_gib_month.get(kind)
-    return None if price is None else Decimal(price) * NANOS / (_GIB * _MONTH_HOURS)
+    return None if price is None else Decimal(price) * NANOS / (_GIB * MONTH_HOURS)
 
 
 def _rounded(price: Decimal | None, amount: int) -> int | None:

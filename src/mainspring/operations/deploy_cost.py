@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from mainspring.core.errors import MainspringError, NotFound
-from mainspring.core.money import MixedCurrencies, Money
+from mainspring.core.money import MONTH_HOURS, MixedCurrencies, Money
 from mainspring.core.settings import OwnPrices
 from mainspring.cost.catalogue.kept import known_offers
 from mainspring.cost.catalogue.offers import Offer
@@ -17,7 +17,6 @@ from mainspring.deploy.targets.model import Change, Needs
 from mainspring.operations.prices import machine_rates_of, prices_folder
 from mainspring.project import Project
 
-HOURS = 730.0  # of a month: a twelfth of 8,760
 _GIB = 2**30
 
 
@@ -57,8 +56,8 @@ def month_cost(project: Project, changes: Sequence[Change]) -> DeployCost | None
             hour, source = _hour(needs, offers, project.settings.prices, rates, no_rates)
             if least is not None:
                 hour = exchanged(hour, least.currency, project.settings.prices.exchange)
-            low = hour.times(HOURS * needs.count)
-            high = hour.times(HOURS * max(needs.count, needs.most))
+            low = hour.times(MONTH_HOURS * needs.count)
+            high = hour.times(MONTH_HOURS * max(needs.count, needs.most))
             least, most = (low, high) if least is None or most is None else (least + low, most + high)
             sources[source] = None
         except (NotFound, MixedCurrencies) as error:
@@ -101,5 +100,5 @@ def _hour(
         if not rates.storage_gib_month:
             raise NotFound("the profile states no price of storage")
         cheapest = min(rates.storage_gib_month.values())
-        hour += Money.of(cheapest / HOURS, needs.storage / _GIB, rates.currency)
+        hour += Money.of(cheapest / MONTH_HOURS, needs.storage / _GIB, rates.currency)
     return hour, f"{rates.source or 'own price'}{f', {rates.as_of}' if rates.as_of else ''}"

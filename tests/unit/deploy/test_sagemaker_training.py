@@ -14,6 +14,7 @@ from kit.later import later
 from mainspring.cli.commands.train import command as train
 from mainspring.cli.main import cli
 from mainspring.core.errors import Invalid
+from mainspring.core.time import ManualClock, parse_instant
 from mainspring.deploy.sagemaker.training import Job, training_job
 from mainspring.operations.distributed.manifests import sagemaker_job
 from mainspring.project import Project, open_project
@@ -74,6 +75,15 @@ def test_what_it_would_refuse_is_refused(
 ) -> None:
     with pytest.raises(Invalid, match=told):
         sagemaker_job(project(folder, **settings), "late-parcel", job(**changes))
+
+
+def test_each_export_has_a_name_of_its_own_unless_it_is_given_one(folder: Path) -> None:
+    made = project(folder)
+    names = []
+    for now in ("2013-09-20T10:30:00Z", "2013-09-20T10:30:01Z"):
+        object.__setattr__(made, "wall", ManualClock(parse_instant(now)))
+        names += [sagemaker_job(made, "late-parcel", job(name=name))["TrainingJobName"] for name in ("", "mine")]
+    assert names == ["late-parcel-20130920T103000Z", "mine", "late-parcel-20130920T103001Z", "mine"]
 
 
 def test_a_long_argument_is_refused() -> None:

@@ -108,7 +108,7 @@ def training(call: Call, *, model: str, kind: str, output: Path | None, **given:
 @click.option("--env", multiple=True, metavar="NAME=VALUE", callback=_pairs, help="A variable, no secret; repeatable.")
 @click.option("--subnet", "subnets", multiple=True, help="Of a private network; repeatable.")
 @click.option("--security-group", "security_groups", multiple=True, help="In that network; repeatable.")
-@click.option("--name", default="", help="Name of the job; by default the model's.")
+@click.option("--name", default="", help="Name of the job; by default the model's, with the instant.")
 @click.option("--output", type=click.Path(path_type=Path), help="By default MODEL.training-job.json.")
 def training_job(
     call: Call, *, model: str, longest: str, processes: int | None, output: Path | None, **given: Any

@@ -293,9 +293,9 @@ class _Transport(HTTPAdapter):
         self.connect_s = connect_s
         self.answered = False
 
-    def send(self, request: Any, *given: Any, timeout: Any = None, **more: Any) -> Any:
+    def send(self, request: Any, stream: bool = False, timeout: Any = None, *given: Any, **more: Any) -> Any:
         read_s = timeout[1] if isinstance(timeout, tuple) else timeout
-        found = super().send(request, *given, timeout=(self.connect_s, read_s), **more)
+        found = super().send(request, stream, (self.connect_s, read_s), *given, **more)
         self.answered = True
         return found
 

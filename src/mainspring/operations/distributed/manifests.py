@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from mainspring.core.errors import Invalid
+from mainspring.core.time import to_datetime
 from mainspring.deploy.manifests.pods import Pod
 from mainspring.deploy.manifests.training import KINDS, Training, check_name, name_of
 from mainspring.deploy.sagemaker.training import Job, training_job
@@ -124,7 +125,9 @@ def sagemaker_job(project: Project, model: str, job: Job, processes: int | None 
         shared_checkpoints(project, model)
     arguments = [model, "--processes", str(processes or declared.processes)]
     arguments += ["--project", settings.engines.kubernetes_folder, "--profile", settings.profile]
-    return training_job(model, arguments, replace(job, restarts=max(1, declared.restarts)))
+    # An account takes each name once.
+    name = job.name or f"{model}-{to_datetime(project.wall.now()):%Y%m%dT%H%M%SZ}"
+    return training_job(model, arguments, replace(job, name=name, restarts=max(1, declared.restarts)))
 
 
 def _planned(

@@ -82,6 +82,7 @@ class Bigquery:
         self.uploads: dict[str, dict[str, Any]] = {}
         self.objects: dict[str, bytes] = {}  # BUCKET/NAME -> content
         self.expires: dict[str, str] = {}  # table -> milliseconds since 1970, as text
+        self.sealed = False  # whether results may not be read over gRPC
         self.sessions = 0  # in which results were read over gRPC
         self.lock = threading.Lock()
         self.con = duckdb.connect()
@@ -215,7 +216,13 @@ class Bigquery:
 
     def load(self, job: dict[str, Any], content: bytes) -> dict[str, Any]:
         into = job["configuration"]["load"]["destinationTable"]
-        self.con.register("_loaded", pq.read_table(io.BytesIO(content)))
+        rows = pq.read_table(io.BytesIO(content))
+        declared = self.table(into["datasetId"], into["tableId"])["schema"]["fields"]
+        for field, known in zip(map(_field, rows.schema), declared, strict=True):
+            if field != known:
+                told = f"Field {field['name']} has changed type from {known['type']} to {field['type']}"
+                raise Refused(400, "invalid", f"Provided Schema does not match Table. {told}")
+        self.con.register("_loaded", rows)
         self.con.execute(f'INSERT INTO "{into["datasetId"]}"."{into["tableId"]}" BY NAME FROM _loaded')
         self.con.unregister("_loaded")
         made = {
@@ -232,7 +239,10 @@ class _Storage:
     def __init__(self, served: Bigquery) -> None:
         self._served = served
 
-    def session(self, asked: Any, _: grpc.ServicerContext) -> Any:
+    def session(self, asked: Any, context: grpc.ServicerContext) -> Any:
+        if self._served.sealed:
+            said = "request failed: the user does not have 'bigquery.readsessions.create' permission"
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, said)
         table = asked.read_session.table
         rows = self._served.results[table.rpartition("/")[2]]
         self._served.sessions += 1

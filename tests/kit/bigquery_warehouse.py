@@ -92,6 +92,10 @@ def test_a_large_result_comes_in_streams_of_arrow(server: Bigquery, key: Path) -
         with warehouse.read(numbers) as found:  # and ends early
             assert found.read_next_batch().num_rows > 0
         assert server.sessions == 2
+        server.sealed = True
+        with pytest.raises(Denied, match=r"readsessions\.create.*readSessionUser"), warehouse.read(numbers) as found:
+            found.read_all()
+        server.sealed = False
         with pytest.raises(Invalid, match="without encryption"):
             made(replace(known, url=Url(f"bigquery://{PROJECT}/{DATASET}?storage=http://10.0.0.1:80")))
 
@@ -145,6 +149,14 @@ def test_who_does_not_answer_is_told_soon(server: Bigquery, key: Path, tmp_path:
             for each in (away, replace(known, key_file=tmp_path / "key.json")):
                 with closing(made(each)) as warehouse, pytest.raises(Unavailable, match="check the network"):
                     warehouse.ping()
+        results = replace(known, url=Url(f"{known.url.text}&storage=http://127.0.0.1:9"))
+        many = "SELECT n FROM UNNEST(GENERATE_ARRAY(1, 100000)) AS n"
+        with (
+            closing(made(results)) as warehouse,
+            pytest.raises(Unavailable, match="check the network"),
+            warehouse.read(many) as found,
+        ):
+            found.read_all()
         with closing(made(known)) as warehouse, pytest.raises(Unavailable, match=r"has spent a quota: .*rate limits"):
             warehouse.estimate("SELECT * FROM busy")
 

@@ -33,7 +33,9 @@ BYTES_A_ROW = 1000  # that an explained statement reads
 MASTER = {"masterToken": "master", "validityInSeconds": 3600, "masterValidityInSeconds": 14400, "sessionId": 1}
 STAGE = {"region": "", "endPoint": None, "path": "", "storageAccount": None, "isClientSideEncrypted": False}
 ZONES = "TIMESTAMP_TZ and LTZ types are not supported for unloading to Parquet."
-UNLOAD = re.compile(r"COPY INTO '(?P<to>[^']+)' FROM \((?P<of>.*)\) FILE_FORMAT = \(TYPE = PARQUET\)", re.DOTALL)
+UNLOAD = re.compile(
+    r"COPY INTO '(?P<to>[^']+)' FROM \((?P<of>.*)\) FILE_FORMAT = \(TYPE = PARQUET\)(?P<options>.*)", re.DOTALL
+)
 EXPLAIN = re.compile(r"EXPLAIN USING JSON (?P<of>.*)", re.DOTALL)
 warehouses: dict[str, str] = {}  # token -> warehouse of its session
 ended: dict[str, Any] = {}  # sessions, by token
@@ -142,7 +144,7 @@ async def query(request: Request) -> Response:
         rows = rows_of(request, found["of"])
         if any(pa.types.is_timestamp(each.type) and each.type.tz for each in rows.schema):
             return refused("100183", f"Error encountered when unloading to PARQUET: {ZONES}", "22000")
-        body["sqlText"] = unloaded(rows, found["to"])
+        body["sqlText"] = unloaded(rows, found["to"], found["options"])
     elif found := EXPLAIN.match(text):
         described = await fakesnow.query_request(changed(request, {**body, "sqlText": found["of"]}))
         answer = json.loads(described.body)
@@ -159,14 +161,20 @@ def rows_of(request: Request, statement: str) -> pa.Table:
     return cursor._arrow_table
 
 
-def unloaded(rows: pa.Table, to: str) -> str:
-    """Write rows to a file, and return a statement with its name, size and number of rows."""
+def unloaded(rows: pa.Table, to: str, options: str) -> str:
+    """Write rows to a file, and return a statement with its name, size and number of rows; without a header the file
+    has no names, and without a detailed output there are only totals.
+    """
+    if "HEADER = TRUE" not in options:
+        rows = rows.rename_columns([f"_COL_{n}" for n in range(rows.num_columns)])
     names = 'AS "FILE_NAME", {} AS "FILE_SIZE", {} AS "ROW_COUNT"'
     if not rows.num_rows:
         return f"SELECT 'none' {names.format(0, 0)} WHERE 1 = 0"
     file = FOLDER / f"{to.partition('://')[2]}_0_0_0.snappy.parquet"
     file.parent.mkdir(parents=True)
     pq.write_table(rows, file)
+    if "DETAILED_OUTPUT = TRUE" not in options:
+        return f'SELECT {rows.num_rows} AS "rows_unloaded", {rows.nbytes} AS "input_bytes", 0 AS "output_bytes"'
     return f"SELECT '{file.name}' {names.format(file.stat().st_size, rows.num_rows)}"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import TimeoutError as FuturesTimeout
 from contextlib import contextmanager, suppress
 from datetime import UTC
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import requests
 from google.api_core import exceptions as api
+from google.api_core.retry import Retry
 from google.auth import exceptions as auth
 from google.auth.transport.requests import AuthorizedSession, Request
 from google.cloud import bigquery
@@ -244,9 +245,14 @@ class BigqueryWarehouse:
         from google.cloud.bigquery_storage_v1.services.big_query_read.transports import BigQueryReadGrpcTransport
 
         if at.scheme == "http":
-            return BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=grpc.insecure_channel(at.netloc)))
-        place = {"api_endpoint": at.netloc} if at.netloc else None
-        return BigQueryReadClient(credentials=self._credentials, client_options=place)
+            channel = grpc.insecure_channel(at.netloc)
+            made: Any = BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel))
+        else:
+            place = {"api_endpoint": at.netloc} if at.netloc else None
+            made = BigQueryReadClient(credentials=self._credentials, client_options=place)
+        soon = {"retry": Retry(timeout=self._transport.connect_s), "timeout": _ASKED_S}  # else it waits ten minutes
+        made.create_read_session = partial(made.create_read_session, **soon)
+        return made
 
     @contextmanager
     def _ran(self, statement: str) -> Iterator[tuple[Any, Any]]:
@@ -332,7 +338,8 @@ def _translated(error: Exception, shown: str) -> MainspringError:
     if isinstance(error, api.RetryError) and isinstance(error.cause, Exception):
         return _translated(error.cause, shown)
     said = " ".join(str(error).split())[:_LONGEST]
-    reasons = [each.get("reason") for each in getattr(error, "errors", ())]
+    # Of gRPC they are the call, which has no reason.
+    reasons = [each.get("reason") for each in getattr(error, "errors", ()) if isinstance(each, Mapping)]
     if any(each in _SPENT for each in reasons):
         return Unavailable(f"{shown} has spent a quota: {said}", fix="wait, or raise it in the project's quotas.")
     if "stopped" in reasons:

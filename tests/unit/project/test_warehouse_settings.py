@@ -43,7 +43,8 @@ def test_settings_are_read_from_the_file_and_the_environment(tmp_path: Path) -> 
     assert read(tmp_path, "", {"MAINSPRING_WAREHOUSE_PASSWORD": "hidden"}) is None
     text = (
         'warehouse = { url = "snowflake://me@ac-count/db/raw?warehouse=w&role=r", max_scan = "1TB", timeout = "5m", '
-        'key_file = "keys/rsa.p8", tables = { deliveries = "raw.rides" }, arrivals = { deliveries = "loaded_at" }, '
+        'connect_timeout = "3s", key_file = "keys/rsa.p8", tables = { deliveries = "raw.rides" }, '
+        'arrivals = { deliveries = "loaded_at" }, '
         'lateness = { deliveries = "1h" } }'
     )
     found = read(
@@ -51,7 +52,7 @@ def test_settings_are_read_from_the_file_and_the_environment(tmp_path: Path) -> 
     )
     assert found is not None
     assert found.max_scan == 2_000_000
-    assert found.timeout_us == 300_000_000
+    assert (found.timeout_us, found.connect_timeout_us) == (300_000_000, 3_000_000)
     assert found.key_file == tmp_path / "keys" / "rsa.p8"
     assert found.key_password == "hidden"
     assert "hidden" not in repr(found)

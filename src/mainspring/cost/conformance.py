@@ -77,6 +77,44 @@ class UsageStoreConformance:
         store.roll_up(2 * DAY)
         assert [each.amount for each in store.read(0, DAY) if each.subject == _FRAUD] == [29]
 
+    def test_too_many_callers_and_runs_cost_their_teams_models_and_endpoints_all_the_same(
+        self, store: UsageStore
+    ) -> None:
+        for hour in range(3):
+            asked = [
+                _used(Subject("endpoint", "fraud", "3", "fraud", f"key-{key}", ("risk",), inside=True), 5, hour * HOUR)
+                for key in range(12)
+            ]
+            runs = [
+                _used(Subject("run", f"{hour} {number}", model="late", teams=("web",)), 2, hour * HOUR)
+                for number in range(9)
+            ]
+            store.add("one", hour + 1, [*asked, *runs])
+
+        def check() -> None:
+            found = store.read(0, _EVER, by=("kind", "model", "teams"))
+            assert {(each.subject.model, each.subject.teams): each.amount for each in found} == {
+                ("fraud", ("risk",)): 3 * 60, ("late", ("web",)): 3 * 18,
+            }  # fmt: skip
+            [endpoint] = store.read(0, _EVER, by=("kind", "id", "version"), kinds=("endpoint",))
+            assert (endpoint.subject.id, endpoint.subject.version, endpoint.amount) == ("fraud", "3", 3 * 60)
+
+        check()
+        store.roll_up(DAY)
+        check()
+        assert len(store.read(0, _EVER)) <= 2 * 4
+
+    def test_subjects_that_stand_for_others_are_bounded_too(self, store: UsageStore) -> None:
+        for hour in range(3):
+            of = (Subject("endpoint", "e", key=f"k{n}", teams=(f"t{n}",)) for n in range(hour * 20, hour * 20 + 20))
+            store.add("one", hour + 1, [_used(each, 1, hour * HOUR) for each in of])
+            assert len(store.read(hour * HOUR, _EVER)) <= 2 * 4 + 1
+        store.roll_up(DAY)
+        found = store.read(0, _EVER)
+        assert sum(each.amount for each in found) == 60
+        assert len(found) <= 2 * 4 + 1
+        assert Subject("endpoint", OTHERS) in [each.subject for each in found]
+
     def test_old_days_and_meters_are_forgotten(self, store: UsageStore) -> None:
         store.add("old", 1, [_used(_FRAUD, 1)])
         store.add("new", 1, [_used(_FRAUD, 1, 3 * DAY)])

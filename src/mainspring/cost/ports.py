@@ -17,7 +17,7 @@ class UsageStore(Protocol):
         """Add amounts, all or none, once: nothing is added if `sequence` is not above the source's last.
 
         The start of each is rounded down to its hour. Beyond `MOST_SUBJECTS` of a machine and hour, subjects that are
-        new there are added to the others of their kind.
+        new there are added to those that stand for them, see `usage.fitting`.
 
         Args:
             source: Name of a meter, unique for as long as it counts `sequence` up, at most 128 characters.

@@ -1,12 +1,12 @@
 """Use of machines: amounts of a measure, by hour, of a subject on a machine.
 
 Amounts are whole numbers, so that sums over months are exact. Subjects that are too many for an hour are counted
-together (`bounded`).
+together (`bounded`), as long as possible by model and payers, of which budgets are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -32,8 +32,8 @@ LANGUAGE_MODEL, TABLE = "language-model", "table"
 PIPELINE = "pipeline"  # of which only steps use a machine
 MACHINE = "machine"  # its ids: the whole of a machine, what of it nothing used, and what `up` and its children used
 CAPACITY, IDLE, OWN = "capacity", "idle", "own"
-OTHERS = "(others)"  # id of the subjects of a kind that were too many
-MOST_SUBJECTS = 2_000  # of a machine in an hour, and in a day
+OTHERS = "(others)"  # key of the callers, and id of the subjects of a kind, that were too many
+MOST_SUBJECTS = 2_000  # of a machine in an hour, and in a day; besides as many that stand for several
 _LONGEST = {"kind": 32, "id": 160, "version": 64, "model": 128, "key": 128}
 _MOST_TEAMS = 1_000  # characters
 
@@ -62,8 +62,18 @@ class Subject(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def others(self) -> Subject:
-        """The subject that stands for it among too many."""
+        """The subject that stands for it among too many: first without its key, then of its model and payers, then of
+        its kind.
+        """
+        if self.key not in ("", OTHERS):
+            return msgspec.structs.replace(self, key=OTHERS)
+        if self.id != OTHERS:
+            return Subject(self.kind, OTHERS, model=self.model, teams=self.teams, inside=self.inside)
         return Subject(self.kind, OTHERS, inside=self.inside)
+
+    @property
+    def stands_for_others(self) -> bool:
+        return OTHERS in (self.key, self.id)
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,30 +116,48 @@ def summed(usages: Iterable[Usage]) -> list[Usage]:
 
 
 def bounded(usages: Iterable[Usage], most: int = MOST_SUBJECTS) -> list[Usage]:
-    """Return usages of at most `most` subjects a machine and start; the smallest of them are added up by kind.
+    """Return usages of at most `most` subjects a machine and start, and of as many that stand for others, beside one of
+    each kind; the smallest are added up.
 
     No amount is lost. Subjects of machines themselves are always kept, and not counted.
     """
     found = summed(usages)
-    sizes: dict[tuple[str, int], dict[Subject, tuple[int, int]]] = {}
-    for each in found:
-        if each.subject.kind != MACHINE and each.subject.id != OTHERS:
-            of = sizes.setdefault((each.machine, each.start), {})
-            cpu, any_ = of.get(each.subject, (0, 0))
-            of[each.subject] = (cpu + (each.amount if each.measure == "cpu" else 0), any_ + each.amount)
-    small = {
-        place: set(sorted(of, key=lambda subject: (of[subject], msgspec.structs.astuple(subject)))[: len(of) - most])
-        for place, of in sizes.items()
-        if len(of) > most
-    }
-    if not small:
-        return found
-    return summed(
-        msgspec.structs.replace(each, subject=each.subject.others)
-        if each.subject in small.get((each.machine, each.start), ())
-        else each
-        for each in found
-    )
+    while small := _too_many(found, most):
+        found = summed(
+            msgspec.structs.replace(each, subject=each.subject.others)
+            if each.subject in small.get((each.machine, each.start), ())
+            else each
+            for each in found
+        )
+    return found
+
+
+def _too_many(usages: Iterable[Usage], most: int) -> dict[tuple[str, int], set[Subject]]:
+    """Return the smallest subjects of each machine and start beyond `most`, by processor time first."""
+    sizes: dict[tuple[str, int, bool], dict[Subject, tuple[int, int]]] = {}
+    for each in usages:
+        subject = each.subject
+        if subject.kind != MACHINE and subject != subject.others:
+            of = sizes.setdefault((each.machine, each.start, subject.stands_for_others), {})
+            cpu, any_ = of.get(subject, (0, 0))
+            of[subject] = (cpu + (each.amount if each.measure == "cpu" else 0), any_ + each.amount)
+    small: dict[tuple[str, int], set[Subject]] = {}
+    for (machine, start, _), of in sizes.items():
+        if len(of) > most:
+            ordered = sorted(of, key=lambda subject: (of[subject], msgspec.structs.astuple(subject)))
+            small.setdefault((machine, start), set()).update(ordered[: len(of) - most])
+    return small
+
+
+def fitting(subject: Subject, there: Callable[[Subject], bool], count: int, most: int) -> Subject:
+    """Return the subject to add an amount to, where there are `count` already: it, or the first that fits of those that
+    stand for it.
+    """
+    while subject.kind != MACHINE and subject != subject.others and not there(subject):
+        if count < (2 * most if subject.stands_for_others else most):
+            break
+        subject = subject.others
+    return subject
 
 
 def order(usage: Usage) -> tuple[object, ...]:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from mainspring.core.catalog import catalog_errors, keep_writers_out, metadata, writing
 from mainspring.core.time import DAY, HOUR
 from mainspring.cost.ports import FIELDS
-from mainspring.cost.usage import MACHINE, MOST_SUBJECTS, Subject, Usage, bounded, order, shortened, summed
+from mainspring.cost.usage import MOST_SUBJECTS, Subject, Usage, bounded, fitting, order, shortened, summed
 
 usage_subjects = sa.Table(
     "usage_subjects",
@@ -95,13 +95,13 @@ class CatalogUsage:
                 query = sa.select(table.subject).distinct()
                 query = query.where(table.machine == each.machine, table.start == each.start, table.span == HOUR)
                 known[place] = set(connection.scalars(query))
-            digest = _digest(each.subject)
-            if digest not in known[place] and len(known[place]) >= self._most and each.subject.kind != MACHINE:
-                found.append(msgspec.structs.replace(each, subject=each.subject.others))
-            else:
-                known[place].add(digest)
-                found.append(each)
+            found.append(msgspec.structs.replace(each, subject=self._fitted(each.subject, known[place])))
         return summed(found)
+
+    def _fitted(self, subject: Subject, known: set[str]) -> Subject:
+        found = fitting(subject, lambda each: _digest(each) in known, len(known), self._most)
+        known.add(_digest(found))
+        return found
 
     def _put(self, connection: sa.Connection, span: int, usages: Iterable[Usage]) -> None:
         subjects, rows = {}, []

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from mainspring.core.time import DAY, HOUR
 from mainspring.cost.ports import FIELDS
-from mainspring.cost.usage import MACHINE, MOST_SUBJECTS, Subject, Usage, bounded, order, shortened, summed
+from mainspring.cost.usage import MOST_SUBJECTS, Subject, Usage, bounded, fitting, order, shortened, summed
 
 _Key = tuple[str, int, bool, Subject, str]  # machine, start, whether it is a day, subject, measure
 
@@ -35,8 +35,7 @@ class MemoryUsage:
         hour = each.start - each.start % HOUR
         subject = shortened(each.subject)
         here = {key[3] for key in self._amounts if key[0] == each.machine and key[1] == hour and not key[2]}
-        if subject not in here and len(here) >= self._most and subject.kind != MACHINE:
-            subject = subject.others
+        subject = fitting(subject, here.__contains__, len(here), self._most)
         key = (each.machine, hour, False, subject, each.measure)
         self._amounts[key] = self._amounts.get(key, 0) + each.amount
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring.cost.usage import Subject
 from mainspring.operations.cost.gateways import divided, grown
+from mainspring.security.model import Principal
 from mainspring.serving.plane.uses import Had, LaneCounts, LaneUses, ProcessCounts
 
 _COUNT, _TIME = st.integers(0, 10**6), st.integers(0, 10**8)
@@ -45,6 +48,16 @@ def test_the_rule_by_numbers() -> None:
     cpu = {(subject.id, subject.key): of["cpu"] for subject, of in found.items()}
     # Of e: 4 + 10 ms by rows, 3 to 1, and 1 ms a request.
     assert cpu == {("e", "ann"): 12_500, ("e", "bob"): 5_500, ("f", "bob"): 14_000}
+
+
+def test_those_pay_for_a_callers_requests_whose_groups_it_is_in_now() -> None:
+    uses = LaneUses(callers={})
+    before = Principal("key-1", "ann", frozenset(), groups=frozenset({"web", "risk"}))
+    for caller, paying in ((before, ("risk", "web")), (replace(before, groups=frozenset({"lab"})), ("lab",))):
+        uses.answered(caller, 1, 1, 1)
+        uses.refused(None)
+        assert uses.callers["key-1"].teams == paying
+    assert uses.callers == {"key-1": Had(2, 2, 2, 2, teams=("lab",)), "": Had(requests=2)}
 
 
 def test_counts_grow_from_those_of_the_same_process() -> None:

@@ -55,14 +55,15 @@ class LaneUses(msgspec.Struct):
     its: Had | None = None
 
     def of(self, caller: Principal | None) -> Had:
-        """Return the counts of a caller."""
+        """Return the counts of a caller, which the groups pay for that it is in now."""
         id = _UNKNOWN if caller is None else caller.id
         found = self.callers.get(id)
         if found is None:
             if len(self.callers) >= _MOST_CALLERS:
                 return self.callers.setdefault(_UNKNOWN, Had())
-            teams = () if caller is None else tuple(sorted(caller.groups))
-            found = self.callers[id] = Had(teams=teams)
+            found = self.callers[id] = Had()
+        if caller is not None:
+            found.teams = tuple(sorted(caller.groups))
         self.caller, self.its = caller, found
         return found
 

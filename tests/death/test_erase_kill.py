@@ -14,7 +14,7 @@ from kit.depth import DEEP
 from kit.erased_shop import BEN, HOSTILE, customers, found_in, opened, planted, subject
 from mainspring.operations.subjects.erasing import erase, plan
 
-STEPS = range(13) if DEEP else (4, 10)
+STEPS = range(16) if DEEP else (6, 10)
 _VICTIM = Path(__file__).with_name("erase_victim.py")
 
 
@@ -34,6 +34,7 @@ def test_a_killed_erasure_is_finished_by_the_next(shop: Path, tmp_path: Path, st
     project = opened(folder)
     erasure = erase(project, [subject(project)])
     assert erasure.receipt
+    assert project.erasures.unfinished() == []
     assert found_in(folder / ".mainspring") == []
     assert plan(project, [subject(project)]).held == []
     assert customers(project) == sorted({BEN, *HOSTILE})

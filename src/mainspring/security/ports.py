@@ -664,6 +664,10 @@ class Erasures(Protocol):
         """Return erasures, the newest first."""
         ...
 
+    def unfinished(self) -> list[Erasure]:
+        """Return erasures that began and did not end, the newest first."""
+        ...
+
     def mark(self) -> str:
         """Return a text that changes whenever an erasure begins or ends."""
         ...

@@ -59,7 +59,9 @@ class ErasuresConformance:
         store.begin(second)
         marks.append(store.mark())
         assert store.all() == [second, first]
+        assert store.unfinished() == [second, first]
         store.finish("1", '{"ä": 1}', 2**53)
+        assert store.unfinished() == [second]
         assert store.mark() not in marks
         assert len({*marks}) == 3
         assert store.mark() == store.mark()

@@ -192,7 +192,7 @@ def _retention_of_rows(project: Project) -> Outcome:
     sources = [source for source in project.definitions.sources.values() if source.pii]
     if not sources:
         return State.IDLE, "No column is marked as personal."
-    if any(not each.entity and each.done_at is None for each in project.erasures.all()):
+    if any(not each.entity for each in project.erasures.unfinished()):
         return State.FAILS, "A deletion began and did not end: run `mainspring retention`."
     unlimited = sorted(source.name for source in sources if not _ends(source))
     if len(unlimited) == len(sources):
@@ -267,8 +267,7 @@ def _data_quality(project: Project) -> Outcome:
 )
 def _erasure(project: Project) -> Outcome:
     erasures = [each for each in project.erasures.all() if each.entity]  # those of a retention are of no entity
-    unfinished = [each for each in erasures if each.done_at is None]
-    if unfinished:
+    if unfinished := [each for each in project.erasures.unfinished() if each.entity]:
         return State.FAILS, f"{count(unfinished, 'erasure')} began and did not end: run `mainspring erase` again."
     told = f"Erasures with a receipt: {len(erasures)}." if erasures else "Nobody was erased yet."
     return (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import msgspec
@@ -101,6 +101,11 @@ def _planned(
     held = [Held(f"runs/{each.path}", each.rows, how="rows deleted") for each in files if each.rows]
     held += [Held(f"lake/{table}", each.rows, each.past) for table, each in tables.items() if each]
     touched = {source_of(table) for table, each in tables.items() if each and not table.startswith(DERIVED_PREFIXES)}
+    if _interrupted(project, subjects):  # it may have deleted the rows that show which views are computed again
+        touched |= {
+            source_of(table) for table in tables
+            if not table.startswith(DERIVED_PREFIXES) and conditions(project, table, subjects)
+        }  # fmt: skip
     found = {stream.name: messages.find(project, stream, subjects) for stream in messages.erasable(project)}
     held += [Held(f"stream/{name}", len(each.places)) for name, each in found.items() if each.places]
     held += [Held(f"collection/{name}", count) for name, count in documents.find(project, subjects).items()]
@@ -144,6 +149,8 @@ def erase(
 ) -> Erasure:
     """Erase subjects from every store, and return the record with its signed receipt.
 
+    An erasure of the same subjects that was interrupted is finished.
+
     Args:
         decision: What becomes of the plan's `artefacts`: `keep` or `delete`.
         told: Called before each store.
@@ -157,10 +164,7 @@ def erase(
         planned = _planned(project, subjects, files, runs)
         digests = tuple(project.subject_keys.digests([each.name for each in subjects]))
         entity = subjects[0].entity.name
-        begun = Erasure(new_id(), entity, digests, project.wall.now())
-        with project.audit.together():
-            project.erasures.begin(begun)
-            audit(project, ACTION, f"erasure/{begun.id}", f"{len(subjects)} of {entity} begun {reason}".rstrip())
+        begun = _begin(project, entity, digests, reason)
         held = {each.store: each for each in planned.held}
         told("runs")
         artefacts.erase(project, subjects, files, decision)
@@ -176,7 +180,19 @@ def erase(
         with project.audit.together():
             project.erasures.finish(begun.id, receipt, done)
             audit(project, ACTION, f"erasure/{begun.id}", f"{len(subjects)} of {entity} done")
-        return Erasure(begun.id, entity, digests, begun.began_at, done, receipt)
+        return replace(begun, done_at=done, receipt=receipt)
+
+
+def _begin(project: Project, entity: str, digests: tuple[bytes, ...], reason: str) -> Erasure:
+    """Return the record of an erasure, which is that of one of the same subjects that did not end."""
+    left = (each for each in project.erasures.unfinished() if each.entity == entity)
+    begun = next((each for each in left if {*each.subjects} == {*digests}), None)
+    with project.audit.together():
+        if begun is None:
+            begun = Erasure(new_id(), entity, digests, project.wall.now())
+            project.erasures.begin(begun)
+        audit(project, ACTION, f"erasure/{begun.id}", f"{len(digests)} of {entity} begun {reason}".rstrip())
+    return begun
 
 
 def erase_again(project: Project, told: Told = lambda _: None) -> tuple[list[Erasure], int]:
@@ -330,6 +346,12 @@ def _erase_table(project: Project, table: str, subjects: Sequence[Subject], *, d
 
 def _views_of(project: Project, subjects: Sequence[Subject]) -> list[FeatureView]:
     return [view for view in project.definitions.views.values() if view.entity == subjects[0].entity]
+
+
+def _interrupted(project: Project, subjects: Sequence[Subject]) -> bool:
+    """Return whether an erasure of one of the subjects began and did not end."""
+    digests = {*project.subject_keys.digests([each.name for each in subjects])}
+    return any(not digests.isdisjoint(each.subjects) for each in project.erasures.unfinished())
 
 
 def _others(project: Project, sources: set[str], subjects: Sequence[Subject]) -> list[FeatureView]:

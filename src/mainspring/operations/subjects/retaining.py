@@ -95,7 +95,7 @@ def retain(project: Project, told: Told = lambda _: None) -> Erasure | None:
     with project.locks.hold(LOCK, wait_s=WAIT_S):
         found = _found(project)
         due = [each for each in found if each]
-        begun = next((each for each in project.erasures.all() if not each.entity and each.done_at is None), None)
+        begun = next((each for each in project.erasures.unfinished() if not each.entity), None)
         if not due and begun is None:
             return None
         project.audit.check()

@@ -29,6 +29,7 @@ legal_holds = sa.Table(
     sa.Column("held_by", sa.Text, nullable=False),
 )
 _DIGEST = 32
+_NEWEST = sa.select(erasures).order_by(erasures.c.began_at.desc(), erasures.c.id.desc())
 
 
 class CatalogErasures:
@@ -47,7 +48,12 @@ class CatalogErasures:
             connection.execute(change)
 
     def all(self, limit: int = 100) -> list[Erasure]:
-        query = sa.select(erasures).order_by(erasures.c.began_at.desc(), erasures.c.id.desc()).limit(limit)
+        return self._read(_NEWEST.limit(limit))
+
+    def unfinished(self) -> list[Erasure]:
+        return self._read(_NEWEST.where(erasures.c.done_at.is_(None)))
+
+    def _read(self, query: sa.Select[Any]) -> list[Erasure]:
         with catalog_errors(self._name), self._engine.connect() as connection:
             return [_erasure(row) for row in connection.execute(query)]
 

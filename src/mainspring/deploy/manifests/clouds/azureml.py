@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Network
 from typing import Any, Literal
 
 from mainspring.core.environment import AZUREML
@@ -18,6 +19,8 @@ from mainspring.deploy.manifests.clouds.hosting import check_hosted, hosted_vari
 from mainspring.deploy.manifests.clouds.machines import Machine, machine_for
 from mainspring.deploy.manifests.clouds.names import cloud_names, image_by_digest
 from mainspring.deploy.manifests.clouds.options import CloudOptions, check_plain
+from mainspring.deploy.manifests.kinds import object_name
+from mainspring.deploy.networks import is_private_network
 from mainspring.deploy.targets.model import Deployment, Service
 from mainspring.serving.http.hosted import INVOCATIONS, PING
 
@@ -32,9 +35,13 @@ _SCHEMAS = "https://azuremlschemas.azureedge.net/latest"
 _GUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
 _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._()-]{0,88}[A-Za-z0-9_()-]")
 _WORKSPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{2,32}")
-_IDENTITY = re.compile(
-    r"/subscriptions/[^/\s]+/resourceGroups/[^/\s]+/providers/Microsoft\.ManagedIdentity/userAssignedIdentities/[^/\s]+",
-    re.IGNORECASE,
+_IDENTITY, _REGISTRY, _ACTIONS = (
+    re.compile(rf"/subscriptions/[^/\s]+/resourceGroups/[^/\s]+/providers/{kind}/[A-Za-z0-9_.-]+", re.IGNORECASE)
+    for kind in (
+        r"Microsoft\.ManagedIdentity/userAssignedIdentities",
+        r"Microsoft\.ContainerRegistry/registries",
+        r"Microsoft\.Insights/actionGroups",
+    )
 )
 _DRAIN_S = 5  # of a request beyond the endpoint's deadline
 _LONGEST_S = 180  # of a request: https://learn.microsoft.com/azure/machine-learning/how-to-manage-quotas
@@ -50,6 +57,10 @@ class AzureOptions(CloudOptions, frozen=True, kw_only=True):
         access: `private`: through the workspace's private endpoint; `public`: an address on the internet.
         auth: How callers prove who they are: tokens of Entra, or keys of the endpoint.
         compute: Cluster of the trainings; empty: serverless.
+        registry: Of the module of Terraform: resource id of the image's registry; by default the one of the image's
+            name in the workspace's resource group.
+        subnet: Of the module: addresses of the network that it makes for private endpoints.
+        clients: Of the module: private networks that may call, beside that one.
     """
 
     folder: str = "deploy/azureml"
@@ -60,6 +71,9 @@ class AzureOptions(CloudOptions, frozen=True, kw_only=True):
     access: Literal["private", "public"] = "private"
     auth: Literal["aad_token", "key"] = "aad_token"
     compute: str = ""
+    registry: str = ""
+    subnet: str = "10.66.0.0/24"
+    clients: list[str] = []
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,6 +86,25 @@ class AzureOptions(CloudOptions, frozen=True, kw_only=True):
             raise ValueError(f"identity is {self.identity!r}: write the resource id of a user-assigned identity")
         for name in ("folder", "compute"):
             check_plain(name, getattr(self, name))
+        self._check_module()
+
+    def _check_module(self) -> None:
+        if not self.terraform and (self.registry or self.clients):
+            raise ValueError("registry and clients are of the module of Terraform: write terraform = true")
+        if self.terraform and self.identity:
+            raise ValueError("identity is made by the module of Terraform: leave it out")
+        for each in (*self.deployers, *self.callers):
+            if not _GUID.fullmatch(each):
+                raise ValueError(f"{each!r} is nobody: write the object id of a user, a group or a principal in Entra")
+        if self.notify and not (self.notify_address or _ACTIONS.fullmatch(self.notify)):
+            raise ValueError(f"notify is {self.notify!r}: write an address, or the resource id of an action group")
+        if self.registry and not _REGISTRY.fullmatch(self.registry):
+            raise ValueError(f"registry is {self.registry!r}: write the resource id of a registry")
+        for network in (self.subnet, *self.clients):
+            if not is_private_network(network):
+                raise ValueError(f'{network!r} is no private network: write such as "10.66.0.0/24"')
+        if not 16 <= IPv4Network(self.subnet).prefixlen <= 28:
+            raise ValueError(f"subnet is {self.subnet!r}: write one of 16 to 28 bits")
 
 
 def specifications(deployment: Deployment, options: AzureOptions) -> dict[str, Body]:
@@ -88,19 +121,41 @@ def specifications(deployment: Deployment, options: AzureOptions) -> dict[str, B
             raise Invalid(
                 f"The variable {name} has the value {value!r}, an expression to Azure ML.", fix="write it without ${{."
             )
-    image = image_by_digest(deployment.image, "image")
-    names = cloud_names(deployment.project, [each.endpoint for each in deployment.services], _LONGEST, _PLACE)
-    machine = machine_for("azure", deployment, options.machine, FAMILIES)
     found = dict[str, Body]()
-    for service in deployment.services:
-        name = names[service.endpoint]
-        made = _deployment(deployment, service, name, image, machine)
+    for service, name, made in _deployments(deployment, options):
         found[f"{name}/endpoint.yml"] = _endpoint(deployment, options, service, name)
         found[f"{name}/deployment.yml"] = made
         if deployment.replicas[0] != deployment.replicas[1]:
             found[f"{name}/autoscale.json"] = _autoscale(deployment, options, name, made["name"])
     found |= {f"train-{name}.yml": body for name, body in _trainings(deployment, options)}
     return found
+
+
+def deployment_names(deployment: Deployment, options: AzureOptions) -> dict[str, tuple[str, str]]:
+    """Return the names of each endpoint and its deployment there, by the endpoint's own name."""
+    return {service.endpoint: (name, made["name"]) for service, name, made in _deployments(deployment, options)}
+
+
+def group_of(options: AzureOptions) -> str:
+    """Return the resource id of the workspace's resource group."""
+    return f"/subscriptions/{options.subscription}/resourceGroups/{options.resource_group}"
+
+
+def _deployments(deployment: Deployment, options: AzureOptions) -> Iterator[tuple[Service, str, Body]]:
+    image = image_by_digest(deployment.image, "image")
+    names = cloud_names(deployment.project, [each.endpoint for each in deployment.services], _LONGEST, _PLACE)
+    machine = machine_for("azure", deployment, options.machine, FAMILIES)
+    for service in deployment.services:
+        name = names[service.endpoint]
+        yield service, name, _deployment(deployment, service, name, image, machine)
+
+
+def _identity(deployment: Deployment, options: AzureOptions) -> str:
+    """Return the resource id of the identity of the containers; empty if each endpoint has its own."""
+    if not options.terraform:
+        return options.identity
+    name = f"{object_name(deployment.project, deployment.target)}-containers"
+    return f"{group_of(options)}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"
 
 
 def _tags(deployment: Deployment, service: Service | None = None) -> Mapping[str, str]:
@@ -112,8 +167,9 @@ def _tags(deployment: Deployment, service: Service | None = None) -> Mapping[str
 
 def _endpoint(deployment: Deployment, options: AzureOptions, service: Service, name: str) -> Body:
     tags = _tags(deployment, service)
-    identity = {"type": "system_assigned"} if not options.identity else {
-        "type": "user_assigned", "user_assigned_identities": [{"resource_id": options.identity}]
+    named = _identity(deployment, options)
+    identity = {"type": "system_assigned"} if not named else {
+        "type": "user_assigned", "user_assigned_identities": [{"resource_id": named}]
     }  # fmt: skip
     return {
         "$schema": f"{_SCHEMAS}/managedOnlineEndpoint.schema.json",
@@ -158,8 +214,8 @@ def _autoscale(deployment: Deployment, options: AzureOptions, name: str, made: s
     """Return a setting of Azure Monitor: one more instance above the target, one less well below it."""
     least, most = deployment.replicas
     scaled = (
-        f"/subscriptions/{options.subscription}/resourceGroups/{options.resource_group}/providers/"
-        f"Microsoft.MachineLearningServices/workspaces/{options.workspace}/onlineEndpoints/{name}/deployments/{made}"
+        f"{group_of(options)}/providers/Microsoft.MachineLearningServices/workspaces/{options.workspace}/"
+        f"onlineEndpoints/{name}/deployments/{made}"
     )
 
     def rule(operator: str, percent: int, direction: str) -> Body:

@@ -157,7 +157,7 @@ class TestAzure(InFiles):
 
     @pytest.fixture
     def target(self, tmp_path: Path) -> CloudTarget:
-        return azure_target(read_options(AzureOptions, AZURE, "east"), tmp_path)
+        return azure_target(read_options(AzureOptions, AZURE, "east"), tmp_path, SIGN)
 
 
 class TestSagemaker(TargetConformance, OthersConformance):

@@ -46,7 +46,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
 def target(kind: str, root: Path) -> CloudTarget:
     if kind == "vertex":
         return vertex_target(read_options(VertexOptions, VERTEX, "east"), root, SIGN)
-    return azure_target(read_options(AzureOptions, AZURE, "east"), root)
+    return azure_target(read_options(AzureOptions, AZURE, "east"), root, SIGN)
 
 
 def documents(kind: str, root: Path, **changes: object) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def target(kind: str, **changes: Any) -> CloudTarget:
     given = {each: value for each, value in {**_options(kind), **changes}.items() if value is not None}
     if kind == "vertex":
         return vertex_target(read_options(VertexOptions, given, "east"), Path("nowhere"), SIGN)
-    return azure_target(read_options(AzureOptions, given, "east"), Path("nowhere"))
+    return azure_target(read_options(AzureOptions, given, "east"), Path("nowhere"), SIGN)
 
 
 def _options(kind: str) -> dict[str, Any]:

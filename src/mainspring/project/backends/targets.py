@@ -103,15 +103,8 @@ def _vertex(project: Project, setting: TargetSetting) -> Any:
     from mainspring.deploy.adapters.targets.clouds import vertex_target
     from mainspring.deploy.adapters.targets.options import read_options
     from mainspring.deploy.manifests.clouds.vertex import VertexOptions
-    from mainspring.project.image_content import ProjectParts
-    from mainspring.project.objective_alarms import objective_alarms
 
-    return vertex_target(
-        read_options(VertexOptions, setting.options, setting.name),
-        project.settings.root,
-        ProjectParts(project, setting.profile).sign,
-        lambda: objective_alarms(project.definitions.monitors.values()),
-    )
+    return vertex_target(read_options(VertexOptions, setting.options, setting.name), *_of_module(project, setting))
 
 
 def _azureml(project: Project, setting: TargetSetting) -> Any:
@@ -119,7 +112,19 @@ def _azureml(project: Project, setting: TargetSetting) -> Any:
     from mainspring.deploy.adapters.targets.options import read_options
     from mainspring.deploy.manifests.clouds.azureml import AzureOptions
 
-    return azure_target(read_options(AzureOptions, setting.options, setting.name), project.settings.root)
+    return azure_target(read_options(AzureOptions, setting.options, setting.name), *_of_module(project, setting))
+
+
+def _of_module(project: Project, setting: TargetSetting) -> Any:
+    """Return the project's folder, its signature, and its alarms."""
+    from mainspring.project.image_content import ProjectParts
+    from mainspring.project.objective_alarms import objective_alarms
+
+    return (
+        project.settings.root,
+        ProjectParts(project, setting.profile).sign,
+        lambda: objective_alarms(project.definitions.monitors.values()),
+    )
 
 
 def _sagemaker(project: Project, setting: TargetSetting) -> Any:

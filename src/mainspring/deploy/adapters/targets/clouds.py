@@ -15,6 +15,7 @@ from mainspring.deploy.manifests.clouds.azureml import AzureOptions
 from mainspring.deploy.manifests.clouds.machines import machine_for, quota_problems
 from mainspring.deploy.manifests.clouds.vertex import VertexOptions
 from mainspring.deploy.targets.model import Deployment, Needs, Piece
+from mainspring.deploy.terraform.azure import azure_files
 from mainspring.deploy.terraform.google import google_files
 
 MODULE = "terraform"
@@ -83,12 +84,18 @@ def vertex_target(
     )
 
 
-def azure_target(options: AzureOptions, root: Path) -> CloudTarget:
-    """Return the target of the kind `azureml`."""
+def azure_target(
+    options: AzureOptions,
+    root: Path,
+    sign: Callable[[bytes], bytes],
+    alarms: Callable[[], Sequence[BurnAlarm]] = tuple,
+) -> CloudTarget:
+    """Return the target of the kind `azureml`. Arguments are those of `vertex_target`."""
     return CloudTarget(
         root / options.folder,
         lambda deployment: azureml.specifications(deployment, options),
         lambda made: machine_for("azure", made, options.machine, azureml.FAMILIES).needs(*made.replicas),
         "/deployment.yml",
         lambda pieces: quota_problems(pieces, options.quota, _AZURE_SPARE),
+        module=lambda deployment: azure_files(deployment, options, alarms(), sign) if options.terraform else {},
     )

@@ -77,8 +77,6 @@ class AzureOptions(CloudOptions, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.terraform:
-            raise ValueError("terraform is an option of the kind vertex")
         for name, pattern in (("subscription", _GUID), ("resource_group", _GROUP), ("workspace", _WORKSPACE)):
             if not pattern.fullmatch(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)!r}, which Azure does not take")

@@ -69,7 +69,7 @@ resource "azurerm_log_analytics_workspace" "requests" {
   resource_group_name          = var.resource_group
   sku                          = "PerGB2018"
   retention_in_days            = 30
-  local_authentication_enabled = false
+  local_authentication_enabled = false # so that its keys, which come into the state, open nothing
   internet_ingestion_enabled   = false # what Azure itself sends comes another way
   tags                         = local.tags
 }
@@ -114,11 +114,14 @@ resource "azurerm_monitor_scheduled_query_rules_alert_v2" "burning" {
       AmlOnlineEndpointTrafficLog
       | where EndpointName == "${each.value.endpoint}"
       | extend arrived = ingestion_time(), code = toint(ResponseCode), inner_code = toint(ModelStatusCode)
-      | extend failed = code >= 500 or code == 408 or code == 429 or (code == 424 and (isnull(inner_code) or inner_code >= 500 or inner_code == 429))
+      | extend inner_failed = isnull(inner_code) or inner_code >= 500 or inner_code == 429
+      | extend failed = code >= 500 or code in (408, 429) or (code == 424 and inner_failed)
       | where code < 400 or (failed and ${each.value.within} == 0)
       | extend bad = failed or (${each.value.within} > 0 and todouble(TotalDurationMs) > ${each.value.within})
-      | summarize long_all = countif(arrived > ago(${each.value.long}s)), long_bad = countif(bad and arrived > ago(${each.value.long}s)), short_all = countif(arrived > ago(${each.value.short}s)), short_bad = countif(bad and arrived > ago(${each.value.short}s))
-      | where long_bad >= ${each.value.fewest} and long_bad > ${each.value.share} * long_all and short_bad > ${each.value.share} * short_all
+      | extend in_long = arrived > ago(${each.value.long}s), in_short = arrived > ago(${each.value.short}s)
+      | summarize long_all = countif(in_long), long_bad = countif(in_long and bad), short_all = countif(in_short), short_bad = countif(in_short and bad)
+      | where long_bad >= ${each.value.fewest} and long_bad > ${each.value.share} * long_all
+      | where short_bad > ${each.value.share} * short_all
     KQL
 
     failing_periods {

@@ -45,9 +45,7 @@ def azure_files(
     return found
 
 
-def azure_values(
-    deployment: Deployment, options: AzureOptions, alarms: Sequence[BurnAlarm] = ()
-) -> dict[str, Any]:
+def azure_values(deployment: Deployment, options: AzureOptions, alarms: Sequence[BurnAlarm] = ()) -> dict[str, Any]:
     """Return the values of the module's variables.
 
     Args:

@@ -45,7 +45,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
 
 def target(kind: str, root: Path) -> CloudTarget:
     if kind == "vertex":
-        return vertex_target(read_options(VertexOptions, VERTEX, "east"), root, SIGN)
+        return vertex_target(read_options(VertexOptions, {**VERTEX, "terraform": True}, "east"), root, SIGN)
     return azure_target(read_options(AzureOptions, AZURE, "east"), root, SIGN)
 
 
@@ -57,7 +57,8 @@ def documents(kind: str, root: Path, **changes: object) -> dict[str, Any]:
     pieces = made.render(deployment(**{**usual, **changes}))
     for piece in pieces:
         made.make(piece)
-    return {piece.name: json.loads(piece.content) for piece in pieces if piece.name != "apply.py"}
+    sent = (piece for piece in pieces if piece.name != "apply.py" and not piece.name.startswith("terraform/"))
+    return {piece.name: json.loads(piece.content) for piece in sent}
 
 
 def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
@@ -159,8 +160,8 @@ def test_the_program_sends_the_files_to_a_server_that_speaks_the_api_once(tmp_pa
     done = read_by_sdk("vertex", target("vertex", tmp_path).path, program="applied")
     assert done.returncode == 0, done.stderr[-2000:]
     first, cut, again, received = map(json.loads, done.stdout.splitlines()[-4:])
-    assert [line.split()[0] for line in first] == ["made", "made", "deployed"] * 2
-    assert [line.split()[0] for line in cut] == ["is", "is", "deployed"] + ["is"] * 3
+    assert [line.split()[0] for line in first] == ["made", "made", "deployed", "private"] * 2
+    assert [line.split()[0] for line in cut] == ["is", "is", "deployed", "private"] + ["is"] * 3
     assert [line.split()[0] for line in again] == ["is"] * 6
     assert received == ["UploadModel", "CreateEndpoint", "DeployModel"] * 2 + ["DeployModel"]
 

@@ -13,6 +13,7 @@ import jsonschema_rs
 import pytest
 
 import mainspring as ms
+from kit.cloud_targets import IMAGE, VERTEX
 from kit.console.costly import PRICES, spend
 from kit.console.flights import NOW, Project, definitions, populated
 from kit.depth import examples
@@ -22,8 +23,12 @@ from mainspring.core.gpus import Gpu
 from mainspring.core.settings import Address
 from mainspring.core.time import DAY, HOUR, MINUTE
 from mainspring.deploy.adapters.targets.compose import ComposeOptions, ComposeTarget
+from mainspring.deploy.adapters.targets.options import read_options
 from mainspring.deploy.adapters.targets.systemd import SystemdOptions, SystemdTarget
+from mainspring.deploy.manifests.clouds.vertex import VertexOptions
 from mainspring.deploy.targets.conformance import deployment
+from mainspring.deploy.targets.model import Service
+from mainspring.deploy.terraform.google import google_values
 from mainspring.monitoring.service.burning import FEWEST_BAD, RULES, bad_share, counted, span
 from mainspring.monitoring.service.dashboards import dashboard
 from mainspring.monitoring.service.objectives import Objective
@@ -33,6 +38,7 @@ from mainspring.monitoring.service.readings import State
 from mainspring.monitoring.service.samples import Sample
 from mainspring.operations.cost.machine import MachineMeter
 from mainspring.operations.service.exposition import ControlMetrics
+from mainspring.project.objective_alarms import objective_alarms
 from mainspring.project.running import Running, write_running
 from mainspring.serving.conformance.baselines import measured
 from mainspring.serving.plane.metrics import Metrics
@@ -158,6 +164,61 @@ def test_prometheus_alerts_exactly_as_the_worker_does(objective: Objective, tmp_
     assert sum(len(each["alert_rule_test"][0]["exp_alerts"]) for each in tests) == 6
     suite = {"rule_files": ["mainspring.rules.yml"], "evaluation_interval": "1d", "tests": tests}
     (tmp_path / "suite.yml").write_text(json.dumps(suite))
+    assert "SUCCESS" in promtool("test", "rules", tmp_path / "suite.yml")
+
+
+AT_GOOGLE = 'monitored_resource="aiplatform.googleapis.com/Endpoint",location="europe-west4",endpoint_id="shop-late"'
+CODES = {"": {"200": "2xx", "503": "5xx", "404": "4xx"}, "_private": {"200": "200", "503": "503", "404": "404"}}
+
+
+def of_google(given: dict[str, str], kind: str) -> list[dict[str, str]]:
+    """Return series of this file as Cloud Monitoring names them."""
+    name, values = given["series"], given["values"]
+    metric = f"aiplatform_googleapis_com:prediction_online{kind}"
+    if code := re.search(r'status="(\d+)"', name):
+        of = f'{metric}_response_count{{{AT_GOOGLE},response_code="{CODES[kind][code[1]]}"}}'
+        return [{"series": of, "values": values}]
+    bounds = {'le="0.05"': ["50"], 'le="+Inf"': ["100", "+Inf"]}
+    of = f"{metric}_prediction_latencies_bucket{{{AT_GOOGLE}" + (',latency_type="total"' if not kind else "")
+    found = next((bound for text, bound in bounds.items() if text in name), [])
+    return [{"series": f'{of},le="{bound}"}}', "values": values} for bound in found]
+
+
+@pytest.mark.parametrize(
+    ("objective", "kind"),
+    [(objective, kind) for kind in ("", "_private") for objective in OBJECTIVES[:2]][: examples(gate=1, deep=4)],
+    ids=str,
+)
+def test_alarms_at_google_ring_exactly_when_the_worker_s_do(objective: Objective, kind: str, tmp_path: Path) -> None:
+    monitor = ms.Monitor("late-arrival", objectives=[objective])
+    services = (Service(endpoint="late-arrival", model="late-arrival"),)
+    options = read_options(VertexOptions, {**VERTEX, "terraform": True, "notify": "ops@example.org"}, "east")
+    made = deployment(project="shop", services=services, image=IMAGE, region="europe-west4", replicas=(2, 4))
+    alarms = google_values(made, options, objective_alarms([monitor]))["alarms"]
+    too_few = f"count({alarms.pop('shop-late-arrival-replicas')['query']}) or vector(0)".replace("late-arrival", "late")
+    queries = {name: each["query"].replace("shop-late-arrival", "shop-late") for name, each in alarms.items()}
+    tests = []
+    for before, minutes, since in list(SCENARIOS.values())[: examples(gate=3, deep=7)]:
+        firing = {(window, severity) for window, severity, _ in expected(objective, before, minutes, since)}
+        rings = [(f"{rule.long_us // HOUR}h".replace("72h", "3d"), "page" if rule.page else "ticket") in firing
+                 for rule in RULES]  # fmt: skip
+        shown = [
+            {"expr": f"count({query}) or vector(0)", "eval_time": f"{MOMENT // MINUTE + 6}m",
+             "exp_samples": [{"labels": "{}", "value": int(rung)}]}
+            for query, rung in zip(queries.values(), rings, strict=True)
+        ]  # fmt: skip
+        there = [each for one in series(objective.kind == "availability", before, minutes, since)
+                 for each in of_google(one, kind)]  # fmt: skip
+        tests.append({"interval": "1m", "input_series": there, "promql_expr_test": shown})
+    replicas = {
+        "series": f"aiplatform_googleapis_com:prediction_online_replicas{{{AT_GOOGLE}}}", "values": "2x1440 1x1500"
+    }  # fmt: skip
+    for there, minute, rings in (([replicas], 1446, 0), ([replicas], 2886, 1), ([], 1446, 1)):
+        shown = [{"expr": too_few, "eval_time": f"{minute}m", "exp_samples": [{"labels": "{}", "value": rings}]}]
+        tests.append({"interval": "1m", "input_series": there, "promql_expr_test": shown})
+    rung = [each["exp_samples"][0]["value"] for one in tests for each in one["promql_expr_test"]]
+    assert 0 < sum(rung) < len(rung)
+    (tmp_path / "suite.yml").write_text(json.dumps({"evaluation_interval": "1d", "tests": tests}))
     assert "SUCCESS" in promtool("test", "rules", tmp_path / "suite.yml")
 
 

@@ -79,6 +79,7 @@ class _Vertex:
         self.received: list[str] = []
         self.deployed: dict[str, Any] = {}
         self._there = set[str]()
+        self._private: dict[str, Any] = {}
 
         def done(context: Any, name: str, response: Any, parent: str) -> Any:
             if name in self._there:
@@ -95,6 +96,10 @@ class _Vertex:
 
         def create(request: Any, context: Any) -> Any:
             found = done(context, f"endpoints/{request.endpoint_id}", request.endpoint, request.parent)
+            private = request.endpoint.private_service_connect_config
+            for each in private.psc_automation_configs:
+                each.ip_address = "10.65.0.2"
+            self._private[f"{request.parent}/endpoints/{request.endpoint_id}"] = private
             self.received.append("CreateEndpoint")
             return found
 
@@ -110,7 +115,9 @@ class _Vertex:
 
         def get(request: Any, _context: Any) -> Any:
             model = self.deployed.get(request.name)
-            return types.Endpoint(name=request.name, deployed_models=[model] if model is not None else [])
+            deployed = [model] if model is not None else []
+            private = self._private.get(request.name)
+            return types.Endpoint(name=request.name, deployed_models=deployed, private_service_connect_config=private)
 
         def method(function: Any, kind: Any, *, message: bool = False) -> Any:
             serialize = types.Endpoint.serialize if message else lambda answer: answer.SerializeToString()

@@ -143,7 +143,9 @@ def _over(alarm: BurnAlarm, of: str, seconds: int) -> str:
         return _either(f"sum(increase({_METRICS}@_response_count{{{labels}}}{window}))")
 
     bad = counted(f'{of},response_code=~"5.."')
-    return f"{bad} / {counted(of)} > {alarm.share:.10g} and {bad} >= {alarm.fewest_in(seconds)}"
+    answered = counted(f'{of},response_code!~"4.."')  # a caller's mistake is neither good nor bad
+    over, fewest = f"{bad} / {answered} > {alarm.share:.10g}", alarm.fewest_in(seconds)
+    return over if fewest == 1 else f"{over} and {bad} >= {fewest}"
 
 
 def _either(query: str) -> str:

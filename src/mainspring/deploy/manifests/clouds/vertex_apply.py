@@ -54,6 +54,8 @@ def apply(name, models, endpoints):
         return
     endpoints.deploy_model(deploy).result()
     print("deployed", upload.model_id)
+    for each in endpoints.get_endpoint(name=deploy.endpoint).private_service_connect_config.psc_automation_configs:
+        print("private address", each.ip_address or each.error_message)
 
 
 def main(names):

@@ -149,7 +149,7 @@ class TestVertex(InFiles):
 
     @pytest.fixture
     def target(self, tmp_path: Path) -> CloudTarget:
-        return vertex_target(read_options(VertexOptions, VERTEX, "east"), tmp_path, SIGN)
+        return vertex_target(read_options(VertexOptions, {**VERTEX, "terraform": True}, "east"), tmp_path, SIGN)
 
 
 class TestAzure(InFiles):

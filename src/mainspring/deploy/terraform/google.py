@@ -135,9 +135,15 @@ def _over(alarm: BurnAlarm, of: str, seconds: int) -> str:
     """Return a query in PromQL that has an answer just where a window is over its limit."""
     window = f"[{seconds}s] offset {_DELAY}"
     if alarm.within_s:
-        total = f'{of},latency_type=~"total|"'  # those in `private` have no such label
-        buckets = _either(f"sum by (le) (rate({_METRICS}@_prediction_latencies_bucket{{{total}}}{window}))")
-        return f"histogram_quantile({1 - alarm.share:.10g}, {buckets}) > {alarm.within_s * 1000:g}"
+        total = f'{{{of},latency_type=~"total|"}}{window}'  # those in `private` have no such label
+        buckets = _either(f"sum by (le) (increase({_METRICS}@_prediction_latencies_bucket{total}))")
+        slow, fewest = f"{buckets}) > {alarm.within_s * 1000:g}", alarm.fewest_in(seconds)
+        over = f"histogram_quantile({1 - alarm.share:.10g}, {slow}"
+        if fewest == 1:
+            return over
+        answers = _either(f"sum(increase({_METRICS}@_prediction_latencies_count{total}))")
+        # The answer that has so many slower ones is too slow itself. Counts of a window are not whole numbers.
+        return f"{over} and histogram_quantile(scalar(1 - {fewest - 0.5:g} / {answers}), {slow}"
 
     def counted(labels: str) -> str:
         return _either(f"sum(increase({_METRICS}@_response_count{{{labels}}}{window}))")

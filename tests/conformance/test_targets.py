@@ -11,6 +11,7 @@ from typing import ClassVar
 import boto3
 import pytest
 
+from kit import cloud_targets
 from kit.cloud_targets import AZURE, SIGN, VERTEX
 from kit.cluster import TOKEN, Cluster
 from kit.cluster_objects import APPLY, usual
@@ -145,7 +146,7 @@ class InFiles(TargetConformance, OthersConformance):
 
 
 class TestVertex(InFiles):
-    CHANGES: ClassVar[Mapping[str, object]] = {"secrets": (), "region": "europe-west4"}
+    CHANGES: ClassVar[Mapping[str, object]] = {"secrets": (), "region": "europe-west4", "image": cloud_targets.IMAGE}
 
     @pytest.fixture
     def target(self, tmp_path: Path) -> CloudTarget:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mainspring.cli.tables import show_records
+from mainspring.cli.tables import figure, show_records
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +46,9 @@ def show(console: Console, report: SimulationReport) -> None:
     else:
         _show_best(console, report, report.outcomes[report.best])
     for part in report.measured:
-        console.print(f"Measured: {part.name}: {part.value:,.3g} {part.unit} ({part.how}).", style="dim", markup=False)
+        console.print(
+            f"Measured: {part.name}: {figure(part.value, 3)} {part.unit} ({part.how}).", style="dim", markup=False
+        )
     for each in report.assumed:
         console.print(f"Assumed: {each}.", style="dim", markup=False)
     if report.check is not None:
@@ -127,10 +129,10 @@ def scattered(points: Sequence[tuple[float, float, str]], *, across: str, up: st
         while place + len(mark) < _WIDE and any(each != " " for each in row[max(0, place - 1) : place + len(mark)]):
             place += 1
         row[place : place + len(mark)] = mark
-    labels = {0: f"{math.exp(max(ys)):,.3g}", _TALL - 1: f"{math.exp(min(ys)):,.3g}"}
+    labels = {0: figure(math.exp(max(ys)), 3), _TALL - 1: figure(math.exp(min(ys)), 3)}
     width = max(len(up), *map(len, labels.values()))
     lines = [f"{labels.get(number, ''):>{width}} │{''.join(row).rstrip()}" for number, row in enumerate(rows)]
-    low, high = f"{min(xs):,.4g}", f"{max(xs):,.4g}"
+    low, high = figure(min(xs)), figure(max(xs))
     return "\n".join([f"{up:>{width}}", *lines, f"{'':>{width}} └{'─' * _WIDE}",
                       f"{'':>{width}}  {low}{high:>{_WIDE - len(low)}}  {across}"])  # fmt: skip
 

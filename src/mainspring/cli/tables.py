@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
 _GAP = 2  # between columns
 _FOLDED = 24  # the least width of a column that may continue in the next line
+_NANOS = 9  # decimals, at most: amounts of money have no more
 
 
 def show_records(
@@ -67,6 +69,18 @@ def _show_blocks(console: Console, columns: Sequence[str], rows: Sequence[Sequen
             if cell:
                 block.add_row(f"  {name}", cell)
         console.print(block)
+
+
+def figure(value: float, digits: int = 4) -> str:
+    """Return a number with its whole integer part, and as many decimals as `digits` significant digits take.
+
+    There is no exponent, so that the numbers of a column line up: `12,346`, `0.7412`, `0.00001359`.
+    """
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    decimals = min(max(0, digits - 1 - math.floor(math.log10(abs(value)))), _NANOS)
+    text = f"{value:,.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if decimals else text
 
 
 def size_text(count: float) -> str:

@@ -27,6 +27,7 @@ CODES: dict[type[errors.MainspringError], Codes] = {
     errors.Conflict: Codes(6, 409, "FAILED_PRECONDITION"),
     errors.Corrupt: Codes(7, 500, "INTERNAL"),
     errors.StorageFull: Codes(8, 507, "RESOURCE_EXHAUSTED"),
+    errors.LimitReached: Codes(8, 409, "FAILED_PRECONDITION"),
     errors.WrongHost: Codes(9, 403, "PERMISSION_DENIED"),
     errors.Denied: Codes(9, 401, "UNAUTHENTICATED"),
     errors.NoRoom: Codes(10, 503, "RESOURCE_EXHAUSTED"),

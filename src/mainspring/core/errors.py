@@ -61,6 +61,10 @@ class StorageFull(MainspringError):
     """A disk or quota is full; nothing of the interrupted write remains."""
 
 
+class LimitReached(MainspringError):
+    """Work may not begin now, as what was allowed for it is used up, such as a budget."""
+
+
 class Denied(MainspringError):
     """The caller is not who they must be (`authenticated` is False) or may not do this (it is True)."""
 

@@ -30,7 +30,7 @@ class MixedCurrencies(Invalid):
     def __init__(self, one: str, other: str) -> None:
         super().__init__(
             f"{one} and {other} are not added: they are two currencies.",
-            fix=f'state the rate in the profile: [prices.exchange] {other} = "1.08 {one}".',
+            fix=f'state the rate: [profiles.NAME.prices] exchange = {{ {other} = "1.08 {one}" }}.',
         )
 
 

@@ -45,6 +45,12 @@ def price_machine(
     )
 
 
+def profile_currency(prices: OwnPrices) -> str:
+    """Return the currency in which the profile's amounts are shown; empty if it is that of a listed price."""
+    stated = prices.machine or prices.instances.get(prices.instance)
+    return prices.currency or ("" if stated is None else stated.currency)
+
+
 def exchanged(amount: Money, currency: str, exchange: Mapping[str, Money]) -> Money:
     """Return the amount in a currency, by the profile's rates of exchange.
 

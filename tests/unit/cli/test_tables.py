@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from mainspring.cli.tables import show_records
+from mainspring.cli.tables import figure, show_records
 
 COLUMNS = ("id", "name", "rows", "why")
 ROWS: list[tuple[str | Text, ...]] = [
@@ -44,3 +44,15 @@ def test_wide_is_a_table_and_narrow_are_blocks() -> None:
 
 def test_without_rows_it_has_its_head_alone() -> None:
     assert shown(80, []) == ["id  name  rows  why"]
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (0.0, 4, "0"), (12_345.6, 4, "12,346"), (1_234_567.0, 6, "1,234,567"), (1_360.0, 3, "1,360"),
+        (0.74123, 4, "0.7412"), (1.359e-05, 4, "0.00001359"), (3.0, 4, "3"), (-2_500.25, 4, "-2,500"),
+        (1e-12, 4, "0"), (float("inf"), 4, "inf"),
+    ],
+)  # fmt: skip
+def test_a_figure_has_no_exponent(value: float, digits: int, text: str) -> None:
+    assert figure(value, digits) == text

@@ -17,6 +17,7 @@ EXITS = {
     errors.Conflict: "CONFLICT",
     errors.Corrupt: "CORRUPT",
     errors.StorageFull: "FULL",
+    errors.LimitReached: "FULL",
     errors.Denied: "DENIED",
     errors.Overloaded: "UNAVAILABLE",
     errors.DeadlineExceeded: "UNAVAILABLE",

@@ -14,7 +14,7 @@ from mainspring.core.time import DAY, from_datetime
 from mainspring.cost.catalogue.importing import PriceImport
 from mainspring.cost.catalogue.kept import imports, keep, known_offers
 from mainspring.cost.catalogue.offers import Offer, age_days, find, gpu_hour, selected, shipped
-from mainspring.cost.machine import age_warning, exchanged, price_machine
+from mainspring.cost.machine import age_warning, exchanged, price_machine, profile_currency
 from mainspring.cost.rates import Rates
 from mainspring.project.own_prices import read_own_prices
 
@@ -67,6 +67,18 @@ def test_currencies_meet_by_a_stated_rate_alone() -> None:
     assert there.out_gib == pytest.approx(0.09 * 0.92)
     assert back.machine_hour == pytest.approx(0.11235 / 1.25)
     assert exchanged(Money("USD", 100), "USD", {}) == Money("USD", 100)
+
+
+@pytest.mark.parametrize(
+    ("given", "currency"),
+    [
+        ({}, ""), ({"instance": IRELAND}, ""), ({"machine": "0.4 EUR"}, "EUR"),
+        ({"machine": "0.4 EUR", "currency": "USD"}, "USD"),
+        ({"instance": IRELAND, "instances": {IRELAND: "0.09 EUR"}}, "EUR"),
+    ],
+)  # fmt: skip
+def test_amounts_are_shown_in_the_currency_of_the_machines_price(given: dict[str, Any], currency: str) -> None:
+    assert profile_currency(read_own_prices(given)) == currency
 
 
 @pytest.mark.parametrize(

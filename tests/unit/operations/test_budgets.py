@@ -11,6 +11,8 @@ import pytest
 import mainspring as ms
 from kit import documents
 from kit.console import flights
+from mainspring.cli import exits
+from mainspring.cli.exits import exit_code
 from mainspring.core.errors import MainspringError
 from mainspring.core.money import MixedCurrencies, Money
 from mainspring.core.settings import OwnPrices
@@ -136,8 +138,9 @@ def test_an_exceeded_budget_opens_an_incident_tells_people_and_acts_until_the_mo
         with pytest.raises(BudgetExceeded, match="is held back until 2013-10-01"):
             check_hold(project, act, "The work", MODEL)
         check_hold(project, act, "The work", "another")
-    with pytest.raises(BudgetExceeded, match="end the hold: mainspring incidents end-shed"):
+    with pytest.raises(BudgetExceeded, match="end the hold: mainspring incidents end-shed") as held:
         train(project, MODEL)
+    assert exit_code(held.value) == exits.FULL, "no defect"
     passed(project)
     assert len(events(project)) == 4, "a second look does nothing again"
 

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from kit.console import flights
 from mainspring.core.errors import Invalid
-from mainspring.operations.simulation.comparing import Scenario, parse_executors, parse_machine, parse_replicas
+from mainspring.operations.simulation.comparing import (
+    Scenario,
+    parse_executors,
+    parse_machine,
+    parse_replicas,
+    priced_machines,
+)
+from mainspring.project.own_prices import read_own_prices
+from mainspring.serving.simulation_report import Candidate
 
 
 def test_texts_of_policies_and_machines() -> None:
@@ -37,3 +48,22 @@ def test_others_are_refused(read: object, text: str) -> None:
 def test_conditions_have_limits(wrong: dict[str, float]) -> None:
     with pytest.raises(Invalid):
         Scenario(**wrong)  # type: ignore[arg-type]
+
+
+def test_prices_of_two_currencies_are_compared_by_a_stated_rate_alone() -> None:
+    base = flights.Project()
+
+    def hours(**prices: object) -> list[float | None]:
+        made = base.having(settings=replace(base.settings, prices=read_own_prices({"machine": "0.40 EUR", **prices})))
+        machines = priced_machines(
+            made, [Candidate(executors=(1, 1)), Candidate(executors=(1, 1), machine="aws/us-east-1/c7i.large")]
+        )
+        assert {each.currency for each in machines.values()} == {"EUR"}
+        return [each.hour for each in machines.values()]
+
+    with pytest.raises(Invalid, match="prices are in EUR and USD") as refused:
+        hours()
+    assert "exchange = { USD = " in str(refused.value.fix)
+    own, listed = hours(exchange={"USD": "0.50 EUR"})
+    assert own == pytest.approx(0.40)
+    assert listed == pytest.approx(0.08925 / 2)

@@ -12,7 +12,7 @@ from mainspring.cli import exits
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
-from mainspring.cli.tables import show_records
+from mainspring.cli.tables import figure, show_records
 from mainspring.core.errors import NotFound
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _show_savings(console: Console, report: SavingsReport) -> None:
 
 def _show_sizes(console: Console, report: SizeReport) -> None:
     console.print(
-        f"{report.demand:,.4g} requests/s to {report.endpoint}, version {report.version} ({report.of}); deadline "
+        f"{figure(report.demand)} requests/s to {report.endpoint}, version {report.version} ({report.of}); deadline "
         f"{report.deadline_ms:g} ms, {report.spare} to spare.",
         markup=False,
     )
@@ -186,7 +186,7 @@ def _row(choice: SizeChoice) -> tuple[str, ...]:
 
 
 def _between(bounds: Bounds) -> str:
-    return f"{bounds.value:,.4g} ({bounds.low:,.4g} to {bounds.high:,.4g})"
+    return f"{figure(bounds.value)} ({figure(bounds.low)} to {figure(bounds.high)})"
 
 
 def _show_speed(console: Console, found: Speed) -> None:

@@ -10,7 +10,7 @@ import click
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
-from mainspring.cli.tables import show_records
+from mainspring.cli.tables import figure, show_records
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +56,7 @@ def export_(call: Call, *, file: Path, since: str) -> None:
     found = export(call.project, file, since=call.project.wall.now() - parse_duration(since))
 
     def show(console: Console) -> None:
-        told = f"{found.rows:,} rows, {found.cost:.6g} {found.currency} from {found.since} on, in {found.file}"
+        told = f"{found.rows:,} rows, {figure(found.cost, 6)} {found.currency} from {found.since} on, in {found.file}"
         console.print(told, markup=False)
 
     call.result(found, show)
@@ -71,8 +71,8 @@ def _show(console: Console, found: CostReport) -> None:
     show_records(console, columns, rows, right=columns[1:])
     if len(found.lines) > _SHOWN:
         console.print(f"{len(found.lines) - _SHOWN} more lines: --json has them.", style="dim")
-    if found.currency:
-        console.print(f"{found.currency}, by: {found.source}", style="dim", markup=False)
+    priced = f"{found.currency}, by: {found.source}, " if found.currency else ""
+    console.print(f"{priced}since {found.since[:10]}", style="dim", markup=False)
     if found.unpriced:
         console.print(f"Without a price: {', '.join(found.unpriced)}; see `mainspring prices show`.", markup=False)
 
@@ -86,7 +86,7 @@ def _row(line: CostLine) -> tuple[str, ...]:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.4g}"
+    return "" if value is None else figure(value)
 
 
 command.add_command(show_)

@@ -10,7 +10,7 @@ import click
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
-from mainspring.cli.tables import show_records
+from mainspring.cli.tables import figure, show_records
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,7 +60,8 @@ def list_(
         ]  # fmt: skip
         names = ("machine", "vCPUs", "GiB", "GPUs", "", "on demand", "spot", "1 year", "3 years", "date")
         show_records(console, names, rows, right=("vCPUs", "GiB", "on demand", "spot", "1 year", "3 years"))
-        console.print(f"{len(found.offers)} of {found.of} machines.", style="dim")
+        more = f"; --limit {found.of} shows all" if len(found.offers) < found.of else ""
+        console.print(f"{len(found.offers)} of {found.of} machines, prices of an hour{more}.", style="dim")
         _warn(call, found.warnings)
 
     call.result(found, show)
@@ -84,18 +85,18 @@ def show_(call: Call, *, machine: str | None) -> None:
                       "3 years": found.offer.three_years, "block": found.offer.block}  # fmt: skip
             said = ", ".join(f"{name} {_amount(price)}" for name, price in prices.items())
             if found.offer.low is not None and found.offer.high is not None:
-                said += f" (on demand between {found.offer.low:.4g} and {found.offer.high:.4g})"
+                said += f" (on demand between {figure(found.offer.low)} and {figure(found.offer.high)})"
             console.print(f"  list      {said} {found.offer.currency} an hour", markup=False)
         if (rates := found.rates) is not None:
-            console.print(f"  machine   {rates.machine_hour:.6g} {rates.currency} an hour", markup=False)
-            console.print(f"  a core    {rates.cpu_hour:.6g}", markup=False)
-            console.print(f"  a GiB     {rates.memory_gib_hour:.6g}", markup=False)
+            console.print(f"  machine   {figure(rates.machine_hour, 6)} {rates.currency} an hour", markup=False)
+            console.print(f"  a core    {figure(rates.cpu_hour, 6)}", markup=False)
+            console.print(f"  a GiB     {figure(rates.memory_gib_hour, 6)}", markup=False)
             if rates.gpu_hour:
-                console.print(f"  a GPU     {rates.gpu_hour:.6g}", markup=False)
+                console.print(f"  a GPU     {figure(rates.gpu_hour, 6)}", markup=False)
             for name, price in sorted(rates.storage_gib_month.items()):
-                console.print(f"  storage   {name} {price:.6g} a GiB and month", markup=False)
+                console.print(f"  storage   {name} {figure(price, 6)} a GiB and month", markup=False)
             if rates.out_gib:
-                console.print(f"  transfer  {rates.out_gib:.6g} a GiB to the internet", markup=False)
+                console.print(f"  transfer  {figure(rates.out_gib, 6)} a GiB to the internet", markup=False)
             console.print(f"  source    {rates.source}{f', {rates.as_of}' if rates.as_of else ''}", markup=False)
         _warn(call, found.warnings)
 
@@ -137,7 +138,7 @@ def _gpus(offer: Offer) -> str:
 
 
 def _amount(price: float | None) -> str:
-    return "unknown" if price is None else f"{price:.4g}"
+    return "unknown" if price is None else figure(price)
 
 
 def _warn(call: Call, warnings: list[str]) -> None:

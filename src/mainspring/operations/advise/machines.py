@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from mainspring.core.cores import usable_cores
 from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.core.money import MixedCurrencies
 from mainspring.cost.catalogue.offers import Offer, selected
-from mainspring.cost.machine import exchanged, instance_hour
+from mainspring.cost.machine import exchanged, instance_hour, profile_currency
 from mainspring.operations.prices import machine_rates_of, this_machine
 from mainspring.project import Project
 from mainspring.serving.sizing.capacity import Capacities, moved
@@ -138,9 +139,10 @@ def _hour(project: Project, offers: Sequence[Offer], name: str) -> tuple[float |
     prices = project.settings.prices
     try:
         money, _, _ = instance_hour(prices, offers, name, prices.purchase if prices.instance else "on_demand")
-        money = exchanged(money, prices.currency or money.currency, prices.exchange)
-    except (NotFound, MixedCurrencies):
+    except NotFound:
         return None, ""
+    with suppress(MixedCurrencies):
+        money = exchanged(money, profile_currency(prices) or money.currency, prices.exchange)
     return money.units, money.currency
 
 

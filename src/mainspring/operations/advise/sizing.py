@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -146,7 +146,7 @@ def size(
         choices=[_choice(each, kinds[each.kind.name], wanted) for each in chosen[:_MOST]],
         left_out=_left_out(places, fitting, chosen),
         assumed=[*_apart(tested, simulated, found), *_assumed(large)],
-        warnings=_warnings(project, offers, chosen[:_MOST]),
+        warnings=[*_warnings(project, offers, chosen[:_MOST]), *_currencies(kinds[each.kind.name] for each in chosen)],
     )
 
 
@@ -340,6 +340,14 @@ def _assumed(model: int) -> list[str]:
         "requests come independently of each other (Poisson); no network between caller and machine",
         "the online store, if it is another machine, answers there as fast as here",
     ]
+
+
+def _currencies(machines: Iterable[Machine]) -> list[str]:
+    known = sorted({each.currency for each in machines if each.currency})
+    if len(known) < 2:
+        return []
+    rate = f'[profiles.NAME.prices] exchange = {{ {known[1]} = "1.08 {known[0]}" }}'
+    return [f"The prices are in {' and '.join(known)}, and are not compared: state the rate, {rate}."]
 
 
 def _warnings(project: Project, offers: Sequence[Offer], chosen: Sequence[Choice]) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from mainspring.core.errors import Conflict, MainspringError
+from mainspring.core.errors import Conflict, LimitReached
 from mainspring.core.time import format_instant
 from mainspring.cost.budgets.declaring import ENDPOINT, MODEL, QUEUE, SCALE_DOWN, SHED, STOP_SEARCHES, TEAM, Budget
 from mainspring.cost.budgets.judging import EXCEEDED, Standing
@@ -30,7 +30,7 @@ TITLES = {QUEUE: "queue work for", STOP_SEARCHES: "stop searches for", SHED: "sh
 _log = logging.getLogger(__name__)
 
 
-class BudgetExceeded(MainspringError):
+class BudgetExceeded(LimitReached):
     """Work is held back because a budget is exceeded."""
 
     def __init__(self, what: str, hold: Taken, incident: str) -> None:

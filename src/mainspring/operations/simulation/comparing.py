@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -12,10 +13,11 @@ import numpy as np
 
 from mainspring.core.cores import usable_cores
 from mainspring.core.errors import Invalid, MainspringError
+from mainspring.core.money import MixedCurrencies
 from mainspring.core.time import SECOND, parse_duration
 from mainspring.cost.catalogue.kept import known_offers
 from mainspring.cost.catalogue.offers import PURCHASES, find
-from mainspring.cost.machine import instance_hour
+from mainspring.cost.machine import exchanged, instance_hour, profile_currency
 from mainspring.operations.predict import route_of
 from mainspring.operations.prices import machine_rates_of, prices_folder
 from mainspring.operations.simulation.checking import checked
@@ -101,11 +103,8 @@ def simulate_endpoint(
     """
     arrivals = _arrivals(project, endpoint, scenario)
     chosen = list(candidates) or _usual(route_of(project, endpoint))
-    machines = {(each.machine, each.purchase): _machine(project, each) for each in chosen}
+    machines = priced_machines(project, chosen)
     _check_spot(scenario, chosen)
-    currencies = sorted({each.currency for each in machines.values() if each.hour is not None})
-    if len(currencies) > 1:
-        raise Invalid(f"The prices are in {' and '.join(currencies)}.", fix="compare machines of one currency.")
     found = measured(
         project, endpoint, arrivals, max(each.replicas[1] for each in chosen), scenario.measure_s, told
     )  # fmt: skip
@@ -223,7 +222,7 @@ def _usual(route: Route) -> list[Candidate]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Machine:
+class PricedMachine:
     """A kind of machine: its cores, and the price of an hour, if it is known."""
 
     cores: float
@@ -231,23 +230,45 @@ class _Machine:
     currency: str
 
 
-def _machine(project: Project, candidate: Candidate) -> _Machine:
+def priced_machines(project: Project, candidates: Sequence[Candidate]) -> dict[tuple[str, str], PricedMachine]:
+    """Return the machines of candidates by name and purchase, with prices of one currency.
+
+    Raises:
+        NotFound: The catalogue lacks a machine or its price.
+        Invalid: Prices are in two currencies, and the profile states no rate of exchange.
+    """
+    machines = {(each.machine, each.purchase): _machine(project, each) for each in candidates}
+    currencies = sorted({each.currency for each in machines.values() if each.hour is not None})
+    if len(currencies) > 1:
+        one, other, *_ = currencies
+        raise Invalid(
+            f"The prices are in {' and '.join(currencies)}.",
+            fix=f'state the rate: [profiles.NAME.prices] exchange = {{ {other} = "1.08 {one}" }}; or compare machines '
+            "of one currency.",
+        )
+    return machines
+
+
+def _machine(project: Project, candidate: Candidate) -> PricedMachine:
     if candidate.machine:
         offers = known_offers(prices_folder(project))
         offer = find(offers, candidate.machine)
-        money, _, _ = instance_hour(project.settings.prices, offers, candidate.machine, candidate.purchase)
-        return _Machine(float(offer.vcpus or 1), money.units, money.currency)
+        prices = project.settings.prices
+        money, _, _ = instance_hour(prices, offers, candidate.machine, candidate.purchase)
+        with suppress(MixedCurrencies):  # told of where it is compared with others
+            money = exchanged(money, profile_currency(prices) or money.currency, prices.exchange)
+        return PricedMachine(float(offer.vcpus or 1), money.units, money.currency)
     try:
         rates = machine_rates_of(project)
     except MainspringError:  # the profile's price is wrong or unknown, which `prices show` says
         rates = None
     if rates is None:
-        return _Machine(float(usable_cores()), None, "")
-    return _Machine(float(usable_cores()), rates.machine_hour, rates.currency)
+        return PricedMachine(float(usable_cores()), None, "")
+    return PricedMachine(float(usable_cores()), rates.machine_hour, rates.currency)
 
 
 def _outcome(
-    found: Measured, candidate: Candidate, machine: _Machine, arrivals: Instants, scenario: Scenario
+    found: Measured, candidate: Candidate, machine: PricedMachine, arrivals: Instants, scenario: Scenario
 ) -> Outcome:
     least, most = candidate.replicas
 

@@ -83,6 +83,16 @@ def figure(value: float, digits: int = 4) -> str:
     return text.rstrip("0").rstrip(".") if decimals else text
 
 
+def in_column(values: Sequence[float | None]) -> list[str]:
+    """Return the numbers of a column with equally many decimals, 2 or more if all are small: sizes can be compared.
+
+    `None` is an empty cell.
+    """
+    largest = max((abs(each) for each in values if each), default=0.0)
+    decimals = min(max(2, 4 - math.floor(math.log10(largest))), _NANOS) if largest else 2
+    return ["" if each is None else f"{each:,.{decimals}f}" for each in values]
+
+
 def size_text(count: float) -> str:
     """Return bytes with a unit."""
     for unit, power in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from mainspring.cli.tables import figure, show_records
+from mainspring.cli.tables import figure, in_column, show_records
 
 COLUMNS = ("id", "name", "rows", "why")
 ROWS: list[tuple[str | Text, ...]] = [
@@ -56,3 +56,10 @@ def test_without_rows_it_has_its_head_alone() -> None:
 )  # fmt: skip
 def test_a_figure_has_no_exponent(value: float, digits: int, text: str) -> None:
     assert figure(value, digits) == text
+
+
+def test_numbers_of_a_column_have_as_many_decimals_each() -> None:
+    assert in_column([12_345.678, 0.05, None, 0.0]) == ["12,345.68", "0.05", "", "0.00"]
+    assert in_column([0.05425, 0.00008611, 0.1055]) == ["0.05425", "0.00009", "0.10550"]
+    assert in_column([1e-12, 2e-9]) == ["0.000000000", "0.000000002"]
+    assert in_column([None, 0.0]) == ["", "0.00"]

@@ -10,12 +10,12 @@ import click
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
-from mainspring.cli.tables import figure, show_records
+from mainspring.cli.tables import figure, in_column, show_records
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mainspring.operations.cost.reporting import CostLine, CostReport
+    from mainspring.operations.cost.reporting import CostReport
 
 _BY = (
     "kind", "endpoint", "run", "step", "view", "batch", "job", "table", "language-model", "version", "model", "key",
@@ -66,7 +66,20 @@ def _show(console: Console, found: CostReport) -> None:
     if not found.lines:
         console.print("Nothing was metered yet: the worker of `mainspring up` meters this machine.")
         return
-    rows = [_row(each) for each in (*found.lines[:_SHOWN], found.total)]
+    shown = [*found.lines[:_SHOWN], found.total]
+    rows = list(
+        zip(
+            [each.name for each in shown],
+            in_column([each.cost for each in shown]),
+            ["" if each.share is None else f"{each.share:.1%}" for each in shown],
+            in_column([each.cpu_hours for each in shown]),
+            in_column([each.memory_gib_hours for each in shown]),
+            in_column([each.gpu_hours or None for each in shown]),
+            [f"{each.rows:,}" if each.rows else "" for each in shown],
+            ["" if each.per_thousand is None else figure(each.per_thousand) for each in shown],
+            strict=True,
+        )
+    )
     columns = (found.by, "cost", "share", "core h", "GiB h", "GPU h", "predictions", "per 1,000")
     show_records(console, columns, rows, right=columns[1:])
     if len(found.lines) > _SHOWN:
@@ -75,18 +88,6 @@ def _show(console: Console, found: CostReport) -> None:
     console.print(f"{priced}since {found.since[:10]}", style="dim", markup=False)
     if found.unpriced:
         console.print(f"Without a price: {', '.join(found.unpriced)}; see `mainspring prices show`.", markup=False)
-
-
-def _row(line: CostLine) -> tuple[str, ...]:
-    return (
-        line.name, _number(line.cost), "" if line.share is None else f"{line.share:.1%}", _number(line.cpu_hours),
-        _number(line.memory_gib_hours), _number(line.gpu_hours or None), f"{line.rows:,}" if line.rows else "",
-        _number(line.per_thousand),
-    )  # fmt: skip
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else figure(value)
 
 
 command.add_command(show_)

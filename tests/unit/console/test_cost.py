@@ -70,6 +70,8 @@ def test_what_would_save_is_listed_with_its_evidence() -> None:
 
 def test_every_form_has_the_same_sum(client: Client) -> None:
     whole = client.get("/api/cost").json()
+    days = [line["name"] for line in client.get("/api/cost?by=day").json()["lines"]]
+    assert days == sorted(days, reverse=True), "the newest first"
     sums = {by: client.get(f"/api/cost?by={by}&spread=all").json()["total"]["cost"] for by in ("kind", "key", "day")}
     assert sums == {by: pytest.approx(whole["total"]["cost"]) for by in sums}
     [header, *rows] = csv.reader(io.StringIO(client.get("/cost.csv?by=version").text))

@@ -37,7 +37,7 @@ def command() -> None:
     help="Divide the cost of Mainspring itself, or of idle, among direct costs; repeatable.",
 )  # fmt: skip
 def show_(call: Call, *, by: str, since: str, spread: tuple[str, ...]) -> None:
-    """Show where the money goes, the dearest first. Days are of UTC."""
+    """Show where the money goes, the dearest first; days, which are of UTC, the newest first."""
     from mainspring.core.time import parse_duration
     from mainspring.operations.cost.reporting import report
 
@@ -67,21 +67,20 @@ def _show(console: Console, found: CostReport) -> None:
         console.print("Nothing was metered yet: the worker of `mainspring up` meters this machine.")
         return
     shown = [*found.lines[:_SHOWN], found.total]
-    rows = list(
-        zip(
-            [each.name for each in shown],
-            in_column([each.cost for each in shown]),
-            ["" if each.share is None else f"{each.share:.1%}" for each in shown],
-            in_column([each.cpu_hours for each in shown]),
-            in_column([each.memory_gib_hours for each in shown]),
-            in_column([each.gpu_hours or None for each in shown]),
-            [f"{each.rows:,}" if each.rows else "" for each in shown],
-            ["" if each.per_thousand is None else figure(each.per_thousand) for each in shown],
-            strict=True,
-        )
-    )
-    columns = (found.by, "cost", "share", "core h", "GiB h", "GPU h", "predictions", "per 1,000")
-    show_records(console, columns, rows, right=columns[1:])
+    columns = {
+        found.by: [each.name for each in shown],
+        "cost": in_column([each.cost for each in shown]),
+        "share": ["" if each.share is None else f"{each.share:.1%}" for each in shown],
+        "core h": in_column([each.cpu_hours for each in shown]),
+        "GiB h": in_column([each.memory_gib_hours for each in shown]),
+        "GPU h": in_column([each.gpu_hours or None for each in shown]),
+        "predictions": [f"{each.rows:,}" if each.rows else "" for each in shown],
+        "per 1,000": ["" if each.per_thousand is None else figure(each.per_thousand) for each in shown],
+    }
+    if not found.total.gpu_hours:
+        del columns["GPU h"]
+    names = list(columns)
+    show_records(console, names, list(zip(*columns.values(), strict=True)), right=names[1:])
     if len(found.lines) > _SHOWN:
         console.print(f"{len(found.lines) - _SHOWN} more lines: --json has them.", style="dim")
     priced = f"{found.currency}, by: {found.source}, " if found.currency else ""

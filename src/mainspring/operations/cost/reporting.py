@@ -70,7 +70,7 @@ class CostLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CostReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Cost of a project in a time, the dearest line first.
+    """Cost of a project in a time, the dearest line first; days, the newest first.
 
     Attributes:
         by: How lines are told apart.
@@ -160,7 +160,7 @@ def cost_parts(
 
 
 def lines(project: Project, found: Iterable[Part], by: str, days: int) -> list[CostLine]:
-    """Return a line for each group, the dearest first."""
+    """Return a line for each group, the dearest first; days, the newest first."""
     names = names_of(project) if by == "key" else {}
     groups: dict[str, list[Part]] = {}
     whole = 0
@@ -171,6 +171,8 @@ def lines(project: Project, found: Iterable[Part], by: str, days: int) -> list[C
         for name, share in _grouped(part, by):
             groups.setdefault(names.get(name, name), []).append(share)
     made = [_line(name, group, whole, days) for name, group in groups.items()]
+    if by == "day":
+        return sorted(made, key=lambda each: each.name, reverse=True)
     return sorted(made, key=lambda each: (each.cost is None, -(each.cost or 0.0), -each.cpu_hours, each.name))
 
 

@@ -12,12 +12,13 @@ from mainspring.core.files import write_atomic
 from mainspring.core.settings import TargetSetting
 from mainspring.delivery.routing import version_of
 from mainspring.deploy.targets import deploying
-from mainspring.deploy.targets.model import Change, Deployment, Happened, Piece, PieceStatus, Plan, Service
+from mainspring.deploy.targets.model import FILE, Change, Deployment, Happened, Piece, PieceStatus, Plan, Service
 from mainspring.deploy.targets.ports import Target
 from mainspring.operations.auditing import begun
 from mainspring.operations.deploy_cost import DeployCost, month_cost
 from mainspring.operations.promote import gated
 from mainspring.project import Project
+from mainspring.project.backends.targets import folder_of
 from mainspring.project.guards import installation_secrets
 from mainspring.project.model_memory import model_memory
 from mainspring.registry.model import Manifest
@@ -50,6 +51,7 @@ class DeployReport:
 
     Attributes:
         cost: Of a month; `None` where no piece has a price of its own.
+        folder: Of the pieces, where they are files; else empty.
     """
 
     target: str
@@ -57,6 +59,7 @@ class DeployReport:
     problems: tuple[str, ...]
     cost: DeployCost | None
     pieces: tuple[PieceStatus, ...] = ()
+    folder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,8 @@ def render(project: Project, name: str) -> tuple[Target, Deployment, list[Piece]
 def write(pieces: Sequence[Piece], folder: Path) -> list[Path]:
     """Write rendered pieces into a new folder, each as a file `KIND/NAME`, and return the files.
 
-    Objects of JSON end in `.json`, so that `kubectl apply --recursive -f FOLDER` and other tools find them.
+    Objects of JSON end in `.json`, unless they are files with names of their own, so that `kubectl apply --recursive -f
+    FOLDER` and other tools find them.
 
     Raises:
         Conflict: The folder is there and not empty.
@@ -104,7 +108,9 @@ def write(pieces: Sequence[Piece], folder: Path) -> list[Path]:
         raise Conflict(f"{folder} is not empty.", fix="name a new folder.")
     written = []
     for piece in pieces:
-        ending = ".json" if piece.content.startswith(b"{") and not piece.id.endswith(".json") else ""
+        kind, _, name = piece.id.partition("/")
+        own = kind == FILE or name.endswith(".json")
+        ending = ".json" if piece.content.startswith(b"{") and not own else ""
         place = folder / f"{piece.id}{ending}"
         place.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(place, piece.content, mode=0o644)
@@ -123,10 +129,12 @@ def plan(project: Project, name: str) -> Prepared:
     return Prepared(target, deployment, tuple(pieces), deploying.plan(target, name, pieces, project.deployed))
 
 
-def report(project: Project, planned: Plan, pieces: Sequence[PieceStatus] = ()) -> DeployReport:
+def report(project: Project, prepared: Prepared, pieces: Sequence[PieceStatus] = ()) -> DeployReport:
     """Return a plan with its price, and with the state of its pieces."""
+    planned = prepared.plan
     cost = month_cost(project, planned.changes)
-    return DeployReport(planned.target, planned.changes, planned.problems, cost, tuple(pieces))
+    folder = folder_of(prepared.target)
+    return DeployReport(planned.target, planned.changes, planned.problems, cost, tuple(pieces), folder)
 
 
 @contextmanager

@@ -106,6 +106,17 @@ def test_without_anything_metered_and_without_a_price_the_page_says_what_to_do()
     assert "Core hours a day" in found
 
 
+def test_of_many_budgets_those_that_are_over_come_first_and_the_rest_is_folded() -> None:
+    made, _ = costly()
+    many = [ms.Budget(f"b{n}", endpoint=LATE, month=f"{n + 1}000 EUR") for n in range(8)]
+    over = ms.Budget("small", endpoint=OTHER, month="0.01 EUR")
+    near = ms.Budget("near", endpoint=LATE, month="0.40 EUR")
+    project = made.having(definitions=replace(made.definitions, budgets={b.name: b for b in (*many, near, over)}))
+    found = Client(create_app(project), project.key()).page("/cost").text
+    places = [found.index(told) for told in (">small<", ">near<", ">b0<", "4 more, all within", ">b4<", ">b7<")]
+    assert places == sorted(places)
+
+
 def test_budgets_are_shown_with_their_forecast_or_why_they_cannot_be_judged() -> None:
     made, _ = costly()
     assert "Budgets" not in Client(create_app(made), made.key()).page("/cost").text

@@ -18,7 +18,7 @@ _STYLES = {"exceeded": "red", "warned": "yellow"}
 
 @make("budgets", reads_only=True)
 def command(call: Call) -> None:
-    """Show the budgets of this month, the fullest first: spent, forecast with nine-in-ten bounds, and what holds."""
+    """Show this month's budgets, exceeded ones first: spent, forecast with nine-in-ten bounds, and what holds."""
     from mainspring.operations.budgets.reporting import budgets
 
     found = budgets(call.project)

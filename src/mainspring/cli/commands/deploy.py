@@ -34,29 +34,30 @@ def command(call: Call, *, target: str, dry_run: bool, wait_s: float) -> None:
     from mainspring.operations import deploying
 
     if dry_run:
-        report = deploying.report(call.project, deploying.plan(call.project, target).plan)
+        report = deploying.report(call.project, deploying.plan(call.project, target))
         call.result(report, lambda console: _show(console, report))
         raise SystemExit(exits.GATE if report.problems else exits.OK)
     with deploying.changing(call.project, target):
         prepared = deploying.plan(call.project, target)
         if not call.json:
-            _show(call.console, deploying.report(call.project, prepared.plan))
+            _show(call.console, deploying.report(call.project, prepared))
         with call.progress() as progress:
             for each in deploying.apply(call.project, prepared):
                 progress.update("deploying", each.number - (not each.done), each.of, each.change.piece)
         statuses = deploying.await_ready(prepared, wait_s)
     ready = all(each.state == "ready" for each in statuses)
+    report = deploying.report(call.project, prepared, statuses)
 
     def show(console: Console) -> None:
         for each in statuses:
             if each.state != "ready":
                 console.print(f"{each.piece} is {each.state}. {each.why}".rstrip(), markup=False)
         if ready:
-            console.print(
-                f"{target} is ready: {len(statuses)} {'piece' if len(statuses) == 1 else 'pieces'}.", markup=False
-            )
+            where = f" in {report.folder}" if report.folder else ""
+            count = f"{len(statuses)} {'piece' if len(statuses) == 1 else 'pieces'}"
+            console.print(f"{target} is ready: {count}{where}.", markup=False, soft_wrap=True)
 
-    call.result(deploying.report(call.project, prepared.plan, statuses), show)
+    call.result(report, show)
     raise SystemExit(exits.OK if ready else exits.UNHEALTHY)
 
 

@@ -10,6 +10,7 @@ from mainspring.console.charts import Chart, Line, Table
 from mainspring.core.errors import MainspringError
 from mainspring.core.money import NANOS
 from mainspring.core.time import DAY, HOUR
+from mainspring.cost.budgets.judging import WITHIN
 from mainspring.cost.statement import OTHER, PLATFORM, Part
 from mainspring.cost.usage import IDLE, MACHINE
 from mainspring.operations.budgets.reporting import BudgetReport, budgets
@@ -20,6 +21,7 @@ BY = ("kind", "endpoint", "version", "model", "run", "step", "view", "batch", "j
 SPREADS: Mapping[str, tuple[str, ...]] = {"apart": (), "platform": (PLATFORM,), "all": (PLATFORM, IDLE)}
 _TONES = ("first", "second")
 _REST = "other work"
+_SHOWN = 6  # budgets, at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,8 @@ class CostPage:
     Attributes:
         idle, platform: Shares of the machines' cost; `None` without a price.
         addresses: Name of a line -> address of its page.
-        budgets: Of this month, the fullest first.
+        budgets: Of this month, the most urgent first.
+        shown: So many of them are shown at once: all that are not within, and some more.
         unjudged: Why budgets cannot be judged; empty if they can.
     """
 
@@ -41,6 +44,7 @@ class CostPage:
     platform: float | None
     addresses: Mapping[str, str]
     budgets: Sequence[BudgetReport]
+    shown: int
     unjudged: str
 
 
@@ -61,11 +65,12 @@ def cost_page(project: Project, by: str, days: int, spread: str) -> CostPage:
     )  # fmt: skip
 
 
-def _budgets(project: Project) -> tuple[Sequence[BudgetReport], str]:
+def _budgets(project: Project) -> tuple[Sequence[BudgetReport], int, str]:
     try:
-        return budgets(project), ""
+        found = budgets(project)
     except MainspringError as error:
-        return (), str(error)
+        return (), 0, str(error)
+    return found, max(_SHOWN, sum(each.level != WITHIN for each in found)), ""
 
 
 def _addresses(report: CostReport) -> dict[str, str]:

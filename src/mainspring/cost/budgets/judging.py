@@ -12,7 +12,7 @@ from mainspring.cost.budgets.declaring import Budget
 from mainspring.cost.budgets.forecasting import Forecast, forecast
 from mainspring.security.quota import MONTH, period
 
-WITHIN, WARNED, EXCEEDED = "within", "warned", "exceeded"
+LEVELS = WITHIN, WARNED, EXCEEDED = "within", "warned", "exceeded"
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):

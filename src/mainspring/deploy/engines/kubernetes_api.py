@@ -192,7 +192,8 @@ def configured(path: Path) -> Api:
     except FileNotFoundError:
         raise Invalid(
             f"There is no kubeconfig {path}, and this is no pod with a service account.",
-            fix="set kubernetes_config, or `config` of the target, to the file's path.",
+            fix="set kubernetes_config, or `config` of the target, to the file's path; `mainspring targets render` "
+            "needs no cluster.",
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Invalid(f"The kubeconfig {path} is not YAML: {error}.") from None

@@ -9,6 +9,7 @@ from typing import Literal
 
 Action = Literal["make", "change", "keep", "remove"]
 State = Literal["absent", "starting", "ready", "failed"]
+FILE = "File"  # kind of the pieces that are files of a folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

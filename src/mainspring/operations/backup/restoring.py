@@ -179,7 +179,10 @@ def _chosen(repository: Repository, at: int | None, mark: Restoring | None) -> P
     before = [each for each in names if at is None or made_at(each) <= at]
     if not before:
         since = f"the first was made at {format_instant(made_at(names[0]))}" if names else "there is none"
-        raise NotFound(f"{repository.shown} has no backup of then: {since}.", fix="see `mainspring backup list`.")
+        raise NotFound(
+            f"{repository.shown} has no backup of then: {since}.",
+            fix=f"choose of `mainspring backup list {repository.shown}`.",
+        )
     return repository.point(before[-1])
 
 

@@ -48,7 +48,7 @@ class BudgetReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def budgets(project: Project) -> list[BudgetReport]:
-    """Return the declared budgets, the fullest first. Raises as `standings`."""
+    """Return the declared budgets, in the order of `standings`. Raises as it does."""
     open_ = {each.cause.name: each for each in project.incidents.open() if each.cause.kind == BUDGET}
     found, now = [], project.wall.now()
     for each in standings(project):

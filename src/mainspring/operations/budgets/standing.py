@@ -9,7 +9,7 @@ from mainspring.core.money import Money
 from mainspring.core.time import DAY
 from mainspring.cost.budgets.declaring import Budget
 from mainspring.cost.budgets.forecasting import MOST_DAYS
-from mainspring.cost.budgets.judging import EXCEEDED, WITHIN, Standing, judge
+from mainspring.cost.budgets.judging import EXCEEDED, LEVELS, WITHIN, Standing, judge
 from mainspring.cost.budgets.scopes import spending
 from mainspring.cost.machine import exchanged
 from mainspring.operations.cost.reporting import cost_parts
@@ -19,7 +19,8 @@ _LONGEST_MONTH = 31 * DAY
 
 
 def standings(project: Project, budgets: Iterable[Budget] | None = None) -> list[Standing]:
-    """Return where budgets stand in this month, by the machine's clock, the fullest first.
+    """Return where budgets stand in this month, by the machine's clock: first the exceeded, then those
+    that are warned of; of one level the fullest first.
 
     Args:
         budgets: By default the declared ones.
@@ -41,7 +42,7 @@ def standings(project: Project, budgets: Iterable[Budget] | None = None) -> list
             exchange = project.settings.prices.exchange
             days = {day: exchanged(Money(rates.currency, each), currency, exchange).nanos for day, each in days.items()}
         found.append(judge(budget, days, now, unpriced=bool(unpriced) or rates is None))
-    return sorted(found, key=lambda each: (-each.share, each.budget))
+    return sorted(found, key=lambda each: (-LEVELS.index(each.level), -each.share, each.budget))
 
 
 def notices(project: Project) -> list[str]:

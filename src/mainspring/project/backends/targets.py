@@ -20,6 +20,13 @@ RECORDS: Mapping[str, Build] = by_catalog(
 )
 
 
+def folder_of(target: Target) -> str:
+    """Return the folder into which a target's pieces are written; empty if they are no files of one."""
+    from mainspring.deploy.adapters.targets.folder import Folder
+
+    return str(target.path) if isinstance(target, Folder) else ""
+
+
 def _systemd(project: Project, setting: TargetSetting) -> Any:
     from mainspring.deploy.adapters.targets.options import read_options
     from mainspring.deploy.adapters.targets.systemd import SystemdOptions, SystemdTarget

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mainspring.deploy.adapters.targets.folder import FILE, Folder, file
+from mainspring.deploy.adapters.targets.folder import Folder, file
 from mainspring.deploy.alarms import BurnAlarm
 from mainspring.deploy.manifests.clouds import azureml, vertex, vertex_apply
 from mainspring.deploy.manifests.clouds.azureml import AzureOptions
 from mainspring.deploy.manifests.clouds.machines import machine_for, quota_problems
 from mainspring.deploy.manifests.clouds.vertex import VertexOptions
-from mainspring.deploy.targets.model import Deployment, Needs, Piece
+from mainspring.deploy.targets.model import FILE, Deployment, Needs, Piece
 from mainspring.deploy.terraform.azure import azure_files
 from mainspring.deploy.terraform.google import google_files
 

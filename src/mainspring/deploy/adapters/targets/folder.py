@@ -10,9 +10,8 @@ import msgspec
 
 from mainspring.core.errors import Conflict, Corrupt, Invalid
 from mainspring.core.files import write_atomic
-from mainspring.deploy.targets.model import ABSENT, Piece, Seen
+from mainspring.deploy.targets.model import ABSENT, FILE, Piece, Seen
 
-FILE = "File"
 LISTED = ".mainspring-deployed.json"  # names of the files that deployments made
 _MODE = 0o644
 

@@ -77,6 +77,8 @@ def _show(console: Console, planned: DeployReport) -> None:
             console.print(f"A month costs {span} {cost.currency} ({'; '.join(cost.sources)}).", markup=False)
         for each in cost.unknown:
             console.print(f"Price unknown of {each}", style="dim", markup=False)
+        if cost.unknown:
+            console.print("mainspring prices import, or [profiles.NAME.prices], states one.", style="dim", markup=False)
     for problem in planned.problems:
         console.print(f"Problem: {problem}", style="red", markup=False)
 

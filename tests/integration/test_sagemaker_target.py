@@ -170,6 +170,9 @@ def test_what_is_lacking_is_told_before_anything_is_made(
     assert sagemaker.calls == []
     sagemaker.denied |= {"DescribeImages", "ListServiceQuotas"}
     assert deploying.plan(target_at(), "east", rendered(replicas=(1, 3)), MemoryRecords()).problems == ()
+    sagemaker.denied.remove("ListServiceQuotas")
+    sagemaker.broken.add("ListServiceQuotas")
+    assert target_at().problems(rendered(replicas=(1, 3))) == [], "SageMaker itself knows its quotas"
 
 
 def test_a_rollout_is_variants_and_its_end_takes_the_candidate_out(sagemaker: SagemakerServer) -> None:

@@ -46,7 +46,7 @@ class SagemakerServer:
     looks: How often an endpoint is seen moving before it is settled.
     fails: Endpoint -> reason for which its next creation or update fails.
     quotas: Name -> value; `usual`: those of an account that has none of its own.
-    denied: Actions that are refused.
+    denied: Actions that are refused; `broken`: that are answered with 500.
     calls: Actions in order, without those that only look; `sent`: with their bodies.
     done: Is called after each of these.
     """
@@ -57,6 +57,7 @@ class SagemakerServer:
     quotas: dict[str, float] = field(default_factory=dict)
     usual: dict[str, float] = field(default_factory=dict)
     denied: set[str] = field(default_factory=set)
+    broken: set[str] = field(default_factory=set)
     calls: list[str] = field(default_factory=list)
     sent: list[tuple[str, Any]] = field(default_factory=list)
     done: Callable[[], None] = lambda: None
@@ -87,6 +88,8 @@ class SagemakerServer:
             try:
                 if action in self.denied:
                     return _json(start, {"__type": "AccessDeniedException", "message": f"not to {action}"}, 400)
+                if action in self.broken:
+                    return _json(start, {"__type": "InternalFailure", "message": "an error inside"}, 500)
                 known = getattr(self, f"_{action}", None)
                 told = known(json.loads(body)) if known is not None else None
             except _Refused as error:
@@ -215,7 +218,7 @@ class SagemakerServer:
         with urllib.request.urlopen(urllib.request.Request(f"{self.url}/moto-api/reset", method="POST"), timeout=30):
             pass
         fresh = SagemakerServer()
-        for name in ("looks", "fails", "quotas", "usual", "denied", "calls", "sent", "done", "_courses"):
+        for name in ("looks", "fails", "quotas", "usual", "denied", "broken", "calls", "sent", "done", "_courses"):
             setattr(self, name, getattr(fresh, name))
 
 

@@ -183,6 +183,9 @@ def guarded(call: Call, body: Callable[[], int | None]) -> int:
         return body() or exits.OK
     except click.ClickException:  # wrong usage, which `main` reports
         raise
+    except click.Abort:
+        refused = MainspringError("Nothing was done, as nobody confirmed it.", fix="answer y; in scripts give --yes.")
+        return report(call, refused, exits.INTERRUPTED)
     except KeyboardInterrupt as error:  # a training says where it resumes
         return report(call, MainspringError(f"Interrupted. {error}".rstrip()), exits.INTERRUPTED)
     except Exception as error:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mainspring.core.errors import Conflict, Invalid, NotFound, Unavailable
+from mainspring.core.errors import Conflict, Invalid, MainspringError, NotFound, Unavailable
 from mainspring.core.files import write_atomic
 from mainspring.core.settings import TargetSetting
 from mainspring.delivery.routing import version_of
@@ -123,10 +123,28 @@ def plan(project: Project, name: str) -> Prepared:
 
     Raises:
         NotFound, Invalid: As `render`.
+        Conflict: Another target was deployed into the same folder.
         Unavailable: The target does not answer.
     """
     target, deployment, pieces = render(project, name)
+    _check_alone(project, name, folder_of(target))
     return Prepared(target, deployment, tuple(pieces), deploying.plan(target, name, pieces, project.deployed))
+
+
+def _check_alone(project: Project, name: str, folder: str) -> None:
+    """Raise if another target's files are in the folder: they would be written over."""
+    for other in project.deployed.targets() if folder else ():
+        if other == name or other not in project.settings.targets:
+            continue
+        try:
+            shared = folder_of(project.target(other)) == folder
+        except MainspringError:  # its options are wrong now
+            continue
+        if shared:
+            raise Conflict(
+                f"Target {other!r} was deployed into the folder of {name!r}, {folder}.",
+                fix=f"give one of them a `folder` of its own, or remove the other: mainspring targets destroy {other}.",
+            )
 
 
 def report(project: Project, prepared: Prepared, pieces: Sequence[PieceStatus] = ()) -> DeployReport:

@@ -7,6 +7,7 @@ import sqlite3
 from io import StringIO
 from pathlib import Path
 
+import click
 import pytest
 import sqlalchemy as sa
 
@@ -175,3 +176,13 @@ def test_an_interruption_says_what_it_was_told(capsys: pytest.CaptureFixture[str
     call = Call(json=False, folder=None, profile=None, debug=False)
     assert guarded(call, interrupted) == guarded(call, lambda: interrupted("Step 3 is kept.")) == exits.INTERRUPTED
     assert capsys.readouterr().err.splitlines() == ["Error: Interrupted.", "Error: Interrupted. Step 3 is kept."]
+
+
+def test_a_question_that_nobody_answers_is_no_defect(capsys: pytest.CaptureFixture[str]) -> None:
+    def ask() -> None:
+        raise click.Abort
+
+    assert guarded(Call(json=False, folder=None, profile=None, debug=False), ask) == exits.INTERRUPTED
+    told = capsys.readouterr().err
+    assert "nobody confirmed it" in told
+    assert "--yes" in told

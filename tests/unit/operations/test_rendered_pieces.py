@@ -1,14 +1,17 @@
-"""Rendered pieces as files, which other tools find by their endings."""
+"""Pieces that are files: other tools find them by their endings, and each target has a folder of its own."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from kit.console import flights
 from mainspring.core.errors import Conflict
+from mainspring.core.settings import TargetSetting
 from mainspring.deploy.targets.model import Piece
-from mainspring.operations.deploying import write
+from mainspring.operations.deploying import apply, plan, report, write
 
 
 def test_objects_of_json_have_their_ending(tmp_path: Path) -> None:
@@ -25,3 +28,19 @@ def test_objects_of_json_have_their_ending(tmp_path: Path) -> None:
     assert [each.read_bytes() for each in written] == [each.content for each in pieces]
     with pytest.raises(Conflict, match="not empty"):
         write(pieces, tmp_path / "out")
+
+
+def test_two_targets_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    base = flights.populated("late-arrival")
+    named = {
+        name: TargetSetting(name=name, kind="systemd", profile=base.settings.profile, memory=1 << 30, options=options)
+        for name, options in (("east", {}), ("west", {}), ("north", {"folder": "deploy/north"}))
+    }
+    settings = replace(base.settings, root=tmp_path, state=tmp_path / ".mainspring", targets=named)
+    project = base.having(settings=settings)
+    for _ in apply(project, plan(project, "east")):
+        pass
+    with pytest.raises(Conflict, match=r"'east' was deployed into the folder of 'west'.*targets destroy east"):
+        plan(project, "west")
+    assert report(project, plan(project, "north")).folder == str(tmp_path / "deploy/north")
+    assert not any(each.action != "keep" for each in plan(project, "east").plan.changes)

@@ -31,4 +31,7 @@ def read_options(kind: type[Options], given: Mapping[str, Any], name: str) -> Op
     try:
         return msgspec.convert(given, kind)
     except (msgspec.ValidationError, ValueError) as error:
-        raise Invalid(f"Target {name!r}: {error}.", fix=f"its own settings are {', '.join(known)}.") from error
+        raise Invalid(
+            f"Target {name!r}: {error}.",
+            fix=f"correct [targets.{name}] in mainspring.toml; docs/howto/deploy.md has the settings of each kind.",
+        ) from error

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mainspring.core.errors import Denied, Invalid
+from mainspring.core.errors import Denied, Invalid, Unavailable
 from mainspring.deploy.adapters.aws import Absent, asked, pages
 from mainspring.deploy.sagemaker import requests as made
 from mainspring.deploy.targets.model import Piece
@@ -101,7 +101,7 @@ def _quotas(requests: dict[str, Any], connect: Callable[[str], Any]) -> Iterator
     try:
         limits = _limits(connect("service-quotas"), set(wanted))
         used = _used(connect("sagemaker"), own) if limits else Counter[str]()
-    except (Denied, Invalid, Absent):
+    except (Denied, Invalid, Absent, Unavailable):  # SageMaker itself refuses what is too much
         return
     for instance, limit in sorted(limits.items()):
         if used[instance] + wanted[instance] > limit:

@@ -17,6 +17,7 @@ import pytest
 
 from kit import prefork
 from kit.depth import deep, examples
+from kit.load import REST_S
 from kit.reach import within_reach
 from kit.visits import KEYINGS, NOW, SHOPS, VIEW, VISITS, batch
 from mainspring.core.locks import MemoryLocks
@@ -127,6 +128,7 @@ def test_a_backfill_beside_a_worker_loses_nothing_and_counts_nothing_twice(
                     seen.append(f"{SHOPS[place]} went back by {newest[place] - state.position}")
                 elif state is not None:
                     newest[place] = max(newest[place], state.position)
+            done.wait(REST_S)
 
     reader = threading.Thread(target=read)
     reader.start()

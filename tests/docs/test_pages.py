@@ -18,15 +18,16 @@ from kit.waiting import free_port
 pytestmark = pytest.mark.timeout(examples(gate=300, deep=900))
 TUTORIAL = DOCS / "tutorial" / "first-model.md"
 RUN = {"bash", "python", "toml"}
-# Pages of ten commands and more, or of libraries that are slow to start; other tests of the gate run what they show.
+# Pages of ten commands and more, of measurements, or of libraries that are slow to start; other tests of the gate run
+# what they show.
 LONG = {
     *("explanation/runs-and-reproducibility", "tutorial/first-rollout"),
     *(f"howto/{name}" for name in (
-        "check-training-data", "choose-a-framework", "ci", "evidence", "explain", "find-runs",
-        "fine-tune-with-lora", "leave", "measure-capacity", "model-cards", "optimise-a-model", "plan-a-training",
-        "registry", "replay", "reproduce", "roll-out", "run-it", "search", "serve-any-model", "train-and-promote",
-        "train-in-several-processes", "train-with-torch", "upgrade", "use-from-code", "version-data",
-        "watch", "write-an-adapter",
+        "access", "audit", "check-training-data", "choose-a-framework", "ci", "erase", "evidence", "explain",
+        "find-runs", "fine-tune-with-lora", "jobs", "leave", "measure-capacity", "model-cards", "optimise-a-model",
+        "plan-a-training", "registry", "replay", "reproduce", "roll-out", "run-it", "search", "serve-any-model",
+        "simulate", "streams", "train-and-promote", "train-in-several-processes", "train-with-torch", "upgrade",
+        "use-from-code", "version-data", "watch", "write-an-adapter",
     )),
 }  # fmt: skip
 WITH_BLOCKS = [

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from kit.depth import examples
 from kit.erased_shop import ANA, BEN, ingest, log, opened, rows, write
+from kit.load import REST_S
 from kit.object_store import new_bucket
 from mainspring.cli import exits
 from mainspring.cli.main import cli
@@ -442,6 +443,7 @@ def test_a_backup_of_a_project_that_works_is_of_one_moment_for_each_store(
             if number % 3 == 0:
                 for table in ("purchases", "predictions"):
                     mine.lake.vacuum(table, [], replaced_before=mine.wall.now())
+            ended.wait(REST_S)
         mine.close()
 
     working = threading.Thread(target=work)

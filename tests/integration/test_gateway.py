@@ -19,6 +19,7 @@ import httpx
 import msgspec
 import pytest
 
+from kit.load import REST_S
 from kit.serving import FEATURES, NOW, Kit, bundle, expected, full_request, keyed_request, route
 from kit.waiting import free_port, wait_until_async
 from mainspring.core.errors import Conflict, Unavailable
@@ -348,6 +349,7 @@ async def test_no_request_fails_while_versions_come_and_go() -> None:
                 columns = {name: values for name, (_, values) in FEATURES.items()}
                 assert body["outputs"][0]["data"] == pytest.approx(expected(columns, bias), abs=1e-6)
                 versions.add(body["model_version"])
+                await asyncio.sleep(REST_S)
 
         asking = [asyncio.create_task(ask()) for _ in range(4)]
         for version in ("2", "3", "1"):

@@ -27,6 +27,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from kit.depth import examples
 from kit.serving import full_request, keyed_request
 from kit.serving_process import TENSORS, ServingProcess, gateway_process
 from mainspring.serving.http.routes import ROUTES
@@ -127,7 +128,7 @@ def test_by_our_own_openapi(gateway: ServingProcess, mode: schemathesis.Generati
             continue  # they take nothing that could be wrong
 
         @seed(4)
-        @settings(BOUNDED, max_examples=12 if operation.method.upper() == "POST" else 2)
+        @settings(BOUNDED, max_examples=examples(gate=4, deep=12) if operation.method.upper() == "POST" else 2)
         @given(case=operation.as_strategy(generation_mode=mode))
         def ask(case: schemathesis.Case) -> None:
             reply = case.call(base_url=gateway.url, headers={"authorization": gateway.key}, timeout=30)
@@ -182,7 +183,7 @@ def test_valid_requests_with_something_wrong_in_them(gateway: ServingProcess) ->
     ) as http:
 
         @seed(4)
-        @settings(BOUNDED, max_examples=300)
+        @settings(BOUNDED, max_examples=examples(gate=80, deep=300))
         @given(request=changed())
         def ask(request: Any) -> None:
             reply = http.post(INFER, content=json.dumps(request).encode())
@@ -229,7 +230,7 @@ def test_binary_requests_with_something_wrong_in_them(
     ) as http:
 
         @seed(4)
-        @settings(BOUNDED, max_examples=300)
+        @settings(BOUNDED, max_examples=examples(gate=80, deep=300))
         @given(data=st.data())
         def ask(data: st.DataObject) -> None:
             body = bytearray(whole)

@@ -30,6 +30,7 @@ from kit.certificates import Authority
 from kit.depot import ENDPOINT, Depot, opened
 from kit.depth import deep
 from kit.fleet import Fleet
+from kit.load import REST_S
 from kit.serving import FEATURES, expected
 from kit.serving_process import grpc_process
 from kit.tensors import WIDE
@@ -157,6 +158,7 @@ def test_a_swap_and_a_way_back_lose_no_call(tmp_path: Path) -> None:
                 version = reply.get_response().model_version
                 assert reply.as_numpy("probability") == right[version]
                 told.append(version)
+                done.wait(REST_S)
 
     environment = {"MAINSPRING_GRPC": f"127.0.0.1:{port}", "OMP_NUM_THREADS": "1"}
     with (

@@ -14,6 +14,7 @@ import grpc
 import pytest
 
 from kit.fleet import Fleet
+from kit.load import REST_S
 from kit.serving import full_request
 from kit.waiting import free_port, wait_until
 from mainspring.core.errors import Conflict
@@ -99,6 +100,7 @@ def test_one_that_ends_answers_what_it_began_and_one_that_dies_loses_that(fleet:
                     told.append(1)
                 except grpc.RpcError as error:
                     lost.append(error.code())
+                done.wait(REST_S)
 
     def more(count: int) -> None:
         goal = len(told) + count

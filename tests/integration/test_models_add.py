@@ -12,7 +12,7 @@ import re
 import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from onnx import TensorProto, helper
 from kit import prefork
 from kit.depot import lay_out, opened
 from kit.depth import deep
+from kit.load import REST_S
 from kit.models import identity, lightgbm_file, mlp, onnx_model, training_data, xgboost_file
 from kit.serving import KEY
 from kit.tensors import counted
@@ -196,6 +197,7 @@ def test_a_request_that_makes_a_model_loop_without_end_holds_nobody(place: Place
         while not endless.done():
             place.infer("network", x=ROWS)
             answered += 1
+            wait([endless], REST_S)
         refused = endless.result()
     assert answered > 1
     assert (refused.status_code, refused.json()["error"]) == (500, "The model failed.")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kit.depot import Depot
+from kit.load import REST_S
 from kit.waiting import wait_until
 
 TOML = """\
@@ -46,7 +47,7 @@ class Load:
     port: int
     key: str
     endpoint: str = "fraud"
-    pause_s: float = 0.002
+    pause_s: float = REST_S
     answers: list[tuple[float, int, str]] = field(default_factory=list)  # when, status, version
     lost: list[str] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)

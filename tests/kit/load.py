@@ -1,4 +1,4 @@
-"""Load on a gateway: threads that ask without a pause, each over a connection that it keeps."""
+"""Load on a gateway: threads that ask one after another, each over a connection that it keeps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from kit.depth import examples
 from kit.waiting import wait_until
+
+# Rest of a caller after each answer. Without it, callers and what answers them take all cores for as long as something
+# else is waited for.
+REST_S = examples(gate=0.01, deep=0.0)
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Load:
         key: An API key that may.
         body: The body of a thread's n-th request, counted from 1.
         right: Whether the document of a reply is correct.
-        pause_s: Time that a thread rests after each request, where the number of requests does not matter.
+        pause_s: Time that a thread rests after each request.
 
     Attributes:
         lost: Requests whose connection was not made or broke.
@@ -56,7 +61,7 @@ class Load:
         *,
         right: Callable[[Any], bool] = lambda document: True,
         threads: int = 4,
-        pause_s: float = 0.0,
+        pause_s: float = REST_S,
     ) -> None:
         self.answered: list[Answered] = []
         self.lost: list[Failure] = []

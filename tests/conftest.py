@@ -18,6 +18,7 @@ from hypothesis import settings
 
 from kit import prefork
 from kit.budget import account
+from kit.compiled import compile_share
 from kit.depot import MODEL, Depot, copied, lay_out
 from kit.depth import DEEP
 from kit.milvus_server import milvus_server  # noqa: F401  (a fixture)
@@ -86,6 +87,14 @@ def pytest_runtestloop() -> None:
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)  # tests make much garbage and little of it in cycles
     gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Let each worker compile a share of the files of tests, before all of them import all."""
+    worker = getattr(session.config, "workerinput", None)
+    if worker is not None:
+        compile_share(session.config, int(worker["workerid"].removeprefix("gw")), worker["workercount"])
 
 
 @pytest.hookimpl(wrapper=True)

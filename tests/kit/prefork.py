@@ -409,6 +409,8 @@ class _Attendant:
                 with line:
                     line.sendall(COUNT.pack(0))
                 return
+            if arguments[0] == WORKER:
+                _read_constants()
             child = os.fork()
             if child == 0:
                 signal.set_wakeup_fd(-1)
@@ -438,6 +440,16 @@ def _import_torch() -> None:
     gc.collect()
     gc.freeze()
     in_large_pages()
+    gc.enable()
+
+
+@functools.cache
+def _read_constants() -> None:
+    """Let hypothesis read the constants of this package's modules, of which it makes examples, once for all workers."""
+    gc.disable()
+    importlib.import_module("hypothesis.internal.conjecture.providers")._get_local_constants()
+    gc.collect()
+    gc.freeze()
     gc.enable()
 
 

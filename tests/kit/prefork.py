@@ -448,6 +448,8 @@ def _read_constants() -> None:
     """Let hypothesis read the constants of this package's modules, of which it makes examples, once for all workers."""
     gc.disable()
     importlib.import_module("hypothesis.internal.conjecture.providers")._get_local_constants()
+    # Its plugin for pytest, which each worker loads, shall not take this for the doing of another plugin.
+    importlib.import_module("hypothesis.configuration").notice_initialization_restarted(warn=False)
     gc.collect()
     gc.freeze()
     gc.enable()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import mainspring as ms
-from kit.depth import DEEP, examples
+from kit.depth import examples
 from kit.reach import within_reach
 from kit.station import STATION, TRAINS, World, instant, train, view
 from mainspring.core.errors import Invalid, NotFound, Unavailable
@@ -358,9 +358,10 @@ def test_a_stream_settles_a_few_entities_at_a_time(seed: int, tmp_path: Path) ->
 
 
 def test_entities_settle_over_a_minute_however_often_a_stream_lands(tmp_path: Path) -> None:
-    world = World(VIEW, lake=DeltaLake(tmp_path / "lake") if DEEP else None)
+    lake = DeltaLake(tmp_path / "lake")
+    world = World(VIEW, lake=lake)
     store = RecordingStore()
-    materialiser = Materialiser(world.lake, store, world.clock)
+    materialiser = Materialiser(lake, store, world.clock)
     world.clock.set(instant("12:00"))
     world.land(*(train("12:00", 1.0, station=f"station {number}") for number in range(300)))
     materialiser.run(VIEW, horizon=HOUR)

@@ -154,11 +154,14 @@ class TestVertex(InFiles):
 
 
 class TestAzure(InFiles):
-    CHANGES: ClassVar[Mapping[str, object]] = {"secrets": (), "region": "westeurope"}
+    CHANGES: ClassVar[Mapping[str, object]] = {
+        "secrets": (), "region": "westeurope", "image": "shopmodels.azurecr.io/shop@sha256:" + "0f" * 32
+    }  # fmt: skip
 
     @pytest.fixture
     def target(self, tmp_path: Path) -> CloudTarget:
-        return azure_target(read_options(AzureOptions, AZURE, "east"), tmp_path, SIGN)
+        options = {**AZURE, "identity": "", "terraform": True}
+        return azure_target(read_options(AzureOptions, options, "east"), tmp_path, SIGN)
 
 
 class TestSagemaker(TargetConformance, OthersConformance):

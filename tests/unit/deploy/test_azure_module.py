@@ -185,6 +185,17 @@ def test_the_page_is_signed_and_says_what_each_right_is_for() -> None:
         assert page.count(f"### {each.name}\n\n{each.why}\n") == 1
 
 
+def test_hostile_names_are_values_and_never_code() -> None:
+    hostile = '${file("/a")}" } %{ if x }\n| take 1'
+    texts = rendered(project=hostile, target="e${x}", env={"NOTE": hostile})
+    made = module(texts)
+    assert made.texts == MADE.texts, "no code depends on a name"
+    assert (made.values["project"], made.values["target"]) == (hostile, "e${x}")
+    names = {made.values["name"], *made.values["endpoints"], *made.values["burning"]}
+    names |= {each["endpoint"] for each in made.values["burning"].values()}
+    assert all(re.fullmatch("[a-z][a-z0-9-]+", each) for each in names)
+
+
 def test_names_of_the_module_are_those_of_the_files_beside_it() -> None:
     [identity] = json.loads(USUAL["shop-late/endpoint.yml"])["identity"]["user_assigned_identities"]
     assert identity["resource_id"].startswith(f"{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/")

@@ -308,6 +308,7 @@ def test_the_query_of_an_alarm_rings_just_where_both_windows_are_over_the_limit(
         ({"identity": AZURE["identity"]}, {}, "identity is made by the module of Terraform"),
         ({"deployers": ["me@example.org"]}, {}, "'me@example.org' is nobody"),
         ({"callers": ['" }']}, {}, "is nobody"),
+        ({"auth": "key"}, {}, "tokens are checked"),
         ({"notify": "https://hooks.example.org/secret"}, {}, "notify is"),
         ({"registry": "shopmodels"}, {}, "registry is 'shopmodels'"),
         ({"registry": f"{GROUP}{REGISTRY}/other"}, {}, "is not in the registry"),

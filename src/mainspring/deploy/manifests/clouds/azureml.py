@@ -94,6 +94,8 @@ class AzureOptions(CloudOptions, frozen=True, kw_only=True):
         for each in (*self.deployers, *self.callers):
             if not _GUID.fullmatch(each):
                 raise ValueError(f"{each!r} is nobody: write the object id of a user, a group or a principal in Entra")
+        if self.callers and self.auth == "key":
+            raise ValueError('callers have rights by which tokens are checked: write auth = "aad_token"')
         if self.notify and not (self.notify_address or _ACTIONS.fullmatch(self.notify)):
             raise ValueError(f"notify is {self.notify!r}: write an address, or the resource id of an action group")
         if self.registry and not _REGISTRY.fullmatch(self.registry):

@@ -116,11 +116,11 @@ resource "azurerm_private_endpoint" "workspace" {
     private_dns_zone_ids = [for each in azurerm_private_dns_zone.this : each.id]
   }
 
-  # Its address is let nobody else in before it is there.
+  # Made before it, the address would be open to others for a while.
   depends_on = [azurerm_subnet_network_security_group_association.endpoints]
 }
 
-# The workspace is not this module's, so this one property of it is. It stays closed when the module is removed.
+# The workspace is not made here: one property of it is set. It stays closed when the module is removed.
 resource "azapi_update_resource" "closed" {
   type        = "Microsoft.MachineLearningServices/workspaces@2024-04-01"
   resource_id = local.workspace

@@ -8,7 +8,7 @@ terraform {
     }
     azapi = {
       source  = "Azure/azapi"
-      version = "2.7.0"
+      version = "2.9.0"
     }
   }
 

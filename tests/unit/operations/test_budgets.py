@@ -32,7 +32,7 @@ from mainspring.operations.jobs.handlers import handlers
 from mainspring.operations.promote import publish_routes
 from mainspring.operations.train import train
 from mainspring.operations.watching import watch
-from mainspring.security.model import AuditFilter
+from mainspring.security.model import AccountGroup, AuditFilter
 from mainspring.serving.model import Shed
 
 ENDPOINT = MODEL = "late-arrival"
@@ -110,6 +110,10 @@ def test_each_scope_spends_its_part_and_teams_share(spent: flights.Project) -> N
     }  # fmt: skip
     assert list(found)[-1] == "nobody"
     assert len([each for each in notices(spent) if "is warned" in each]) == 3
+    assert "the team 'other', which is neither declared nor a group" in notices(spent)[1]
+    spent.definitions.teams["other"] = ms.Team("other")  # type: ignore[index]
+    spent.accounts.add_group(AccountGroup("risk"))
+    assert not [each for each in notices(spent) if "neither declared" in each]
 
 
 def test_an_exceeded_budget_opens_an_incident_tells_people_and_acts_until_the_month_ends() -> None:

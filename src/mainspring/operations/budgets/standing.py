@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from mainspring.core.errors import MainspringError
 from mainspring.core.money import Money
+from mainspring.core.nearest import meant
 from mainspring.core.time import DAY
 from mainspring.cost.budgets.declaring import Budget
 from mainspring.cost.budgets.forecasting import MOST_DAYS
@@ -13,6 +14,7 @@ from mainspring.cost.budgets.judging import EXCEEDED, LEVELS, WITHIN, Standing, 
 from mainspring.cost.budgets.scopes import spending
 from mainspring.cost.machine import exchanged
 from mainspring.operations.cost.reporting import cost_parts
+from mainspring.operations.cost.teams import known_teams
 from mainspring.project import Project
 
 _LONGEST_MONTH = 31 * DAY
@@ -47,11 +49,18 @@ def standings(project: Project, budgets: Iterable[Budget] | None = None) -> list
 
 def notices(project: Project) -> list[str]:
     """Return sentences on declared budgets that are warned of or exceeded, or that nothing is counted of."""
+    of_teams = [each for each in project.definitions.budgets.values() if each.team]
+    known = known_teams(project) if of_teams else set()
+    said = [
+        f"The budget {each.name!r} is of the team {each.team!r}, which is neither declared nor a group of accounts, so "
+        f"nothing is charged to it: {meant(each.team, known)}"
+        for each in of_teams
+        if each.team not in known
+    ]
     try:
         found = standings(project)
     except MainspringError as error:
-        return [f"The budgets cannot be judged: {error}"]
-    said = []
+        return [*said, f"The budgets cannot be judged: {error}"]
     for each in found:
         if each.level != WITHIN:
             acts = f" It begins with {', '.join(each.act)}." if each.level == EXCEEDED and each.act else ""

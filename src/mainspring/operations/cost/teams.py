@@ -15,13 +15,18 @@ from mainspring.registry.processes import current_starter
 from mainspring.security.model import Action, Kind, Principal
 
 
+def known_teams(project: Project) -> set[str]:
+    """Return the teams that are declared, and the groups of accounts."""
+    return {*project.definitions.teams, *(each.name for each in project.accounts.groups())}
+
+
 def charged_to(project: Project, team: str) -> Payers:
     """Return the payers of work that names its team.
 
     Raises:
         Invalid: The team is neither declared nor a group.
     """
-    known = {*project.definitions.teams, *(each.name for each in project.accounts.groups())}
+    known = known_teams(project)
     if team not in known:
         raise Invalid(f"There is no team {team[:140]!r}.", fix=meant(team, known))
     return Payers((team,), NAMED)

@@ -11,7 +11,6 @@ import pyarrow as pa
 from mainspring.core.errors import MainspringError
 from mainspring.core.expr.sql import quote_text
 from mainspring.data import duck
-from mainspring.ledger.columns import READ
 from mainspring.ledger.model import EXPLANATIONS, FAILURES, PREDICTIONS
 from mainspring.monitoring.joins import join_labels
 from mainspring.monitoring.model import LabelRows
@@ -31,7 +30,8 @@ _COLUMNS: dict[str, pa.DataType] = {
     "text": pa.string(),
     "lag_us": pa.int64(),
 }
-_JOINED_AT_ONCE = 1 << 16
+_ASKED = ["id", "version", "at", "score", "keys"]  # of a prediction whose labels are looked up
+_JOINED_AT_ONCE = 1 << 18
 _encode, _decode = msgspec.json.Encoder().encode, msgspec.json.decode
 
 
@@ -126,12 +126,12 @@ def _labels(files: ParquetFiles) -> Iterator[pa.RecordBatch]:
             continue
         if labels is not None:
             found = duck.batches(files.scan(PREDICTIONS), where=f"endpoint = {quote_text(endpoint)}")
-            for batch in _together(found):
-                yield from _joined(files, endpoint, opening(batch), labels)
+            for batch in _together(opening(each).select(_ASKED) for each in found):
+                yield from _joined(files, endpoint, batch, labels)
 
 
 def _joined(files: ParquetFiles, endpoint: str, batch: pa.RecordBatch, labels: LabelRows) -> Iterator[pa.RecordBatch]:
-    asked = pa.Table.from_batches([batch]).select([*READ, "outputs"])
+    asked = pa.Table.from_batches([batch])
     for single in labels.each:
         if single.label.column in single.label.source.pii and not files.reveal:
             continue

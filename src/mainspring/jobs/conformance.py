@@ -683,6 +683,24 @@ class OrderConformance:
         store.end(leases[1], Outcome(Status.CANCELLED), 4)
         assert _claim(store, 5, limit=9) == []
 
+    def test_the_parts_that_a_job_adds_once_it_was_asked_to_stop_are_cancelled_with_it(self, store: JobStore) -> None:
+        told: dict[str, Any] = {"group": "runs", "group_limit": 1}
+        for outcome in ("waits", "is told", "dies"):
+            run, following = store.enqueue([NewJob("dance", attempts=1, **told), NewJob("dance", **told)], 0)
+            [lease] = store.claim("ana", {"dance"}, 0, _LEASE)
+            store.cancel([run.id], 1)
+            one, two = store.enqueue([NewJob("count", parent=run.id), NewJob("count", parent=run.id)], 2)
+            [beside] = _claim(store, 2)
+            if outcome != "dies":
+                ends = {"waits": Outcome(Status.WAITING, after=(one.id, two.id)), "is told": Outcome(Status.CANCELLED)}
+                store.end(lease, ends[outcome], 3)
+            [after] = store.claim("bob", {"dance"}, _LEASE, _LEASE)  # the next of the group has the place
+            assert after.job.id == following.id
+            store.end(after, _DONE, _LEASE)
+            states = [(job.status, job.cancelling) for job in _all_of(store, run, one, two)]
+            assert states == [(Status.CANCELLED, False), (Status.RUNNING, True), (Status.CANCELLED, False)], outcome
+            store.end(beside, Outcome(Status.CANCELLED), _LEASE)
+
     def test_a_retried_part_takes_along_what_is_retried_with_it(self, store: JobStore) -> None:
         run, one, two, three = _run_of(store, {"a": (), "b": ("a",), "c": ("b",)})
         leases = _claim(store, 1, limit=2)

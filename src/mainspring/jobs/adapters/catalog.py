@@ -128,10 +128,10 @@ class CatalogJobs:
     def cancel(self, ids: Sequence[str], now: int) -> list[Job]:
         with self._writing(ordered=True) as connection:
             asked = _all(connection, ids)
-            parts = sa.select(jobs).where(jobs.c.parent.in_(ids)).order_by(jobs.c.id).with_for_update()
-            before = {job.id: job for job in [*asked, *_jobs(connection, parts)] if job.status not in ENDED}
-            after = _kept(connection, [transitions.cancelled(job, now) for job in before.values()])
-            order.settle(connection, zip(before.values(), after, strict=True), now)
+            before = [job for job in asked if job.status not in ENDED]
+            after = _kept(connection, [transitions.cancelled(job, now) for job in before])
+            parts = _cancelled_parts(connection, ids, now)
+            order.settle(connection, [*zip(before, after, strict=True), *parts], now)
             changed = {job.id: job for job in after}
             return [changed.get(job.id, job) for job in asked]
 
@@ -171,7 +171,8 @@ class CatalogJobs:
             after = [transitions.claimed(job, holder, now, lease_us) for job in before]
             pairs = [(was, job) for was, job in zip(before, after, strict=True) if job.status in ENDED]
             _kept(connection, [job for _, job in pairs])
-            order.settle(connection, pairs, now)
+            gone = [job.id for _, job in pairs if job.status is Status.CANCELLED]
+            order.settle(connection, [*pairs, *_cancelled_parts(connection, gone, now)], now)
 
     def take_over(self, holder: str, now: int) -> int:
         mine = (jobs.c.holder == holder, jobs.c.status == Status.RUNNING.value)
@@ -232,8 +233,10 @@ class CatalogJobs:
         if of.outcome.log:
             packed = zlib.compress(of.outcome.log.encode("utf-8", "backslashreplace"))
             connection.execute(upsert(self._engine, job_logs, ["job"], ["log"]), {"job": job.id, "log": packed})
-        if job.status in ENDED and (job.parent is not None or job.group is not None):
-            order.settle(connection, [(before, job)], now)
+        # Parts that it added after it was asked to stop are not begun.
+        parts = _cancelled_parts(connection, [job.id], now) if job.status is Status.CANCELLED else []
+        if job.status in ENDED and (parts or job.parent is not None or job.group is not None):
+            order.settle(connection, [(before, job), *parts], now)
         if job.status is Status.QUEUED and of.outcome.gives_way:
             job = order.give_way(connection, job, now)
         return job
@@ -335,6 +338,16 @@ def _all(connection: sa.Connection, ids: Sequence[str]) -> list[Job]:
     return [found[id] for id in ids]
 
 
+def _cancelled_parts(connection: sa.Connection, parents: Sequence[str], now: int) -> list[tuple[Job, Job]]:
+    """Cancel the parts of jobs; return each that had not ended before and after."""
+    if not parents:
+        return []
+    parts = sa.select(jobs).where(jobs.c.parent.in_(parents)).order_by(jobs.c.id).with_for_update()
+    before = [job for job in _jobs(connection, parts) if job.status not in ENDED]
+    after = _kept(connection, [transitions.cancelled(job, now) for job in before])
+    return list(zip(before, after, strict=True))
+
+
 def _of_ids(connection: sa.Connection, ids: Sequence[str], *, locked: bool = False) -> list[Job]:
     """Return the jobs of these ids that are stored, by id."""
     found, rest = [], sorted(set(ids))
@@ -393,7 +406,8 @@ def _claimed(connection: sa.Connection, claim: Claim, now: int) -> tuple[list[Le
 def _orders(ended: Ended) -> bool:
     """Return whether the end of an attempt may change which jobs wait for which."""
     job = ended.lease.job
-    return job.parent is not None or job.group is not None or ended.outcome.status is Status.WAITING
+    plain = (Status.DONE, Status.FAILED, Status.SKIPPED)  # else it may have been cancelled, with its parts
+    return job.parent is not None or job.group is not None or ended.outcome.status not in plain
 
 
 def _kept(connection: sa.Connection, changed: list[Job], token: str | None = None) -> list[Job]:

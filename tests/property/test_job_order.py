@@ -90,6 +90,7 @@ OUTCOMES = {
     "done": Outcome(Status.DONE),
     "failed": Outcome(Status.FAILED),
     "again": Outcome(Status.QUEUED, again_at=3),
+    "put off": Outcome(Status.QUEUED, again_at=3, counts=False, gives_way=True),
     "skipped": Outcome(Status.SKIPPED),
 }
 small = st.integers(0, 30)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,7 +51,7 @@ class DeployReport:
 
     Attributes:
         cost: Of a month; `None` where no piece has a price of its own.
-        folder: Of the pieces, where they are files; else empty.
+        folder: Of the pieces, where they are files or an image; else empty.
     """
 
     target: str
@@ -127,14 +127,16 @@ def plan(project: Project, name: str) -> Prepared:
         Unavailable: The target does not answer.
     """
     target, deployment, pieces = render(project, name)
-    _check_alone(project, name, folder_of(target))
+    _check_alone(project, name, folder_of(target), {each.id for each in pieces})
     return Prepared(target, deployment, tuple(pieces), deploying.plan(target, name, pieces, project.deployed))
 
 
-def _check_alone(project: Project, name: str, folder: str) -> None:
-    """Raise if another target's files are in the folder: they would be written over."""
+def _check_alone(project: Project, name: str, folder: str, ids: Set[str]) -> None:
+    """Raise if another target's pieces are in the folder and have the same names: they would be written over."""
     for other in project.deployed.targets() if folder else ():
         if other == name or other not in project.settings.targets:
+            continue
+        if ids.isdisjoint(each.piece for each in project.deployed.made(other)):
             continue
         try:
             shared = folder_of(project.target(other)) == folder

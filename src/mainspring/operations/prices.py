@@ -9,7 +9,9 @@ import msgspec
 
 from mainspring.core.accelerators import kind_of
 from mainspring.core.cores import usable_cores
+from mainspring.core.errors import NotFound
 from mainspring.core.gpus import linked_gpus
+from mainspring.core.nearest import meant
 from mainspring.core.time import to_datetime
 from mainspring.cost.catalogue.importing import PriceImport, read_prices
 from mainspring.cost.catalogue.kept import keep, known_offers
@@ -66,8 +68,12 @@ def list_offers(
 
     Args:
         sort: A price, or "memory_gib", "vcpus", "gpus".
+
+    Raises:
+        NotFound: The catalogue has no such provider, region or GPU.
     """
     offers = known_offers(prices_folder(project))
+    _check_known(offers, provider, region, gpu)
     found = selected(offers, provider=provider, region=region, gpu=gpu, memory_gib=memory_gib, vcpus=vcpus)
     found.sort(key=lambda each: (getattr(each, sort) is None, getattr(each, sort) or 0.0, each.name))
     shown, now = found[:limit], project.wall.now()
@@ -79,6 +85,18 @@ def list_offers(
         else ""
     )
     return OfferList(offers=shown, of=len(found), warnings=[said] if said else [])
+
+
+def _check_known(offers: Sequence[Offer], provider: str | None, region: str | None, gpu: str | None) -> None:
+    left = list(offers)
+    for kind, wanted in (("provider", provider), ("region", region)):
+        known = {getattr(each, kind) for each in left}
+        if wanted is not None and wanted not in known:
+            raise NotFound(f"The catalogue has no {kind} {wanted!r}.", fix=meant(wanted, known))
+        left = [each for each in left if wanted in (None, getattr(each, kind))]
+    kinds = {each.gpu for each in offers if each.gpu}
+    if gpu is not None and gpu.lower() not in {"any", "none", *(each.lower() for each in kinds)}:
+        raise NotFound(f"The catalogue has no GPU {gpu!r}.", fix=meant(gpu, kinds))
 
 
 def show_price(project: Project, name: str | None = None) -> MachinePrice:

@@ -129,7 +129,7 @@ def machine_(call: Call, *, name: str) -> None:
 
 
 def _show_savings(console: Console, report: SavingsReport) -> None:
-    console.print(f"{report.days} day{'s' if report.days != 1 else ''} of use from {report.since} on.", markup=False)
+    console.print(f"{report.days} day{'s' if report.days != 1 else ''} with use since {report.since}.", markup=False)
     for each in report.savings:
         saved = "an unknown amount" if each.month is None else f"{each.month:,.2f} {report.currency} a month"
         console.print(f"\n[bold]{each.kind}[/]: [bold]{escape(each.subject)}[/], {saved}", soft_wrap=True)

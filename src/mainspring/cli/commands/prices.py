@@ -53,6 +53,9 @@ def list_(
     )
 
     def show(console: Console) -> None:
+        if not found.offers:
+            console.print("No listed machine has all of that: ask for less.")
+            return
         rows = [
             (each.name, str(each.vcpus or ""), f"{each.memory_gib or 0:g}", _gpus(each), each.currency,
              _amount(each.on_demand), _amount(each.spot), _amount(each.one_year), _amount(each.three_years), each.date)

@@ -21,10 +21,11 @@ RECORDS: Mapping[str, Build] = by_catalog(
 
 
 def folder_of(target: Target) -> str:
-    """Return the folder into which a target's pieces are written; empty if they are no files of one."""
+    """Return the folder into which a target's pieces are written; empty if they are nothing in one."""
     from mainspring.deploy.adapters.targets.folder import Folder
+    from mainspring.deploy.adapters.targets.image import ImageTarget
 
-    return str(target.path) if isinstance(target, Folder) else ""
+    return str(target.path) if isinstance(target, Folder | ImageTarget) else ""
 
 
 def _systemd(project: Project, setting: TargetSetting) -> Any:

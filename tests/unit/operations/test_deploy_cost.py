@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from mainspring.core.money import MONTH_HOURS
 from mainspring.cost.catalogue.offers import shipped
 from mainspring.deploy.targets.model import Change, Needs
-from mainspring.operations.deploy_cost import HOURS, month_cost
+from mainspring.operations.deploy_cost import month_cost
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
 
@@ -37,7 +38,7 @@ def test_cores_and_memory_cost_what_those_of_the_profile_do(tmp_path: Path) -> N
 
     rates = machine_rates_of(project)
     assert rates is not None
-    assert (found.currency, found.least) == ("EUR", pytest.approx(2 * HOURS * rates.cpu_hour, rel=1e-6))
+    assert (found.currency, found.least) == ("EUR", pytest.approx(2 * MONTH_HOURS * rates.cpu_hour, rel=1e-6))
     assert found.most == pytest.approx(3 * found.least)
     assert found.unknown == ["Pod/b: the profile states no price of storage"]
 
@@ -52,7 +53,7 @@ def test_a_machine_costs_its_list_price_and_unknown_ones_are_named(tmp_path: Pat
     found = month_cost(project, changes)
     assert found is not None
     assert (found.currency, found.most) == ("USD", pytest.approx(3 * found.least))
-    assert found.least == pytest.approx(HOURS * 0.1008)
+    assert found.least == pytest.approx(MONTH_HOURS * 0.1008)
     assert "has no region 'mars'" in found.unknown[0]
     assert "Pod/c: the profile states no price" in found.unknown[1]
 
@@ -67,7 +68,7 @@ def test_a_managed_service_asks_a_share_on_top_of_the_machines_list_price(tmp_pa
     assert asked.sources[0].endswith("and 15% of the service") or "15% of the service," in asked.sources[0]
     own = month_cost(project, [made("A/a", instance="google/mars/own", surcharge=0.15)])
     assert own is not None
-    assert own.least == pytest.approx(2 * HOURS), "an own price is the whole"
+    assert own.least == pytest.approx(2 * MONTH_HOURS), "an own price is the whole"
 
 
 def test_an_endpoint_of_sagemaker_has_a_price_in_every_region_that_is_shipped(tmp_path: Path) -> None:
@@ -75,7 +76,7 @@ def test_an_endpoint_of_sagemaker_has_a_price_in_every_region_that_is_shipped(tm
     found = month_cost(project_of(tmp_path), [made("E/a", instance=f"aws/{each}/ml.m5.large") for each in regions])
     assert found is not None
     assert (len(regions), found.unknown) == (6, [])
-    assert 6 * 0.11 * HOURS < found.least < 6 * 0.16 * HOURS
+    assert 6 * 0.11 * MONTH_HOURS < found.least < 6 * 0.16 * MONTH_HOURS
 
 
 def test_own_prices_and_discounts_of_instances_count(tmp_path: Path) -> None:
@@ -83,10 +84,10 @@ def test_own_prices_and_discounts_of_instances_count(tmp_path: Path) -> None:
     project = project_of(tmp_path, prices)
     found = month_cost(project, [made("A/a", instance="aws/us-east-1/own")])
     assert found is not None
-    assert (found.least, found.unknown) == (pytest.approx(2 * HOURS), [])
+    assert (found.least, found.unknown) == (pytest.approx(2 * MONTH_HOURS), [])
     found = month_cost(project, [made("A/a", instance="aws/us-east-1/m7i.large")])
     assert found is not None
-    assert found.least == pytest.approx(HOURS * 0.0504)
+    assert found.least == pytest.approx(MONTH_HOURS * 0.0504)
 
 
 def test_two_currencies_are_not_added(tmp_path: Path) -> None:

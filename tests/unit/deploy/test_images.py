@@ -190,6 +190,7 @@ def test_locked_wheels_are_those_that_tests_run_with() -> None:
         for extra in image_locks.EXTRAS:
             names = set(image_locks.needed(extra, image_locks.MACHINES[arch]))
             assert {each.name for each in found if extra in each.extras} == names, "run tests/kit/image_locks.py"
+        assert "tzdata" in {each.name for each in wheels(arch, [])}, "features of a time zone are computed in an image"
     with pytest.raises(Invalid, match=r"extra 'torch'.*gateway"):
         wheels("amd64", ["torch"])
 

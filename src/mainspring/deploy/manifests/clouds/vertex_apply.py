@@ -48,13 +48,14 @@ def apply(name, models, endpoints):
     once(lambda: endpoints.create_endpoint(make), f"endpoint {name}")
     deploy = v1.DeployModelRequest.from_json(deployed)
     deploy.endpoint = f"{PLACE}/endpoints/{name}"
-    there = endpoints.get_endpoint(name=deploy.endpoint).deployed_models
-    if any(each.model.rpartition("/")[2] == upload.model_id for each in there):
+    there = endpoints.get_endpoint(name=deploy.endpoint)
+    if any(each.model.rpartition("/")[2] == upload.model_id for each in there.deployed_models):
         print("is deployed", upload.model_id)
-        return
-    endpoints.deploy_model(deploy).result()
-    print("deployed", upload.model_id)
-    for each in endpoints.get_endpoint(name=deploy.endpoint).private_service_connect_config.psc_automation_configs:
+    else:
+        endpoints.deploy_model(deploy).result()
+        print("deployed", upload.model_id)
+        there = endpoints.get_endpoint(name=deploy.endpoint)
+    for each in there.private_service_connect_config.psc_automation_configs:
         print("private address", each.ip_address or each.error_message)
 
 

@@ -39,8 +39,9 @@ from mainspring.core.errors import Denied, MainspringError, NotFound
 from mainspring.core.settings import Url
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.deltaobjects import open_object_lake
-from mainspring.deploy.adapters.targets.terraform import VALUES, TerraformTarget
+from mainspring.deploy.adapters.targets.terraform import TerraformTarget
 from mainspring.deploy.targets.conformance import deployment
+from mainspring.deploy.terraform.module import VALUES
 from mainspring.deploy.terraform.options import TerraformOptions
 from mainspring.deploy.terraform.statements import policies, statements
 from mainspring.ledger.conformance import prediction

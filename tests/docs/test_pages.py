@@ -23,11 +23,11 @@ RUN = {"bash", "python", "toml"}
 LONG = {
     *("explanation/runs-and-reproducibility", "tutorial/first-rollout"),
     *(f"howto/{name}" for name in (
-        "access", "audit", "check-training-data", "choose-a-framework", "ci", "erase", "evidence", "explain",
-        "find-runs", "fine-tune-with-lora", "jobs", "leave", "measure-capacity", "model-cards", "optimise-a-model",
-        "plan-a-training", "registry", "replay", "reproduce", "roll-out", "run-it", "search", "serve-any-model",
-        "simulate", "streams", "train-and-promote", "train-in-several-processes", "train-with-torch", "upgrade",
-        "use-from-code", "version-data", "watch", "write-an-adapter",
+        "check-training-data", "choose-a-framework", "ci", "erase", "evidence", "explain", "find-runs",
+        "fine-tune-with-lora", "leave", "measure-capacity", "model-cards", "optimise-a-model", "plan-a-training",
+        "registry", "replay", "reproduce", "roll-out", "run-it", "search", "serve-any-model", "simulate", "streams",
+        "train-and-promote", "train-in-several-processes", "train-with-torch", "upgrade", "use-from-code",
+        "version-data", "watch", "write-an-adapter",
     )),
 }  # fmt: skip
 WITH_BLOCKS = [

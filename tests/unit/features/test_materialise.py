@@ -367,8 +367,9 @@ def test_entities_settle_over_a_minute_however_often_a_stream_lands(tmp_path: Pa
     materialiser.run(VIEW, horizon=HOUR)
     world.clock.advance(MINUTE)
     written = len(store.written)
-    for _ in range(65):
-        world.clock.advance(SECOND)
+    every_s = examples(gate=3, deep=1)
+    for _ in range(0, 65, every_s):
+        world.clock.advance(every_s * SECOND)
         world.land(train(format_instant(world.clock.now()), 1.0, station="station 299"))
         materialiser.run(VIEW, horizon=HOUR, gradually=True)
     settled = [len(keys) - 1 for keys in store.written[written:]]  # the first is of the train that came

@@ -14,6 +14,7 @@ from mainspring.delivery.routing import version_of
 from mainspring.deploy.targets import deploying
 from mainspring.deploy.targets.model import FILE, Change, Deployment, Happened, Piece, PieceStatus, Plan, Service
 from mainspring.deploy.targets.ports import Target
+from mainspring.features.model import views_of
 from mainspring.operations.auditing import begun
 from mainspring.operations.deploy_cost import DeployCost, month_cost
 from mainspring.operations.promote import gated
@@ -21,10 +22,13 @@ from mainspring.project import Project
 from mainspring.project.backends.targets import folder_of
 from mainspring.project.guards import installation_secrets
 from mainspring.project.model_memory import model_memory
+from mainspring.project.settings import load_settings
 from mainspring.registry.model import Manifest
 from mainspring.serving.model import Endpoint
 
 _BASE = 400 << 20  # bytes of a gateway without models
+_ALONE = ("image", "sagemaker", "vertex", "azureml")  # kinds that run an image of the gateway
+_IN_FILES, _ONLINE = ("sqlite", "lmdb", "memory"), "MAINSPRING_ONLINE"
 _LOADED = 1.25  # of the measured memory of its models
 _DESCRIBED = ("sagemaker",)  # kinds with a registry of their own, which is told metrics and lineage
 
@@ -52,6 +56,7 @@ class DeployReport:
     Attributes:
         cost: Of a month; `None` where no piece has a price of its own.
         folder: Of the pieces, where they are files or an image; else empty.
+        notes: What endpoints will not do there.
     """
 
     target: str
@@ -60,6 +65,7 @@ class DeployReport:
     cost: DeployCost | None
     pieces: tuple[PieceStatus, ...] = ()
     folder: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +159,30 @@ def report(project: Project, prepared: Prepared, pieces: Sequence[PieceStatus] =
     """Return a plan with its price, and with the state of its pieces."""
     planned = prepared.plan
     cost = month_cost(project, planned.changes)
-    folder = folder_of(prepared.target)
-    return DeployReport(planned.target, planned.changes, planned.problems, cost, tuple(pieces), folder)
+    folder, notes = folder_of(prepared.target), tuple(_without_features(project, prepared.deployment))
+    return DeployReport(planned.target, planned.changes, planned.problems, cost, tuple(pieces), folder, notes)
+
+
+def _without_features(project: Project, deployment: Deployment) -> Iterator[str]:
+    """Yield the endpoints in an image of a gateway alone that cannot read their stored features there."""
+    setting = project.settings.targets[deployment.target]
+    if setting.kind not in _ALONE or setting.options.get("contents") == "project":
+        return
+    there = (
+        project.settings
+        if setting.profile == project.settings.profile
+        else load_settings(project.settings.root, setting.profile)
+    )
+    if there.online.scheme not in _IN_FILES or _ONLINE in (*setting.env, *setting.secrets):
+        return
+    for each in deployment.services:
+        model = project.definitions.models.get(each.model)
+        if names := [view.name for view in views_of(model.features)] if model else []:
+            yield (
+                f"{each.endpoint} reads {', '.join(names)}, and the online store of profile {setting.profile!r} is a "
+                "file here: there, rows by keys are answered with these features missing. Set `online` to a server, or "
+                "send the features."
+            )
 
 
 @contextmanager

@@ -10,8 +10,8 @@ import pytest
 from kit.console import flights
 from mainspring.core.errors import Conflict
 from mainspring.core.settings import TargetSetting
-from mainspring.deploy.targets.model import Piece
-from mainspring.operations.deploying import apply, plan, report, write
+from mainspring.deploy.targets.model import Deployment, Piece, Plan, Service
+from mainspring.operations.deploying import Prepared, apply, plan, report, write
 
 
 def test_objects_of_json_have_their_ending(tmp_path: Path) -> None:
@@ -44,3 +44,28 @@ def test_two_targets_do_not_write_into_one_folder(tmp_path: Path) -> None:
         plan(project, "west")
     assert report(project, plan(project, "north")).folder == str(tmp_path / "deploy/north")
     assert not any(each.action != "keep" for each in plan(project, "east").plan.changes)
+
+
+def test_endpoints_that_lack_their_features_in_an_image_are_noted(tmp_path: Path) -> None:
+    base = flights.populated("late-arrival")
+    ways = {
+        "alone": {}, "told": {"env": {"MAINSPRING_ONLINE": "redis://store:6379/0"}},
+        "given": {"secrets": ("MAINSPRING_ONLINE",)}, "whole": {"options": {"contents": "project"}},
+    }  # fmt: skip
+    named = {
+        name: TargetSetting(name=name, kind="image", profile=base.settings.profile, memory=1 << 30, **way)  # type: ignore[arg-type]
+        for name, way in ways.items()
+    }
+    project = base.having(settings=replace(base.settings, root=tmp_path, targets=named))
+    noted = {}
+    for name in ways:
+        made = Deployment(
+            project="flights",
+            target=name,
+            profile="",
+            services=(Service(endpoint="late-arrival", model="late-arrival"),),
+        )
+        prepared = Prepared(project.target(name), made, (), Plan(target=name, changes=()))
+        noted[name] = report(project, prepared).notes
+    assert [name for name, notes in noted.items() if notes] == ["alone"]
+    assert "late-arrival reads OriginTraffic" in noted["alone"][0]

@@ -79,6 +79,8 @@ def _show(console: Console, planned: DeployReport) -> None:
             console.print(f"Price unknown of {each}", style="dim", markup=False)
         if cost.unknown:
             console.print("mainspring prices import, or [profiles.NAME.prices], states one.", style="dim", markup=False)
+    for note in planned.notes:
+        console.print(f"Note: {note}", style="yellow", markup=False, soft_wrap=True)
     for problem in planned.problems:
         console.print(f"Problem: {problem}", style="red", markup=False)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from mainspring.core.errors import Invalid, MainspringError
+from mainspring.core.money import MONTH_HOURS
 from mainspring.core.time import DAY, HOUR, SECOND, format_instant
 from mainspring.cost.catalogue.offers import Offer
 from mainspring.cost.saving.commitments import best_commitment
@@ -20,7 +21,6 @@ from mainspring.serving.simulation.lives import Lives, read_lives
 from mainspring.training.loop.interval import FAILURE_EVERY_H, best_interval_s
 from mainspring.training.runs.failures import failures_of
 
-_MONTH_HOURS = 730.0
 _COMMITTED_DAYS = 30  # of use, before a commitment is advised; the worst month is shown
 _RUNS = 200
 _SIMULATED = 2_000
@@ -143,7 +143,7 @@ def regions(project: Project, offers: Sequence[Offer], prices: Prices, given: As
         else f"{best.least_ms:.0f} to {best.most_ms:.0f} ms by distance"
     )
     yield Saving(
-        kind="region", subject=best.name, month=(hours[here] - best.hour) * _MONTH_HOURS,
+        kind="region", subject=best.name, month=(hours[here] - best.hour) * MONTH_HOURS,
         evidence=f"an hour of {offer.instance} costs {best.hour:g} {prices.currency} there, {hours[here]:g} in {here}; "
         f"round trip from {callers}: {trip}; data may live in {', '.join(where)}",
         worst="moving costs the transfer of all data once, and leaving later again",

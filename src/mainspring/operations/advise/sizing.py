@@ -13,6 +13,7 @@ import numpy as np
 
 from mainspring.core.cores import usable_cores
 from mainspring.core.errors import Invalid, MissingExtra, NotFound
+from mainspring.core.money import MONTH_HOURS
 from mainspring.core.time import DAY, SECOND, format_instant
 from mainspring.cost.catalogue.kept import known_offers
 from mainspring.cost.catalogue.offers import Offer, find
@@ -48,7 +49,6 @@ from mainspring.serving.sizing.roofline import Interval, undisturbed_us
 from mainspring.serving.sizing.speed import Speed
 from mainspring.serving.sizing.work import Work, work_of
 
-_MONTH_HOURS = 730.0
 _LOOKED_BACK = 28 * DAY
 _CHANCE = 0.95  # of a load test's highest load
 _OTHERS = 0.05  # of a core that other work had, from which on it is told
@@ -262,7 +262,7 @@ def _choice(choice: Choice, machine: Machine, demand: float) -> SizeChoice:
         count=choice.count,
         currency=machine.currency,
         hour=choice.hour,
-        month=None if choice.hour is None else choice.hour * _MONTH_HOURS,
+        month=None if choice.hour is None else choice.hour * MONTH_HOURS,
         rate=Bounds(rate.low, rate.value, rate.high),
         p99_ms=Bounds(low, value, high),
         headroom=choice.headroom(demand).value,

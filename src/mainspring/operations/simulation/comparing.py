@@ -13,7 +13,7 @@ import numpy as np
 
 from mainspring.core.cores import usable_cores
 from mainspring.core.errors import Invalid, MainspringError
-from mainspring.core.money import MixedCurrencies
+from mainspring.core.money import MONTH_HOURS, MixedCurrencies
 from mainspring.core.time import SECOND, parse_duration
 from mainspring.cost.catalogue.kept import known_offers
 from mainspring.cost.catalogue.offers import PURCHASES, find
@@ -33,7 +33,6 @@ from mainspring.serving.simulation_report import ON_DEMAND, SPOT, Candidate, Out
 
 RECORDED = "recorded"
 HERE = "here"
-_MONTH_HOURS = 730.0
 _CHECK_S = 60.0
 _TIMES, _OFTEN = 5, 20_000  # so often a load of up to so many requests is simulated
 _POINTS = 60  # of a curve that is shown
@@ -306,7 +305,7 @@ def _outcome(
         busy_hours=result.busy_s / 3600,
         processor_hours=result.processor_s / 3600,
         hour=price,
-        month=None if price is None else price * _MONTH_HOURS,
+        month=None if price is None else price * MONTH_HOURS,
         currency=machine.currency,
         curve=_curve(result),
     )

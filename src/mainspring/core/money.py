@@ -81,7 +81,7 @@ def parse_money(text: object, name: str) -> Money:
     """
     number, _, currency = str(text).strip().partition(" ")
     currency = currency.strip()
-    fix = f'write a number and a currency: {name} = "0.85 EUR".'
+    fix = f'write a number and a currency: {name.rpartition(" ")[2]} = "0.85 EUR".'
     try:
         amount = Decimal(number)
     except InvalidOperation:

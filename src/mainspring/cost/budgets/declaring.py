@@ -57,7 +57,7 @@ class Budget(msgspec.Struct, frozen=True):
         if sum(bool(getattr(self, scope)) for scope in SCOPES) != 1:
             raise Invalid(f"{owner} names {self.named}.", fix="name one of team=, endpoint=, model= and project=True.")
         expect(self.month, str, f"{owner}'s amount", fix='write month="500 EUR".')
-        if not parse_money(self.month, f"{owner}'s month").nanos:
+        if not parse_money(self.month, f"{owner}: month").nanos:
             raise Invalid(f"{owner} is of {self.month}.", fix='write an amount above 0: month="500 EUR".')
         for name in ("warn", "share"):
             given = getattr(self, name)

@@ -119,7 +119,6 @@ def test_the_module_passes(check: Callable[[Module], list[str]]) -> None:
         (private, "network.tf", "[azurerm_subnet_network_security_group_association.endpoints]", "[]", "before its"),
         (private, "alarms.tf", "ingestion_enabled   = false", "ingestion_enabled = true", "internet_ingestion"),
     ],
-    ids=str,
 )
 def test_a_check_fails_where_its_property_is_broken(
     check: Callable[[Module], list[str]], file: str, old: str, new: str, found: str

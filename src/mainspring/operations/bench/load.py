@@ -33,7 +33,7 @@ from mainspring.registry.model import Bundle
 from mainspring.security.model import KeyScope
 from mainspring.serving.load.capacity import capacity, point, search
 from mainspring.serving.load.generator import Load, http_request, run
-from mainspring.serving.load.numbers import Distribution, EndpointNumbers, read_numbers
+from mainspring.serving.load.numbers import EndpointNumbers, read_numbers
 from mainspring.serving.model import Arm, Baseline, Point, Route
 from mainspring.serving.plane.golden import Golden
 
@@ -148,10 +148,9 @@ class LoadedGateway:
         where = (self.address.host, self.address.port)
         return run(where, self.requests, connections=connections or self.connections, seconds=seconds, rate=rate, at=at)
 
-    def batch_rows(self) -> Distribution:
-        """Return the rows of batches so far."""
-        text = get(self.address, "/metrics", self.token).decode()
-        return read_numbers(text, self.route.endpoint).batch_rows
+    def numbers(self) -> EndpointNumbers:
+        """Return what it has counted so far."""
+        return read_numbers(get(self.address, "/metrics", self.token).decode(), self.route.endpoint)
 
     def warm_up(self) -> None:
         """Send requests for a while, one after the other."""

@@ -33,6 +33,7 @@ _PROBES = 3
 _CROWD = 32  # connections that keep the process at work, as far as their requests meet the deadline
 _LEAST_US = 1.0
 _MOST_ROWS = 64
+_SLOWER = 1.25  # at most: what is more is other work's
 _FEW, _LONGEST_S = 5, 10.0  # a probe of a slow model takes longer, to have so many requests
 Told = Callable[[str], None]
 
@@ -147,11 +148,12 @@ def measured(
         gateway.warm_up()
         probe = _Probe(gateway, times, share if inline else 0.0, seconds=0.75 * seconds)
         idle = probe.idle()
-        tried = [probe.tried(rate, share) for rate in rates(arrivals, replicas, times.mean(1))]
+        tried = [probe.tried(rate) for rate in rates(arrivals, replicas, times.mean(1))]
         alone = probe.alone()
         if not alone.answered:
             raise gateway.refused(dict(alone.statuses))
-        request_us, batch_us, busy_share = probe.busy(alone)
+        request_us, batch_us, busy_share, slower = probe.busy()
+    times = times.faster(1 / slower)
     apart_us = max(0.0, float(np.median(alone.latencies_us)) - request_us - batch_us - times.draw(1, 0.5))
     beside_us = request_us + batch_us + apart_us
     another_us = request_us + max(0.0, times.mean(_MOST_ROWS) - times.mean(1)) / (_MOST_ROWS - 1)
@@ -159,7 +161,7 @@ def measured(
     woken += [
         Woken(
             *after_idle(load.due_us, load.latencies_us, another_us),
-            each_us - request_us - batch_us,
+            each_us - times.mean(1) * share - request_us - batch_us,
             load.asked,
             during_work(load.due_us, load.latencies_us),
         )
@@ -201,6 +203,24 @@ def rates(arrivals: Instants, replicas: int, takes_us: float) -> list[float]:
     return [float(each) for each in np.geomspace(low, high, count)]
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Requests to a process without a pause.
+
+    Attributes:
+        rows: Mean of its batches.
+        slower: How many times as long the model took as by itself.
+        beside_us: Processor time of a request beside the model.
+        share: Of the time in which the process computed.
+    """
+
+    load: Load
+    rows: float
+    slower: float
+    beside_us: float
+    share: float
+
+
 class _Probe:
     """Loads of a private gateway.
 
@@ -213,6 +233,7 @@ class _Probe:
         self._gateway, self._times, self._model_share = gateway, times, model_share
         self._each_s = seconds / (_PROBES + 3)
         self._idle = 0.0
+        self._alone: _Asked
 
     def idle(self) -> float:
         """Return the processor time of a second without requests."""
@@ -221,28 +242,38 @@ class _Probe:
         self._idle = max(0.0, processor_s(self._gateway.pid)[1] - before) / (time.perf_counter() - begun)
         return self._idle
 
-    def tried(self, rate: float, share: float) -> tuple[Load, float]:
-        """Return what came of a rate, and the processor time of a request, µs, the model's excepted."""
+    def tried(self, rate: float) -> tuple[Load, float]:
+        """Return what came of a rate, and the processor time of a request, µs."""
         load, _, spent_us = self._loaded(min(_FEW / rate, _LONGEST_S), rate=rate)
-        return load, spent_us / max(1, load.asked) - self._times.mean(1) * share
+        return load, spent_us / max(1, load.asked)
 
     def alone(self) -> Load:
         """Return what one caller gets that asks again when it is answered."""
-        self._alone, self._alone_us, _ = self._loaded(connections=1)
-        return self._alone
+        self._alone = self._asked_again(1)
+        return self._alone.load
 
-    def busy(self, alone: Load) -> tuple[float, float, float]:
-        """Return the process's own time of a request and of a batch, µs, and the share of the time that it computes."""
-        before = self._gateway.batch_rows()
+    def busy(self) -> tuple[float, float, float, float]:
+        """Return the process's own time of a request and of a batch, µs, the share of the time that it computes, and
+        how many times as long the model takes within it as by itself: requests and answers have its caches meanwhile.
+        """
         fit = self._gateway.route.deadline_us / 2 / self._times.mean(1)  # of functions that take a row's time each
-        load, spent_us, whole_us = self._loaded(connections=int(min(max(fit, 2), _CROWD)))
-        rows = max(1.0, self._gateway.batch_rows().since(before).mean or 1.0)
-        one = self._alone_us / max(1, alone.asked) - self._times.mean(1) * self._model_share
-        many = spent_us / max(1, load.asked) - self._times.mean(max(1, round(rows))) * self._model_share / rows
-        one = max(one, _LEAST_US)
-        many = max(min(one, many), _LEAST_US)
+        found = self._asked_again(int(min(max(fit, 2), _CROWD)))
+        rows, one = found.rows, max(self._alone.beside_us, _LEAST_US)
+        many = max(min(one, found.beside_us), _LEAST_US)
         batch_us = min((one - many) / (1 - 1 / rows), one - _LEAST_US) if rows > 1.1 else 0.0
-        return float(one - batch_us), float(batch_us), whole_us / (load.seconds * SECOND)
+        return float(one - batch_us), float(batch_us), found.share, found.slower
+
+    def _asked_again(self, connections: int) -> _Asked:
+        """Return what callers get that ask again when they are answered."""
+        before = self._gateway.numbers()
+        load, spent_us, whole_us = self._loaded(connections=connections)
+        counted = self._gateway.numbers().since(before)
+        rows = max(1.0, counted.batch_rows.mean or 1.0)
+        batch_us, slower = self._times.mean(max(1, round(rows))), 1.0
+        if self._model_share and (within_s := counted.stages["compute"].mean):
+            slower = min(max(1.0, within_s * SECOND / batch_us), _SLOWER)
+        beside_us = spent_us / max(1, load.asked) - slower * batch_us * self._model_share / rows
+        return _Asked(load, rows, float(slower), beside_us, whole_us / (load.seconds * SECOND))
 
     def _loaded(
         self, seconds: float = 0.0, *, rate: float | None = None, connections: int | None = None

@@ -270,8 +270,9 @@ class _Probe:
         counted = self._gateway.numbers().since(before)
         rows = max(1.0, counted.batch_rows.mean or 1.0)
         batch_us, slower = self._times.mean(max(1, round(rows))), 1.0
-        if self._model_share and (within_s := counted.stages["compute"].mean):
-            slower = min(max(1.0, within_s * SECOND / batch_us), _SLOWER)
+        compute = counted.stages.get("compute")
+        if self._model_share and compute is not None and compute.mean:
+            slower = min(max(1.0, compute.mean * SECOND / batch_us), _SLOWER)
         beside_us = spent_us / max(1, load.asked) - slower * batch_us * self._model_share / rows
         return _Asked(load, rows, float(slower), beside_us, whole_us / (load.seconds * SECOND))
 

@@ -148,7 +148,8 @@ def measured(
         gateway.warm_up()
         probe = _Probe(gateway, times, share if inline else 0.0, seconds=0.75 * seconds)
         idle = probe.idle()
-        tried = [probe.tried(rate) for rate in rates(arrivals, replicas, times.mean(1))]
+        chosen = rates(arrivals, replicas, times.mean(1))
+        tried = [probe.tried(rate, len(chosen)) for rate in chosen]
         alone = probe.alone()
         if not alone.answered:
             raise gateway.refused(dict(alone.statuses))
@@ -242,10 +243,12 @@ class _Probe:
         self._idle = max(0.0, processor_s(self._gateway.pid)[1] - before) / (time.perf_counter() - begun)
         return self._idle
 
-    def tried(self, rate: float) -> tuple[Load, float]:
-        """Return what came of a rate, and the processor time of a request, µs."""
-        load, _, spent_us = self._loaded(min(_FEW / rate, _LONGEST_S), rate=rate)
-        return load, spent_us / max(1, load.asked)
+    def tried(self, rate: float, count: int) -> tuple[Load, float]:
+        """Return what came of a rate, one of `count`, and the processor time of a request, µs."""
+        before = self._gateway.numbers()
+        seconds = max(_PROBES * self._each_s / count, min(_FEW / rate, _LONGEST_S))
+        load, _, spent_us = self._loaded(seconds, rate=rate)
+        return load, spent_us / max(1, self._gateway.numbers().since(before).asked)  # those of the warm-up, too
 
     def alone(self) -> Load:
         """Return what one caller gets that asks again when it is answered."""

@@ -19,6 +19,7 @@ from mainspring.core.errors import Invalid
 
 _Floats = npt.NDArray[np.float64]
 _LEAST = 30  # requests of a class of idle times
+_ROUNDS = 30
 _EDGES = np.sqrt(10.0) ** np.arange(4, 15)  # µs: 100 µs to 3 s, two a decade
 
 
@@ -95,15 +96,10 @@ class Waking:
         classes = [slice(first, last) for first, last in pairwise(cuts)]
         self._extras = [_beyond(np.sort(latencies[each]), usual) for each in classes]
         self._middles = [float(np.median(gaps[each])) for each in classes]
-        known = sorted(
-            (float(np.log1p(np.median(each.gaps_us))), max(0.0, each.processor_us * each.asked / len(each.gaps_us)))
-            for each in found
-            if len(each.gaps_us)
-        )
         busy = np.sort(np.concatenate([each.busy_us for each in found]))
         self._busy = _above(busy, usual, outside_us) if len(busy) >= _LEAST else []
-        at, costs = [one for one, _ in known], [cost for _, cost in known]
-        self._processor = [float(np.interp(np.log1p(middle), [0.0, *at], [0.0, *costs])) for middle in self._middles]
+        costs = _costs(found, gaps)
+        self._processor = [float(costs[each].mean()) for each in classes]
 
     @property
     def medians(self) -> list[tuple[float, float]]:
@@ -132,6 +128,23 @@ def _cuts(gaps: _Floats) -> list[int]:
         if cut - cuts[-1] >= _LEAST and len(gaps) - cut >= _LEAST:
             cuts.append(int(cut))
     return [*cuts, len(gaps)]
+
+
+def _costs(found: Sequence[Woken], gaps: _Floats) -> _Floats:
+    """Return the extra processor time after each of idle times, such that each rate has in the mean what it had.
+
+    It is interpolated between the medians of the rates' idle times, on a logarithmic scale.
+    """
+    rates = sorted((each for each in found if len(each.gaps_us)), key=lambda each: float(np.median(each.gaps_us)))
+    places = [np.log1p(each.gaps_us) for each in rates]
+    at = np.array([0.0, *(np.median(each) for each in places)])
+    wanted = np.array([max(0.0, each.processor_us * each.asked / len(each.gaps_us)) for each in rates])
+    costs = wanted.copy()
+    for _ in range(_ROUNDS):
+        means = np.array([np.interp(each, at, [0.0, *costs]).mean() for each in places])
+        costs *= np.sqrt(np.divide(wanted, means, out=np.ones_like(means), where=means > 0))
+    found_costs: _Floats = np.interp(np.log1p(gaps), at, [0.0, *costs])
+    return found_costs
 
 
 def _above(times: _Floats, usual: Callable[[float], float], outside_us: float) -> list[float]:

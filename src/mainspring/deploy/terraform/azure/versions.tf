@@ -29,7 +29,7 @@ provider "azapi" {
   subscription_id = var.subscription
 }
 
-# What is there already: the workspace, and the storage that it was made with.
+# Those that exist already: the workspace, and the storage that it was made with.
 data "azapi_resource" "workspace" {
   type        = "Microsoft.MachineLearningServices/workspaces@2024-04-01"
   resource_id = local.workspace

@@ -11,10 +11,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import hcl2
+
+from mainspring.deploy.terraform.module import IAM, PAGE, VALUES
 
 Body = Mapping[str, Any]
 _NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
@@ -143,6 +146,16 @@ def _schema() -> Mapping[str, Any]:
 
 
 SCHEMA = _schema()
+
+
+def changed_beside(cloud: str, made: Mapping[str, str], plain: Mapping[str, str]) -> set[str]:
+    """Check that the files of a managed service have the whole module in `terraform/`, and those without the option
+    nothing of it; return the names of the other files that differ."""
+    folder = {each.name for each in (files("mainspring.deploy.terraform") / cloud).iterdir()}
+    wanted = {name for name in folder if name.endswith(".tf")} | {IAM, PAGE, VALUES}
+    assert {name.removeprefix("terraform/") for name in made if name.startswith("terraform/")} == wanted
+    assert not [name for name in plain if name.startswith("terraform/")]
+    return {name for name in plain if plain[name] != made[name]}
 
 
 def references(module: Module) -> list[str]:

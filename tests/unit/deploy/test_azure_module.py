@@ -7,7 +7,6 @@ import random
 import re
 from collections.abc import Callable
 from hashlib import sha256
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -128,13 +127,9 @@ def test_a_check_fails_where_its_property_is_broken(
 
 
 def test_every_file_of_the_module_is_delivered_and_none_without_the_option() -> None:
-    folder = {each.name for each in (files("mainspring.deploy.terraform") / "azure").iterdir()}
-    wanted = {name for name in folder if name.endswith(".tf")} | {IAM, PAGE, VALUES}
-    assert {name.removeprefix("terraform/") for name in USUAL if name.startswith("terraform/")} == wanted
     plain = rendered(dict.fromkeys(("terraform", "deployers", "callers", "clients", "notify")))
-    assert not [name for name in plain if name.startswith("terraform/")]
-    same = {name for name in plain if plain[name] == USUAL[name]}
-    assert same == {name for name in plain if not name.endswith("endpoint.yml")}, "endpoints alone know the identity"
+    changed = kit.changed_beside("azure", USUAL, plain)
+    assert changed == {name for name in plain if name.endswith("endpoint.yml")}, "endpoints alone know the identity"
 
 
 def test_public_endpoints_have_no_network_and_all_else() -> None:

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable
 from hashlib import sha256
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -115,13 +114,9 @@ def test_a_check_fails_where_its_property_is_broken(
 
 
 def test_every_file_of_the_module_is_delivered_and_none_without_the_option() -> None:
-    folder = {each.name for each in (files("mainspring.deploy.terraform") / "google").iterdir()}
-    wanted = {name for name in folder if name.endswith(".tf")} | {IAM, PAGE, VALUES}
-    assert {name.removeprefix("terraform/") for name in USUAL if name.startswith("terraform/")} == wanted
     plain = rendered({"terraform": None, "deployers": None, "callers": None, "notify": None})
-    assert not [name for name in plain if name.startswith("terraform/")]
-    same = {name for name in plain if plain[name] == USUAL[name]}
-    assert same == {name for name in plain if not name.endswith("endpoint.json")}, "endpoints alone know the network"
+    changed = kit.changed_beside("google", USUAL, plain)
+    assert changed == {name for name in plain if name.endswith("endpoint.json")}, "endpoints alone know the network"
 
 
 def test_the_module_gives_the_rights_of_the_table_and_no_other() -> None:

@@ -130,6 +130,7 @@ def test_experiments_end_as_their_labels_say(depot: Depot, capsys: pytest.Captur
 
         wait_until(go_on, "every experiment to end", within_s=400, every_s=0.2)
         found = {endpoint: status(depot, endpoint) for endpoint in ("ab", "aa", "bandit", "same")}
+        assert found["ab"]["status"] == "waiting", (ended, found["ab"])
         promoted = depot.json("rollout", "promote", "ab")
         wait_until(lambda: life.version("ab", "after") == "2", "the winner to have every request")
     requests = {endpoint: assigned(project, found[endpoint]["id"]) for endpoint in DIFFERENT}

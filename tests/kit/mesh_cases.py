@@ -149,9 +149,20 @@ def one(folder: Path, name: str) -> Any:
     return parallel_cases.train(case, distributed=declared(text), **settings(name))
 
 
+def leave_groups() -> None:
+    """End the groups of a case: each has threads that wake a hundred times a second."""
+    distributed = torch.distributed
+    if distributed.is_initialized():
+        distributed.barrier()
+        for group in list(distributed.distributed_c10d._world.pg_map):
+            if group is not distributed.group.WORLD:
+                distributed.destroy_process_group(group)
+
+
 def main(folder: Path, names: list[str]) -> None:
     for name in names:
         torch.save(one(folder, name), folder / f"{name}-{launched().rank}.pt")
+        leave_groups()
 
 
 if __name__ == "__main__":

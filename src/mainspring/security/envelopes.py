@@ -61,9 +61,7 @@ def key_of(envelope: bytes) -> str:
     Raises:
         Corrupt: It is not an envelope.
     """
-    if envelope[: len(MAGIC)] not in (MAGIC, MAGIC_EACH) or len(envelope) < _HEAD:
-        raise _damaged("is not an envelope of this version")
-    return envelope[len(MAGIC) : len(MAGIC) + _ID].hex()
+    return _key_of(envelope, MAGIC, MAGIC_EACH)
 
 
 def seal_each(key: DataKey, store: str, records: Iterable[str], contents: Sequence[bytes]) -> list[bytes]:
@@ -116,7 +114,7 @@ def unseal(secret: bytes, store: str, record: str, envelope: bytes) -> bytes:
     Raises:
         Corrupt: It was changed or cut, is another record's, or the key is another.
     """
-    key_of(envelope)
+    _key_of(envelope, MAGIC)
     cipher, about = _cipher(secret, envelope[len(MAGIC) + _ID : _HEAD]), _about(store, record)
     if len(envelope) > _HEAD + CHUNK + _TAG:
         return b"".join(_opened(cipher, about, _cut(memoryview(envelope)[_HEAD:], CHUNK + _TAG)))
@@ -139,13 +137,19 @@ def unseal_parts(secrets: Callable[[str], bytes], store: str, record: str, parts
     given, head = iter(parts), b""
     while len(head) < _HEAD and (part := next(given, None)) is not None:
         head += part
-    cipher = _cipher(secrets(key_of(head)), head[len(MAGIC) + _ID : _HEAD])
+    cipher = _cipher(secrets(_key_of(head, MAGIC)), head[len(MAGIC) + _ID : _HEAD])
 
     def rest() -> Iterator[bytes]:
         yield head[_HEAD:]
         yield from given
 
     yield from _opened(cipher, _about(store, record), _pieces(rest(), CHUNK + _TAG))
+
+
+def _key_of(envelope: bytes, *kinds: bytes) -> str:
+    if envelope[: len(MAGIC)] not in kinds or len(envelope) < _HEAD:
+        raise _damaged("is not an envelope of this version")
+    return envelope[len(MAGIC) : len(MAGIC) + _ID].hex()
 
 
 def _begin(key: DataKey) -> tuple[bytes, AESGCM]:

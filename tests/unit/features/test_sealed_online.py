@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+import redis
 
 from kit.servers import PostgresServer, Server
 from mainspring.core.errors import Corrupt
@@ -35,6 +36,16 @@ def _found(folder: Path) -> set[bytes]:
     return {each for each in (b"ana-7f3e9c21", b"ben-1a2b3c4d", b"amount-5518827364") if each in contents}
 
 
+def _to_disk(name: str, redis_server: Server, postgres_server: PostgresServer) -> None:
+    """Wait until a server has written what it was told."""
+    if name == "redis":
+        with redis.Redis.from_url(redis_server.url.text) as client:
+            client.set("last", "")  # it waits for writes of its own connection, and so for those before
+            assert client.waitaof(1, 0, 30_000) == [1, 0]
+    if name == "postgres":
+        postgres_server.run("CHECKPOINT")
+
+
 def test_no_file_of_any_store_has_keys_or_values(
     tmp_path: Path, redis_server: Server, postgres_server: PostgresServer
 ) -> None:
@@ -47,13 +58,11 @@ def test_no_file_of_any_store_has_keys_or_values(
     for name, (opened, folder) in stores.items():
         store = opened()
         _write(SealedOnlineStore(store, KEY), "v")
-        if name == "postgres":
-            postgres_server.run("CHECKPOINT")
+        _to_disk(name, redis_server, postgres_server)
         assert _found(folder) == set(), name
         assert SealedOnlineStore(store, KEY).payloads([("v", ANA)]) == [b"amount-5518827364"]
         _write(store, "clear")
-        if name == "postgres":
-            postgres_server.run("CHECKPOINT")
+        _to_disk(name, redis_server, postgres_server)
         assert len(_found(folder)) == 3, name
         store.clear("clear")
         store.clear("sealed.v")

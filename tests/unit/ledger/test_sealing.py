@@ -1,7 +1,7 @@
 """Sealed values: nobody opens them without the key, nor moves or changes one unnoticed."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mainspring.core.errors import Corrupt
@@ -29,10 +29,12 @@ def test_equal_values_are_sealed_differently() -> None:
     assert len({sealer.seal("p1", {"email": "a"}) for sealer in sealers for _ in range(100)}) == 200
 
 
-@given(st.data())
-def test_a_changed_byte_is_noticed(data: st.DataObject) -> None:
+@given(st.integers(0, 72), st.integers(1, 255))
+@example(3, 3)  # the other kind of envelope
+def test_a_changed_byte_is_noticed(place: int, change: int) -> None:
     sealed = bytearray(Sealer(KEY).seal("p1", {"email": "a@example.org"}))
-    sealed[data.draw(st.integers(0, len(sealed) - 1))] ^= data.draw(st.integers(1, 255))
+    assert len(sealed) == 73
+    sealed[place] ^= change
     with pytest.raises(Corrupt, match="p1"):
         Opener(KEY).open("p1", bytes(sealed))
 

@@ -35,12 +35,13 @@ def spoken(texts: list[str]) -> Speaking:
 @given(st.lists(st.one_of(st.sampled_from(PARTS), st.text(max_size=3)), max_size=14))
 def test_what_leaves_is_the_beginning_of_the_whole_answer_and_of_no_answer_nothing_does(texts: list[str]) -> None:
     speaking = spoken(texts)
-    whole, citations, _ = cited("".join(texts).strip(), PASSAGES)
+    whole, citations, _ = cited("".join(texts), PASSAGES)
     bare = uncited(whole).strip()
     assert whole.startswith(speaking.said)
     if not citations or declines(bare):
         assert speaking.said == ""
     assert speaking.said == speaking.said.strip()
+    assert whole == whole.strip()
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,8 @@ def test_what_leaves_is_the_beginning_of_the_whole_answer_and_of_no_answer_nothi
         (["NOT FOUND [1]", " in May, but in June [2]"], "NOT FOUND [1] in May, but in June [2]"),
         (["[1]", "[2]"], ""),  # nothing but marks
         (["It [9] is", " not cited [4]"], ""),
+        ([" [9]", "\n", "Refunds [1]", "\n", " [9]"], "Refunds [1]"),  # no space that unknown marks leave around it
+        (["Refunds [1]", "\n [9]", " take two"], "Refunds [1]\n take two"),
     ],
 )
 def test_words_leave_once_the_answer_is_certain_to_be_one(texts: list[str], said: str) -> None:

@@ -98,6 +98,20 @@ def test_a_model_that_fails_on_all_of_them_says_so() -> None:
     assert "--golden" in str(caught.value)
 
 
+class Counting:
+    """A function of whole numbers that answers no row of the first range, and says something else of the others."""
+
+    inputs = outputs = {"n": TensorSpec("n", "INT64", (-1,))}
+
+    def predict(self, inputs: dict[str, Any], rows: int) -> Any:
+        raise ModelFailed("it answers one row" if inputs["n"].max() > 1 else "it yielded nothing")
+
+
+def test_of_several_failures_the_first_is_told() -> None:
+    with pytest.raises(ModelFailed, match="it answers one row"):
+        make_golden(Counting())  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("inputs", [{}, {"x": []}, {"x": [[1.0] * 4], "z": [1, 2]}])
 def test_rows_of_ones_own_must_be_as_many_everywhere(inputs: dict[str, Any]) -> None:
     with pytest.raises(Invalid, match="rows"):

@@ -19,7 +19,6 @@ from mainspring.deploy.images.locks import read_lock
 
 SITE = "usr/local/lib/python3.13/dist-packages"
 USUAL = "gateway"  # the extra that each image has
-ZONES = "tzdata"  # of each image, too: features need a database of time zones, and the base has none
 _LEFT_OUT = (".pyi", ".pyx", ".pxd", ".c", ".h", ".hpp", ".a", ".lib")
 _NOT_SERVED = ("tests", "__pycache__")
 _TOOLS = ("onnxruntime/quantization/", "onnxruntime/tools/", "onnxruntime/transformers/", "numpy/f2py/")
@@ -63,7 +62,7 @@ def wheels(arch: str, extras: Collection[str]) -> tuple[Wheel, ...]:
     if unknown := sorted(set(extras) - set(known)):
         raise Invalid(f"An image cannot have the extra {unknown[0]!r}.", fix=f"it can have {', '.join(known)}.")
     wanted = {USUAL, *extras}
-    return tuple(each for each in found if wanted & set(each.extras) or each.name == ZONES)
+    return tuple(each for each in found if wanted & set(each.extras))
 
 
 def wheel_entries(wheel: bytes, *, serves_only: bool = True) -> Iterator[Entry]:

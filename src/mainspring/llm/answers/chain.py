@@ -301,7 +301,7 @@ class AnswerChain:
         """Return the text of an answer, why it is none, its citations, and the number of unknown ones."""
         if reply is None:
             return self.declared.not_found, "nothing retrieved", (), 0
-        text, citations, unknown = cited(_text(reply).strip(), passages)
+        text, citations, unknown = cited(_text(reply), passages)
         bare = uncited(text).strip()
         if said:  # an answer it is, as far as its reader has it
             return text, "", citations, unknown

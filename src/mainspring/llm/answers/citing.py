@@ -15,31 +15,41 @@ _IN_MARK = re.compile(r"[Sources\d\s,;–-]*")
 
 
 def cited(reply: str, passages: Sequence[Passage]) -> tuple[str, tuple[Citation, ...], int]:
-    """Return a reply with marks of known passages alone, each as "[1]"; their citations; and how many marks were of
-    none.
+    """Return a reply with marks of known passages alone, each as "[1]", and no space around it; their citations; and
+    how many marks were of none.
 
     Args:
         passages: Those that the model was shown, in the order of their numbers.
+    """
+    text, citations, unknown = cited_part(reply, passages, begins=True)
+    return text.rstrip(), citations, unknown
+
+
+def cited_part(reply: str, passages: Sequence[Passage], *, begins: bool) -> tuple[str, tuple[Citation, ...], int]:
+    """Return the same of a part of a reply, with the space at its end.
+
+    Args:
+        begins: Whether nothing but space came before it.
     """
     parts, length, end = list[str](), 0, 0
     places: dict[int, list[int]] = {}
     unknown = 0
     for mark in _MARK.finditer(reply):
-        before = reply[end : mark.start()]
+        before = _next(reply[end : mark.start()], begins and not length)
         parts.append(before)
         length += len(before)
         end = mark.end()
         numbers = _numbers(mark[1])
         known = [number for number in numbers if 1 <= number <= len(passages)]
         unknown += len(numbers) - len(known)
-        space = mark[0][: len(mark[0]) - len(mark[0].lstrip(" \t"))] if known else ""
+        space = _next(mark[0][: len(mark[0]) - len(mark[0].lstrip(" \t"))] if known else "", begins and not length)
         parts.append(space)
         length += len(space)
         for number in known:
             places.setdefault(number, []).append(length)
             parts.append(f"[{number}]")
             length += len(parts[-1])
-    parts.append(reply[end:])
+    parts.append(_next(reply[end:], begins and not length))
     citations = tuple(
         Citation(
             number=number,
@@ -52,6 +62,10 @@ def cited(reply: str, passages: Sequence[Passage]) -> tuple[str, tuple[Citation,
         for number, at in sorted(places.items())
     )
     return "".join(parts), citations, unknown
+
+
+def _next(text: str, first: bool) -> str:
+    return text.lstrip() if first else text
 
 
 def begun_mark(text: str) -> int:

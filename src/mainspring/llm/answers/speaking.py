@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mainspring.llm.answers.citing import begun_mark, cited, uncited
+from mainspring.llm.answers.citing import begun_mark, cited_part, uncited
 from mainspring.llm.answers.declaring import NOT_FOUND
 from mainspring.llm.answers.model import Passage, Retrieved
 
@@ -93,19 +93,17 @@ class Speaking:
         """Take the next piece of the model's text."""
         self._heard.append(text)
         rest = self._rest + text
-        if not self._begun:
-            rest = rest.lstrip()
-            self._begun = bool(rest)
         whole = begun_mark(rest)
         self._rest = rest[whole:]
-        text, citations, _ = cited(rest[:whole], self._passages)
+        text, citations, _ = cited_part(rest[:whole], self._passages, begins=not self._begun)
+        self._begun = self._begun or bool(text)
         self._cites = self._cites or bool(citations)
         self._held += text
         self._certain = self._certain or (self._cites and _answers(uncited(self._held)))
-        if self._certain and self._held:
-            self._said.append(self._held)
-            self._held = ""
-            self._say(self._said[-1])
+        if self._certain and (leaving := self._held.rstrip()):
+            self._held = self._held[len(leaving) :]
+            self._said.append(leaving)
+            self._say(leaving)
 
 
 def declines(bare: str) -> bool:

@@ -47,7 +47,7 @@ def make_golden(executor: Executor, given: Mapping[str, Any] | None = None) -> d
 
     Raises:
         Invalid: The model returns finite numbers for none of the rows.
-        ModelFailed: It fails on all generated rows.
+        ModelFailed: It fails on all generated rows: of several failures, the first.
     """
     attempts = [(dict(given), _length(given))] if given is not None else _attempts(executor.inputs)
     failure: MainspringError | None = None
@@ -55,7 +55,7 @@ def make_golden(executor: Executor, given: Mapping[str, Any] | None = None) -> d
         try:
             answers = executor.predict(inputs, rows)
         except ModelFailed as error:
-            failure = error
+            failure = failure or error
             continue
         finite = [row for row in range(rows) if all(_finite(answers[name][row]) for name in executor.outputs)]
         if finite:
@@ -63,7 +63,7 @@ def make_golden(executor: Executor, given: Mapping[str, Any] | None = None) -> d
                 "inputs": {name: _listed(values, finite) for name, values in inputs.items()},
                 "outputs": {name: _listed(values, finite) for name, values in answers.items()},
             }
-        failure = Invalid("The model returns infinite or missing numbers for all generated rows.")
+        failure = failure or Invalid("The model returns infinite or missing numbers for all generated rows.")
     assert failure is not None
     raise type(failure)(failure.what, fix="give your own rows with --golden.") from failure
 

@@ -46,7 +46,7 @@ def test_roles_and_actions_are_current() -> None:
     assert written == script("access_reference").page(), "run `python docs/access_reference.py`"
 
 
-def test_rights_in_aws_are_those_of_the_table() -> None:
+def test_rights_in_clouds_are_those_of_the_tables() -> None:
     written = (REFERENCE / "iam.md").read_text(encoding="utf-8")
     assert written == script("iam_reference").page(), "run `python docs/iam_reference.py`"
 

@@ -15,7 +15,7 @@ from kit.waiting import wait_until
 
 # Rest of a caller after each answer. Without it, callers and what answers them take all cores for as long as something
 # else is waited for.
-REST_S = examples(gate=0.01, deep=0.0)
+REST_S = examples(gate=0.03, deep=0.0)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import fields, replace
 from functools import cache
@@ -14,6 +15,7 @@ import onnx
 import pyarrow as pa
 
 from kit.key_holders import MemoryKeyring
+from kit.models import onnx_model
 from mainspring.core.expr import col, hours
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Boolean, DType, Float32, String
@@ -182,15 +184,14 @@ def _shares(count: int) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def _onnx() -> bytes:
-    value = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("Sigmoid", ["x"], ["probability"])],
-        "model",
-        [value("x", onnx.TensorProto.FLOAT, [None])],
-        [value("probability", onnx.TensorProto.FLOAT, [None])],
-    )
-    return onnx.helper.make_model(graph).SerializeToString()
+def _onnx(inputs: Iterable[Input]) -> bytes:
+    """Return a model of the columns, of which one decides."""
+    takes = [(each.name, "BYTES" if each.dtype == String else "FP32", [None]) for each in inputs]
+    nodes = [
+        onnx.helper.make_node("Div", ["OriginTraffic.mean_delay_1h", "hour"], ["hours"]),
+        onnx.helper.make_node("Sigmoid", ["hours"], ["probability"]),
+    ]
+    return onnx_model(nodes, takes, [("probability", "FP32", [None])], hour=np.float32(60))
 
 
 def populated(endpoint: str = "late-arrival", *, monitor: Monitor | None = None) -> Project:
@@ -229,7 +230,7 @@ def populated(endpoint: str = "late-arrival", *, monitor: Monitor | None = None)
             created_at=at + 40_000_000,
             metrics={**figures, "baseline.auc": 0.6821, "baseline.brier": 0.1779, "baseline.log_loss": 0.5402},
         )
-        bundle = seal(manifest, {"model.onnx": _onnx(), "reference.json": content}, project.signing_key)
+        bundle = seal(manifest, {"model.onnx": _onnx(inputs), "reference.json": content}, project.signing_key)
         project.bundles.save(bundle)
         version = project.versions.register("late-arrival", bundle.digest, run, {}, at + 42_000_000)
         move = AliasMove(

@@ -61,7 +61,8 @@ def test_ray_starts_the_processes_of_the_same_training(trained: tuple[Path, dict
     project = opened(there)
     run = project.tracking.get(ran.document["run_id"])
     assert (run.status, run.tags["processes"], run.tags["replaced"]) == ("FINISHED", "2", "1")
-    assert b"closed by peer" in project.tracking.artefact(run.id, "ranks/rank-0.log").lower()
+    told = project.tracking.artefact(run.id, "ranks/rank-0.log").lower()
+    assert b"closed by peer" in told or b"reset by peer" in told
 
 
 @deep

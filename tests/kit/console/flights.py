@@ -18,7 +18,7 @@ from kit.key_holders import MemoryKeyring
 from kit.models import onnx_model
 from mainspring.core.expr import col, hours
 from mainspring.core.locks import MemoryLocks
-from mainspring.core.schema import Boolean, DType, Float32, String
+from mainspring.core.schema import Boolean, DType, Float32, Float64, String
 from mainspring.core.settings import Address, Settings, Url
 from mainspring.core.time import DAY, HOUR, MINUTE, WEEK, ManualClock, parse_instant
 from mainspring.data.model import SEQUENCE, VISIBLE_AT, DatasetCommit, Source
@@ -184,11 +184,13 @@ def _shares(count: int) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def _onnx(inputs: Iterable[Input]) -> bytes:
-    """Return a model of the columns, of which one decides."""
-    takes = [(each.name, "BYTES" if each.dtype == String else "FP32", [None]) for each in inputs]
+def model_file(inputs: Iterable[Input] = ()) -> bytes:
+    """Return a model of the columns, of which the first number decides; without any, of one tensor."""
+    kinds = {String: "BYTES", Float64: "FP64"}
+    takes = [(each.name, kinds.get(each.dtype, "FP32"), [None]) for each in inputs] or [("x", "FP32", [None])]
     nodes = [
-        onnx.helper.make_node("Div", ["OriginTraffic.mean_delay_1h", "hour"], ["hours"]),
+        onnx.helper.make_node("Cast", [next(name for name, kind, _ in takes if kind != "BYTES")], ["decides"], to=1),
+        onnx.helper.make_node("Div", ["decides", "hour"], ["hours"]),
         onnx.helper.make_node("Sigmoid", ["hours"], ["probability"]),
     ]
     return onnx_model(nodes, takes, [("probability", "FP32", [None])], hour=np.float32(60))
@@ -230,7 +232,7 @@ def populated(endpoint: str = "late-arrival", *, monitor: Monitor | None = None)
             created_at=at + 40_000_000,
             metrics={**figures, "baseline.auc": 0.6821, "baseline.brier": 0.1779, "baseline.log_loss": 0.5402},
         )
-        bundle = seal(manifest, {"model.onnx": _onnx(inputs), "reference.json": content}, project.signing_key)
+        bundle = seal(manifest, {"model.onnx": model_file(inputs), "reference.json": content}, project.signing_key)
         project.bundles.save(bundle)
         version = project.versions.register("late-arrival", bundle.digest, run, {}, at + 42_000_000)
         move = AliasMove(

@@ -55,7 +55,7 @@ class World:
             dataset_commit="c", features_digest="f", code_version="v", created_at=0,
         )  # fmt: skip
         files = {
-            "model.onnx": flights._onnx(),
+            "model.onnx": flights.model_file(inputs),
             "reference.json": msgspec.json.encode(self._reference(values, trained_days)),
             "holdout.parquet": parquet_file(self._held_out()),
         }

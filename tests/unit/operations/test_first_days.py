@@ -66,7 +66,7 @@ def serve(project: flights.Project, reference: Reference, changed: Mapping[int, 
         model=ENDPOINT, task="binary", flavour="onnx", inputs=tuple(Input(name, DType.Float64) for name in COLUMNS),
         outputs=("probability",), run_id="r", dataset_commit="c", features_digest="f", code_version="v", created_at=0,
     )  # fmt: skip
-    files = {"model.onnx": flights._onnx(), "reference.json": msgspec.json.encode(reference)}
+    files = {"model.onnx": flights.model_file(manifest.inputs), "reference.json": msgspec.json.encode(reference)}
     bundle = seal(manifest, files, project.signing_key)
     project.bundles.save(bundle)
     ruler = Ruler(reference, COLUMNS)

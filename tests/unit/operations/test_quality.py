@@ -147,7 +147,7 @@ def forecasts(monitor: Monitor, rows: int = 400) -> flights.Project:
             dataset_commit="c", features_digest="f", code_version="v", created_at=0, metrics={"mae": 1.0},
         ),
         {
-            "model.onnx": flights._onnx(),
+            "model.onnx": flights.model_file(),
             "reference.json": msgspec.json.encode(msgspec.structs.replace(reference, crossed=("Plan.days",))),
         },
         project.signing_key,

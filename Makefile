@@ -35,8 +35,8 @@ GATE := bash tests/in_memory.sh env $(TESTS)
 FORKED := MAINSPRING_TESTS_WORKERS=forked
 # One process more than cores, as some tests wait.
 UNIT := MAINSPRING_TESTS_BUDGET_S=400 $(GATE) -n 3 --dist worksteal --reruns 1 -r aR
-# These wait for what other processes do, three quarters of their time: eight processes keep two cores busy.
-REST := MAINSPRING_TESTS_BUDGET_S=4200 $(FORKED) $(GATE) -n 8 --dist worksteal --reruns 1 -r aR
+# These wait for what other processes do, three quarters of their time: six processes keep two cores busy.
+REST := MAINSPRING_TESTS_BUDGET_S=4200 $(FORKED) $(GATE) -n 6 --dist worksteal --reruns 1 -r aR
 FOLDERS := property conformance docs integration e2e death
 # Modules of unit tests that take seconds are no part of `make check`.
 SLOW = $(shell grep -rlx 'pytestmark = pytest.mark.slow' tests/unit)

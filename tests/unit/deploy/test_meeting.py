@@ -33,6 +33,8 @@ from mainspring.deploy.meeting.model import MOST, Alike, Announced, Hello, Welco
 from mainspring.deploy.meeting.tunnel import connections
 from mainspring.project.catalog import memory_catalog
 
+pytestmark = pytest.mark.slow
+
 _SHUT = r"alert|reset|EOF|closed|[Bb]roken|_ssl"
 SAME = Alike({"shop/model.py": "1"}, "d", {"torch": "2"})
 NOTHING = {"files": {}, "definitions": "", "versions": {}}

@@ -38,6 +38,8 @@ from mainspring.serving.protocol.codec import decode_infer, encode
 from unit.serving.test_grpc_deadlines import message
 from unit.serving.test_live import on_a_loop, serving
 
+pytestmark = pytest.mark.slow
+
 ASKING = Principal("key", "test", frozenset())
 HALVES = (0.5, 0.5)
 

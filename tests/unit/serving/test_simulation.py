@@ -18,6 +18,8 @@ from mainspring.serving.simulation.model import Endpoint, Machines
 from mainspring.serving.simulation.simulator import simulate
 from mainspring.serving.simulation.times import Times
 
+pytestmark = pytest.mark.slow
+
 MEAN_US = 10_000
 
 

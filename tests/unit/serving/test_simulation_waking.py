@@ -21,6 +21,8 @@ from mainspring.serving.simulation.simulator import simulate
 from mainspring.serving.simulation.times import Times
 from mainspring.serving.simulation.waking import Waking, Woken, after_idle, during_work
 
+pytestmark = pytest.mark.slow
+
 BUSY_US, WAKE_US, PAUSE_US = 200.0, 300.0, 20_000
 REQUESTS = 50_000 if DEEP else 20_000
 

@@ -30,6 +30,8 @@ from mainspring.vectors.chunking import declaring as chunks
 from mainspring.vectors.model import Build, IndexSpec
 from mainspring.vectors.open_indexes import OpenIndexes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["memory", "delta"])
 def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:

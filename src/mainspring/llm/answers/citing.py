@@ -35,21 +35,23 @@ def cited_part(reply: str, passages: Sequence[Passage], *, begins: bool) -> tupl
     places: dict[int, list[int]] = {}
     unknown = 0
     for mark in _MARK.finditer(reply):
-        before = _next(reply[end : mark.start()], begins and not length)
+        before = _after_space(reply[end : mark.start()], begins and not length)
         parts.append(before)
         length += len(before)
         end = mark.end()
         numbers = _numbers(mark[1])
         known = [number for number in numbers if 1 <= number <= len(passages)]
         unknown += len(numbers) - len(known)
-        space = _next(mark[0][: len(mark[0]) - len(mark[0].lstrip(" \t"))] if known else "", begins and not length)
+        space = _after_space(
+            mark[0][: len(mark[0]) - len(mark[0].lstrip(" \t"))] if known else "", begins and not length
+        )
         parts.append(space)
         length += len(space)
         for number in known:
             places.setdefault(number, []).append(length)
             parts.append(f"[{number}]")
             length += len(parts[-1])
-    parts.append(_next(reply[end:], begins and not length))
+    parts.append(_after_space(reply[end:], begins and not length))
     citations = tuple(
         Citation(
             number=number,
@@ -62,10 +64,6 @@ def cited_part(reply: str, passages: Sequence[Passage], *, begins: bool) -> tupl
         for number, at in sorted(places.items())
     )
     return "".join(parts), citations, unknown
-
-
-def _next(text: str, first: bool) -> str:
-    return text.lstrip() if first else text
 
 
 def begun_mark(text: str) -> int:
@@ -91,3 +89,7 @@ def _numbers(listed: str) -> list[int]:
         else:
             found |= {int(first): None, int(last): None}
     return list(found)
+
+
+def _after_space(text: str, first: bool) -> str:
+    return text.lstrip() if first else text

@@ -48,6 +48,15 @@ def _backed_up(folder: Path, **settings: Any) -> tuple[Project, Path]:
     return project, to
 
 
+def test_a_backup_lies_outside_of_the_state_folder_however_that_is_written(tmp_path: Path) -> None:
+    project = planted(tmp_path)
+    state = project.settings.state
+    for inside in (state / "backups", tmp_path / "a" / ".." / state.name / "backups"):
+        with pytest.raises(Invalid, match="would be lost with it"):
+            backup(project, str(inside))
+    assert backup(project, str(state / ".." / "backups")).repository == str(tmp_path.resolve() / "backups")
+
+
 def test_a_restored_backup_is_the_project_without_those_who_were_erased_since(tmp_path: Path) -> None:
     project, path = _backed_up(tmp_path)
     assert found_in(tmp_path / ".mainspring" / "lake") != []

@@ -96,7 +96,8 @@ def _show_made(console: Console, made: Made) -> None:
 
     console.print(
         f"Backup of {format_instant(made.made_at)} in {made.repository}: {made.tables} tables, {made.bundles} bundles, "
-        f"{made.files:,} files, {made.bytes:,} bytes. New: {made.new_pieces:,} pieces, {made.new_bytes:,} bytes.",
+        f"{made.files:,} files in all, {made.bytes:,} bytes. "
+        f"New: {made.new_pieces:,} pieces, {made.new_bytes:,} bytes.",
         highlight=False, soft_wrap=True, markup=False,
     )  # fmt: skip
     if made.removed is not None:

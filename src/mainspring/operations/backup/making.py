@@ -83,7 +83,7 @@ def backup(project: Project, address: str, *, keep_us: int | None = None, told: 
         Unavailable: The key service or the object store does not answer.
     """
     expect_kept(project)
-    if "://" not in address and Path(address).absolute().is_relative_to(project.settings.state.absolute()):
+    if "://" not in address and Path(address).resolve().is_relative_to(project.settings.state.resolve()):
         raise Invalid(f"{address} is in the state folder, and would be lost with it.", fix="name another folder.")
     project.data_keys.stored(SUBJECT_NAMES)  # by which a restore knows who was erased since
     store = open_objects(address)

@@ -169,7 +169,7 @@ def check_restore(project: Project) -> Iterator[Finding]:
 
 
 def _lasting(address: str) -> str:
-    return address if "://" in address else str(Path(address).absolute())
+    return address if "://" in address else str(Path(address).resolve())
 
 
 def _chosen(repository: Repository, at: int | None, mark: Restoring | None) -> Point:

@@ -170,7 +170,7 @@ def open_objects(address: str, of: str = "A repository of backups") -> ObjectSto
     if not address.strip():
         raise Invalid(f"{of} has no address.", fix="name a folder, or s3://bucket/prefix.")
     if "://" not in address:
-        folder = Path(address).absolute()
+        folder = Path(address).resolve()
         if folder.exists() and not folder.is_dir():
             raise Conflict(f"{folder} is a file.", fix="name a folder, or s3://bucket/prefix.")
         return FolderObjects(folder)

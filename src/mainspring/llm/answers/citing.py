@@ -42,9 +42,7 @@ def cited_part(reply: str, passages: Sequence[Passage], *, begins: bool) -> tupl
         numbers = _numbers(mark[1])
         known = [number for number in numbers if 1 <= number <= len(passages)]
         unknown += len(numbers) - len(known)
-        space = _after_space(
-            mark[0][: len(mark[0]) - len(mark[0].lstrip(" \t"))] if known else "", begins and not length
-        )
+        space = mark[0][: len(mark[0]) - len(mark[0].lstrip(" \t"))] if known and (length or not begins) else ""
         parts.append(space)
         length += len(space)
         for number in known:
